@@ -1,0 +1,52 @@
+# Two commands matter: `make demo` (the main job on real data) and `make test`. Each sets up all it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test format docs bench clean
+help:
+	@echo "make demo    set up, train on real digits, measure every layer, write runs/digits/report.html"
+	@echo "make test    set up, then formatter, linter, type checker and tests"
+	@echo "make format  rewrite the code as the formatter wants it"
+	@echo "make docs    write the metric catalogue again from the registry"
+	@echo "make bench   print the cost of measuring against its floors"
+	@echo "make clean   remove the environment and caches"
+
+demo: $(VENV)/demo-ready
+	$(BIN)/collapselab run digits
+
+test: $(VENV)/test-ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m collapselab.metrics.catalogue --check docs/metrics.md
+	$(BIN)/pytest
+
+format: $(VENV)/test-ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/demo-ready
+	$(BIN)/python -m collapselab.metrics.catalogue docs/metrics.md
+
+bench: $(VENV)/test-ready
+	$(BIN)/python benchmarks/statistics.py
+
+# An environment is made once and brought up to date when pyproject.toml changes.
+$(VENV)/bin/python:
+	@echo "Making a virtual environment in $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/demo-ready: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing collapselab and what the demo needs (PyTorch is large: a few minutes the first time)"
+	$(BIN)/python -m pip install --quiet --editable ".[train]"
+	@touch $@
+
+$(VENV)/test-ready: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing collapselab and what its tests need (PyTorch is large: a few minutes the first time)"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@ $(VENV)/demo-ready
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

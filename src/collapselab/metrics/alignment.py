@@ -1,0 +1,83 @@
+"""NC3, how the weight that reads the features lines up with the class means; and what it can see of them.
+
+Letters: p features, c classes, k directions. See `collapselab.metrics.registry` for formulas and sources.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from collapselab.metrics.inputs import MetricInputs, once
+from collapselab.numerics import principal_angle_cosines
+
+
+def self_duality(inputs: MetricInputs) -> float | None:
+    weight, means = inputs.weight, inputs.centred_means
+    if weight is None or not inputs.is_classifier:
+        return None
+    if weight.shape != means.shape:
+        inputs.warn(
+            f"self_duality is undefined: the classifier has {weight.shape[0]} outputs for "
+            f"{inputs.num_classes} classes"
+        )
+        return None
+    weight = weight.double()
+    size = float(torch.linalg.matrix_norm(weight))
+    if size == 0 or inputs.between_trace == 0:
+        what = "the weight is zero" if size == 0 else "all class means coincide"
+        inputs.warn(f"self_duality is undefined: {what}")
+        return None
+    return float(torch.linalg.matrix_norm(weight / size - means / torch.linalg.matrix_norm(means)))
+
+
+def alignment(inputs: MetricInputs) -> float | None:
+    """Mean cosine of the k principal angles between the span of the centred class means and the span of the
+    top k right-singular vectors of the weight, k = min(C-1, rank M, rank W, p).
+    """
+    weight = inputs.weight_svd
+    if weight is None:
+        return None
+    means = inputs.between_svd
+    k = min(inputs.num_classes - 1, means.rank, weight.rank, inputs.dim)
+    if k == 0 or inputs.between_trace == 0:
+        what = "the weight is zero" if weight.rank == 0 else "all class means coincide"
+        inputs.warn(f"alignment is undefined: {what}")
+        return None
+    return float(principal_angle_cosines(means.right[:, :k], weight.right[:, :k]).mean())
+
+
+def weight_stable_rank(inputs: MetricInputs) -> float | None:
+    if inputs.weight is None:
+        return None
+    values = torch.linalg.svdvals(inputs.weight.double())
+    return inputs.ratio(
+        float(values.square().sum()), float(values[0]) ** 2, "weight_stable_rank", "the weight is zero"
+    )
+
+
+@once
+def within_in_weight_space(inputs: MetricInputs) -> float | None:
+    weight = inputs.weight_svd
+    if weight is None:
+        return None
+    return float((weight.right * (inputs.within_covariance @ weight.right)).sum())
+
+
+def within_off_weight_space(inputs: MetricInputs) -> float | None:
+    inside = within_in_weight_space(inputs)
+    return None if inside is None else max(inputs.within_trace - inside, 0.0)
+
+
+def between_in_weight_space(inputs: MetricInputs) -> float | None:
+    weight = inputs.weight_svd
+    if weight is None:
+        return None
+    return float((inputs.weighted_means @ weight.right).square().sum())
+
+
+def between_off_weight_space(inputs: MetricInputs) -> float | None:
+    weight = inputs.weight_svd
+    if weight is None:
+        return None
+    means = inputs.weighted_means
+    return float((means - (means @ weight.right) @ weight.right.T).square().sum())

@@ -1,0 +1,143 @@
+"""NC4, nearest class centres against the network's decisions: a second pass with frozen class means.
+
+Far from the origin, float32 distances turn perfect agreement into chance. Scores are therefore taken on
+shifted features in float32 with a bound on their rounding; every row whose best class the bound leaves open is
+decided in float64, the last of them by differences. Decisions do not depend on how rows are batched.
+
+Letters: n samples, p features, c classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from collapselab.metrics.inputs import MetricInputs, once
+from collapselab.numerics import EPS32, EPS64, full_precision_products
+
+# Squared distances closer than this, relative, are ties; ties go to the lowest class.
+_TIE = 1e-12
+_SCORE_ELEMENTS = 2**21
+
+
+def nearest_class_centre(
+    features: Float[Tensor, "n p"], class_means: Float[Tensor, "c p"]
+) -> Int[Tensor, " n"]:
+    """argmin_c norm(h - mu_c), exact up to ties (1e-12 of a squared distance, to the lowest class).
+
+    Args:
+        features: any floating dtype.
+        class_means: float64.
+    """
+    shift = class_means.mean(0).to(torch.float32).double()
+    means = class_means - shift
+    # norm(h - mu)^2 = norm(h)^2 + 2 (norm(mu)^2 / 2 - h . mu): the last bracket decides.
+    offsets = means.square().sum(1) / 2
+    return _lowest_score(features, means, offsets, shift=shift, centres=class_means)
+
+
+def network_decisions(
+    features: Float[Tensor, "n p"], weight: Float[Tensor, "c p"], bias: Float[Tensor, " c"] | None
+) -> Int[Tensor, " n"]:
+    """argmax_c (W h + b)_c, decided as in exact arithmetic; exact ties go to the lowest class.
+
+    Args:
+        features, weight, bias: any floating dtype.
+    """
+    weight = weight.double()
+    # A common shift of all rows of W, or of all h, changes no decision; the first makes the scores small.
+    rows = weight - weight.mean(0)
+    shift = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
+    offsets = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
+    if bias is not None:
+        offsets = offsets - bias.double()
+    return _lowest_score(features, rows, offsets, shift=shift, centres=None)
+
+
+@torch.no_grad()
+def _lowest_score(
+    features: Tensor, rows: Tensor, offsets: Tensor, *, shift: Tensor, centres: Tensor | None
+) -> Tensor:
+    """argmin_c offsets_c - (h - shift) . rows_c, float32 first, float64 where that cannot tell."""
+    single = features.dtype != torch.float64
+    lengths = torch.linalg.vector_norm(rows, dim=1)
+    fits = float(lengths.max()) < 2.0**60
+    step = max(64, _SCORE_ELEMENTS // max(rows.shape))
+    rows32, offsets32 = rows.float(), offsets.float()
+    shift32 = shift.float()
+    out = torch.empty(len(features), dtype=torch.int64, device=features.device)
+    with full_precision_products(features.device):
+        for start in range(0, len(features), step):
+            block = features[start : start + step]
+            if not (single and fits):
+                out[start : start + step] = _lowest_in_double(block, rows, offsets, lengths, shift, centres)
+                continue
+            moved = block.float() - shift32
+            scores = torch.addmm(offsets32, moved, rows32.T, alpha=-1)
+            best, winner = scores.min(dim=1)
+            slack = _slack(moved, rows.shape[1], lengths, offsets, EPS32)
+            open_rows = ~((scores <= (best + slack)[:, None]).sum(1) == 1)  # NaN leaves a row open too
+            if bool(open_rows.any()):
+                winner[open_rows] = _lowest_in_double(
+                    block[open_rows], rows, offsets, lengths, shift, centres
+                )
+            out[start : start + step] = winner
+    return out
+
+
+def _slack(moved: Tensor, dim: int, lengths: Tensor, offsets: Tensor, eps: float) -> Tensor:
+    """How much two computed scores of one row can differ from their exact difference.
+
+    A dot product of p rounded factors is off by at most (p + 2) eps/2 norm(x) norm(y) (Higham 2002, 3.1), so
+    a difference of two by twice that; blocked sums stay far below. Offsets are rounded once.
+    """
+    size = torch.linalg.vector_norm(moved, dim=1)
+    return (dim + 4) * eps * size * float(lengths.max()) + 4 * eps * float(offsets.abs().max())
+
+
+def _lowest_in_double(
+    block: Tensor, rows: Tensor, offsets: Tensor, lengths: Tensor, shift: Tensor, centres: Tensor | None
+) -> Tensor:
+    out = torch.empty(len(block), dtype=torch.int64, device=block.device)
+    step = max(16, _SCORE_ELEMENTS // max(rows.shape))
+    for start in range(0, len(block), step):
+        piece = block[start : start + step].double()
+        moved = piece - shift
+        scores = torch.addmm(offsets, moved, rows.T, alpha=-1)
+        best, winner = scores.min(dim=1)
+        slack = _slack(moved, rows.shape[1], lengths, offsets, EPS64)
+        if centres is not None:
+            distances = moved.square().sum(1) + 2 * best
+            slack = slack + _TIE * distances.clamp_min(0)
+        candidates = scores <= (best + slack)[:, None]
+        open_rows = (candidates.sum(1) > 1).nonzero()[:, 0]
+        for row in open_rows.tolist():
+            classes = candidates[row].nonzero()[:, 0]
+            if centres is not None:
+                exact = (piece[row] - centres[classes]).square().sum(1)
+                limit = exact.min() * (1 + _TIE)
+            else:
+                exact = scores[row, classes]
+                limit = exact.min()
+            winner[row] = classes[(exact <= limit).nonzero()[0, 0]]
+        out[start : start + step] = winner
+    return out
+
+
+@once
+def ncc_agreement(inputs: MetricInputs) -> float | None:
+    counts = inputs.nearest_centre
+    if counts is None or counts.num_agreeing is None:
+        return None
+    return counts.num_agreeing / counts.num_samples
+
+
+def ncc_mismatch(inputs: MetricInputs) -> float | None:
+    agreement = ncc_agreement(inputs)
+    return None if agreement is None else 1 - agreement
+
+
+def ncc_accuracy(inputs: MetricInputs) -> float | None:
+    counts = inputs.nearest_centre
+    return None if counts is None else counts.num_correct / counts.num_samples

@@ -1,0 +1,132 @@
+"""Train, strong-test and weak-test variance of Hui, Belkin and Nakkiran (2022), sec. 3.1.
+
+A numerator at training time t over references fixed at the end of training T (`reference="final"`, what the
+paper defines) or at t itself (`reference="current"`). Stored class means and scatters are enough for the first
+two; the third needs k-means centres of the test features at T and a pass over the features at t.
+
+Letters: n samples, p features, c classes, k centres.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from collapselab.metrics.inputs import MetricInputs
+
+MAX_KMEANS_ROWS = 50_000
+_KMEANS_RESTARTS = 10
+# k-means always ends; this only bounds a run that would take days.
+_KMEANS_ITERATIONS = 10_000
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Points the features are expected to collapse to, at the end of training.
+
+    Attributes:
+        centres: class means (train and strong test variance) or k-means centres (weak), float64.
+    """
+
+    centres: Float[Tensor, "k p"]
+
+    @property
+    def spread(self) -> float:
+        """Mean squared distance of the centres from their own mean: the denominator."""
+        shifted = self.centres - self.centres[0]
+        return float((shifted - shifted.mean(0)).square().sum(1).mean())
+
+
+def labelled_variance(
+    counts: Tensor,
+    class_means: Float[Tensor, "c p"],
+    class_variances: Float[Tensor, " c"],
+    reference: Reference,
+) -> float | None:
+    """E norm(h^t - mu_y)^2 / mean_c norm(mu_c - mu)^2 = sum_c (n_c/n) (v_c + norm(mu_c(t) - mu_c)^2) / spread.
+
+    Train variance on train statistics, strong test variance on test statistics.
+
+    Args:
+        counts, class_means, class_variances: of the features at t.
+        reference: class means at T.
+
+    Returns:
+        The variance, or None where the reference means coincide.
+    """
+    distance2 = (class_means - reference.centres).square().sum(1)
+    numerator = float(counts.double() @ (class_variances + distance2)) / int(counts.sum())
+    return numerator / reference.spread if reference.spread > 0 else None
+
+
+def current_variance(inputs: MetricInputs) -> float | None:
+    """`labelled_variance` with the split's own class means as reference (t = T)."""
+    if inputs.between_trace == 0:
+        inputs.warn("train_variance and strong_test_variance are undefined: all class means coincide")
+        return None
+    return labelled_variance(
+        inputs.stats.counts, inputs.class_means, inputs.class_variances, Reference(inputs.class_means)
+    )
+
+
+def weak_test_variance(inputs: MetricInputs) -> float | None:
+    return inputs.weak_test_variance
+
+
+def fit_weak_reference(features: Float[Tensor, "n p"], num_centres: int, seed: int = 0) -> Reference | None:
+    """k-means centres of test features: k-means++, 10 restarts, to a fixed point, the best inertia.
+
+    Args:
+        features: at most `MAX_KMEANS_ROWS` rows; see `sample_rows`.
+        num_centres: k, the number of classes.
+
+    Returns:
+        The centres, or None with fewer than k distinct rows.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    rows = features.double().cpu().numpy()
+    if len(np.unique(rows, axis=0)) < num_centres:
+        return None
+    shift = rows.mean(axis=0)
+    model = KMeans(
+        num_centres,
+        init="k-means++",
+        n_init=_KMEANS_RESTARTS,  # pyright: ignore[reportArgumentType] the stub reads only the string default
+        tol=0,
+        max_iter=_KMEANS_ITERATIONS,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        # Restarts whose start repeats a point; the best restart is what counts, and k distinct rows exist.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(rows - shift)
+    return Reference(torch.from_numpy(model.cluster_centers_ + shift))
+
+
+def sample_rows(num_rows: int, seed: int = 0) -> Tensor | None:
+    """Sorted numbers of the rows k-means is fitted on, or None for all of them."""
+    if num_rows <= MAX_KMEANS_ROWS:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(num_rows, generator=generator)[:MAX_KMEANS_ROWS].sort().values
+
+
+def squared_distances_to_nearest(features: Float[Tensor, "n p"], reference: Reference) -> Float[Tensor, " n"]:
+    """min_k norm(h - m_k)^2 for each row, by differences from the nearest centre, float64."""
+    from collapselab.metrics.decision import nearest_class_centre
+
+    nearest = nearest_class_centre(features, reference.centres)
+    out = torch.empty(len(features), dtype=torch.float64)
+    step = max(1, 2**20 // features.shape[1])
+    for start in range(0, len(features), step):
+        block = slice(start, start + step)
+        differences = features[block].double() - reference.centres[nearest[block]]
+        out[block] = differences.square().sum(1)
+    return out

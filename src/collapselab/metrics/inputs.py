@@ -1,0 +1,262 @@
+"""`MetricInputs`: the statistics of one split, and what several metrics derive from them, computed once.
+
+A metric is a function of this object and nothing else. Each derived quantity is computed when a metric first
+asks for it, so that a metric asked for alone costs only what it needs.
+
+Letters: n samples, p features, c classes, r rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from collapselab.metrics.pairs import PairGeometry, pair_geometry
+from collapselab.numerics import EPS32, EPS64, ThinSVD, descending_eigenvalues, thin_svd
+from collapselab.statistics import ClassStats, Weighting
+
+# A float32 product is trusted while its rounding is estimated to move a metric by less than this, relative.
+_PRODUCT_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class NearestCentreCounts:
+    """What a second pass over the features found, against frozen class means.
+
+    Attributes:
+        num_samples: samples looked at.
+        num_correct: nearest class centre is the label's.
+        num_agreeing: nearest class centre is the network's decision; None without decisions.
+    """
+
+    num_samples: int
+    num_correct: int
+    num_agreeing: int | None
+
+
+@dataclass(frozen=True)
+class ScaledTotal:
+    """Eigen-decomposition of Sigma_T with every varying feature scaled to unit total variance.
+
+    Attributes:
+        scale: 1/sqrt of each varying feature's total variance, length q <= p.
+        varying: indices of those features.
+        values: eigenvalues kept, length k.
+        vectors: their eigenvectors as columns, q x k.
+        num_dropped: eigenvalues of varying features below the cut-off.
+    """
+
+    scale: Float[Tensor, " q"]
+    varying: Tensor
+    values: Float[Tensor, " k"]
+    vectors: Float[Tensor, "q k"]
+    num_dropped: int
+
+
+@dataclass
+class MetricInputs:
+    """Everything the metrics of one split are computed from.
+
+    Args:
+        stats: class statistics of the split's features.
+        weighting: of Sigma_W, Sigma_B, Sigma_T and mu_G.
+        weight: weight of the layer that reads the features, (out, p); for the classifier (C, p).
+        is_classifier: whether `weight` is the last layer's, one row per class.
+        nearest_centre: counts of the second pass, where there was one.
+        top_class_eigenvalues: largest eigenvalue of each class's own scatter, where known.
+        weak_test_variance: value of the k-means pass, where there was one.
+        rcond: overrides the relative cut-offs of both pseudo-inverses.
+        warnings: everything unusual, in the order it was met.
+    """
+
+    stats: ClassStats
+    weighting: Weighting = "balanced"
+    weight: Float[Tensor, "out p"] | None = None
+    is_classifier: bool = True
+    nearest_centre: NearestCentreCounts | None = None
+    top_class_eigenvalues: Float[Tensor, " c"] | None = None
+    weak_test_variance: float | None = None
+    rcond: float | None = None
+    warnings: list[str] = field(default_factory=list)
+    # Whether a metric found float32 products too coarse for it: the caller can measure again in float64.
+    wants_float64_products: bool = False
+    memo: dict[str, Any] = field(default_factory=dict)
+
+    def warn(self, message: str) -> None:
+        """Note something unusual, once."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+    def ratio(self, numerator: float, denominator: float, name: str, what: str) -> float | None:
+        """`numerator / denominator`, or None with a warning that says which denominator is zero."""
+        if denominator > 0:
+            return numerator / denominator
+        self.warn(f"{name} is undefined: {what}")
+        return None
+
+    # ---------------------------------------------------------------- means and traces
+
+    @property
+    def num_classes(self) -> int:
+        return self.stats.num_classes
+
+    @property
+    def dim(self) -> int:
+        return self.stats.dim
+
+    @property
+    def max_between_rank(self) -> int:
+        """R = min(p, C-1), the largest rank Sigma_B can have."""
+        return min(self.dim, self.num_classes - 1)
+
+    @cached_property
+    def pi(self) -> Float[Tensor, " c"]:
+        return self.stats.class_weights(self.weighting)
+
+    @cached_property
+    def class_means(self) -> Float[Tensor, "c p"]:
+        return self.stats.class_means
+
+    @cached_property
+    def centred_means(self) -> Float[Tensor, "c p"]:
+        """M: rows mu_c - mu_G."""
+        # About the first class mean, so that a common offset does not round the result.
+        shifted = self.class_means - self.class_means[0]
+        return shifted.sub_(self.pi @ shifted)
+
+    @cached_property
+    def class_variances(self) -> Float[Tensor, " c"]:
+        return self.stats.class_variances
+
+    @cached_property
+    def mean_rounding(self) -> float:
+        """Squared distance that rounding alone can put between two equal class means."""
+        return self.dim * (16 * EPS64 * float(self.class_means.abs().max())) ** 2
+
+    @cached_property
+    def within_trace(self) -> float:
+        return float(self.pi @ self.class_variances)
+
+    @cached_property
+    def between_trace(self) -> float:
+        trace = float(self.pi @ self.centred_means.square().sum(1))
+        return trace if trace > self.mean_rounding else 0.0
+
+    @cached_property
+    def total_trace(self) -> float:
+        return self.within_trace + self.between_trace
+
+    @cached_property
+    def pairs(self) -> PairGeometry:
+        return pair_geometry(self.centred_means, self.class_variances, self.mean_rounding)
+
+    # ---------------------------------------------------------------- matrices and spectra
+
+    @cached_property
+    def within_covariance(self) -> Float[Tensor, "p p"]:
+        return self.stats.within_covariance(self.weighting)
+
+    @cached_property
+    def weighted_means(self) -> Float[Tensor, "c p"]:
+        """Rows sqrt(pi_c) (mu_c - mu_G), whose Gram matrix is Sigma_B."""
+        return self.centred_means * self.pi.sqrt()[:, None]
+
+    @cached_property
+    def total_covariance(self) -> Float[Tensor, "p p"]:
+        return self.within_covariance + self.weighted_means.T @ self.weighted_means
+
+    @cached_property
+    def within_eigenvalues(self) -> Float[Tensor, " p"]:
+        return descending_eigenvalues(self.within_covariance)
+
+    @cached_property
+    def total_eigenvalues(self) -> Float[Tensor, " p"]:
+        return descending_eigenvalues(self.total_covariance)
+
+    @cached_property
+    def between_svd(self) -> ThinSVD:
+        """Right-singular side of the weighted centred means: Sigma_B = V diag(s^2) V^T.
+
+        Its condition number is the square root of that of Sigma_B, and of a centred matrix only r values
+        are asked for, so that no rank is guessed from rounding noise.
+        """
+        cutoff = max(self.dim, self.num_classes) * EPS64 if self.rcond is None else self.rcond
+        svd = thin_svd(self.weighted_means, max_rank=self.max_between_rank, cutoff=cutoff)
+        if svd.num_dropped:
+            self.warn(
+                f"{svd.num_dropped} of {self.max_between_rank} singular values of the class means are below "
+                f"{svd.cutoff:.2g} of the largest and were dropped: Sigma_B has rank {svd.rank}"
+            )
+        return svd
+
+    @cached_property
+    def scaled_total(self) -> ScaledTotal:
+        """Scaling features changes neither rank nor VCI, but makes the cut-off fair to small features."""
+        variances = self.total_covariance.diagonal()
+        # A constant feature's variance is rounding of its mean, never exactly zero after a merge.
+        noise = (16 * EPS64 * self.class_means.abs().amax(0)) ** 2
+        varying = (variances > noise).nonzero()[:, 0]
+        scale = variances[varying].rsqrt()
+        matrix = self.total_covariance[varying][:, varying] * scale[:, None] * scale
+        values, vectors = torch.linalg.eigh(matrix)
+        cutoff = self.dim * EPS64 if self.rcond is None else self.rcond
+        largest = float(values[-1]) if len(values) else 0.0
+        keep = values > cutoff * largest
+        num_dropped = int((~keep).sum())
+        if num_dropped:
+            self.warn(
+                f"{num_dropped} of {len(values)} eigenvalues of Sigma_T (features scaled to unit variance) "
+                f"are below {cutoff:.2g} of the largest and were dropped: rank {int(keep.sum())}"
+            )
+        return ScaledTotal(scale, varying, values[keep], vectors[:, keep], num_dropped)
+
+    def check_products(self, name: str, shift: float, value: float) -> None:
+        """Warn where float32 products are estimated to move a metric by more than rounding should.
+
+        Args:
+            shift: first-order change of the metric for scatter entries off by eps32 each, relative to the
+                geometric mean of their diagonal entries.
+            value: scale that `shift` is compared with.
+        """
+        if self.stats.product_dtype == torch.float32 and EPS32 * shift > _PRODUCT_TOLERANCE * value:
+            self.wants_float64_products = True
+            self.warn(
+                f"{name} is only good to about {EPS32 * shift / value:.1g}: the spectrum of Sigma_W is too "
+                "wide for float32 products; use product_dtype=torch.float64"
+            )
+
+    # ---------------------------------------------------------------- the weight that reads the features
+
+    @cached_property
+    def weight_svd(self) -> ThinSVD | None:
+        """Right-singular side of W above max(shape) * eps(dtype of W) * largest; None without W.
+
+        The eps of half precision times a usual shape exceeds one and would leave no rank at all: float32's
+        is the largest used.
+        """
+        if self.weight is None:
+            return None
+        matrix = self.weight.double()
+        eps = min(torch.finfo(self.weight.dtype).eps, EPS32)
+        return thin_svd(matrix, max_rank=min(matrix.shape), cutoff=max(matrix.shape) * eps)
+
+
+Value = TypeVar("Value")
+
+
+def once(function: Callable[[MetricInputs], Value]) -> Callable[[MetricInputs], Value]:
+    """Compute a metric that others build on once per `MetricInputs`."""
+
+    @wraps(function)
+    def cached(inputs: MetricInputs) -> Value:
+        if function.__name__ not in inputs.memo:
+            inputs.memo[function.__name__] = function(inputs)
+        return inputs.memo[function.__name__]
+
+    return cached

@@ -1,0 +1,246 @@
+"""Every metric by name: what it computes, where it comes from, what it needs and what its values mean.
+
+The documentation's metric catalogue and the choice of the cheapest sufficient pass both come from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from collapselab.checks import check_names
+from collapselab.metrics import alignment, decision, generalization, geometry, spectrum, variability
+from collapselab.metrics.inputs import MetricInputs
+
+Need = Literal[
+    "covariance", "class covariances", "weight", "classifier", "second pass", "decisions", "k-means"
+]
+Direction = Literal["falls", "rises", "neither"]
+Family = Literal[
+    "NC1: variability",
+    "NC2: geometry of the class means",
+    "NC3: means and weights",
+    "NC4: nearest class centre",
+    "Ranks and spectra",
+    "Generalization",
+]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One named quantity.
+
+    Attributes:
+        name: as in tables, files and `metrics=`.
+        function: `MetricInputs` to its value, or None where undefined.
+        family: the property of neural collapse it belongs to.
+        formula: with the letters of the catalogue.
+        source: paper, section, equation.
+        low, high: range; None where unbounded.
+        at_collapse: value at full collapse; None where none is implied.
+        direction: how it moves as features collapse.
+        needs: beyond counts, means and traces.
+        splits: where it is defined.
+        note: what a reader must know to use it.
+    """
+
+    name: str
+    function: Callable[[MetricInputs], float | None]
+    family: Family
+    formula: str
+    source: str
+    low: float | None
+    high: float | None
+    at_collapse: float | None
+    direction: Direction
+    needs: frozenset[Need] = frozenset()
+    splits: frozenset[str] = frozenset({"train", "test"})
+    note: str = ""
+
+
+_PAPYAN = "Papyan, Han, Donoho 2020"
+_HUI = "Hui, Belkin, Nakkiran 2022, sec. 3.1"
+_XU = "Xu, Liu 2023"
+_RANGAMANI = "Rangamani et al. 2023"
+
+_NC1: Family = "NC1: variability"
+_NC2: Family = "NC2: geometry of the class means"
+_NC3: Family = "NC3: means and weights"
+_NC4: Family = "NC4: nearest class centre"
+_RANKS: Family = "Ranks and spectra"
+_GENERAL: Family = "Generalization"
+
+_COVARIANCE = frozenset[Need]({"covariance"})
+_WEIGHT = frozenset[Need]({"weight"})
+_BOTH = frozenset[Need]({"covariance", "weight"})
+_TRAIN, _TEST = frozenset({"train"}), frozenset({"test"})
+_SAMPLE_NOTE = (
+    "With sample weighting M is not centred at the mean of the class means, so that even a perfect simplex has a "
+    "large distance on unbalanced data."
+)
+
+METRICS: tuple[Metric, ...] = (
+    Metric("within_trace", variability.within_trace, _NC1, "Tr Σ_W", f"{_RANGAMANI}, sec. 4", 0, None, 0, "falls"),
+    Metric(
+        "between_trace", variability.between_trace, _NC1, "Tr Σ_B", f"{_RANGAMANI}, sec. 4", 0, None, None, "neither"
+    ),
+    Metric(
+        "total_trace", variability.total_trace, _NC1, "Tr Σ_T = Tr Σ_W + Tr Σ_B", f"{_RANGAMANI}, sec. 4", 0, None,
+        None, "neither",
+    ),
+    Metric(
+        "normalized_within", variability.normalized_within, _NC1, "Tr Σ_W / Tr Σ_T", f"{_RANGAMANI}, sec. 4, NC1",
+        0, 1, 0, "falls", note="A layer is called collapsed while this is below epsilon = 0.2.",
+    ),
+    Metric("squared_distance", variability.squared_distance, _NC1, "Tr Σ_W / Tr Σ_B", f"{_XU}, eq. 4", 0, None, 0, "falls"),
+    Metric(
+        "fuzziness", variability.fuzziness, _NC1, "Tr(Σ_W Σ_B⁺)", f"{_XU}, sec. 3.2 and 4.3", 0, None, 0, "falls",
+        _COVARIANCE, note="Depends on the basis unless it respects the span of the class means.",
+    ),
+    Metric("nc1", variability.nc1, _NC1, "Tr(Σ_W Σ_B⁺) / C", _PAPYAN, 0, None, 0, "falls", _COVARIANCE),
+    Metric(
+        "vci", variability.vci, _NC1, "1 − Tr(Σ_T⁺ Σ_B) / min(p, C−1)", f"{_XU}, def. 5.3", 0, 1, 0, "falls",
+        _COVARIANCE,
+        note="The same for U h with any invertible U. About 1 − p/(n−1) for pure noise, and 0 whatever the features "
+        "once p ≥ n − 1.",
+    ),
+    Metric(
+        "cosine_similarity", variability.cosine_similarity, _NC1,
+        "mean_c ‖m_c‖², m_c the mean of h/‖h‖ over class c", f"{_XU}, sec. 3.2", 0, 1, 1, "rises",
+        note="The mean cosine of all pairs of samples within a class, a sample with itself included.",
+    ),
+    Metric(
+        "class_separation", variability.class_separation, _NC1,
+        "1 − (1 − mean_c ‖m_c‖²) / (1 − ‖mean_c m_c‖²)", "Kornblith et al. 2021", None, 1, 1, "rises",
+    ),
+    Metric(
+        "cdnv", variability.cdnv, _NC1, "mean over c ≠ c′ of (v_c + v_c′) / (2 ‖μ_c − μ_c′‖²)", "Galanti et al. 2021",
+        0, None, 0, "falls", note="v_c is the mean squared distance of class c from its mean.",
+    ),
+    Metric(
+        "equinorm", geometry.equinorm, _NC2, "std_c ‖μ_c − μ_G‖ / mean_c ‖μ_c − μ_G‖",
+        f"{_PAPYAN}; {_RANGAMANI}, fig. 2 bottom", 0, None, 0, "falls",
+    ),
+    Metric(
+        "equiangularity", geometry.equiangularity, _NC2, "std over c ≠ c′ of cos(μ_c − μ_G, μ_c′ − μ_G)", _PAPYAN, 0, 1,
+        0, "falls",
+    ),
+    Metric(
+        "max_angle_gap", geometry.max_angle_gap, _NC2, "mean over c ≠ c′ of |cos + 1/(C−1)|", _PAPYAN, 0, 2, 0, "falls"
+    ),
+    Metric(
+        "mean_cosine_gap", geometry.mean_cosine_gap, _NC2, "mean over c ≠ c′ of cos + 1/(C−1)",
+        f"{_RANGAMANI}, fig. 2 top", 0, 2, 0, "falls",
+    ),
+    Metric(
+        "etf_distance", geometry.etf_distance, _NC2, "‖M Mᵀ/‖M Mᵀ‖ − (I − 11ᵀ/C)/√(C−1)‖",
+        "Zhu et al. 2021, there of the weights", 0, 2, 0, "falls", note=_SAMPLE_NOTE,
+    ),
+    Metric(
+        "self_duality", alignment.self_duality, _NC3, "‖W/‖W‖ − M/‖M‖‖", f"{_RANGAMANI}, NC3; {_PAPYAN} plot its square",
+        0, 2, 0, "falls", frozenset({"classifier"}), note="Last layer only.",
+    ),
+    Metric(
+        "alignment", alignment.alignment, _NC3,
+        "mean cosine of the k principal angles between span M and the top k right-singular vectors of W",
+        f"{_RANGAMANI}, NC3", 0, 1, 1, "rises", _WEIGHT,
+        note="k = min(C−1, rank M, rank W, p); about √(k/p) and less for random subspaces of a large p.",
+    ),
+    Metric(
+        "weight_stable_rank", alignment.weight_stable_rank, _NC3, "‖W‖_F² / ‖W‖₂²", f"{_RANGAMANI}, fig. 5", 1, None,
+        None, "neither", _WEIGHT, note="C − 1 for a classifier that is a simplex.",
+    ),
+    Metric(
+        "ncc_agreement", decision.ncc_agreement, _NC4, "share of samples whose nearest train class mean is the decision",
+        f"{_PAPYAN}; {_RANGAMANI}, NC4", 0, 1, 1, "rises", frozenset({"second pass", "decisions"}),
+    ),
+    Metric(
+        "ncc_mismatch", decision.ncc_mismatch, _NC4, "1 − ncc_agreement", _PAPYAN, 0, 1, 0, "falls",
+        frozenset({"second pass", "decisions"}),
+    ),
+    Metric(
+        "ncc_accuracy", decision.ncc_accuracy, _NC4, "share of samples whose nearest train class mean is the label",
+        f"{_RANGAMANI}, fig. 4", 0, 1, 1, "rises", frozenset({"second pass"}),
+        note="At collapse 1 on train data only.",
+    ),
+    Metric(
+        "stable_rank", spectrum.stable_rank, _RANKS, "Tr Σ_W / λ_max(Σ_W)", f"{_RANGAMANI}, sec. 5.2, fig. 5", 1, None,
+        None, "neither", _COVARIANCE,
+    ),
+    Metric(
+        "stable_rank_per_class", spectrum.stable_rank_per_class, _RANKS,
+        "mean over classes of Tr S_c / λ_max(S_c), S_c the class's own scatter", f"{_RANGAMANI}, sec. 5.2, fig. 5", 1,
+        None, None, "neither", frozenset({"class covariances"}),
+        note="Not a function of pooled scatter: kept where C p² ≤ 5e7, or taken from features in memory.",
+    ),
+    Metric(
+        "within_in_weight_space", alignment.within_in_weight_space, _RANKS, "Tr(P Σ_W), P onto the row space of W",
+        f"{_XU}, prop. 4.1 and fig. 1", 0, None, 0, "falls", _BOTH,
+    ),
+    Metric(
+        "within_off_weight_space", alignment.within_off_weight_space, _RANKS, "Tr((I − P) Σ_W)",
+        f"{_XU}, prop. 4.1 and fig. 1", 0, None, None, "neither", _BOTH,
+        note="Variance the classifier cannot see: it can stay at no loss.",
+    ),
+    Metric(
+        "between_in_weight_space", alignment.between_in_weight_space, _RANKS, "Tr(P Σ_B)", f"{_XU}, fig. 1", 0, None,
+        None, "neither", _WEIGHT,
+    ),
+    Metric(
+        "between_off_weight_space", alignment.between_off_weight_space, _RANKS, "Tr((I − P) Σ_B)", f"{_XU}, fig. 1", 0,
+        None, 0, "falls", _WEIGHT,
+    ),
+    *(
+        Metric(
+            f"components_{percent}", function, _RANKS, f"principal components of Σ_T for {percent} % of its trace",
+            f"{_RANGAMANI}, sec. 5.2", 1, None, None, "falls", _COVARIANCE, note="At most C − 1 at full collapse.",
+        )
+        for percent, function in (
+            (90, spectrum.components_90),
+            (95, spectrum.components_95),
+            (99, spectrum.components_99),
+        )
+    ),
+    Metric(
+        "train_variance", generalization.current_variance, _GENERAL,
+        "E_train ‖h − μ_y‖² / mean_c ‖μ_c − μ‖²", _HUI, 0, None, 0, "falls", splits=_TRAIN,
+        note="Equals squared_distance on balanced classes when measured at the time of its own references.",
+    ),
+    Metric(
+        "strong_test_variance", generalization.current_variance, _GENERAL,
+        "E_test ‖h − μ_y‖² / mean_c ‖μ_c − μ‖², μ_c the class means of the test features", _HUI, 0, None, 0, "falls",
+        splits=_TEST,
+    ),
+    Metric(
+        "weak_test_variance", generalization.weak_test_variance, _GENERAL,
+        "E_test min_c ‖h − m_c‖² / mean_c ‖m_c − m‖², m_c the k-means centres of the test features", _HUI, 0, None, 0,
+        "falls", frozenset({"k-means"}), splits=_TEST,
+    ),
+)  # fmt: skip
+
+BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
+
+
+def names_of(split: str) -> tuple[str, ...]:
+    """Names of the metrics defined on a split (`train` or `test`), in catalogue order."""
+    return tuple(metric.name for metric in METRICS if split in metric.splits)
+
+
+def select(names: Iterable[str] | None, split: str) -> tuple[Metric, ...]:
+    """The metrics of a split, all of them or the named ones.
+
+    Raises:
+        InputError: an unknown name; near matches are listed.
+    """
+    chosen = [metric for metric in METRICS if split in metric.splits]
+    if names is None:
+        return tuple(chosen)
+    names = list(names)
+    check_names(names, BY_NAME, "metric")
+    return tuple(metric for metric in chosen if metric.name in names)
+
+
+def evaluate(metrics: Iterable[Metric], inputs: MetricInputs) -> dict[str, float | None]:
+    """Each metric's value by name, in the order given."""
+    return {metric.name: metric.function(inputs) for metric in metrics}

@@ -1,0 +1,80 @@
+"""Ranks and principal components of the features' covariances.
+
+Letters: p features, c classes. See `collapselab.metrics.registry` for formulas and sources.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from collapselab.metrics.inputs import MetricInputs
+from collapselab.numerics import EPS64
+
+# Per-class scatter is kept where it has at most this many entries.
+MAX_PER_CLASS_ENTRIES = 5e7
+
+
+def rounding_variance(inputs: MetricInputs) -> float:
+    """Variance that rounding alone can give to features of this size: p (16 eps64 max abs h)^2."""
+    return inputs.dim * (16 * EPS64 * inputs.stats.max_abs) ** 2
+
+
+def stable_rank(inputs: MetricInputs) -> float | None:
+    if inputs.within_trace <= rounding_variance(inputs):
+        inputs.warn("stable_rank is undefined: no variance within classes beyond rounding")
+        return None
+    return inputs.within_trace / float(inputs.within_eigenvalues[0])
+
+
+def stable_rank_per_class(inputs: MetricInputs) -> float | None:
+    largest = inputs.top_class_eigenvalues
+    if largest is None:
+        inputs.warn(
+            f"stable_rank_per_class is left out: the scatter of {inputs.num_classes} classes in "
+            f"{inputs.dim} features is too large to keep, and the features are not in memory"
+        )
+        return None
+    varying = inputs.class_variances > rounding_variance(inputs)
+    if not bool(varying.any()):
+        inputs.warn("stable_rank_per_class is undefined: no variance within any class beyond rounding")
+        return None
+    return float((inputs.class_variances[varying] / largest[varying]).mean())
+
+
+def components_90(inputs: MetricInputs) -> int | None:
+    return _components(inputs, 0.90)
+
+
+def components_95(inputs: MetricInputs) -> int | None:
+    return _components(inputs, 0.95)
+
+
+def components_99(inputs: MetricInputs) -> int | None:
+    return _components(inputs, 0.99)
+
+
+def _components(inputs: MetricInputs, share: float) -> int | None:
+    if inputs.total_trace <= rounding_variance(inputs):
+        inputs.warn("components_90, _95 and _99 are undefined: the features do not vary")
+        return None
+    values = inputs.total_eigenvalues
+    # A share that is reached exactly must not be missed by rounding.
+    reached = values.cumsum(0) >= (share - len(values) * EPS64) * values.sum()
+    return int(reached.nonzero()[0]) + 1
+
+
+def top_eigenvalues_of_rows(
+    rows: Float[Tensor, "n p"], labels: Tensor, class_means: Float[Tensor, "c p"]
+) -> Float[Tensor, " c"]:
+    """Largest eigenvalue of each class's own scatter (over n_c), from the rows: the smaller Gram matrix."""
+    order = labels.argsort(stable=True)
+    sizes = torch.bincount(labels, minlength=len(class_means)).tolist()
+    largest = torch.zeros(len(class_means), dtype=torch.float64)
+    for index, members in enumerate(order.split(sizes)):
+        deviations = rows[members].double() - class_means[index]
+        n, p = deviations.shape
+        gram = deviations @ deviations.T if n <= p else deviations.T @ deviations
+        largest[index] = torch.linalg.eigvalsh(gram)[-1] / max(n, 1)
+    return largest

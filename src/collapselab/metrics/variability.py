@@ -1,0 +1,144 @@
+"""NC1, variability collapse: how far samples stray from their class mean.
+
+Every function takes `MetricInputs` and returns a float, or None with a warning where it is undefined.
+Formulas, sources, ranges and limits stand in the registry (`collapselab.metrics.registry`).
+
+Letters: p features, c classes, r rank.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from collapselab.metrics.inputs import MetricInputs, once
+from collapselab.numerics import EPS64, gram_norm
+
+_NO_SPREAD = "all class means coincide (Tr Sigma_B = 0)"
+
+
+def within_trace(inputs: MetricInputs) -> float:
+    return inputs.within_trace
+
+
+def between_trace(inputs: MetricInputs) -> float:
+    return inputs.between_trace
+
+
+def total_trace(inputs: MetricInputs) -> float:
+    return inputs.total_trace
+
+
+def normalized_within(inputs: MetricInputs) -> float | None:
+    return inputs.ratio(
+        inputs.within_trace,
+        inputs.total_trace,
+        "normalized_within",
+        "the features do not vary (Tr Sigma_T = 0)",
+    )
+
+
+def squared_distance(inputs: MetricInputs) -> float | None:
+    return inputs.ratio(inputs.within_trace, inputs.between_trace, "squared_distance", _NO_SPREAD)
+
+
+@once
+def fuzziness(inputs: MetricInputs) -> float | None:
+    """Tr(Sigma_W Sigma_B^+) = sum_k v_k^T Sigma_W v_k / s_k^2 over the singular pairs of the class means."""
+    if inputs.between_trace == 0:
+        inputs.warn(f"fuzziness and nc1 are undefined: {_NO_SPREAD}")
+        return None
+    svd = inputs.between_svd
+    scaled = svd.right / svd.values
+    value = float((scaled * (inputs.within_covariance @ scaled)).sum())
+    # d Tr(E Sigma_B^+) for independent entries of E is the Frobenius norm of Sigma_B^+ in units of Sigma_W.
+    in_units = inputs.within_covariance.diagonal().clamp_min(0).sqrt()[:, None] * scaled
+    inputs.check_products("fuzziness", gram_norm(in_units), value)
+    return value
+
+
+def nc1(inputs: MetricInputs) -> float | None:
+    value = fuzziness(inputs)
+    return None if value is None else value / inputs.num_classes
+
+
+def vci(inputs: MetricInputs) -> float | None:
+    """1 - Tr(Sigma_T^+ Sigma_B)/r, as sum_i sum_c pi_c (v_i . (mu_c - mu_G))^2 / lambda_i.
+
+    Forming v^T Sigma_B v from the p x p matrix instead would lose up to 1e-4 at collapse.
+    """
+    if inputs.between_trace == 0:
+        inputs.warn(f"vci is undefined: {_NO_SPREAD}")
+        return None
+    total, r = inputs.scaled_total, inputs.max_between_rank
+    _warn_of_full_rank(inputs, len(total.values))
+    projections = (inputs.weighted_means[:, total.varying] * total.scale) @ total.vectors
+    explained = float((projections.square() / total.values).sum())
+    rank = inputs.between_svd.rank
+    if rank < r:
+        inputs.warn(
+            f"Sigma_B has rank {rank} of {r}: vci is at least {1 - rank / r:.4g} even at full collapse"
+        )
+    # d Tr(Sigma_T^+ Sigma_B) = -Tr(E K), K = Sigma_T^+ Sigma_B Sigma_T^+, in units of the scaled Sigma_W.
+    units = inputs.within_covariance.diagonal()[total.varying].clamp_min(0).sqrt() * total.scale
+    in_units = ((projections / total.values) @ total.vectors.T) * units
+    inputs.check_products("vci", gram_norm(in_units), r)
+    return min(max(1 - explained / r, 0.0), 1.0)
+
+
+def _warn_of_full_rank(inputs: MetricInputs, rank: int) -> None:
+    n = inputs.stats.num_samples
+    if inputs.dim >= n - 1:
+        inputs.warn(
+            f"{inputs.dim} features for {n} samples (p >= n - 1): vci is 0 for any generic features, whether "
+            "collapsed or not; use more samples"
+        )
+    elif rank >= n - 1:
+        inputs.warn(f"Sigma_T has rank n - 1 = {n - 1}: vci is 0 for any generic features; use more samples")
+
+
+def cosine_similarity(inputs: MetricInputs) -> float | None:
+    lengths = _direction_lengths(inputs)
+    return None if lengths is None else float(lengths.mean())
+
+
+def class_separation(inputs: MetricInputs) -> float | None:
+    lengths = _direction_lengths(inputs)
+    if lengths is None:
+        return None
+    usable = inputs.stats.unit_counts > 0
+    mean_direction = inputs.stats.unit_means[usable].mean(0)
+    d_within = 1 - float(lengths.mean())
+    d_total = 1 - float(mean_direction.square().sum())
+    if d_total <= 16 * EPS64:
+        inputs.warn("class_separation is undefined: all samples have one direction (no angular spread)")
+        return None
+    return 1 - d_within / d_total
+
+
+@once
+def _direction_lengths(inputs: MetricInputs) -> Tensor | None:
+    """norm(m_c)^2 for every class that has a sample with a direction."""
+    counts, unit_counts = inputs.stats.counts, inputs.stats.unit_counts
+    missing = int((counts - unit_counts).sum())
+    usable = unit_counts > 0
+    if missing:
+        empty = int((~usable).sum())
+        classes = f", and with them {empty} classes" if empty else ""
+        inputs.warn(
+            f"{missing} samples of norm zero have no direction and are left out of cosine_similarity and "
+            f"class_separation{classes}"
+        )
+    if not bool(usable.any()):
+        inputs.warn("cosine_similarity and class_separation are undefined: every sample has norm zero")
+        return None
+    return inputs.stats.unit_means[usable].square().sum(1).clamp_max(1.0)
+
+
+def cdnv(inputs: MetricInputs) -> float | None:
+    pairs = inputs.pairs
+    if pairs.coincident is not None:
+        first, second = pairs.coincident
+        inputs.warn(
+            f"cdnv is undefined: the means of classes {first} and {second} (in sorted order) coincide"
+        )
+    return pairs.cdnv

@@ -1,0 +1,153 @@
+"""Linear algebra the statistics and metrics share, each with its rank cut-off and its reason.
+
+Letters: n samples, p features, c classes, r rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+EPS64 = torch.finfo(torch.float64).eps
+EPS32 = torch.finfo(torch.float32).eps
+
+# Below this width one product is faster than a triangle of narrower ones.
+_MIN_PANEL_WIDTH = 128
+_MAX_PANELS = 8
+
+
+@contextmanager
+def full_precision_products(device: torch.device) -> Iterator[None]:
+    """Run float32 matrix products in float32, whatever the process-wide switches say.
+
+    TF32 (CUDA) and bfloat16 (oneDNN) "fast" float32 products keep 10 or 7 bits of mantissa, and
+    autocast replaces the product's dtype altogether; a scatter matrix survives none of them. The
+    switches are put back on the way out.
+    """
+    backend = {"cuda": torch.backends.cuda, "cpu": torch.backends.mkldnn}.get(device.type)
+    matmul = getattr(backend, "matmul", None)
+    has_switch = hasattr(matmul, "fp32_precision")
+    legacy = None
+    before = None
+    if has_switch:
+        assert matmul is not None
+        before = matmul.fp32_precision
+        matmul.fp32_precision = "ieee"
+    else:  # torch < 2.9 has only the process-wide switch
+        legacy = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+    autocast = (
+        torch.autocast(device.type, enabled=False)
+        if torch.amp.is_autocast_available(device.type)
+        else nullcontext()
+    )
+    try:
+        with autocast:
+            yield
+    finally:
+        if has_switch:
+            assert matmul is not None
+            matmul.fp32_precision = before
+        else:
+            assert legacy is not None
+            torch.set_float32_matmul_precision(legacy)
+
+
+def add_gram_(total: Float[Tensor, "p p"], rows: Float[Tensor, "n p"], scale: float = 1.0) -> None:
+    """Add `scale * rows.T @ rows` to the upper block triangle of `total`, in place.
+
+    Only panels on and above the diagonal are multiplied: close to half the work of the full product.
+    What lies below the diagonal panels is left stale; read the result through `symmetrized`.
+    """
+    dim = rows.shape[1]
+    num_panels = max(1, min(_MAX_PANELS, dim // _MIN_PANEL_WIDTH))
+    width = -(-dim // num_panels)
+    for start in range(0, dim, width):
+        stop = min(start + width, dim)
+        panel = rows[:, start:stop].T @ rows[:, start:]
+        add_converted_(total[start:stop, start:], panel, scale)
+
+
+def add_converted_(total: Float[Tensor, "a b"], addend: Float[Tensor, "a b"], scale: float = 1.0) -> None:
+    """Add `scale * addend` to `total` in place, where `addend` has a narrower dtype.
+
+    In slices, because the converted addend is a temporary: a small one is reused, a large one is
+    fetched from the operating system page by page at every call.
+    """
+    if addend.dtype == total.dtype:
+        total.add_(addend, alpha=scale)
+        return
+    step = max(1, 2**16 // addend.shape[1])
+    for start in range(0, len(addend), step):
+        total[start : start + step].add_(addend[start : start + step], alpha=scale)
+
+
+def symmetrized(upper: Float[Tensor, "p p"]) -> Float[Tensor, "p p"]:
+    """The symmetric matrix whose upper triangle is that of `upper`; a new tensor."""
+    full = torch.triu(upper)
+    return full.add_(torch.triu(upper, diagonal=1).T)
+
+
+def power_of_two_near(value: float) -> float:
+    """The largest power of two not above `value` (> 0); scaling by it is exact."""
+    return 2.0 ** int(torch.frexp(torch.tensor(value, dtype=torch.float64)).exponent.item() - 1)
+
+
+@dataclass(frozen=True)
+class ThinSVD:
+    """Singular values (largest first) and right-singular vectors kept by a rank cut-off.
+
+    Attributes:
+        values: kept singular values, length r.
+        right: matching right-singular vectors as columns, p x r.
+        num_dropped: how many of the largest `max_rank` values fell below the cut-off.
+        cutoff: the cut-off, relative to the largest value.
+    """
+
+    values: Float[Tensor, " r"]
+    right: Float[Tensor, "p r"]
+    num_dropped: int
+    cutoff: float
+
+    @property
+    def rank(self) -> int:
+        return self.values.shape[0]
+
+
+def thin_svd(matrix: Float[Tensor, "c p"], *, max_rank: int, cutoff: float) -> ThinSVD:
+    """The right-singular side of `matrix` (c x p, float64), at most `max_rank` values, none below
+    `cutoff` times the largest.
+
+    A tall matrix is first reduced to its triangular factor: same right side, p x p memory.
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        matrix = torch.linalg.qr(matrix, mode="r")[1]
+    _, values, right_t = torch.linalg.svd(matrix, full_matrices=False)
+    values, right_t = values[:max_rank], right_t[:max_rank]
+    largest = float(values[0]) if values.numel() else 0.0
+    keep = int((values > cutoff * largest).sum()) if largest > 0 else 0
+    return ThinSVD(values[:keep], right_t[:keep].T, values.shape[0] - keep, cutoff)
+
+
+def gram_norm(matrix: Float[Tensor, "c p"]) -> float:
+    """Frobenius norm of M M^T (and of M^T M), from the smaller of the two."""
+    c, p = matrix.shape
+    return float(torch.linalg.matrix_norm(matrix @ matrix.T if c <= p else matrix.T @ matrix))
+
+
+def descending_eigenvalues(matrix: Float[Tensor, "p p"]) -> Float[Tensor, " p"]:
+    """Eigenvalues of a positive semi-definite `matrix`, largest first, rounding below zero clipped."""
+    return torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0.0)
+
+
+def principal_angle_cosines(first: Float[Tensor, "p k"], second: Float[Tensor, "p k"]) -> Float[Tensor, " k"]:
+    """Cosines of the principal angles between two column spans given by orthonormal bases.
+
+    Bjorck and Golub (1973): the singular values of `first.T @ second`, largest first.
+    """
+    return torch.linalg.svdvals(first.T @ second).clamp_max(1.0)

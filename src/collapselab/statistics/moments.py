@@ -1,0 +1,276 @@
+"""Sums that are linear or quadratic in one row: counts, class means, class scatters, mean directions.
+
+Letters: n samples, p features, c classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from collapselab.numerics import add_converted_
+
+# A block of rows is worked on while it is in the processor's cache.
+_BLOCK_ELEMENTS = 2**20
+# float32 squares and their sums are safe for rows of such norms; blocks with others are worked in float64.
+_SAFE_NORMS = (2.0**-40, 2.0**50)
+# float32 deviations are summed in float32 over about this many rows of a class, then added to the float64
+# total: the rounding of a class mean stays below eps32 times the spread of its class.
+_ROWS_PER_PARTIAL = 64
+_MIN_PARTIAL_ROWS = 512
+# Narrow rows cost little: they are worked in float64 throughout.
+_NARROW = 64
+# A float32 sum of this many squares is good to 2e-6 at worst and 1e-7 as a rule, with either sign; wider
+# rows are summed piecewise, the pieces in float64.
+_SQUARES_PER_SUM = 256
+# Squares of larger values, summed over many samples, could overflow float64.
+_MAX_NORM = 1e140
+
+
+class ClassMoments:
+    """First-order sums of each class, about a provisional centre per class.
+
+    The centre of a class is the mean of its rows in the block where it is first seen, rounded to
+    `centre_dtype`, so that subtracting it from a row near it is exact (Sterbenz).
+
+    Attributes:
+        counts: samples per class, int64.
+        squares: sum of squared deviations from the centre, float64.
+        unit_weights: sum of 1/norm(h) over samples of non-zero norm, float64.
+        centres: provisional centres, `centre_dtype`.
+        zero_norms: samples per class whose norm is zero: they have no direction.
+        max_square: the largest squared deviation met, about the centre of its time.
+    """
+
+    def __init__(
+        self, num_classes: int, dim: int, *, centre_dtype: torch.dtype, device: torch.device
+    ) -> None:
+        def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+            return torch.zeros(*shape, dtype=dtype, device=device)
+
+        self.num_classes = num_classes
+        self.dim = dim
+        self.zero_norms = zeros(num_classes, dtype=torch.int64)
+        self.centres = zeros(num_classes, dim, dtype=centre_dtype)
+        self.max_square = 0.0
+        self.counts = zeros(num_classes, dtype=torch.int64)
+        self.squares = zeros(num_classes)
+        self.unit_weights = zeros(num_classes)
+        # float64 totals, and the float32 sums on their way there. Each pair is made when first needed:
+        # for many classes, touching fresh memory costs as much as the sums themselves.
+        self._totals: tuple[Tensor, Tensor] | None = None
+        self._partials: tuple[Tensor, Tensor] | None = None
+        self._partial_rows = 0
+        self._all_seen = False
+        self._scratch: dict[torch.dtype, Tensor] = {}
+
+    @property
+    def sums(self) -> Float[Tensor, "c p"]:
+        """Sum of deviations from the centre, float64."""
+        return self._sum_of(0)
+
+    @property
+    def unit_sums(self) -> Float[Tensor, "c p"]:
+        """Sum of (h - centre)/norm(h) over samples of non-zero norm, float64."""
+        return self._sum_of(1)
+
+    def _sum_of(self, which: int) -> Tensor:
+        """Total plus partial, in a new tensor."""
+        total = torch.zeros_like(self.centres, dtype=torch.float64)
+        for pair in (self._totals, self._partials):
+            if pair is not None:
+                add_converted_(total, pair[which])
+        return total
+
+    def block_rows(self) -> int:
+        """How many rows `add` takes at a time."""
+        return max(64, _BLOCK_ELEMENTS // self.dim)
+
+    def add(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
+        """Add one block of rows.
+
+        Raises:
+            ValueError: NaN, infinity, or a norm whose square overflows; nothing is added then.
+        """
+        narrow = self.dim <= _NARROW or features.dtype == torch.float64
+        rows = features.to(torch.float64 if narrow else torch.float32)
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        low, high = (float(value) for value in torch.aminmax(norms))
+        if not (_SAFE_NORMS[0] < low and high < _SAFE_NORMS[1]):  # NaN too
+            rows, norms, high = self._careful_norms(features)
+        if not self._all_seen:
+            self._place_centres(rows, labels)
+        deviations = self._deviations(rows, labels)
+        squares = squared_norms(deviations)
+        sums, unit_sums = self._targets(deviations.dtype, len(labels))
+        sums.index_add_(0, labels, deviations)
+        inverse_norms = norms.reciprocal()
+        if not low > _SAFE_NORMS[0]:
+            inverse_norms.masked_fill_(norms == 0, 0.0)
+            self.zero_norms.index_add_(0, labels, (norms == 0).long())
+        unit_sums.index_add_(0, labels, deviations.mul_(inverse_norms[:, None]))
+        self.counts += torch.bincount(labels, minlength=self.num_classes)
+        self.squares.index_add_(0, labels, squares)
+        self.unit_weights.index_add_(0, labels, inverse_norms.double())
+        self.max_square = max(self.max_square, float(squares.max()))
+
+    def _careful_norms(self, features: Tensor) -> tuple[Tensor, Tensor, float]:
+        rows = features.double()
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        high = float(norms.max())
+        if not high < _MAX_NORM:
+            refuse_unbounded(features)
+        return rows, norms, high
+
+    def _place_centres(self, rows: Tensor, labels: Tensor) -> None:
+        new = torch.bincount(labels, minlength=self.num_classes) > 0
+        new &= self.counts == 0
+        if bool(new.any()):
+            mask = new[labels]
+            classes, members = labels[mask].unique(return_inverse=True)
+            sums = torch.zeros(len(classes), self.dim, dtype=rows.dtype, device=rows.device)
+            sums.index_add_(0, members, rows[mask])
+            means = sums / torch.bincount(members)[:, None]
+            self.centres[classes] = means.to(self.centres.dtype)
+            self._all_seen = bool(((self.counts > 0) | new).all())
+
+    def _deviations(self, rows: Tensor, labels: Tensor) -> Tensor:
+        """Rows - centres[labels] in reused memory: fresh pages would cost more than the arithmetic."""
+        scratch = self._scratch.get(rows.dtype)
+        if scratch is None or len(scratch) < len(rows):
+            size = min(self.block_rows(), max(512, len(rows)))
+            scratch = torch.empty(max(size, len(rows)), self.dim, dtype=rows.dtype, device=rows.device)
+            self._scratch[rows.dtype] = scratch
+        out = scratch[: len(rows)]
+        if rows.dtype == self.centres.dtype:
+            torch.index_select(self.centres, 0, labels, out=out)
+        else:
+            out.copy_(self.centres[labels])
+        return torch.sub(rows, out, out=out)
+
+    def _targets(self, dtype: torch.dtype, num_rows: int) -> tuple[Tensor, Tensor]:
+        """Where deviations and unit deviations of this dtype are summed."""
+        if dtype == torch.float64:
+            if self._totals is None:
+                self._totals = self._zero_pair(torch.float64)
+            return self._totals
+        if self._partials is None:
+            self._partials = self._zero_pair(torch.float32)
+        limit = max(_MIN_PARTIAL_ROWS, _ROWS_PER_PARTIAL * self.num_classes)
+        if self._partial_rows and self._partial_rows + num_rows > limit:
+            if self._totals is None:
+                self._totals = self._zero_pair(torch.float64)
+            for total, partial in zip(self._totals, self._partials, strict=True):
+                add_converted_(total, partial)
+                partial.zero_()
+            self._partial_rows = 0
+        self._partial_rows += num_rows
+        return self._partials
+
+    def _zero_pair(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(self.centres, dtype=dtype), torch.zeros_like(self.centres, dtype=dtype)
+
+    def move_centres(self, which: Int[Tensor, " k"], moved: Float[Tensor, "k p"]) -> None:
+        """Put the centres of classes `which` at `moved`; every sum is re-expressed about them."""
+        sums, unit_sums = self.sums, self.unit_sums
+        by = moved.double() - self.centres[which].double()
+        n = self.counts[which].double()[:, None]
+        self.squares[which] += (n * by.square() - 2 * by * sums[which]).sum(1)
+        self.centres[which] = moved
+        sums[which] -= n * by
+        unit_sums[which] -= self.unit_weights[which][:, None] * by
+        self._replace_sums(sums, unit_sums)
+
+    def _replace_sums(self, sums: Tensor, unit_sums: Tensor) -> None:
+        self._totals, self._partials, self._partial_rows = (sums, unit_sums), None, 0
+
+    def fill_from(self, parts: list[ClassMoments]) -> None:
+        """Become the sum of `parts` (this object must be empty); the parts are only read."""
+        device = self.centres.device
+        counts = [part.counts.to(device) for part in parts]
+        self.counts = torch.stack(counts).sum(0)
+        n = self.counts.clamp_min(1).double()[:, None]
+        # The common centre is the rounded mean, found relative to the first part's centre of each class.
+        total, unit_total = self._zero_pair(torch.float64)
+        anchor = torch.zeros_like(total)
+        known = torch.zeros_like(self.counts, dtype=torch.bool)
+        for part, count in zip(parts, counts, strict=True):
+            new = (count > 0) & ~known
+            anchor[new] = part.centres.to(device)[new].double()
+            known |= new
+        offset = torch.zeros_like(anchor)
+        for part, count in zip(parts, counts, strict=True):
+            to_centre = part.centres.to(device).double() - anchor
+            offset += torch.where((count > 0)[:, None], count[:, None] * to_centre, 0.0)
+            offset += part.sums.to(device)
+        self.centres = (anchor + offset / n).to(self.centres.dtype)
+        self._all_seen = bool((self.counts > 0).all())
+        for part, count in zip(parts, counts, strict=True):
+            by = self.shift_from(part)
+            sums, weights = part.sums.to(device), part.unit_weights.to(device)
+            m = count.double()[:, None]
+            self.squares.add_(part.squares.to(device) + (m * by.square() - 2 * by * sums).sum(1))
+            total += sums - m * by
+            self.zero_norms += part.zero_norms.to(device)
+            self.unit_weights.add_(weights)
+            self.max_square = max(self.max_square, part.max_square)
+            unit_total += part.unit_sums.to(device) - weights[:, None] * by
+        self._replace_sums(total, unit_total)
+
+    def shift_from(self, part: ClassMoments) -> Float[Tensor, "c p"]:
+        """This object's centres minus the part's, zero for classes the part has not seen."""
+        device = self.centres.device
+        by = self.centres.double() - part.centres.to(device).double()
+        return torch.where((part.counts.to(device) > 0)[:, None], by, 0.0)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything summed so far, as owned tensors, for storage."""
+        return {
+            "counts": self.counts.clone(),
+            "squares": self.squares.clone(),
+            "unit_weights": self.unit_weights.clone(),
+            "zero_norms": self.zero_norms.clone(),
+            "centres": self.centres.clone(),
+            "sums": self.sums,
+            "unit_sums": self.unit_sums,
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave; the arguments are copied."""
+        for name in ("counts", "squares", "unit_weights", "zero_norms", "centres"):
+            setattr(self, name, tensors[name].clone())
+        self._replace_sums(tensors["sums"].clone(), tensors["unit_sums"].clone())
+        self._all_seen = bool((self.counts > 0).all())
+
+
+def squared_norms(rows: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
+    """Squared Euclidean norm of each row, float64, without a float64 copy of float32 rows."""
+    if rows.dtype == torch.float64:
+        return torch.linalg.vector_norm(rows, dim=1).square_()
+    n, p = rows.shape
+    whole = p // _SQUARES_PER_SUM
+    if whole * _SQUARES_PER_SUM == p:
+        pieces = torch.linalg.vector_norm(rows.view(n, whole, _SQUARES_PER_SUM), dim=2)
+        return torch.linalg.vector_norm(pieces, dim=1, dtype=torch.float64).square_()
+    split = whole * _SQUARES_PER_SUM
+    total = torch.linalg.vector_norm(rows[:, split:], dim=1).double().square_()
+    if whole:
+        pieces = torch.linalg.vector_norm(rows[:, :split].unflatten(1, (whole, -1)), dim=2)
+        total += torch.linalg.vector_norm(pieces, dim=1, dtype=torch.float64).square_()
+    return total
+
+
+def refuse_unbounded(features: Float[Tensor, "n p"]) -> None:
+    """Say which row holds NaN, infinity or a value whose square overflows; do nothing if none does.
+
+    Raises:
+        ValueError: with the first such row of this batch.
+    """
+    wrong = ~torch.isfinite(features).all(dim=1)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ValueError(f"features hold NaN or infinity, the first in row {row} of this batch")
+    largest = float(features.abs().max())
+    if not largest < _MAX_NORM / features.shape[1]:
+        raise ValueError(f"features go up to {largest:g}: squares overflow float64; rescale them")
