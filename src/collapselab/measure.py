@@ -25,7 +25,6 @@ from collapselab.metrics.generalization import (
 )
 from collapselab.metrics.registry import Need
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES, top_eigenvalues_of_rows
-from collapselab.numerics import descending_eigenvalues
 from collapselab.sources import ArraySource, FeatureSource
 from collapselab.statistics import WEIGHTINGS, ClassStats, Scatter, Weighting
 
@@ -210,7 +209,7 @@ def measure_sources(
             inputs = _inputs_of(split, source, wanted[split], setting, train_means, exact=True, like=inputs)
             splits[split] = evaluate(wanted[split], inputs)
         if spectra:
-            spectra_of[split] = _spectra(inputs)
+            spectra_of[split] = inputs.spectra()
         warnings += [f"{split}: {warning}" for warning in inputs.warnings]
     return Measurement(
         num_samples=len(train.labels),
@@ -453,20 +452,6 @@ def _weak_variance(
         done += len(block.labels)
         setting.report(f"{split}: k-means", done, n)
     return inputs.ratio(total / n, reference.spread, "weak_test_variance", "all k-means centres coincide")
-
-
-def _spectra(inputs: MetricInputs) -> dict[str, list[float]]:
-    singular = torch.linalg.svdvals(inputs.weighted_means)[: inputs.max_between_rank]
-    between = torch.zeros(inputs.dim, dtype=torch.float64)
-    between[: len(singular)] = singular.square()
-    out = {
-        "within_eigenvalues": inputs.within_eigenvalues.tolist(),
-        "between_eigenvalues": between.tolist(),
-        "total_eigenvalues": descending_eigenvalues(inputs.total_covariance).tolist(),
-    }
-    if inputs.weight is not None:
-        out["weight_singular_values"] = torch.linalg.svdvals(inputs.weight.double()).tolist()
-    return out
 
 
 def _finite(values: dict[str, float | None]) -> dict[str, float | None]:

@@ -216,6 +216,20 @@ class MetricInputs:
             )
         return ScaledTotal(scale, varying, values[keep], vectors[:, keep], num_dropped)
 
+    def spectra(self) -> dict[str, list[float]]:
+        """Eigenvalues of the three covariances and singular values of the weight, largest first."""
+        singular = torch.linalg.svdvals(self.weighted_means)[: self.max_between_rank]
+        between = torch.zeros(self.dim, dtype=torch.float64)
+        between[: len(singular)] = singular.square()
+        out = {
+            "within_eigenvalues": self.within_eigenvalues.tolist(),
+            "between_eigenvalues": between.tolist(),
+            "total_eigenvalues": self.total_eigenvalues.tolist(),
+        }
+        if self.weight is not None:
+            out["weight_singular_values"] = torch.linalg.svdvals(self.weight.double()).tolist()
+        return out
+
     def check_products(self, name: str, shift: float, value: float) -> None:
         """Warn where float32 products are estimated to move a metric by more than rounding should.
 

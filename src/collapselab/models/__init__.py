@@ -1,0 +1,5 @@
+"""The papers' networks."""
+
+from collapselab.models.mlp import MLP
+
+__all__ = ["MLP"]

@@ -1,0 +1,36 @@
+"""The multi-layer perceptron of the papers: equal hidden layers, batch norm, ReLU."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """`depth` hidden layers of `width`, each linear, batch norm, ReLU; then a linear classifier.
+
+    Weight layers are `layers.0` … `layers.{depth}`, the last one the classifier.
+
+    Args:
+        num_inputs: inputs per sample; other dimensions are flattened.
+        num_classes: outputs.
+        width: units per hidden layer.
+        depth: hidden layers.
+        batch_norm: normalise each hidden layer over the batch.
+    """
+
+    def __init__(
+        self, num_inputs: int, num_classes: int, *, width: int, depth: int, batch_norm: bool = True
+    ) -> None:
+        super().__init__()
+        sizes = [num_inputs] + [width] * depth
+        # A bias before batch norm would be cancelled by it.
+        hidden = [nn.Linear(a, b, bias=not batch_norm) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+        self.layers = nn.ModuleList([*hidden, nn.Linear(sizes[-1], num_classes)])
+        self.norms = nn.ModuleList([nn.BatchNorm1d(width) if batch_norm else nn.Identity() for _ in hidden])
+
+    def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n c"]:
+        features = inputs.flatten(1)
+        for index, norm in enumerate(self.norms):
+            features = norm(self.layers[index](features)).relu()
+        return self.layers[len(self.norms)](features)
