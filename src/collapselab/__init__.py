@@ -1,10 +1,53 @@
 """Measure neural collapse in deep networks: every metric, every layer, on train and on test data."""
 
-from collapselab.checks import InputError
-from collapselab.measure import Measurement, measure
-from collapselab.metrics import METRICS, Metric
-from collapselab.statistics import ClassStats
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from collapselab.errors import InputError
+
+if TYPE_CHECKING:
+    from collapselab.measure import Measurement, measure
+    from collapselab.metrics import METRICS, Metric
+    from collapselab.statistics import ClassStats
 
 __version__ = "0.1.0"
 
 __all__ = ["METRICS", "ClassStats", "InputError", "Measurement", "Metric", "measure"]
+
+# Importing torch takes seconds, which `collapselab --help` should not: names are loaded when first used.
+_HOMES = {
+    "METRICS": "collapselab.metrics",
+    "ClassStats": "collapselab.statistics",
+    "Measurement": "collapselab.measure",
+    "Metric": "collapselab.metrics",
+    "measure": "collapselab.measure",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps `collapselab.measure` the function: importing the submodule of that name would put itself there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "measure" and isinstance(value, ModuleType):
+            value = value.measure
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

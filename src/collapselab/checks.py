@@ -10,14 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-
-class InputError(ValueError):
-    """A mistake in what the user passed. The message is one line that a person can act on."""
-
-
-def one_line(text: object) -> str:
-    """`text` with every run of white space, line breaks included, folded to one space."""
-    return " ".join(str(text).split())
+from collapselab.errors import InputError
+from collapselab.errors import one_line as one_line
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:

@@ -1,0 +1,270 @@
+"""The command line: parse, call public functions, print. Whatever is wrong ends as one line on stderr.
+
+torch and all that needs it is imported inside the commands, so that help and usage errors come at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from collapselab import __version__
+from collapselab.errors import InputError, one_line
+
+_USAGE = 2
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+app = typer.Typer(
+    name="collapselab", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
+
+
+class Weighting(str, Enum):
+    """Class weights of the covariances and the global mean."""
+
+    balanced = "balanced"
+    sample = "sample"
+
+
+class Format(str, Enum):
+    """What is printed."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"collapselab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def collapselab(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Measure neural collapse in deep networks.
+
+    \b
+    Example:
+      collapselab measure features.npz
+    """
+
+
+@app.command()
+def measure(
+    train: Annotated[
+        Path, typer.Argument(metavar="TRAIN", help="A .npz or .safetensors file, or a folder of such shards.")
+    ],
+    test: Annotated[
+        Path | None, typer.Option("--test", metavar="TEST", help="Test features, in the same forms.")
+    ] = None,
+    weighting: Annotated[
+        Weighting, typer.Option(help="Class weights: every class the same, or by its samples.")
+    ] = Weighting.balanced,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metrics", metavar="NAME,NAME", help="Only these metrics, at only their cost."),
+    ] = None,
+    spectra: Annotated[
+        bool, typer.Option("--spectra", help="Also eigenvalues and singular values, largest first.")
+    ] = False,
+    rcond: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Relative cut-off of both pseudo-inverses, below 1."),
+    ] = None,
+    format: Annotated[
+        Format, typer.Option(help="csv has the columns name,split,value; its warnings go to stderr.")
+    ] = Format.table,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write there instead of to standard output.")
+    ] = None,
+) -> None:
+    """Measure neural collapse of features that are in files.
+
+    Each file holds the arrays `features` (n, p) and `labels` (n,), and optionally the classifier's `weight`
+    (C, p) and `bias` (C,) and the network's decisions, `predictions` (n,). Shards are read one at a time.
+
+    \b
+    Examples:
+      collapselab measure train.npz
+      collapselab measure train.npz --test test.npz --metrics vci,ncc_agreement
+      collapselab measure shards/ --format json --output collapse.json
+    """
+    from collapselab.measure import measure_sources
+    from collapselab.output import check_output, write_text
+    from collapselab.sources import open_source
+
+    names = _names(metrics, has_test=test is not None)
+    if output is not None:
+        check_output(output, tuple(path for path in (train, test) if path is not None))
+    with _progress() as progress:
+        measurement = measure_sources(
+            open_source(train),
+            None if test is None else open_source(test),
+            weighting=weighting.value,
+            metrics=names,
+            spectra=spectra,
+            rcond=rcond,
+            progress=progress,
+        )
+    text = _rendered(measurement, format, to_terminal=output is None and sys.stdout.isatty())
+    if format is Format.csv:
+        for warning in measurement.warnings:
+            _note(f"warning: {one_line(warning)}")
+    if output is None:
+        _print(text)
+    else:
+        write_text(output, text)
+        _note(f"wrote {output}")
+
+
+def _names(options: list[str] | None, *, has_test: bool) -> list[str] | None:
+    """The names of all `--metrics`, checked before any file is read."""
+    from collapselab.metrics import select
+
+    if not options:
+        return None
+    names = [name.strip() for option in options for name in option.split(",") if name.strip()]
+    if not names:
+        raise InputError("--metrics names none; leave it out for all, or give names with commas between")
+    select(names, "train")
+    if not has_test:
+        trained = {metric.name for metric in select(names, "train")}
+        for name in names:
+            if name not in trained:
+                raise InputError(f"--metrics: {name} is a metric of test data; give some with --test")
+    return names
+
+
+def _rendered(measurement: Any, format: Format, *, to_terminal: bool) -> str:
+    from collapselab.output import to_csv, to_json, to_table
+
+    if format is Format.json:
+        return to_json(measurement)
+    if format is Format.csv:
+        return to_csv(measurement)
+    if not to_terminal:
+        return to_table(measurement)
+    import shutil
+
+    return to_table(
+        measurement, width=shutil.get_terminal_size().columns, colour="NO_COLOR" not in os.environ
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
+    """A progress bar on stderr, if someone is there to look at it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("samples"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                for task in tasks.values():
+                    bar.update(task, visible=False)
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+def _print(text: str) -> None:
+    """Print to stdout; what its encoding lacks gets a stand-in.
+
+    Raises:
+        InputError: stdout cannot be written, as on a full disk.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate({ord("─"): "-", ord("–"): "-", ord("…"): "..."})
+        text = text.encode(encoding, errors="backslashreplace").decode(encoding)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # Nothing more can be written, nor may the interpreter try when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(_BROKEN_PIPE) from error
+        raise InputError(
+            f"standard output cannot be written ({one_line(error.strerror or error)})"
+        ) from error
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _fail(message: object, code: int = _USAGE) -> NoReturn:
+    _note(f"error: {one_line(message)}")
+    sys.exit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0, or 2 and one line on stderr that begins `error:`.
+
+    Args:
+        arguments: default those of the process.
+    """
+    try:
+        code = app(args=arguments, prog_name="collapselab", standalone_mode=False)
+    except InputError as error:
+        _fail(error)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    except MemoryError as error:
+        _fail(_memory_message(error))
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        _fail(f"{where}{error.strerror or error}; check the path and its permissions")
+    except Exception as error:
+        if _is_usage_error(error):
+            _fail(_usage_message(error))
+        if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch has no MemoryError
+            _fail(_memory_message(error))
+        raise
+    if code == _INTERRUPTED:
+        _fail("interrupted; nothing was written", _INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _memory_message(error: Exception) -> str:
+    return (
+        f"out of memory ({one_line(error) or 'no details'}); measure fewer features or name fewer --metrics"
+    )
+
+
+def _is_usage_error(error: Exception) -> bool:
+    # Typer's own copy of Click or Click itself, by version of Typer: both have this method and nothing else does.
+    return hasattr(error, "format_message")
+
+
+def _usage_message(error: Any) -> str:
+    message = one_line(error.format_message()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "collapselab"
+    return f"{message[:1].lower()}{message[1:]}; see {path} --help"
