@@ -1,4 +1,4 @@
-"""Data sets as standardised tensors in memory."""
+"""Data sets as tensors in memory."""
 
 from collapselab.data.digits import load_digits
 from collapselab.data.splits import DataSplits, Split

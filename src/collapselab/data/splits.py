@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -18,23 +19,16 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: object) -> Split:
-        return Split(self.inputs.to(device), self.labels.to(device))  # pyright: ignore[reportArgumentType, reportCallIssue] any torch device
+    def to(self, device: torch.device) -> Split:
+        return Split(self.inputs.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
 class DataSplits:
-    """A data set: train and test, inputs standardised with the statistics of train only."""
+    """A data set: samples to train on, and others that are only measured."""
 
     name: str
     num_classes: int
     train: Split
     test: Split
 
-
-def standardised(train: Float[Tensor, "n *d"], test: Float[Tensor, "m *d"]) -> tuple[Tensor, Tensor]:
-    """Both with zero mean and unit variance per input position over train; constant positions become zero."""
-    mean = train.mean(0)
-    spread = (train - mean).square().mean(0).sqrt()
-    scale = spread.where(spread > 0, 1.0)
-    return (train - mean) / scale, (test - mean) / scale

@@ -1,0 +1,165 @@
+"""A run on disk: what is written when, so that killing it at any moment loses nothing that matters.
+
+    run.json               recipe, seed, versions, commit, hardware, status, seconds
+    measurements.jsonl     one line per (step, split, layer), appended and flushed
+    statistics/            step-000400.safetensors: counts, class means, class scatters
+    final_reference.jsonl  Hui's variances of every measured step over the references of the last one
+    verdicts.json          claims about the rows
+    checkpoints/           step-000400.safetensors (weights), trainer.pt (state to go on from)
+    report.html            one page over all of it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collapselab.checks import InputError, one_line
+
+
+class RunFolder:
+    """Paths, readers and writers of one run. Files are replaced whole or appended to, never rewritten."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.report = self.path / "report.html"
+        self._run = self.path / "run.json"
+        self._rows = self.path / "measurements.jsonl"
+        self._final = self.path / "final_reference.jsonl"
+        self._verdicts = self.path / "verdicts.json"
+        self._trainer = self.path / "checkpoints" / "trainer.pt"
+
+    def create(self) -> None:
+        """Make the folders.
+
+        Raises:
+            InputError: the path cannot be a folder.
+        """
+        try:
+            for name in ("statistics", "checkpoints"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be made ({one_line(error)}); choose another --out") from error
+
+    # ---------------------------------------------------------------- run.json, verdicts.json
+
+    def read_run(self) -> dict[str, Any] | None:
+        """What run.json says, or None before the first start.
+
+        Raises:
+            InputError: it is not a run's.
+        """
+        if not self._run.exists():
+            if self.path.is_dir() and any(self.path.iterdir()):
+                raise InputError(f"{self.path}: not empty and not a run; choose another --out")
+            return None
+        try:
+            run = json.loads(self._run.read_text())
+            run["recipe"], run["status"]
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise InputError(f"{self._run}: not a run's ({one_line(error)}); choose another --out") from error
+        return run
+
+    def write_run(self, run: dict[str, Any]) -> None:
+        replace_text(self._run, json.dumps(run, indent=2) + "\n")
+
+    def read_verdicts(self) -> list[dict[str, Any]]:
+        return json.loads(self._verdicts.read_text())
+
+    def write_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
+        replace_text(self._verdicts, json.dumps(verdicts, indent=2, allow_nan=False) + "\n")
+
+    # ---------------------------------------------------------------- rows
+
+    def read_rows(self) -> list[dict[str, Any]]:
+        """The measured rows; a torn last line is left out."""
+        return _read_lines(self._rows)
+
+    def append_rows(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Add rows behind what is there, on disk before this returns."""
+        with self._rows.open("a") as file:
+            file.write("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def drop_rows_after(self, step: int) -> None:
+        """Forget rows of later steps and a torn last line: they are measured again."""
+        kept = [row for row in self.read_rows() if row["step"] <= step]
+        replace_text(self._rows, "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept))
+
+    def read_final_reference(self) -> list[dict[str, Any]]:
+        return _read_lines(self._final)
+
+    def write_final_reference(self, rows: Iterable[dict[str, Any]]) -> None:
+        replace_text(self._final, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+    def table(self) -> pd.DataFrame:
+        """The measured rows, one column per metric, with step, epoch, split, layer and depth."""
+        rows = [
+            {name: row[name] for name in ("step", "epoch", "split", "layer", "depth")} | row["metrics"]
+            for row in self.read_rows()
+        ]
+        return pd.DataFrame(rows)
+
+    # ---------------------------------------------------------------- tensors
+
+    def write_statistics(self, step: int, tensors: dict[str, Tensor]) -> None:
+        """Tensors named `split/layer/quantity`."""
+        _save_tensors(self.path / "statistics" / f"step-{step:06d}.safetensors", tensors)
+
+    def read_statistics(self, step: int) -> dict[str, Tensor]:
+        return _load_tensors(self.path / "statistics" / f"step-{step:06d}.safetensors")
+
+    def write_weights(self, step: int, weights: dict[str, Tensor]) -> None:
+        _save_tensors(self.path / "checkpoints" / f"step-{step:06d}.safetensors", weights)
+
+    def read_weights(self, step: int) -> dict[str, Tensor]:
+        return _load_tensors(self.path / "checkpoints" / f"step-{step:06d}.safetensors")
+
+    def write_trainer(self, state: dict[str, Any]) -> None:
+        """Replace the state to go on from."""
+        temporary = self._trainer.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self._trainer)
+
+    def read_trainer(self) -> dict[str, Any] | None:
+        """The state to go on from, or None; nothing in it is unpickled but tensors and plain values."""
+        if not self._trainer.exists():
+            return None
+        return torch.load(self._trainer, weights_only=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a kill, finds the old one or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    # What follows the last line break was being written when the run was killed.
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    temporary = path.with_suffix(".tmp")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+    os.replace(temporary, path)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
