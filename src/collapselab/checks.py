@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -36,48 +37,71 @@ def check_names(names: Sequence[str], known: Iterable[str], what: str) -> None:
             raise InputError(f"unknown {what} {name!r}; {near_matches(name, known)}")
 
 
-def as_features(array: npt.NDArray[np.generic] | Tensor, where: str) -> Tensor:
-    """`array` as a floating-point tensor (n, p), sharing memory where it can.
+_NARROW_INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16)
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Squares of larger values, summed over features and samples, could overflow float64.
+_MAX_VALUE = 1e130
 
-    Integers and booleans are converted: to float32 where that holds every value (up to 16 bits), else to
-    float64. Values are not looked at: see `check_finite`.
+
+def check_real_matrix(
+    shape: Sequence[int], dtype: np.dtype[Any] | torch.dtype, where: str, what: str = "features"
+) -> None:
+    """Refuse whatever is not a matrix of real numbers with rows and columns.
 
     Raises:
         InputError: objects, text or complex numbers; not 2-D; empty.
     """
-    if isinstance(array, Tensor):
-        tensor = array.detach()
-        if tensor.is_complex():
-            raise InputError(f"{where}: features have dtype {tensor.dtype}; save them as real numbers")
+    if isinstance(dtype, torch.dtype):
+        real = not dtype.is_complex
     else:
-        if array.dtype.kind == "O":
-            raise InputError(f"{where}: features are Python objects; save them as an array of numbers (n, p)")
-        if array.dtype.kind not in "fiub":
-            raise InputError(f"{where}: features have dtype {array.dtype}; save them as real numbers")
-        tensor = None
-    if array.ndim != 2:
+        real = dtype.kind in "fiub"
+        if dtype.kind == "O":
+            raise InputError(f"{where}: {what} are Python objects; save them as an array of numbers (n, p)")
+    if not real:
+        raise InputError(f"{where}: {what} have dtype {dtype}; save them as real numbers")
+    if len(shape) != 2:
         raise InputError(
-            f"{where}: features are {array.ndim}-D with shape {tuple(array.shape)}; "
-            "reshape them to (samples, features)"
+            f"{where}: {what} are {len(shape)}-D with shape {tuple(shape)}; reshape them to (samples, features)"
         )
-    if 0 in array.shape:
-        raise InputError(f"{where}: features are empty, shape {tuple(array.shape)}; nothing to measure")
-    if tensor is None:
-        assert isinstance(array, np.ndarray)
-        if array.dtype.kind == "f" and array.dtype.itemsize <= 8:
-            native = array.astype(array.dtype.newbyteorder("="), copy=False)
-            tensor = torch.from_numpy(np.ascontiguousarray(native))
-        else:
-            small = array.dtype.kind in "iub" and array.dtype.itemsize <= 2
-            tensor = torch.from_numpy(array.astype(np.float32 if small else np.float64))
-    elif not tensor.is_floating_point():
-        small = tensor.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16)
-        tensor = tensor.to(torch.float32 if small else torch.float64)
-    return tensor
+    if 0 in shape:
+        raise InputError(f"{where}: {what} are empty, shape {tuple(shape)}; nothing to measure")
+
+
+def features_dtype(dtype: np.dtype[Any] | torch.dtype) -> torch.dtype:
+    """The floating-point dtype that features of `dtype` are measured in.
+
+    Floating-point features keep theirs. Integers and booleans become float32 where that holds every value (up
+    to 16 bits), else float64.
+    """
+    if isinstance(dtype, torch.dtype):
+        if dtype.is_floating_point:
+            return dtype if dtype in _FLOATS else torch.float32  # of 8 bits and less
+        return torch.float32 if dtype in _NARROW_INTEGERS else torch.float64
+    if dtype.kind == "f":
+        return {2: torch.float16, 4: torch.float32}.get(dtype.itemsize, torch.float64)
+    return torch.float32 if dtype.itemsize <= 2 else torch.float64
+
+
+def as_features(array: npt.NDArray[np.generic] | Tensor, where: str) -> Tensor:
+    """`array` as a floating-point tensor (n, p) of `features_dtype`, sharing memory where it can.
+
+    Values are not looked at: see `check_finite`.
+
+    Raises:
+        InputError: objects, text or complex numbers; not 2-D; empty.
+    """
+    check_real_matrix(array.shape, array.dtype, where)
+    dtype = features_dtype(array.dtype)
+    if isinstance(array, Tensor):
+        return array.detach().to(dtype)
+    with np.errstate(over="ignore"):  # of long double: found later, as infinity
+        native = array.astype(str(dtype).removeprefix("torch."), order="C", copy=False)
+    # torch cannot share memory that it may not write to, nor negative strides (which order C has copied).
+    return torch.from_numpy(native if native.flags.writeable else native.copy())
 
 
 def check_finite(features: Tensor, where: str, first_row: int = 0) -> None:
-    """Refuse NaN and infinity, saying how many and in which row the first is.
+    """Refuse NaN, infinity and what squares to it, saying how many and in which row the first is.
 
     Args:
         first_row: number of the first row here, for features read piece by piece.
@@ -85,18 +109,30 @@ def check_finite(features: Tensor, where: str, first_row: int = 0) -> None:
     Raises:
         InputError: with the count and the first row.
     """
-    low, high = torch.aminmax(features)
-    if bool(torch.isfinite(low) & torch.isfinite(high)):
-        return
-    bad, first = 0, -1
+    count, first = count_unbounded(features)
+    if count:
+        refuse_unbounded(count, first_row + first, where)
+
+
+def count_unbounded(features: Tensor) -> tuple[int, int]:
+    """How many values (n, p) are NaN, infinite or too large to be squared, and the row of the first (else -1)."""
+    count, first = 0, -1
     step = max(1, 2**22 // features.shape[1])
     for start in range(0, len(features), step):
-        wrong = ~torch.isfinite(features[start : start + step])
-        if first < 0 and bool(wrong.any()):
-            first = first_row + start + int(wrong.any(dim=1).nonzero()[0])
-        bad += int(wrong.sum())
+        rows = features[start : start + step]
+        low, high = (float(value) for value in torch.aminmax(rows))
+        if low > -_MAX_VALUE and high < _MAX_VALUE:  # not so with NaN
+            continue
+        wrong = ~(rows.abs() < _MAX_VALUE)
+        if first < 0:
+            first = start + int(wrong.any(dim=1).nonzero()[0])
+        count += int(wrong.sum())
+    return count, first
+
+
+def refuse_unbounded(count: int, first: int, where: str) -> NoReturn:
     raise InputError(
-        f"{where}: {bad} feature value{'s are' if bad > 1 else ' is'} NaN or infinite, "
+        f"{where}: {count} feature value{'s are' if count > 1 else ' is'} NaN, infinite or beyond {_MAX_VALUE:g}, "
         f"the first in row {first}; remove or mend such rows"
     )
 
@@ -141,8 +177,25 @@ def check_labels(
         )
     largest = labels.max() if len(labels) else 0
     if largest >= 2**63 - 1:
-        raise InputError(f"{where}: {what} go up to {largest}; they must fit a 64-bit integer")
+        raise InputError(
+            f"{where}: {what} go up to {largest}; they must fit a 64-bit integer; use class numbers 0, 1, 2, …"
+        )
     return labels.astype(np.int64)
+
+
+def check_predictions(predictions: npt.NDArray[np.int64], classes: npt.NDArray[np.int64], where: str) -> None:
+    """Refuse decisions (n,) that are none of the sorted `classes`.
+
+    Raises:
+        InputError: how many, which is the first, in which row.
+    """
+    outside = ~np.isin(predictions, classes)
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise InputError(
+            f"{where}: {int(outside.sum())} predictions are not among the training labels, the first is "
+            f"{predictions[row]} in row {row}; predictions are labels, not positions"
+        )
 
 
 def check_classifier(

@@ -59,7 +59,7 @@ def collapselab(
     \b
     Example:
       collapselab measure features.npz
-    """
+    """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
 
 
 @app.command()
@@ -101,7 +101,7 @@ def measure(
       collapselab measure train.npz
       collapselab measure train.npz --test test.npz --metrics vci,ncc_agreement
       collapselab measure shards/ --format json --output collapse.json
-    """
+    """  # noqa: D301
     from collapselab.measure import measure_sources
     from collapselab.output import check_output, write_text
     from collapselab.sources import open_source
@@ -264,7 +264,7 @@ def _is_usage_error(error: Exception) -> bool:
 
 
 def _usage_message(error: Any) -> str:
-    message = one_line(error.format_message()).rstrip(".")
+    message = one_line(error.format_message()).rstrip(".").replace("Value error, ", "")
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "collapselab"
     return f"{message[:1].lower()}{message[1:]}; see {path} --help"

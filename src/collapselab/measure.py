@@ -252,6 +252,7 @@ class _Setting:
                 f"{train.where}: all labels are {classes[0]}; neural collapse needs at least two classes"
             )
         check_classifier(train.weight, train.bias, num_classes=len(classes), dim=train.dim, where=train.where)
+        train.check_classes(classes)
         if test is not None:
             if test.dim != train.dim:
                 raise InputError(
@@ -269,6 +270,7 @@ class _Setting:
                 raise InputError(
                     f"{test.where}: all labels are {test.labels[0]}; neural collapse needs at least two classes"
                 )
+            test.check_classes(classes)
         return cls(
             classes=classes,
             weighting=weighting,
@@ -382,7 +384,6 @@ def _nearest_centres(
     for block in source.blocks():
         decided = None
         if known and block.predictions is not None:
-            _check_predictions(block.predictions, setting, source.where, done)
             decided = setting.index(block.predictions)
         labels = setting.index(block.labels)
         for start in range(0, len(labels), 2**16):
@@ -400,18 +401,6 @@ def _nearest_centres(
             done += len(nearest)
             setting.report(f"{split}: nearest class centres", done, len(source.labels))
     return NearestCentreCounts(done, correct, agreeing if known else None)
-
-
-def _check_predictions(
-    predictions: npt.NDArray[np.int64], setting: _Setting, where: str, first_row: int
-) -> None:
-    outside = ~np.isin(predictions, setting.classes)
-    if outside.any():
-        row = int(np.flatnonzero(outside)[0])
-        raise InputError(
-            f"{where}: {int(outside.sum())} predictions are not among the training labels, the first is "
-            f"{predictions[row]} in row {first_row + row}; predictions are labels, not positions"
-        )
 
 
 def _class_eigenvalues(source: FeatureSource, labels: Tensor, inputs: MetricInputs) -> Tensor | None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,8 +75,8 @@ def to_table(measurement: Measurement, *, width: int | None = None, colour: bool
     if measurement.spectra:
         console.print()
     for warning in measurement.warnings:
-        line = Text.assemble(("warning: ", "yellow"), warning)
-        console.print(line)
+        lines = textwrap.wrap(one_line(f"warning: {warning}"), width, subsequent_indent="  ")
+        console.print(Text("\n".join(lines), style="yellow"))
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
@@ -84,18 +85,23 @@ def _metric_table(measurement: Measurement) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from collapselab.metrics import METRICS
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     table.add_column("metric", overflow="fold")
     for split in measurement.splits:
         table.add_column(split, justify="right", no_wrap=True, min_width=10)
     table.add_column("at collapse", justify="right", no_wrap=True)
-    frame = measurement.to_frame()
-    for family, rows in frame.groupby("family", sort=False):
-        table.add_section()
-        table.add_row(Text(str(family), style="bold"))
-        for name, row in rows.iterrows():
-            cells = [number(row[split]) for split in (*measurement.splits, "at_collapse")]
-            table.add_row(f"  {name}", *cells)
+    family = None
+    for metric in METRICS:
+        if not any(metric.name in values for values in measurement.splits.values()):
+            continue
+        if metric.family != family:
+            family = metric.family
+            table.add_section()
+            table.add_row(Text(family, style="bold"))
+        values = [number(values.get(metric.name)) for values in measurement.splits.values()]
+        table.add_row(f"  {metric.name}", *values, number(metric.at_collapse))
     return table
 
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from collapselab.checks import InputError, as_features, check_finite, check_labels, one_line
+from collapselab.checks import (
+    as_features,
+    check_finite,
+    check_labels,
+    check_predictions,
+    check_real_matrix,
+    count_unbounded,
+    features_dtype,
+    refuse_unbounded,
+)
+from collapselab.errors import InputError, one_line
+from collapselab.files import SUFFIXES, FeatureFile, open_file
 
-SUFFIXES = (".npz", ".safetensors")
-_NAMES = ("features", "labels", "weight", "bias", "predictions")
+# Features of shards are handed on in pieces of about this many values.
+_PIECE_ELEMENTS = 2**23
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,14 @@ class FeatureSource(Protocol):
 
     def blocks(self) -> Iterator[Block]: ...
 
+    def check_classes(self, classes: npt.NDArray[np.int64]) -> None:
+        """Refuse decisions that are none of `classes` (sorted).
+
+        Raises:
+            InputError: how many, which is the first, in which row.
+        """
+        ...
+
 
 class ArraySource:
     """Features and labels that are in memory.
@@ -78,25 +96,38 @@ class ArraySource:
         where: str = "features",
     ) -> None:
         self.where = where
-        self._features = as_features(_as_array(features), where)
-        check_finite(self._features, where)
+        self._features = as_features(_as_array(features, "features", where), where)
         n, self.dim = self._features.shape
-        self.labels = check_labels(_as_numpy(labels), n, where)
-        self._predictions = (
-            None if predictions is None else check_labels(_as_numpy(predictions), n, where, "predictions")
-        )
+        self.labels = check_labels(_as_numpy(labels, "labels", where), n, where)
+        self._predictions: npt.NDArray[np.int64] | None = None
+        if predictions is not None:
+            array = _as_numpy(predictions, "predictions", where)
+            self._predictions = check_labels(array, n, where, "predictions")
         self.has_predictions = self._predictions is not None
-        self.weight = None if weight is None else _as_numpy(weight)
-        self.bias = None if bias is None else _as_numpy(bias)
+        self.weight = None if weight is None else _as_numpy(weight, "weight", where)
+        self.bias = None if bias is None else _as_numpy(bias, "bias", where)
+        check_finite(self._features, where)
 
     def blocks(self) -> Iterator[Block]:
         yield Block(self._features, self.labels, self._predictions)
+
+    def check_classes(self, classes: npt.NDArray[np.int64]) -> None:
+        if self._predictions is not None:
+            check_predictions(self._predictions, classes, self.where)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    file: FeatureFile
+    labels: npt.NDArray[np.int64]
+    predictions: npt.NDArray[np.int64] | None
 
 
 class ShardSource:
     """A folder of `.npz` or `.safetensors` shards of any total size, in the order of their names.
 
-    Labels (and predictions) of all shards are read at once, features one shard at a time.
+    Labels, predictions and the shapes of features of all shards are read at once, the features themselves
+    in pieces, from one shard at a time. Hidden files and other suffixes are left alone.
 
     Raises:
         InputError: no shards, a shard that cannot be read, shards that do not fit together.
@@ -106,62 +137,98 @@ class ShardSource:
 
     def __init__(self, folder: Path) -> None:
         self.where = str(folder)
-        self._paths = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-        if not self._paths:
+        try:
+            found = sorted(folder.iterdir())
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be listed ({one_line(error.strerror)})") from error
+        paths = [
+            path
+            for path in found
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+        ]
+        if not paths:
             raise InputError(f"{folder}: no .npz or .safetensors file in this folder; put the shards there")
-        labels, predictions = [], []
         self.weight: npt.NDArray[np.generic] | None = None
         self.bias: npt.NDArray[np.generic] | None = None
-        for path in self._paths:
-            arrays = read_arrays(path, skip=("features",))
-            for name in ("weight", "bias"):
-                self._take(name, arrays.get(name), path)
-            shard_labels = _labels_of(arrays, "labels", path)
-            labels.append(shard_labels)
-            if "predictions" in arrays:
-                predictions.append(
-                    check_labels(arrays["predictions"], len(shard_labels), str(path), "predictions")
-                )
-        if predictions and len(predictions) != len(self._paths):
+        self._dtype = torch.float16
+        self._shards: list[_Shard] = []
+        self._checked: set[Path] = set()
+        for path in paths:
+            self._add(open_file(path))
+        with_predictions = sum(shard.predictions is not None for shard in self._shards)
+        if 0 < with_predictions < len(paths):
+            without = next(shard.file.path.name for shard in self._shards if shard.predictions is None)
             raise InputError(
-                f"{folder}: {len(predictions)} of {len(self._paths)} shards have predictions; give them in all "
-                "shards or in none"
+                f"{folder}: {with_predictions} of {len(paths)} shards have predictions, {without} has none; "
+                "give them in all shards or in none"
             )
-        self.has_predictions = bool(predictions)
-        self._labels, self._predictions = labels, predictions
-        self.labels = np.concatenate(labels)
-        first = read_arrays(self._paths[0], skip=("labels", "weight", "bias", "predictions"))
-        self.dim = int(as_features(first["features"], str(self._paths[0])).shape[1])
+        self.has_predictions = with_predictions > 0
+        self.labels = np.concatenate([shard.labels for shard in self._shards])
 
-    def _take(self, name: str, array: npt.NDArray[np.generic] | None, path: Path) -> None:
-        known = getattr(self, name)
-        if array is not None and known is not None and not np.array_equal(known, array):
+    def _add(self, file: FeatureFile) -> None:
+        where = str(file.path)
+        _require(file)
+        shape, sample = file.shape("features"), file.empty("features")
+        check_real_matrix(shape, sample.dtype, where)
+        if not self._shards:
+            self.dim = shape[1]
+        elif shape[1] != self.dim:
             raise InputError(
-                f"{path}: its {name} differs from an earlier shard's; all must be one classifier's"
+                f"{where}: {shape[1]} features per sample, but {self._shards[0].file.path.name} has {self.dim}; "
+                "all shards must have the same"
             )
+        # One dtype for all, as in one file: sums must not depend on which shard comes first.
+        dtype = features_dtype(sample.dtype)
+        self._dtype = torch.promote_types(self._dtype, dtype) if self._shards else dtype
+        labels = check_labels(_as_numpy(file.read("labels"), "labels", where), shape[0], where)
+        predictions = None
+        if "predictions" in file.names:
+            array = _as_numpy(file.read("predictions"), "predictions", where)
+            predictions = check_labels(array, shape[0], where, "predictions")
+        self._shards.append(_Shard(file, labels, predictions))
+        for name in ("weight", "bias"):
+            if name in file.names:
+                self._take(name, _as_numpy(file.read(name), name, where), where)
+
+    def _take(self, name: str, array: npt.NDArray[np.generic], where: str) -> None:
+        known = getattr(self, name)
         if known is None:
             setattr(self, name, array)
+        elif not np.array_equal(known, array):
+            raise InputError(
+                f"{where}: its {name} differs from an earlier shard's; all must be one classifier's, or leave "
+                "it out of all shards but one"
+            )
 
     def blocks(self) -> Iterator[Block]:
-        for index, path in enumerate(self._paths):
-            features = as_features(
-                read_arrays(path, skip=("labels", "weight", "bias", "predictions"))["features"], str(path)
-            )
-            if features.shape[1] != self.dim:
-                raise InputError(
-                    f"{path}: {features.shape[1]} features per sample, but {self._paths[0].name} has {self.dim}; "
-                    "all shards must have the same"
-                )
-            check_finite(features, str(path))
-            labels = self._labels[index]
-            if len(labels) != len(features):
-                raise InputError(
-                    f"{path}: {len(labels)} labels for {len(features)} rows of features; "
-                    "give one per row, in the same order"
-                )
-            predictions = self._predictions[index] if self._predictions else None
-            yield Block(features, labels, predictions)
-            del features
+        step = max(1, _PIECE_ELEMENTS // self.dim)
+        for shard in self._shards:
+            start = 0
+            pieces = shard.file.rows("features", step)
+            for raw in pieces:
+                features = as_features(raw, str(shard.file.path)).to(self._dtype)
+                rows = slice(start, start + len(features))
+                if shard.file.path not in self._checked:
+                    self._check(features, pieces, shard.file.path, start)
+                predictions = None if shard.predictions is None else shard.predictions[rows]
+                yield Block(features, shard.labels[rows], predictions)
+                start = rows.stop
+            self._checked.add(shard.file.path)
+
+    def _check(self, features: Tensor, rest: Iterator[Any], path: Path, start: int) -> None:
+        """Refuse values that are not finite, counted to the end of the shard."""
+        count, first = count_unbounded(features)
+        if not count:
+            return
+        first += start
+        for raw in rest:
+            count += count_unbounded(as_features(raw, str(path)))[0]
+        refuse_unbounded(count, first, str(path))
+
+    def check_classes(self, classes: npt.NDArray[np.int64]) -> None:
+        for shard in self._shards:
+            if shard.predictions is not None:
+                check_predictions(shard.predictions, classes, str(shard.file.path))
 
 
 def open_source(path: str | Path) -> FeatureSource:
@@ -171,116 +238,48 @@ def open_source(path: str | Path) -> FeatureSource:
         InputError: whatever is wrong with it, in one line.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:  # a name too long, a null character, a closed folder
+        raise InputError(f"{path}: cannot be looked up ({one_line(error)}); check the path") from error
+    if not exists:
         raise InputError(f"{path}: no such file or folder; check the path")
-    if path.is_dir():
+    if is_folder:
         return ShardSource(path)
-    arrays = read_arrays(path)
-    labels = _labels_of(arrays, "labels", path)
-    features = as_features(arrays["features"], str(path))
-    if len(labels) != len(features):
-        check_labels(labels, len(features), str(path))
-    return ArraySource(
-        features,
-        labels,
-        predictions=arrays.get("predictions"),
-        weight=arrays.get("weight"),
-        bias=arrays.get("bias"),
-        where=str(path),
-    )
+    file = open_file(path)
+    _require(file)
+    # Before gigabytes are read: what the header shows to be wrong.
+    shape = file.shape("features")
+    check_real_matrix(shape, file.empty("features").dtype, str(path))
+    check_labels(_as_numpy(file.read("labels"), "labels", str(path)), shape[0], str(path))
+    optional = {name: file.read(name) for name in ("weight", "bias", "predictions") if name in file.names}
+    return ArraySource(file.read("features"), file.read("labels"), where=str(path), **optional)
 
 
-def read_arrays(path: Path, skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The named arrays of a feature file, but those in `skip`; bfloat16 features come as a tensor.
-
-    Raises:
-        InputError: not such a file, damaged, pickled objects, or `features` or `labels` missing.
-    """
-    readers: dict[str, Callable[[Path, tuple[str, ...]], dict[str, Any]]] = {
-        ".npz": _read_npz,
-        ".safetensors": _read_safetensors,
-    }
-    if path.suffix not in readers:
-        raise InputError(f"{path}: unknown kind of file {path.suffix!r}; use .npz or .safetensors")
-    try:
-        return readers[path.suffix](path, skip)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); check the file") from error
-
-
-def _read_npz(path: Path, skip: tuple[str, ...]) -> dict[str, Any]:
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: not an .npz file (no zip archive, or cut off); write it with numpy.savez")
-    arrays: dict[str, Any] = {}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            _require(archive.files, path)
-            for name in _NAMES:
-                if name in archive.files and name not in skip:
-                    arrays[name] = _npz_member(archive, name, path)
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: damaged or cut off ({one_line(error)}); write it again") from error
-    return arrays
-
-
-def _npz_member(archive: Any, name: str, path: Path) -> Any:
-    try:
-        array = archive[name]
-    except ValueError as error:
-        if "pickle" in str(error).lower() or "object" in str(error).lower():
-            raise InputError(
-                f"{path}: {name} holds Python objects, which are never unpickled; save it as an array of numbers"
-            ) from error
-        raise InputError(
-            f"{path}: {name} is damaged or cut off ({one_line(error)}); write it again"
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: {name} is not an array; write it with numpy.savez")
-    return array
-
-
-def _read_safetensors(path: Path, skip: tuple[str, ...]) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
-
-    arrays: dict[str, Any] = {}
-    try:
-        with safe_open(str(path), framework="pt") as archive:
-            names = list(archive.keys())
-            _require(names, path)
-            for name in _NAMES:
-                if name in names and name not in skip:
-                    tensor = archive.get_tensor(name)
-                    arrays[name] = tensor if name == "features" else _as_numpy(tensor)
-    except SafetensorError as error:
-        raise InputError(
-            f"{path}: not a .safetensors file, or damaged or cut off ({one_line(error)}); write it again"
-        ) from error
-    return arrays
-
-
-def _require(names: list[str], path: Path) -> None:
+def _require(file: FeatureFile) -> None:
     for name in ("features", "labels"):
-        if name not in names:
-            found = ", ".join(sorted(names)) or "nothing"
+        if name not in file.names:
+            found = ", ".join(sorted(file.names)) or "nothing"
             raise InputError(
-                f"{path}: no array named {name!r} (found: {found}); save features and labels by name"
+                f"{file.path}: no array named {name!r} (found: {found}); save features and labels by name"
             )
 
 
-def _labels_of(arrays: dict[str, Any], name: str, path: Path) -> npt.NDArray[np.int64]:
-    array = arrays[name]
-    length = len(array) if array.ndim else 0
-    return check_labels(array, length, str(path), name)
-
-
-def _as_array(value: Any) -> Any:
-    return value if isinstance(value, Tensor) else np.asarray(value)
-
-
-def _as_numpy(value: Any) -> npt.NDArray[np.generic]:
+def _as_array(value: Any, name: str, where: str) -> Any:
     if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        return (
-            value.float().numpy() if value.dtype.is_floating_point and value.itemsize < 4 else value.numpy()
-        )
-    return np.asarray(value)
+        return value
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{where}: {name} are no array ({one_line(error)}); give one of numbers") from error
+
+
+def _as_numpy(value: Any, name: str, where: str) -> npt.NDArray[np.generic]:
+    array = _as_array(value, name, where)
+    if isinstance(array, Tensor):
+        array = array.detach().cpu()
+        if array.is_floating_point() and array.dtype not in (torch.float32, torch.float64):
+            array = array.float()  # numpy has no bfloat16 and no float8
+        return array.numpy()
+    # Nothing later knows types wider than float64.
+    return array.astype(np.float64) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array
