@@ -63,6 +63,13 @@ def judge_all(claims: Iterable[Claim], rows: pd.DataFrame) -> list[dict[str, Any
     return out
 
 
+def rows_where(rows: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """The rows whose columns have these values, in order of depth."""
+    for name, value in values.items():
+        rows = pd.DataFrame(rows[rows[name] == value])
+    return rows.sort_values("depth")
+
+
 def first_collapsed_layer(layers: pd.DataFrame, epsilon: float) -> str | None:
     """The first layer from which `normalized_within` stays below epsilon to the last, else None.
 

@@ -130,6 +130,75 @@ def measure(
         _note(f"wrote {output}")
 
 
+class RunName(str, Enum):
+    """What can be run."""
+
+    digits = "digits"
+
+
+@app.command()
+def run(
+    name: Annotated[RunName, typer.Argument(metavar="NAME", help="What to run: digits.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default runs/NAME.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of initial weights and the order of samples.")] = 0,
+) -> None:
+    """Train a network, measure every layer while it trains, and write a page about it.
+
+    `digits`: an MLP on the handwritten digits that ship with scikit-learn, under a minute on two cores. A run
+    that was stopped or killed goes on where it was; a finished one is shown again.
+
+    \b
+    Examples:
+      collapselab run digits
+      collapselab run digits --out runs/second --seed 1
+    """  # noqa: D301
+    from collapselab.demo import run_digits
+    from collapselab.report import run_summary
+    from collapselab.training import RunFolder, RunInterrupted
+
+    folder = RunFolder(out or Path("runs") / name.value)
+    try:
+        with _step_progress(f"{name.value}: layers measured while training") as on_step:
+            result = run_digits(folder, seed=seed, on_step=on_step)
+    except RunInterrupted as stopped:
+        _note(f"{folder.path}: {stopped}")
+        raise typer.Exit(_INTERRUPTED) from None
+    seconds = result.run["seconds"]
+    lines = [
+        f"First collapsed layer on train data: {result.first_collapsed_layer or 'none'}",
+        f"{seconds['training']:.0f} s training and {seconds['measuring']:.0f} s measuring"
+        + (", in an earlier run: nothing was run again" if result.was_finished else ""),
+        f"Page: {folder.report}",
+    ]
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    epsilon = result.run["recipe"]["epsilon"]
+    _print(run_summary(result.rows, result.verdicts, lines, epsilon=epsilon, colour=colour))
+
+
+@contextmanager
+def _step_progress(what: str) -> Iterator[Callable[[int, int, str], None] | None]:
+    """A progress bar over training steps on stderr, if someone is there to look at it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps, {task.fields[doing]}"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None, doing="starting")
+
+        def report(done: int, total: int, doing: str) -> None:
+            bar.update(task, completed=done, total=total, doing=doing)
+
+        yield report
+
+
 def _names(options: list[str] | None, *, has_test: bool) -> list[str] | None:
     """The names of all `--metrics`, checked before any file is read."""
     from collapselab.metrics import select
@@ -235,7 +304,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except InputError as error:
         _fail(error)
     except (KeyboardInterrupt, typer.Abort):
-        code = _INTERRUPTED
+        _fail("interrupted; nothing was written", _INTERRUPTED)
+    except ImportError as error:
+        _fail(error)
     except MemoryError as error:
         _fail(_memory_message(error))
     except OSError as error:
@@ -247,8 +318,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch has no MemoryError
             _fail(_memory_message(error))
         raise
-    if code == _INTERRUPTED:
-        _fail("interrupted; nothing was written", _INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -25,7 +27,7 @@ class MLP(nn.Module):
         super().__init__()
         sizes = [num_inputs] + [width] * depth
         # A bias before batch norm would be cancelled by it.
-        hidden = [nn.Linear(a, b, bias=not batch_norm) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+        hidden = [nn.Linear(a, b, bias=not batch_norm) for a, b in itertools.pairwise(sizes)]
         self.layers = nn.ModuleList([*hidden, nn.Linear(sizes[-1], num_classes)])
         self.norms = nn.ModuleList([nn.BatchNorm1d(width) if batch_norm else nn.Identity() for _ in hidden])
 

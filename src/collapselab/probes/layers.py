@@ -14,6 +14,10 @@ from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.probes.capture import capture_inputs, evaluating, weight_layers
 from collapselab.statistics import ClassStats, Weighting
 
+# Layers up to this width get float64 products: collapsed layers have spectra too wide for float32, and at
+# such widths the difference in time does not show.
+_EXACT_DIM = 1024
+
 
 @dataclass(frozen=True)
 class LayerMeasurement:
@@ -123,7 +127,13 @@ def _first_pass(
             if (split, name) not in stats:
                 dim = features.shape[1]
                 scatter = "per_class" if num_classes * dim**2 <= MAX_PER_CLASS_ENTRIES else "full"
-                stats[split, name] = ClassStats(num_classes, dim, scatter, class_counts=counts)
+                stats[split, name] = ClassStats(
+                    num_classes,
+                    dim,
+                    scatter,
+                    class_counts=counts,
+                    product_dtype=torch.float64 if dim <= _EXACT_DIM else None,
+                )
             stats[split, name].update(features, labels)
 
         with capture_inputs(layers, receive):
@@ -145,9 +155,7 @@ def _second_pass(
         decided = decisions[start : start + len(labels)]
         start += len(labels)
 
-        def receive(
-            name: str, features: Tensor, labels: Tensor = labels, decided: Tensor = decided
-        ) -> None:
+        def receive(name: str, features: Tensor, labels: Tensor = labels, decided: Tensor = decided) -> None:
             nearest = nearest_class_centre(features, means[name])
             correct[name] += int((nearest == labels).sum())
             agreeing[name] += int((nearest == decided).sum())

@@ -133,9 +133,7 @@ def _fabric() -> Any:
     try:
         from lightning_fabric import Fabric
     except ImportError as error:
-        raise ImportError(
-            "training needs Lightning Fabric: pip install 'collapselab[train]'"
-        ) from error
+        raise ImportError("training needs Lightning Fabric: pip install 'collapselab[train]'") from error
     return Fabric(accelerator="auto", devices=1)
 
 

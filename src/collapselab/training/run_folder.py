@@ -1,12 +1,12 @@
 """A run on disk: what is written when, so that killing it at any moment loses nothing that matters.
 
-    run.json               recipe, seed, versions, commit, hardware, status, seconds
-    measurements.jsonl     one line per (step, split, layer), appended and flushed
-    statistics/            step-000400.safetensors: counts, class means, class scatters
-    final_reference.jsonl  Hui's variances of every measured step over the references of the last one
-    verdicts.json          claims about the rows
-    checkpoints/           step-000400.safetensors (weights), trainer.pt (state to go on from)
-    report.html            one page over all of it
+run.json               recipe, seed, versions, commit, hardware, status, seconds
+measurements.jsonl     one line per (step, split, layer), appended and flushed
+statistics/            step-000400.safetensors: counts, class means, class scatters
+final_reference.jsonl  Hui's variances of every measured step over the references of the last one
+verdicts.json          claims about the rows
+checkpoints/           step-000400.safetensors (weights), trainer.pt (state to go on from)
+report.html            one page over all of it
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class RunFolder:
             for name in ("statistics", "checkpoints"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{self.path}: cannot be made ({one_line(error)}); choose another --out") from error
+            raise InputError(
+                f"{self.path}: cannot be made ({one_line(error)}); choose another --out"
+            ) from error
 
     # ---------------------------------------------------------------- run.json, verdicts.json
 
@@ -62,9 +64,10 @@ class RunFolder:
             return None
         try:
             run = json.loads(self._run.read_text())
-            run["recipe"], run["status"]
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, OSError) as error:
             raise InputError(f"{self._run}: not a run's ({one_line(error)}); choose another --out") from error
+        if not isinstance(run, dict) or not {"recipe", "status"} <= run.keys():
+            raise InputError(f"{self._run}: not a run's (no recipe or status); choose another --out")
         return run
 
     def write_run(self, run: dict[str, Any]) -> None:

@@ -1,0 +1,213 @@
+"""The page of a run: one file that works offline, every chart also as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+
+from collapselab.metrics import BY_NAME
+from collapselab.report.charts import (
+    Chart,
+    cosine_map,
+    heat_map,
+    number,
+    per_layer,
+    singular_values,
+    variance_over_steps,
+)
+from collapselab.report.run_data import RunData, read_run
+from collapselab.training.run_folder import RunFolder, replace_text
+
+
+@dataclass(frozen=True)
+class _Section:
+    id: str
+    title: str
+    charts: Sequence[Chart]
+
+
+def write_report(folder: RunFolder) -> None:
+    """Render the page of a finished run into its folder.
+
+    Raises:
+        ValueError: the run is not finished.
+    """
+    replace_text(folder.report, render_report(read_run(folder)))
+
+
+def render_report(data: RunData) -> str:
+    """The page as one HTML text; the same data give the same bytes."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("collapselab.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["number"] = number
+    sections = _sections(data)
+    templates = files("collapselab.report").joinpath("templates")
+    figures = {
+        chart.id: json.loads(str(chart.figure.to_json())) for section in sections for chart in section.charts
+    }
+    return environment.get_template("report.html.j2").render(
+        title=f"Neural collapse: {data.run['recipe']['data']}",
+        summary=_summary(data),
+        facts=_facts(data),
+        verdicts=[verdict | {"words": _words(verdict["evidence"])} for verdict in data.verdicts],
+        sections=sections,
+        tables={chart.id: _cells(chart.table) for section in sections for chart in section.charts},
+        final=_final_tables(data),
+        run=data.run,
+        warnings=data.warnings,
+        # "</" must not end the script element that holds the data.
+        figures=json.dumps(figures, sort_keys=True).replace("</", "<\\/"),
+        style=templates.joinpath("style.css").read_text(encoding="utf-8"),
+        script=templates.joinpath("page.js").read_text(encoding="utf-8"),
+        plotly=get_plotlyjs(),
+    )
+
+
+def _summary(data: RunData) -> str:
+    recipe = data.run["recipe"]
+    first = data.first_collapsed
+    where = f"from {first} on" if first else "nowhere"
+    return (
+        f"An MLP of {recipe['depth']} hidden layers of {recipe['width']} was trained for {recipe['steps']} steps on "
+        f"{recipe['num_train']} samples of {recipe['data']}. On train data its features have collapsed {where} "
+        f"(less than {data.epsilon:.0%} of their variance lies within classes)."
+    )
+
+
+def _facts(data: RunData) -> list[tuple[str, str]]:
+    last = data.final_reference.iloc[-1]
+    ratio = last["strong_test_variance"] / last["train_variance"]
+    classifier = data.at(data.last_step, "test").iloc[-1]
+    return [
+        ("train variance", number(last["train_variance"])),
+        ("strong test variance", number(last["strong_test_variance"])),
+        ("test over train", f"{ratio:.0f}×"),
+        ("first collapsed layer", data.first_collapsed or "none"),
+        ("nearest centre, test accuracy", f"{classifier['ncc_accuracy']:.1%}"),
+    ]
+
+
+def _sections(data: RunData) -> list[_Section]:
+    return [
+        _Section("train-test", "Train against test", [variance_over_steps(data)]),
+        _Section("depth", "Where in the network", [heat_map(data, "train"), heat_map(data, "test")]),
+        _Section(
+            "properties",
+            "The four properties of neural collapse, per layer",
+            [
+                per_layer(
+                    data,
+                    "normalized_within",
+                    id="nc1",
+                    title="NC1: samples gather at their class mean",
+                    text=f"Share of variance within classes; 0 at full collapse. A layer below {data.epsilon:g} (dashed) "
+                    "counts as collapsed.",
+                    log_y=True,
+                ),
+                per_layer(
+                    data,
+                    "equiangularity",
+                    id="nc2",
+                    title="NC2: class means spread evenly",
+                    text="Standard deviation of the cosines between centred class means; 0 when all angles are equal, as "
+                    "in a simplex.",
+                ),
+                per_layer(
+                    data,
+                    "alignment",
+                    id="nc3",
+                    title="NC3: weights line up with class means",
+                    text="Mean cosine of the angles between the span of the class means and what the layer's weight "
+                    "reads; 1 when they are the same space.",
+                ),
+                per_layer(
+                    data,
+                    "ncc_agreement",
+                    id="nc4",
+                    title="NC4: the nearest class mean decides",
+                    text="Share of samples whose nearest train class mean is the network's own decision; 1 at collapse.",
+                ),
+            ],
+        ),
+        _Section("geometry", "Class-mean geometry", [cosine_map(data, "train"), cosine_map(data, "test")]),
+        _Section(
+            "spectra",
+            "Singular values",
+            [
+                singular_values(
+                    data,
+                    "weight_singular_values",
+                    id="weight-spectrum",
+                    title="Weights",
+                    text="Largest singular values of each layer's weight. In collapsed layers the weight is close to rank "
+                    "C − 1, with equal values.",
+                    most=20,
+                ),
+                singular_values(
+                    data,
+                    "total_eigenvalues",
+                    id="feature-spectrum",
+                    title="Features",
+                    text="Largest eigenvalues of the total covariance of what each layer reads, on train data. At "
+                    "collapse C − 1 are left.",
+                    most=20,
+                ),
+            ],
+        ),
+    ]
+
+
+def _words(evidence: dict[str, Any]) -> str:
+    """Evidence as text: numbers to three digits, lists in order."""
+
+    def say(value: Any) -> str:
+        if isinstance(value, float):
+            return number(value)
+        if isinstance(value, list):
+            return ", ".join(say(item) for item in value)
+        if isinstance(value, dict):
+            return "; ".join(f"{key.replace('_', ' ')} {say(item)}" for key, item in value.items())
+        return "none" if value is None else str(value)
+
+    if len(evidence) == 1:
+        evidence = next(iter(evidence.values()))
+    return say(evidence)
+
+
+def _final_tables(data: RunData) -> list[tuple[str, dict[str, Any]]]:
+    """Every metric at the end, layers as columns, one table per split."""
+    out = []
+    for split in ("train", "test"):
+        rows = data.at(data.last_step, split).set_index("layer")
+        names = [name for name in BY_NAME if name in rows.columns and split in BY_NAME[name].splits]
+        table = rows[names].T.reset_index(names="metric")
+        out.append((split, _cells(table)))
+    return out
+
+
+def _cells(table: pd.DataFrame) -> dict[str, Any]:
+    """A table as text: head and rows, the first column naming the row."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        if pd.isna(value):
+            return "–"
+        return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+
+    return {
+        "head": [str(name).replace("_", " ") for name in table.columns],
+        "rows": [[text(value) for value in row] for row in table.itertuples(index=False)],
+    }
