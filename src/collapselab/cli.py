@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -17,6 +16,7 @@ import typer
 
 from collapselab import __version__
 from collapselab.errors import InputError, one_line
+from collapselab.terminal import ReaderLeft, note, print_text, sample_progress, step_progress
 
 _USAGE = 2
 _INTERRUPTED = 130
@@ -82,7 +82,7 @@ def measure(
     ] = False,
     rcond: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Relative cut-off of both pseudo-inverses, below 1."),
+        typer.Option(metavar="X", help="Relative cut-off of both pseudo-inverses, in [0, 1)."),
     ] = None,
     format: Annotated[
         Format, typer.Option(help="csv has the columns name,split,value; its warnings go to stderr.")
@@ -107,9 +107,11 @@ def measure(
     from collapselab.sources import open_source
 
     names = _names(metrics, has_test=test is not None)
+    if rcond is not None and not 0 <= rcond < 1:
+        raise InputError(f"--rcond is {rcond}; give a relative cut-off in [0, 1)")
     if output is not None:
         check_output(output, tuple(path for path in (train, test) if path is not None))
-    with _progress() as progress:
+    with sample_progress() as progress:
         measurement = measure_sources(
             open_source(train),
             None if test is None else open_source(test),
@@ -122,12 +124,12 @@ def measure(
     text = _rendered(measurement, format, to_terminal=output is None and sys.stdout.isatty())
     if format is Format.csv:
         for warning in measurement.warnings:
-            _note(f"warning: {one_line(warning)}")
+            note(f"warning: {one_line(warning)}")
     if output is None:
-        _print(text)
+        print_text(text)
     else:
         write_text(output, text)
-        _note(f"wrote {output}")
+        note(f"wrote {output}")
 
 
 class RunName(str, Enum):
@@ -160,11 +162,11 @@ def run(
 
     folder = RunFolder(out or Path("runs") / name.value)
     try:
-        with _step_progress(f"{name.value}: layers measured while training") as on_step:
+        with step_progress(f"{name.value}: layers measured while training") as on_step:
             result = run_digits(folder, seed=seed, on_step=on_step)
     except RunInterrupted as stopped:
-        _note(f"{folder.path}: {stopped}")
-        raise typer.Exit(_INTERRUPTED) from None
+        note(f"{folder.path}: {stopped}")
+        sys.exit(_INTERRUPTED)
     seconds = result.run["seconds"]
     lines = [
         f"First collapsed layer on train data: {result.first_collapsed_layer or 'none'}",
@@ -174,29 +176,7 @@ def run(
     ]
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     epsilon = result.run["recipe"]["epsilon"]
-    _print(run_summary(result.rows, result.verdicts, lines, epsilon=epsilon, colour=colour))
-
-
-@contextmanager
-def _step_progress(what: str) -> Iterator[Callable[[int, int, str], None] | None]:
-    """A progress bar over training steps on stderr, if someone is there to look at it."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps, {task.fields[doing]}"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None, doing="starting")
-
-        def report(done: int, total: int, doing: str) -> None:
-            bar.update(task, completed=done, total=total, doing=doing)
-
-        yield report
+    print_text(run_summary(result.rows, result.verdicts, lines, epsilon=epsilon, colour=colour))
 
 
 def _names(options: list[str] | None, *, has_test: bool) -> list[str] | None:
@@ -233,63 +213,8 @@ def _rendered(measurement: Any, format: Format, *, to_terminal: bool) -> str:
     )
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
-    """A progress bar on stderr, if someone is there to look at it."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("samples"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                for task in tasks.values():
-                    bar.update(task, visible=False)
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield report
-
-
-def _print(text: str) -> None:
-    """Print to stdout; what its encoding lacks gets a stand-in.
-
-    Raises:
-        InputError: stdout cannot be written, as on a full disk.
-    """
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        text = text.translate({ord("─"): "-", ord("–"): "-", ord("…"): "..."})
-        text = text.encode(encoding, errors="backslashreplace").decode(encoding)
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        # Nothing more can be written, nor may the interpreter try when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise typer.Exit(_BROKEN_PIPE) from error
-        raise InputError(
-            f"standard output cannot be written ({one_line(error.strerror or error)})"
-        ) from error
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def _fail(message: object, code: int = _USAGE) -> NoReturn:
-    _note(f"error: {one_line(message)}")
+    note(f"error: {one_line(message)}")
     sys.exit(code)
 
 
@@ -304,7 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except InputError as error:
         _fail(error)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; nothing was written", _INTERRUPTED)
+        code = _INTERRUPTED
+    except ReaderLeft:
+        code = _BROKEN_PIPE
     except ImportError as error:
         _fail(error)
     except MemoryError as error:
@@ -318,6 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch has no MemoryError
             _fail(_memory_message(error))
         raise
+    if code == _INTERRUPTED:  # newer versions of Typer catch the exception themselves
+        _fail("interrupted", _INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

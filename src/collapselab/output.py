@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ _MISSING = "–"
 # How many values of a spectrum a table shows; files hold all.
 _SPECTRUM_HEAD = 5
 # A table stays readable on the narrowest usual screen, and wider lines make it no clearer.
-_WIDTHS = (60, 100)
+_WIDTHS = (72, 100)
 _PLAIN_WIDTH = 80
 
 
@@ -149,6 +150,8 @@ def write_text(path: Path, text: str) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, partial)
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
