@@ -28,6 +28,10 @@ def run(*arguments: object) -> Outcome:
     return Outcome(ended.value.code, out.getvalue(), err.getvalue())
 
 
+def measured(path: Path, *options: object) -> Outcome:
+    return run("measure", path, "--format", "json", *options)
+
+
 def assert_refused(outcome: Outcome, *fragments: object) -> None:
     """One line on stderr that begins `error:` and holds all `fragments`, nothing on stdout, exit code 2."""
     assert outcome.code == 2, outcome
@@ -61,5 +65,5 @@ def save(path: Path, arrays: dict[str, Any] | None = None, **changes: npt.ArrayL
     else:
         from safetensors.numpy import save_file
 
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+        save_file({name: array.copy(order="C") for name, array in arrays.items()}, path)
     return path

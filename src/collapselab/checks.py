@@ -175,7 +175,7 @@ def check_labels(
             f"{labels[negative][0]:g} in row {int(np.flatnonzero(negative)[0])}; "
             "use class numbers 0, 1, 2, …"
         )
-    largest = labels.max() if len(labels) else 0
+    largest = labels.max().item() if len(labels) else 0
     if largest >= 2**63 - 1:
         raise InputError(
             f"{where}: {what} go up to {largest}; they must fit a 64-bit integer; use class numbers 0, 1, 2, …"
