@@ -59,7 +59,9 @@ class RunFolder:
             InputError: it is not a run's.
         """
         if not self._run.exists():
-            if self.path.is_dir() and any(self.path.iterdir()):
+            # A run killed before its first file was whole left only these.
+            own = {"statistics", "checkpoints", f"{self._run.name}.tmp"}
+            if self.path.is_dir() and any(path.name not in own for path in self.path.iterdir()):
                 raise InputError(f"{self.path}: not empty and not a run; choose another --out")
             return None
         try:

@@ -1,0 +1,85 @@
+"""Hui's variances of a run against the definition, from features taken the slow way."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans
+
+from collapselab.data import Split
+from collapselab.training import Recipe, RunFolder, run_recipe
+from collapselab.training.loop import build_model, load_data
+
+
+def _features(recipe: Recipe, folder: RunFolder, step: int, split: Split, layer: int) -> np.ndarray:
+    model = build_model(recipe, load_data(recipe))
+    model.load_state_dict(folder.read_weights(step))
+    model.eval()
+    features = split.inputs.flatten(1)
+    with torch.no_grad():
+        for index in range(layer):
+            features = model.norms[index](model.layers[index](features)).relu()  # pyright: ignore[reportIndexIssue, reportCallIssue] the MLP's lists
+    return features.double().numpy()
+
+
+def _variance(now: np.ndarray, centres: np.ndarray, nearest: np.ndarray) -> float:
+    spread = ((centres - centres.mean(0)) ** 2).sum(1).mean()
+    return float(((now - centres[nearest]) ** 2).sum(1).mean() / spread)
+
+
+@pytest.fixture
+def finished(tiny_recipe: Recipe, folder: RunFolder) -> RunFolder:
+    run_recipe(tiny_recipe, folder)
+    return folder
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_labelled_variance_is_over_the_class_means_at_the_end(
+    finished: RunFolder, tiny_recipe: Recipe, split: str, layer: int
+) -> None:
+    data = load_data(tiny_recipe)
+    samples = data.train if split == "train" else data.test
+    labels = samples.labels.numpy()
+    final = _features(tiny_recipe, finished, tiny_recipe.steps, samples, layer)
+    centres = np.stack([final[labels == c].mean(0) for c in range(10)])
+    name = "train_variance" if split == "train" else "strong_test_variance"
+    for row in finished.read_final_reference():
+        if row["split"] == split and row["depth"] == layer:
+            now = _features(tiny_recipe, finished, row["step"], samples, layer)
+            # float32 features, float64 sums on both sides; class means in float32 partial sums.
+            assert row["metrics"][name] == pytest.approx(_variance(now, centres, labels), rel=1e-6)
+
+
+def test_weak_variance_is_over_kmeans_centres_at_the_end(finished: RunFolder, tiny_recipe: Recipe) -> None:
+    test = load_data(tiny_recipe).test
+    final = _features(tiny_recipe, finished, tiny_recipe.steps, test, 2)
+    centres = KMeans(10, n_init=10, tol=0, random_state=0, max_iter=10_000).fit(final - final.mean(0))  # pyright: ignore[reportArgumentType] the stub reads only the string default
+    means = centres.cluster_centers_ + final.mean(0)
+    for row in finished.read_final_reference():
+        if "weak_test_variance" in row["metrics"]:
+            now = _features(tiny_recipe, finished, row["step"], test, 2)
+            nearest = ((now[:, None] - means) ** 2).sum(2).argmin(1)
+            # Two k-means runs from the same seed may differ in the last bits of their centres.
+            assert row["metrics"]["weak_test_variance"] == pytest.approx(
+                _variance(now, means, nearest), rel=1e-6
+            )
+
+
+def test_only_the_last_layer_has_weak_variance(finished: RunFolder) -> None:
+    depths = {
+        row["depth"] for row in finished.read_final_reference() if "weak_test_variance" in row["metrics"]
+    }
+    assert depths == {2}
+
+
+def test_at_the_end_both_references_agree(finished: RunFolder, tiny_recipe: Recipe) -> None:
+    current = {
+        (row["split"], row["layer"]): row["metrics"]
+        for row in finished.read_rows()
+        if row["step"] == tiny_recipe.steps
+    }
+    for row in finished.read_final_reference():
+        if row["step"] == tiny_recipe.steps:
+            name = "train_variance" if row["split"] == "train" else "strong_test_variance"
+            value = current[row["split"], row["layer"]][name]
+            assert row["metrics"][name] == pytest.approx(value, rel=1e-12)
