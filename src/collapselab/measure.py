@@ -23,7 +23,7 @@ from collapselab.metrics.generalization import (
     sample_rows,
     squared_distances_to_nearest,
 )
-from collapselab.metrics.registry import Need
+from collapselab.metrics.registry import Need, Number
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES, top_eigenvalues_of_rows
 from collapselab.sources import ArraySource, FeatureSource
 from collapselab.statistics import WEIGHTINGS, ClassStats, Scatter, Weighting
@@ -51,10 +51,10 @@ class Measurement:
     dim: int
     weighting: Weighting
     warnings: tuple[str, ...]
-    splits: dict[str, dict[str, float | None]]
+    splits: dict[str, dict[str, Number | None]]
     spectra: dict[str, dict[str, list[float]]]
 
-    def __getitem__(self, name: str) -> float | None:
+    def __getitem__(self, name: str) -> Number | None:
         """The train value of a metric, or its test value where it is defined on test only."""
         for values in self.splits.values():
             if name in values:
@@ -193,7 +193,7 @@ def measure_sources(
     wanted = {"train": select(metrics, "train"), "test": select(metrics, "test")}
     setting = _Setting.of(train, test, weighting, spectra, rcond, product_dtype, progress)
 
-    splits: dict[str, dict[str, float | None]] = {}
+    splits: dict[str, dict[str, Number | None]] = {}
     spectra_of: dict[str, dict[str, list[float]]] = {}
     warnings: list[str] = []
     train_means: Tensor | None = None
@@ -443,7 +443,7 @@ def _weak_variance(
     return inputs.ratio(total / n, reference.spread, "weak_test_variance", "all k-means centres coincide")
 
 
-def _finite(values: dict[str, float | None]) -> dict[str, float | None]:
+def _finite(values: dict[str, Number | None]) -> dict[str, Number | None]:
     """Null for whatever is not a finite number: JSON has no other way to say it."""
     return {
         name: value if value is not None and math.isfinite(value) else None for name, value in values.items()

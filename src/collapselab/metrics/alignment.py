@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from collapselab.metrics.inputs import MetricInputs, once
-from collapselab.numerics import principal_angle_cosines
+from collapselab.numerics import gram_norm, principal_angle_cosines
 
 
 def self_duality(inputs: MetricInputs) -> float | None:
@@ -60,12 +60,21 @@ def within_in_weight_space(inputs: MetricInputs) -> float | None:
     weight = inputs.weight_svd
     if weight is None:
         return None
-    return float((weight.right * (inputs.within_covariance @ weight.right)).sum())
+    value = max(float((weight.right * (inputs.within_covariance @ weight.right)).sum()), 0.0)
+    # Either share can be a small difference of large products: Proposition 4.1 of Xu and Liu is such a case.
+    units = inputs.within_covariance.diagonal().clamp_min(0).sqrt()
+    shift = gram_norm(units[:, None] * weight.right)
+    smaller = value if weight.rank == inputs.dim else min(value, max(inputs.within_trace - value, 0.0))
+    inputs.check_products("the split of Tr Sigma_W by the weight's row space", shift, smaller)
+    return value
 
 
 def within_off_weight_space(inputs: MetricInputs) -> float | None:
-    inside = within_in_weight_space(inputs)
-    return None if inside is None else max(inputs.within_trace - inside, 0.0)
+    inside, weight = within_in_weight_space(inputs), inputs.weight_svd
+    if inside is None or weight is None:
+        return None
+    # Of a weight that sees every feature nothing is off, and the difference would be rounding.
+    return 0.0 if weight.rank == inputs.dim else max(inputs.within_trace - inside, 0.0)
 
 
 def between_in_weight_space(inputs: MetricInputs) -> float | None:

@@ -9,12 +9,14 @@ Letters: n samples, p features, c classes.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from collapselab.metrics.inputs import MetricInputs, once
-from collapselab.numerics import EPS32, EPS64, full_precision_products
+from collapselab.numerics import full_precision_products
 
 # Squared distances closer than this, relative, are ties; ties go to the lowest class.
 _TIE = 1e-12
@@ -30,11 +32,14 @@ def nearest_class_centre(
         features: any floating dtype.
         class_means: float64.
     """
-    shift = class_means.mean(0).to(torch.float32).double()
+    # A float32 shift is subtracted from float32 features with a single rounding; some float64 means have none.
+    shift = class_means.mean(0)
+    narrow = shift.float().double()
+    shift = torch.where(torch.isfinite(narrow), narrow, shift)
     means = class_means - shift
     # norm(h - mu)^2 = norm(h)^2 + 2 (norm(mu)^2 / 2 - h . mu): the last bracket decides.
     offsets = means.square().sum(1) / 2
-    return _lowest_score(features, means, offsets, shift=shift, centres=class_means)
+    return _lowest_score(features, means, offsets, shift=shift, distances_to=class_means)
 
 
 def network_decisions(
@@ -52,14 +57,29 @@ def network_decisions(
     offsets = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
     if bias is not None:
         offsets = offsets - bias.double()
-    return _lowest_score(features, rows, offsets, shift=shift, centres=None)
+    return _lowest_score(features, rows, offsets, shift=shift, scores_of=(weight, -offsets))
 
 
 @torch.no_grad()
 def _lowest_score(
-    features: Tensor, rows: Tensor, offsets: Tensor, *, shift: Tensor, centres: Tensor | None
+    features: Tensor,
+    rows: Tensor,
+    offsets: Tensor,
+    *,
+    shift: Tensor,
+    distances_to: Tensor | None = None,
+    scores_of: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """argmin_c offsets_c - (h - shift) . rows_c, float32 first, float64 where that cannot tell."""
+    """argmin_c offsets_c - (h - shift) . rows_c, float32 first, float64 where that cannot tell.
+
+    Args:
+        distances_to: centres: what remains open is decided by squared distances to them, or
+        scores_of: weight and bias: by the scores W h + b themselves.
+    """
+
+    def in_double(block: Tensor) -> Tensor:
+        return _lowest_in_double(block, rows, offsets, lengths, shift, distances_to, scores_of)
+
     single = features.dtype != torch.float64
     lengths = torch.linalg.vector_norm(rows, dim=1)
     fits = float(lengths.max()) < 2.0**60
@@ -71,33 +91,40 @@ def _lowest_score(
         for start in range(0, len(features), step):
             block = features[start : start + step]
             if not (single and fits):
-                out[start : start + step] = _lowest_in_double(block, rows, offsets, lengths, shift, centres)
+                out[start : start + step] = in_double(block)
                 continue
             moved = block.float() - shift32
             scores = torch.addmm(offsets32, moved, rows32.T, alpha=-1)
             best, winner = scores.min(dim=1)
-            slack = _slack(moved, rows.shape[1], lengths, offsets, EPS32)
+            slack = _slack(moved, lengths, offsets)
             open_rows = ~((scores <= (best + slack)[:, None]).sum(1) == 1)  # NaN leaves a row open too
             if bool(open_rows.any()):
-                winner[open_rows] = _lowest_in_double(
-                    block[open_rows], rows, offsets, lengths, shift, centres
-                )
+                winner[open_rows] = in_double(block[open_rows])
             out[start : start + step] = winner
     return out
 
 
-def _slack(moved: Tensor, dim: int, lengths: Tensor, offsets: Tensor, eps: float) -> Tensor:
+def _slack(moved: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:
     """How much two computed scores of one row can differ from their exact difference.
 
     A dot product of p rounded factors is off by at most (p + 2) eps/2 norm(x) norm(y) (Higham 2002, 3.1), so
-    a difference of two by twice that; blocked sums stay far below. Offsets are rounded once.
+    a difference of two by twice that; blocked sums stay far below. Offsets are rounded once. Products and
+    squares that underflow are off by up to the smallest normal number each.
     """
-    size = torch.linalg.vector_norm(moved, dim=1)
-    return (dim + 4) * eps * size * float(lengths.max()) + 4 * eps * float(offsets.abs().max())
+    dim, info = moved.shape[1], torch.finfo(moved.dtype)
+    size = torch.linalg.vector_norm(moved, dim=1) + (dim * info.tiny) ** 0.5
+    slack = (dim + 4) * info.eps * size * float(lengths.max()) + 4 * info.eps * float(offsets.abs().max())
+    return slack + 4 * dim * info.tiny
 
 
 def _lowest_in_double(
-    block: Tensor, rows: Tensor, offsets: Tensor, lengths: Tensor, shift: Tensor, centres: Tensor | None
+    block: Tensor,
+    rows: Tensor,
+    offsets: Tensor,
+    lengths: Tensor,
+    shift: Tensor,
+    distances_to: Tensor | None,
+    scores_of: tuple[Tensor, Tensor] | None,
 ) -> Tensor:
     out = torch.empty(len(block), dtype=torch.int64, device=block.device)
     step = max(16, _SCORE_ELEMENTS // max(rows.shape))
@@ -106,23 +133,36 @@ def _lowest_in_double(
         moved = piece - shift
         scores = torch.addmm(offsets, moved, rows.T, alpha=-1)
         best, winner = scores.min(dim=1)
-        slack = _slack(moved, rows.shape[1], lengths, offsets, EPS64)
-        if centres is not None:
+        slack = _slack(moved, lengths, offsets)
+        if distances_to is not None:
             distances = moved.square().sum(1) + 2 * best
             slack = slack + _TIE * distances.clamp_min(0)
         candidates = scores <= (best + slack)[:, None]
         open_rows = (candidates.sum(1) > 1).nonzero()[:, 0]
         for row in open_rows.tolist():
             classes = candidates[row].nonzero()[:, 0]
-            if centres is not None:
-                exact = (piece[row] - centres[classes]).square().sum(1)
-                limit = exact.min() * (1 + _TIE)
+            if distances_to is not None:
+                distances = (piece[row] - distances_to[classes]).square().sum(1)
+                first = int((distances <= distances.min() * (1 + _TIE)).nonzero()[0])
             else:
-                exact = scores[row, classes]
-                limit = exact.min()
-            winner[row] = classes[(exact <= limit).nonzero()[0, 0]]
+                assert scores_of is not None
+                first = _first_highest(piece[row], scores_of[0], scores_of[1], classes)
+            winner[row] = classes[first]
         out[start : start + step] = winner
     return out
+
+
+def _first_highest(row: Tensor, weight: Tensor, bias: Tensor, classes: Tensor) -> int:
+    """Which of `classes` has the highest score, the first of equals.
+
+    Products of float32 numbers are exact in float64 and `fsum` rounds their sum once, so that equal scores
+    come out equal however the weights differ.
+    """
+    if not bool(row.any()):
+        scores = bias[classes].tolist()
+    else:
+        scores = [math.fsum([*(weight[c] * row).tolist(), float(bias[c])]) for c in classes.tolist()]
+    return scores.index(max(scores))
 
 
 @once

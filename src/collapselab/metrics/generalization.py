@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collapselab.metrics.inputs import MetricInputs
+from collapselab.numerics import EPS64
 
 MAX_KMEANS_ROWS = 50_000
 _KMEANS_RESTARTS = 10
@@ -37,9 +38,11 @@ class Reference:
 
     @property
     def spread(self) -> float:
-        """Mean squared distance of the centres from their own mean: the denominator."""
+        """Mean squared distance of the centres from their own mean: the denominator. Rounding is zero."""
         shifted = self.centres - self.centres[0]
-        return float((shifted - shifted.mean(0)).square().sum(1).mean())
+        spread = float((shifted - shifted.mean(0)).square().sum(1).mean())
+        rounding = self.centres.shape[1] * (16 * EPS64 * float(self.centres.abs().max())) ** 2
+        return spread if spread > rounding else 0.0
 
 
 def labelled_variance(

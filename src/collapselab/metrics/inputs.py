@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collapselab.metrics.pairs import PairGeometry, pair_geometry
+from collapselab.metrics.pairs import MEAN_ROUNDING32, PairGeometry, pair_geometry
 from collapselab.numerics import EPS32, EPS64, ThinSVD, descending_eigenvalues, thin_svd
 from collapselab.statistics import ClassStats, Weighting
 
@@ -146,11 +146,13 @@ class MetricInputs:
     @cached_property
     def between_trace(self) -> float:
         trace = float(self.pi @ self.centred_means.square().sum(1))
-        return trace if trace > self.mean_rounding else 0.0
+        return trace if trace > self.mean_rounding + MEAN_ROUNDING32 * self.within_trace else 0.0
 
     @cached_property
     def total_trace(self) -> float:
-        return self.within_trace + self.between_trace
+        # Equal float64 features differ from their mean by its rounding.
+        no_spread = self.between_trace == 0 and self.within_trace <= self.mean_rounding
+        return 0.0 if no_spread else self.within_trace + self.between_trace
 
     @cached_property
     def pairs(self) -> PairGeometry:
@@ -240,8 +242,9 @@ class MetricInputs:
         """
         if self.stats.product_dtype == torch.float32 and EPS32 * shift > _PRODUCT_TOLERANCE * value:
             self.wants_float64_products = True
+            error = EPS32 * shift / value if value > 0 else 1.0
             self.warn(
-                f"{name} is only good to about {EPS32 * shift / value:.1g}: the spectrum of Sigma_W is too "
+                f"{name} is only good to about {error:.1g} of its value: the spectrum of Sigma_W is too "
                 "wide for float32 products; use product_dtype=torch.float64"
             )
 

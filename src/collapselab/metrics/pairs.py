@@ -14,6 +14,9 @@ from torch import Tensor
 from collapselab.numerics import EPS32, gram_norm
 
 _TILE = 2048
+# Means of float32 features are summed with rounding of up to 0.2 eps32 times the spread of the class: squared
+# distances below this fraction of the variance are zero.
+MEAN_ROUNDING32 = (EPS32 / 4) ** 2
 # Pairs closer than this fraction of their norms are taken from differences: the expanded square of a
 # distance has lost as many digits as the fraction has.
 _CLOSE = 1e-6
@@ -55,7 +58,7 @@ def pair_geometry(
     num_classes = len(centred_means)
     num_pairs = num_classes * (num_classes - 1)
     squared = centred_means.square().sum(1)
-    centred = squared <= rounding
+    centred = squared <= rounding + MEAN_ROUNDING32 * (class_variances + class_variances.mean())
     directions_exist = not bool(centred.any())
     inverse_norms = torch.where(centred, 0.0, squared.rsqrt())
     # The mean cosine needs no pairs: sum_{c != c'} cos = norm(sum_c u_c)^2 - C.
@@ -83,8 +86,7 @@ def pair_geometry(
             distance2 = squared[rows, None] + squared[None, columns] - 2 * gram
             spread = class_variances[rows, None] + class_variances[None, columns]
             _refine_close(distance2, centred_means[rows], centred_means[columns], squared, rows, columns)
-            # Means of float32 features are sums with relative rounding below eps32/8 of the spread.
-            zero = distance2 <= rounding + (EPS32 / 8) ** 2 * spread
+            zero = distance2 <= rounding + MEAN_ROUNDING32 * spread
             if diagonal is not None:
                 zero[diagonal, diagonal] = False
                 distance2[diagonal, diagonal] = torch.inf

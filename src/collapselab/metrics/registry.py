@@ -16,6 +16,8 @@ from collapselab.metrics.inputs import MetricInputs
 Need = Literal[
     "covariance", "class covariances", "weight", "classifier", "second pass", "decisions", "k-means"
 ]
+# Spelt out: run-time checks of annotations take `float` to exclude whole numbers.
+Number = int | float
 Direction = Literal["falls", "rises", "neither"]
 Family = Literal[
     "NC1: variability",
@@ -46,13 +48,13 @@ class Metric:
     """
 
     name: str
-    function: Callable[[MetricInputs], float | None]
+    function: Callable[[MetricInputs], Number | None]
     family: Family
     formula: str
     source: str
-    low: float | None
-    high: float | None
-    at_collapse: float | None
+    low: Number | None
+    high: Number | None
+    at_collapse: Number | None
     direction: Direction
     needs: frozenset[Need] = frozenset()
     splits: frozenset[str] = frozenset({"train", "test"})
@@ -241,6 +243,6 @@ def select(names: Iterable[str] | None, split: str) -> tuple[Metric, ...]:
     return tuple(metric for metric in chosen if metric.name in names)
 
 
-def evaluate(metrics: Iterable[Metric], inputs: MetricInputs) -> dict[str, float | None]:
+def evaluate(metrics: Iterable[Metric], inputs: MetricInputs) -> dict[str, Number | None]:
     """Each metric's value by name, in the order given."""
     return {metric.name: metric.function(inputs) for metric in metrics}

@@ -49,7 +49,7 @@ def fuzziness(inputs: MetricInputs) -> float | None:
         return None
     svd = inputs.between_svd
     scaled = svd.right / svd.values
-    value = float((scaled * (inputs.within_covariance @ scaled)).sum())
+    value = max(float((scaled * (inputs.within_covariance @ scaled)).sum()), 0.0)
     # d Tr(E Sigma_B^+) for independent entries of E is the Frobenius norm of Sigma_B^+ in units of Sigma_W.
     in_units = inputs.within_covariance.diagonal().clamp_min(0).sqrt()[:, None] * scaled
     inputs.check_products("fuzziness", gram_norm(in_units), value)
@@ -81,7 +81,7 @@ def vci(inputs: MetricInputs) -> float | None:
     # d Tr(Sigma_T^+ Sigma_B) = -Tr(E K), K = Sigma_T^+ Sigma_B Sigma_T^+, in units of the scaled Sigma_W.
     units = inputs.within_covariance.diagonal()[total.varying].clamp_min(0).sqrt() * total.scale
     in_units = ((projections / total.values) @ total.vectors.T) * units
-    inputs.check_products("vci", gram_norm(in_units), r)
+    inputs.check_products("vci", gram_norm(in_units), float(r))
     return min(max(1 - explained / r, 0.0), 1.0)
 
 

@@ -118,14 +118,24 @@ class ClassStats:
         labels = labels.to(device=self._device, dtype=torch.int64)
         step = moments.block_rows()
         # A single block is checked on its way. Of several, all are checked before the first is added; a
-        # sum is the cheapest pass that shows NaN and infinity.
-        if len(labels) > step and not bool(torch.isfinite(features.sum())):
-            refuse_unbounded(features)
+        # sum is the cheapest pass that shows NaN and infinity, and narrower dtypes hold nothing too large.
+        if len(labels) > step:
+            wide = features.dtype == torch.float64
+            if wide or not bool(torch.isfinite(features.sum())):
+                refuse_unbounded(features)
         for start in range(0, len(labels), step):
             block, block_labels = features[start : start + step], labels[start : start + step]
+            self._move_centres(moments.outgrown_centres(block, block_labels))
             moments.add(block, block_labels)
             if self._within is not None:
                 self._within.push(block, block_labels)
+            self._move_centres(moments.poor_centres(block_labels))
+
+    def _move_centres(self, moving: tuple[Tensor, Tensor] | None) -> None:
+        if moving is not None and self._moments is not None:
+            if self._within is not None:
+                self._within.centres_moving(*moving)
+            self._moments.move_centres(*moving)
 
     def _check_batch(self, features: Tensor, labels: Tensor) -> None:
         if features.ndim != 2 or features.shape[1] != self.dim:
@@ -272,7 +282,7 @@ class ClassStats:
     def unit_means(self) -> Float[Tensor, "c p"]:
         """Mean of h / norm(h) over each class's samples of non-zero norm, float64; NaN without any."""
         moments = self._read()
-        sums = moments.centres.double().mul_(moments.unit_weights[:, None]).add_(moments.unit_sums)
+        sums = (moments.centres * moments.unit_weights[:, None]).add_(moments.unit_sums)
         return sums.div_(self.unit_counts.double()[:, None])
 
     def class_weights(self, weighting: Weighting) -> Float[Tensor, " c"]:
@@ -416,8 +426,7 @@ class ClassStats:
         if state["moments"] is not None:
             stats._allocated_for(state["moments"]["centres"]).load(state["moments"])
             if stats._within is not None:
-                stats._within.total = state["within"].clone()
-                stats._within.max_abs = state["max_abs"]
+                stats._within.take(state["within"], state["max_abs"])
         return stats
 
     def __repr__(self) -> str:

@@ -13,8 +13,9 @@ from collapselab.numerics import add_converted_
 
 # A block of rows is worked on while it is in the processor's cache.
 _BLOCK_ELEMENTS = 2**20
-# float32 squares and their sums are safe for rows of such norms; blocks with others are worked in float64.
-_SAFE_NORMS = (2.0**-40, 2.0**50)
+# float32 squares and their sums are safe for rows of such norms, even where deviations are 1e-6 of them;
+# blocks with others are worked in float64.
+_SAFE_NORMS = (2.0**-30, 2.0**50)
 # float32 deviations are summed in float32 over about this many rows of a class, then added to the float64
 # total: the rounding of a class mean stays below eps32 times the spread of its class.
 _ROWS_PER_PARTIAL = 64
@@ -26,13 +27,21 @@ _NARROW = 64
 _SQUARES_PER_SUM = 256
 # Squares of larger values, summed over many samples, could overflow float64.
 _MAX_NORM = 1e140
+# A class that grows by this factor in one block gets the block's mean as its centre.
+_GROWTH = 4
+# A centre further from its class mean than this many standard deviations is poor: float32 squares and
+# products about it lose that factor squared.
+_MAX_CENTRE_SHIFT = 2.0
 
 
 class ClassMoments:
     """First-order sums of each class, about a provisional centre per class.
 
     The centre of a class is the mean of its rows in the block where it is first seen, rounded to
-    `centre_dtype`, so that subtracting it from a row near it is exact (Sterbenz).
+    `centre_dtype`, so that subtracting it from a row near it is exact (Sterbenz). A centre that proves poor
+    is moved while its class is small: when one block brings many times the rows seen so far
+    (`outgrown_centres`), and else whenever a class has grown fourfold (`poor_centres`). So no centre is ever
+    much further from the mean of its class than the samples are.
 
     Attributes:
         counts: samples per class, int64.
@@ -53,6 +62,7 @@ class ClassMoments:
         self.dim = dim
         self.zero_norms = zeros(num_classes, dtype=torch.int64)
         self.centres = zeros(num_classes, dim, dtype=centre_dtype)
+        self._centre_squares = zeros(num_classes)
         self.max_square = 0.0
         self.counts = zeros(num_classes, dtype=torch.int64)
         self.squares = zeros(num_classes)
@@ -68,19 +78,19 @@ class ClassMoments:
     @property
     def sums(self) -> Float[Tensor, "c p"]:
         """Sum of deviations from the centre, float64."""
-        return self._sum_of(0)
+        return self._sum_of(0, slice(None))
 
     @property
     def unit_sums(self) -> Float[Tensor, "c p"]:
         """Sum of (h - centre)/norm(h) over samples of non-zero norm, float64."""
-        return self._sum_of(1)
+        return self._sum_of(1, slice(None))
 
-    def _sum_of(self, which: int) -> Tensor:
-        """Total plus partial, in a new tensor."""
-        total = torch.zeros_like(self.centres, dtype=torch.float64)
+    def _sum_of(self, kind: int, classes: Tensor | slice) -> Tensor:
+        """Total plus partial of these classes, in a new tensor."""
+        total = torch.zeros_like(self.centres[classes], dtype=torch.float64)
         for pair in (self._totals, self._partials):
             if pair is not None:
-                add_converted_(total, pair[which])
+                add_converted_(total, pair[kind][classes])
         return total
 
     def block_rows(self) -> int:
@@ -103,13 +113,15 @@ class ClassMoments:
             self._place_centres(rows, labels)
         deviations = self._deviations(rows, labels)
         squares = squared_norms(deviations)
+        if not narrow:
+            norms = self._precise_norms(rows, norms, deviations, squares, labels)
         sums, unit_sums = self._targets(deviations.dtype, len(labels))
         sums.index_add_(0, labels, deviations)
         inverse_norms = norms.reciprocal()
         if not low > _SAFE_NORMS[0]:
             inverse_norms.masked_fill_(norms == 0, 0.0)
             self.zero_norms.index_add_(0, labels, (norms == 0).long())
-        unit_sums.index_add_(0, labels, deviations.mul_(inverse_norms[:, None]))
+        unit_sums.index_add_(0, labels, deviations.mul_(inverse_norms.to(deviations.dtype)[:, None]))
         self.counts += torch.bincount(labels, minlength=self.num_classes)
         self.squares.index_add_(0, labels, squares)
         self.unit_weights.index_add_(0, labels, inverse_norms.double())
@@ -118,22 +130,84 @@ class ClassMoments:
     def _careful_norms(self, features: Tensor) -> tuple[Tensor, Tensor, float]:
         rows = features.double()
         norms = torch.linalg.vector_norm(rows, dim=1)
-        high = float(norms.max())
-        if not high < _MAX_NORM:
-            refuse_unbounded(features)
-        return rows, norms, high
+        refuse_unbounded(features)
+        return rows, norms, float(norms.max())
+
+    def _precise_norms(
+        self, rows: Tensor, norms: Tensor, deviations: Tensor, squares: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Norms of rows near their centre as sqrt(norm(c)^2 + 2 h . d - norm(d)^2), float64.
+
+        A float32 norm would do for the unit vectors themselves. But 1 - norm(m_c)^2, the angular spread of a
+        class, is their squared deviation, and far from the origin that is below the rounding of the norm.
+        """
+        near = 4 * squares < norms.double().square()
+        if rows.dtype == torch.float64 or not bool(near.any()):
+            return norms
+        products = torch.linalg.vecdot(rows, deviations).double()
+        precise = (self._centre_squares[labels] + 2 * products - squares).sqrt()
+        return torch.where(near, precise, norms.double())
 
     def _place_centres(self, rows: Tensor, labels: Tensor) -> None:
         new = torch.bincount(labels, minlength=self.num_classes) > 0
         new &= self.counts == 0
         if bool(new.any()):
-            mask = new[labels]
-            classes, members = labels[mask].unique(return_inverse=True)
-            sums = torch.zeros(len(classes), self.dim, dtype=rows.dtype, device=rows.device)
-            sums.index_add_(0, members, rows[mask])
-            means = sums / torch.bincount(members)[:, None]
-            self.centres[classes] = means.to(self.centres.dtype)
+            classes, means = _class_means_in(rows, labels, new)
+            self._set_centres(classes, means.to(self.centres.dtype))
             self._all_seen = bool(((self.counts > 0) | new).all())
+
+    def _set_centres(self, which: Tensor | slice, centres: Tensor) -> None:
+        self.centres[which] = centres
+        self._centre_squares[which] = torch.linalg.vector_norm(centres.double(), dim=1).square_()
+
+    def outgrown_centres(
+        self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]
+    ) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
+        """Classes of which this block holds many times the rows seen so far, and the block's means of them.
+
+        To be asked before the block is added.
+
+        Raises:
+            ValueError: as `add`.
+        """
+        seen = self.counts[labels]
+        if not bool((seen > 0).any()):
+            return None
+        here = torch.bincount(labels, minlength=self.num_classes)
+        outgrown = (self.counts > 0) & (here >= _GROWTH * self.counts)
+        if not bool(outgrown.any()):
+            return None
+        refuse_unbounded(features)
+        rows = features.to(torch.promote_types(features.dtype, torch.float32))
+        classes, means = _class_means_in(rows, labels, outgrown)
+        return self._moving(classes, means)
+
+    def poor_centres(
+        self, labels: Int[Tensor, " n"]
+    ) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
+        """Classes that a block with these labels took past a power of four and whose centre proves poor, and
+        their means. To be asked after the block is added.
+        """
+        now = self.counts[labels]
+        before = now - torch.bincount(labels, minlength=self.num_classes)[labels]
+        grown = _powers_of_four(now) > _powers_of_four(before)
+        if not bool(grown.any()):
+            return None
+        classes = labels[grown].unique()
+        counts = self.counts[classes].double()
+        shifts = self._sum_of(0, classes) / counts[:, None]
+        shift2 = shifts.square().sum(1)
+        poor = shift2 > _MAX_CENTRE_SHIFT**2 * (self.squares[classes] / counts - shift2)
+        if not bool(poor.any()):
+            return None
+        classes = classes[poor]
+        return self._moving(classes, self.centres[classes].double() + shifts[poor])
+
+    def _moving(self, classes: Tensor, means: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Those of `classes` whose centre is not yet at its new, rounded place."""
+        moved = means.to(self.centres.dtype)
+        changed = (moved != self.centres[classes]).any(dim=1)
+        return (classes[changed], moved[changed]) if bool(changed.any()) else None
 
     def _deviations(self, rows: Tensor, labels: Tensor) -> Tensor:
         """Rows - centres[labels] in reused memory: fresh pages would cost more than the arithmetic."""
@@ -173,14 +247,17 @@ class ClassMoments:
 
     def move_centres(self, which: Int[Tensor, " k"], moved: Float[Tensor, "k p"]) -> None:
         """Put the centres of classes `which` at `moved`; every sum is re-expressed about them."""
-        sums, unit_sums = self.sums, self.unit_sums
+        sums, unit_sums = self._sum_of(0, which), self._sum_of(1, which)
         by = moved.double() - self.centres[which].double()
         n = self.counts[which].double()[:, None]
-        self.squares[which] += (n * by.square() - 2 * by * sums[which]).sum(1)
-        self.centres[which] = moved
-        sums[which] -= n * by
-        unit_sums[which] -= self.unit_weights[which][:, None] * by
-        self._replace_sums(sums, unit_sums)
+        self.squares[which] += (n * by.square() - 2 * by * sums).sum(1)
+        self._set_centres(which, moved)
+        if self._totals is None:
+            self._totals = self._zero_pair(torch.float64)
+        self._totals[0][which] = sums - n * by
+        self._totals[1][which] = unit_sums - self.unit_weights[which][:, None] * by
+        for partial in self._partials or ():
+            partial[which] = 0.0
 
     def _replace_sums(self, sums: Tensor, unit_sums: Tensor) -> None:
         self._totals, self._partials, self._partial_rows = (sums, unit_sums), None, 0
@@ -204,7 +281,7 @@ class ClassMoments:
             to_centre = part.centres.to(device).double() - anchor
             offset += torch.where((count > 0)[:, None], count[:, None] * to_centre, 0.0)
             offset += part.sums.to(device)
-        self.centres = (anchor + offset / n).to(self.centres.dtype)
+        self._set_centres(slice(None), (anchor + offset / n).to(self.centres.dtype))
         self._all_seen = bool((self.counts > 0).all())
         for part, count in zip(parts, counts, strict=True):
             by = self.shift_from(part)
@@ -240,8 +317,31 @@ class ClassMoments:
         """Take over what `tensors` gave; the arguments are copied."""
         for name in ("counts", "squares", "unit_weights", "zero_norms", "centres"):
             setattr(self, name, tensors[name].clone())
+        self._set_centres(slice(None), self.centres)
         self._replace_sums(tensors["sums"].clone(), tensors["unit_sums"].clone())
         self._all_seen = bool((self.counts > 0).all())
+
+
+def _class_means_in(rows: Tensor, labels: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of the `wanted` classes (mask over all) these rows hold, and their means here.
+
+    About the first row of each class: the plain sum of many far-from-origin rows would round by more than
+    the spread of a collapsed class.
+    """
+    mask = wanted[labels]
+    rows = rows[mask]
+    classes, members = labels[mask].unique(return_inverse=True)
+    first = torch.full_like(classes, len(rows))
+    first.scatter_reduce_(0, members, torch.arange(len(rows), device=rows.device), "amin")
+    anchors = rows[first]
+    sums = torch.zeros_like(anchors)
+    sums.index_add_(0, members, rows.sub_(anchors[members]))
+    return classes, anchors + sums / torch.bincount(members)[:, None]
+
+
+def _powers_of_four(counts: Tensor) -> Tensor:
+    """floor(log4(counts)), -1 for zero counts, exactly."""
+    return torch.div(torch.frexp(counts.double()).exponent + 1, 2, rounding_mode="floor") - 1
 
 
 def squared_norms(rows: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
@@ -267,10 +367,12 @@ def refuse_unbounded(features: Float[Tensor, "n p"]) -> None:
     Raises:
         ValueError: with the first such row of this batch.
     """
+    low, high = (float(value) for value in torch.aminmax(features))
+    limit = _MAX_NORM / features.shape[1]
+    if -limit < low and high < limit:  # neither holds with NaN
+        return
     wrong = ~torch.isfinite(features).all(dim=1)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         raise ValueError(f"features hold NaN or infinity, the first in row {row} of this batch")
-    largest = float(features.abs().max())
-    if not largest < _MAX_NORM / features.shape[1]:
-        raise ValueError(f"features go up to {largest:g}: squares overflow float64; rescale them")
+    raise ValueError(f"features go up to {max(-low, high):g}: squares overflow float64; rescale them")

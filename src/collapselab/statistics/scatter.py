@@ -11,16 +11,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from collapselab.numerics import add_gram_, full_precision_products, power_of_two_near, symmetrized
+from collapselab.numerics import (
+    add_converted_,
+    add_gram_,
+    full_precision_products,
+    power_of_two_near,
+    symmetrized,
+)
 from collapselab.statistics.moments import ClassMoments
 
 ScatterKind = Literal["full", "sketch", "per_class"]
 
 # Rows wait until a product over this many is worth one float64 pass over the p x p total.
 _PENDING_BYTES, _MIN_PENDING_ROWS, _MAX_PENDING_ROWS = 2**26, 4096, 8192
-# A centre further from its class mean than this many standard deviations is moved before the product:
-# a float32 product would otherwise lose that factor squared.
-_MAX_CENTRE_SHIFT = 2.0
 # float32 products of deviations of this size neither overflow nor underflow; others are scaled.
 _SAFE_DEVIATIONS = (2.0**-30, 2.0**40)
 
@@ -30,7 +33,7 @@ class WithinScatter:
 
     Args:
         kind: `full` keeps p x p, `sketch` keeps (p x p) @ Omega, `per_class` keeps c x p x p.
-        moments: the first-order sums of the same rows; their centres are moved where they prove poor.
+        moments: the first-order sums of the same rows.
         row_scale: sqrt(w_c), float64 values that `dtype` can hold; None for ones.
         dtype: of the products.
         sketch_size, seed: columns and seed of the Gaussian Omega.
@@ -66,30 +69,45 @@ class WithinScatter:
         self._rows: Tensor | None = None
         self._labels: Tensor | None = None
         self._num_pending = 0
+        self._full = 0
+        self._any_in_total = False
 
     def push(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
-        """Add rows that `moments` already has; whenever a chunk is full, its product is taken."""
-        if self._rows is None or self._labels is None:
-            itemsize = torch.finfo(self.dtype).bits // 8
-            size = _PENDING_BYTES // (itemsize * self.moments.dim)
-            size = max(_MIN_PENDING_ROWS, min(_MAX_PENDING_ROWS, size))
-            device = self.moments.centres.device
-            self._rows = torch.empty(size, self.moments.dim, dtype=self.dtype, device=device)
-            self._labels = torch.empty(size, dtype=torch.int64, device=device)
+        """Add a block of rows that `moments` already has; when enough wait, their product is taken."""
+        n = len(labels)
+        # float64 rows wait as they are: rounded before they are centred, they would lose a collapsed class.
+        dtype = torch.promote_types(self.dtype, features.dtype)
+        if self._rows is None or self._labels is None or self._rows.dtype != dtype:
+            dtype = dtype if self._rows is None else torch.promote_types(dtype, self._rows.dtype)
+            self._make_room(dtype)
+        assert self._rows is not None
+        assert self._labels is not None
         low, high = torch.aminmax(features)
         self.max_abs = max(self.max_abs, -float(low), float(high))
-        start = 0
-        while start < len(labels):
-            stop = min(len(labels), start + len(self._rows) - self._num_pending)
-            end = self._num_pending + stop - start
-            self._rows[self._num_pending : end] = features[start:stop]
-            self._labels[self._num_pending : end] = labels[start:stop]
-            self._num_pending, start = end, stop
-            if end == len(self._rows):
-                with full_precision_products(self.total.device):
-                    self._move_poor_centres()
-                    self._add_products(self.total, self._rows, self._labels)
-                self._num_pending = 0
+        end = self._num_pending + n
+        self._rows[self._num_pending : end] = features
+        self._labels[self._num_pending : end] = labels
+        self._num_pending = end
+        if end >= self._full:
+            self._flush()
+
+    def _make_room(self, dtype: torch.dtype) -> None:
+        if self._rows is not None and self._rows.dtype == dtype:
+            return
+        self._flush()
+        itemsize = torch.finfo(self.dtype).bits // 8
+        size = _PENDING_BYTES // (itemsize * self.moments.dim)
+        self._full = max(_MIN_PENDING_ROWS, min(_MAX_PENDING_ROWS, size))
+        # The block that makes it full still fits.
+        size, device = self._full + self.moments.block_rows(), self.moments.centres.device
+        self._rows = torch.empty(size, self.moments.dim, dtype=dtype, device=device)
+        self._labels = torch.empty(size, dtype=torch.int64, device=device)
+
+    def _flush(self) -> None:
+        if self._num_pending and self._rows is not None and self._labels is not None:
+            rows, labels = self._rows[: self._num_pending], self._labels[: self._num_pending]
+            self._add_products(self.total, rows, labels)
+            self._num_pending, self._any_in_total = 0, True
 
     def folded(self) -> Tensor:
         """The total with pending rows included. Reading changes nothing: pending rows are copied."""
@@ -97,8 +115,7 @@ class WithinScatter:
             return self.total
         total = self.total.clone()
         rows, labels = self._rows[: self._num_pending].clone(), self._labels[: self._num_pending]
-        with full_precision_products(total.device):
-            self._add_products(total, rows, labels)
+        self._add_products(total, rows, labels)
         return total
 
     def about_means(self) -> Tensor:
@@ -127,36 +144,30 @@ class WithinScatter:
         by = self.moments.shift_from(part.moments)[present]
         counts = part.moments.counts.to(device)[present].double()
         self._shift(present, counts, part.moments.sums.to(device)[present], by)
+        self._any_in_total = True
 
-    def _move_poor_centres(self) -> None:
-        moments = self.moments
-        counts = moments.counts.clamp_min(1).double()
-        shifts = moments.sums / counts[:, None]
-        shift2 = shifts.square().sum(1)
-        variances = moments.squares / counts - shift2
-        poor = (shift2 > _MAX_CENTRE_SHIFT**2 * variances).nonzero()[:, 0]
-        if len(poor) == 0:
+    def take(self, total: Tensor, max_abs: float) -> None:
+        """Go on from what `folded` and `max_abs` gave; the argument is copied."""
+        self.total, self.max_abs, self._any_in_total = total.clone(), max_abs, True
+
+    def centres_moving(self, which: Int[Tensor, " k"], moved: Float[Tensor, "k p"]) -> None:
+        """Re-express the total before `moments` moves the centres of classes `which` to `moved`.
+
+        Rows that still wait need nothing: they are centred when they are used.
+        """
+        if not self._any_in_total:
             return
-        old = moments.centres[poor].double()
-        moved = (old + shifts[poor]).to(moments.centres.dtype)
-        changed = (moved.double() != old).any(dim=1)
-        poor, old, moved = poor[changed], old[changed], moved[changed]
-        # Only rows already in the total need shifting; pending ones are centred when they are used.
-        in_total, sums = self._summed_into_total()
-        self._shift(poor, in_total[poor], sums[poor], moved.double() - old)
-        moments.move_centres(poor, moved)
-
-    def _summed_into_total(self) -> tuple[Tensor, Tensor]:
-        counts, sums = self.moments.counts.double(), self.moments.sums.clone()
+        moments = self.moments
+        counts, sums = moments.counts.double(), moments.sums
         if self._num_pending and self._rows is not None and self._labels is not None:
             labels = self._labels[: self._num_pending]
-            counts -= torch.bincount(labels, minlength=self.moments.num_classes)
-            rows = self._rows[: self._num_pending]
-            for start in range(0, len(labels), self.moments.block_rows()):
-                block = slice(start, min(start + self.moments.block_rows(), len(labels)))
-                deviations = rows[block].double() - self.moments.centres[labels[block]].double()
-                sums.index_add_(0, labels[block], deviations, alpha=-1)
-        return counts, sums
+            counts -= torch.bincount(labels, minlength=moments.num_classes)
+            moving = torch.zeros_like(counts, dtype=torch.bool)
+            moving[which] = True
+            for rows in moving[labels].nonzero()[:, 0].split(moments.block_rows()):
+                deviations = self._rows[rows].double() - moments.centres[labels[rows]].double()
+                sums.index_add_(0, labels[rows], deviations, alpha=-1)
+        self._shift(which, counts[which], sums[which], moved.double() - moments.centres[which].double())
 
     def _shift(self, classes: Tensor, counts: Tensor, sums: Tensor, by: Tensor) -> None:
         """Re-express the scatter of `classes` about centres moved by `by`:
@@ -182,26 +193,34 @@ class WithinScatter:
 
     def _add_products(self, total: Tensor, rows: Tensor, labels: Tensor) -> None:
         """Centre `rows` in place and add their products to `total`."""
+        scale, largest = 1.0, self.moments.max_square**0.5
+        if largest > 0 and not _SAFE_DEVIATIONS[0] < largest < _SAFE_DEVIATIONS[1]:
+            # Within float32, so that it can divide float32 rows.
+            scale = min(max(power_of_two_near(largest), 2.0**-120), 2.0**120)
         centres = self.moments.centres.to(rows.dtype)
         row_scale = None if self.row_scale is None else self.row_scale.to(rows.dtype)
         step = self.moments.block_rows()
         for start in range(0, len(rows), step):
             block, block_labels = rows[start : start + step], labels[start : start + step]
-            block -= centres.index_select(0, block_labels)
+            shift = centres.index_select(0, block_labels)
+            if scale > 1:  # first, lest the difference overflow
+                block /= scale
+                shift /= scale
+            block -= shift
+            if scale < 1:
+                block /= scale
             if row_scale is not None:
                 block *= row_scale.index_select(0, block_labels)[:, None]
-        scale, largest = 1.0, self.moments.max_square**0.5
-        if largest > 0 and not _SAFE_DEVIATIONS[0] < largest < _SAFE_DEVIATIONS[1]:
-            scale = power_of_two_near(largest)
-            rows /= scale
-        if self.kind == "full":
-            add_gram_(total, rows, scale**2)
-        elif self.kind == "sketch":
-            assert self.omega is not None
-            total.add_(rows.T @ (rows @ self.omega.to(rows.dtype)), alpha=scale**2)
-        else:
-            order = labels.argsort(stable=True)
-            sizes = torch.bincount(labels, minlength=self.moments.num_classes).tolist()
-            for index, members in enumerate(order.split(sizes)):
-                if len(members):
-                    add_gram_(total[index], rows[members], scale**2)
+        rows = rows.to(self.dtype)
+        with full_precision_products(total.device):
+            if self.kind == "full":
+                add_gram_(total, rows, scale**2)
+            elif self.kind == "sketch":
+                assert self.omega is not None
+                add_converted_(total, rows.T @ (rows @ self.omega.to(rows.dtype)), scale**2)
+            else:
+                order = labels.argsort(stable=True)
+                sizes = torch.bincount(labels, minlength=self.moments.num_classes).tolist()
+                for index, members in enumerate(order.split(sizes)):
+                    if len(members):
+                        add_gram_(total[index], rows[members], scale**2)
