@@ -42,10 +42,11 @@ class Format(str, Enum):
     csv = "csv"
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         print(f"collapselab {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

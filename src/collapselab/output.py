@@ -106,7 +106,7 @@ def _metric_table(measurement: Measurement) -> Table:
     return table
 
 
-def number(value: float | None) -> str:
+def number(value: int | float | None) -> str:
     """Four significant digits; whole numbers in full; a dash where there is none."""
     if value is None or value != value:
         return _MISSING

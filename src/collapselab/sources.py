@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ class Block:
     predictions: npt.NDArray[np.int64] | None
 
 
+@runtime_checkable  # the shape checks of the tests look at it
 class FeatureSource(Protocol):
     """Labelled features that can be read more than once, block by block, always in the same order.
 
