@@ -25,7 +25,8 @@ def max_angle_gap(inputs: MetricInputs) -> float | None:
 
 def mean_cosine_gap(inputs: MetricInputs) -> float | None:
     cosine = _of_directions(inputs, inputs.pairs.mean_cosine, "mean_cosine_gap")
-    return None if cosine is None else cosine + 1 / (inputs.num_classes - 1)
+    # The squared length of the sum of all directions, over the pairs: never below zero but for rounding.
+    return None if cosine is None else max(cosine + 1 / (inputs.num_classes - 1), 0.0)
 
 
 def etf_distance(inputs: MetricInputs) -> float | None:

@@ -25,7 +25,8 @@ def stable_rank(inputs: MetricInputs) -> float | None:
     if inputs.within_trace <= rounding_variance(inputs):
         inputs.warn("stable_rank is undefined: no variance within classes beyond rounding")
         return None
-    return inputs.within_trace / float(inputs.within_eigenvalues[0])
+    # The trace comes from squares, the eigenvalue from products: at rank one they differ by rounding.
+    return max(inputs.within_trace / float(inputs.within_eigenvalues[0]), 1.0)
 
 
 def stable_rank_per_class(inputs: MetricInputs) -> float | None:
@@ -40,7 +41,7 @@ def stable_rank_per_class(inputs: MetricInputs) -> float | None:
     if not bool(varying.any()):
         inputs.warn("stable_rank_per_class is undefined: no variance within any class beyond rounding")
         return None
-    return float((inputs.class_variances[varying] / largest[varying]).mean())
+    return float((inputs.class_variances[varying] / largest[varying]).clamp_min(1.0).mean())
 
 
 def components_90(inputs: MetricInputs) -> int | None:
