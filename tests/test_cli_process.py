@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -181,3 +183,35 @@ def _waits_in(pid: int) -> str:
         return Path(f"/proc/{pid}/wchan").read_text()
     except OSError:
         return ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_on_a_terminal_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    save(tmp_path / "shard.npz")
+    out, err = io.StringIO(), Terminal()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit):
+        cli_module.main(["measure", str(tmp_path), "--format", "json"])
+    assert json.loads(out.getvalue())["num_samples"] == 24
+    assert "class statistics" in err.getvalue()
+    assert "nearest class centres" in err.getvalue()
+    assert run("measure", tmp_path, "--format", "json").err == ""
+
+
+def test_an_error_under_the_progress_bar_is_the_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    save(tmp_path / "0.npz")
+    features = example()["features"]
+    features[2] = np.nan
+    save(tmp_path / "1.npz", features=features)
+    err = Terminal()
+    with contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        cli_module.main(["measure", str(tmp_path)])
+    assert ended.value.code == 2
+    assert err.getvalue().splitlines()[-1].rpartition("\x1b[2K")[2].startswith("error: ")
