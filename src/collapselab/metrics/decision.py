@@ -10,6 +10,7 @@ Letters: n samples, p features, c classes.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -39,7 +40,7 @@ def nearest_class_centre(
     means = class_means - shift
     # norm(h - mu)^2 = norm(h)^2 + 2 (norm(mu)^2 / 2 - h . mu): the last bracket decides.
     offsets = means.square().sum(1) / 2
-    return _lowest_score(features, means, offsets, shift=shift, distances_to=class_means)
+    return _lowest_score(features, means, offsets, shift=shift, ties=_Distances(class_means))
 
 
 def network_decisions(
@@ -57,7 +58,7 @@ def network_decisions(
     offsets = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
     if bias is not None:
         offsets = offsets - bias.double()
-    return _lowest_score(features, rows, offsets, shift=shift, scores_of=(weight, -offsets))
+    return _lowest_score(features, rows, offsets, shift=shift, ties=_Scores(weight, -offsets))
 
 
 @torch.no_grad()
@@ -67,18 +68,14 @@ def _lowest_score(
     offsets: Tensor,
     *,
     shift: Tensor,
-    distances_to: Tensor | None = None,
-    scores_of: tuple[Tensor, Tensor] | None = None,
+    ties: _Distances | _Scores,
 ) -> Tensor:
-    """argmin_c offsets_c - (h - shift) . rows_c, float32 first, float64 where that cannot tell.
-
-    Args:
-        distances_to: centres: what remains open is decided by squared distances to them, or
-        scores_of: weight and bias: by the scores W h + b themselves.
+    """argmin_c offsets_c - (h - shift) . rows_c, float32 first, float64 where that cannot tell, and `ties` where
+    that cannot tell either.
     """
 
     def in_double(block: Tensor) -> Tensor:
-        return _lowest_in_double(block, rows, offsets, lengths, shift, distances_to, scores_of)
+        return _lowest_in_double(block, rows, offsets, lengths, shift, ties)
 
     single = features.dtype != torch.float64
     lengths = torch.linalg.vector_norm(rows, dim=1)
@@ -123,8 +120,7 @@ def _lowest_in_double(
     offsets: Tensor,
     lengths: Tensor,
     shift: Tensor,
-    distances_to: Tensor | None,
-    scores_of: tuple[Tensor, Tensor] | None,
+    ties: _Distances | _Scores,
 ) -> Tensor:
     out = torch.empty(len(block), dtype=torch.int64, device=block.device)
     step = max(16, _SCORE_ELEMENTS // max(rows.shape))
@@ -133,36 +129,65 @@ def _lowest_in_double(
         moved = piece - shift
         scores = torch.addmm(offsets, moved, rows.T, alpha=-1)
         best, winner = scores.min(dim=1)
-        slack = _slack(moved, lengths, offsets)
-        if distances_to is not None:
-            distances = moved.square().sum(1) + 2 * best
-            slack = slack + _TIE * distances.clamp_min(0)
+        distances = (moved.square().sum(1) + 2 * best).clamp_min(0)
+        slack = _slack(moved, lengths, offsets) + ties.tolerance * distances
         candidates = scores <= (best + slack)[:, None]
-        open_rows = (candidates.sum(1) > 1).nonzero()[:, 0]
-        for row in open_rows.tolist():
-            classes = candidates[row].nonzero()[:, 0]
-            if distances_to is not None:
-                distances = (piece[row] - distances_to[classes]).square().sum(1)
-                first = int((distances <= distances.min() * (1 + _TIE)).nonzero()[0])
-            else:
-                assert scores_of is not None
-                first = _first_highest(piece[row], scores_of[0], scores_of[1], classes)
-            winner[row] = classes[first]
+        for row in (candidates.sum(1) > 1).nonzero()[:, 0].tolist():
+            classes = (candidates[row] & ties.first_of_equals).nonzero()[:, 0]
+            winner[row] = classes[ties.first_best(piece[row], classes) if len(classes) > 1 else 0]
         out[start : start + step] = winner
     return out
 
 
-def _first_highest(row: Tensor, weight: Tensor, bias: Tensor, classes: Tensor) -> int:
-    """Which of `classes` has the highest score, the first of equals.
+class _Distances:
+    """What float64 scores leave open, by squared distances to the centres, taken from differences."""
+
+    tolerance = _TIE
+
+    def __init__(self, centres: Tensor) -> None:
+        self.centres = centres
+
+    @cached_property
+    def first_of_equals(self) -> Tensor:
+        return _first_of_equals(self.centres)
+
+    def first_best(self, row: Tensor, classes: Tensor) -> int:
+        distances = (row - self.centres[classes]).square().sum(1)
+        return int((distances <= distances.min() * (1 + _TIE)).nonzero()[0])
+
+
+class _Scores:
+    """What float64 scores leave open, by the scores W h + b with a single rounding.
 
     Products of float32 numbers are exact in float64 and `fsum` rounds their sum once, so that equal scores
     come out equal however the weights differ.
     """
-    if not bool(row.any()):
-        scores = bias[classes].tolist()
-    else:
-        scores = [math.fsum([*(weight[c] * row).tolist(), float(bias[c])]) for c in classes.tolist()]
-    return scores.index(max(scores))
+
+    tolerance = 0.0
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias = weight, bias
+
+    @cached_property
+    def first_of_equals(self) -> Tensor:
+        return _first_of_equals(torch.column_stack([self.weight, self.bias]))
+
+    def first_best(self, row: Tensor, classes: Tensor) -> int:
+        scores = self.bias[classes].tolist()
+        if bool(row.any()):
+            products = (self.weight[classes] * row).tolist()
+            scores = [math.fsum([*terms, bias]) for terms, bias in zip(products, scores, strict=True)]
+        return scores.index(max(scores))
+
+
+def _first_of_equals(rows: Tensor) -> Tensor:
+    """Mask of the rows that no earlier row equals. Classes that are the same need no comparing: an untrained or
+    a dead layer makes all of them so.
+    """
+    _, group = torch.unique(rows, dim=0, return_inverse=True)
+    numbers = torch.arange(len(rows), device=rows.device)
+    first = torch.full_like(numbers, len(rows)).scatter_reduce_(0, group, numbers, "amin")
+    return first[group] == numbers
 
 
 @once

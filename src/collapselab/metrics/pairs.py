@@ -14,9 +14,9 @@ from torch import Tensor
 from collapselab.numerics import EPS32, gram_norm
 
 _TILE = 2048
-# Means of float32 features are summed with rounding of up to 0.2 eps32 times the spread of the class: squared
+# Means of float32 features are summed with rounding of up to 0.3 eps32 times the spread of the class: squared
 # distances below this fraction of the variance are zero.
-MEAN_ROUNDING32 = (EPS32 / 4) ** 2
+MEAN_ROUNDING32 = EPS32**2
 # Pairs closer than this fraction of their norms are taken from differences: the expanded square of a
 # distance has lost as many digits as the fraction has.
 _CLOSE = 1e-6
