@@ -53,14 +53,14 @@ def variance_over_steps(data: RunData) -> Chart:
         ("weak_test_variance", "test, weak", WEAK, "dot"),
     ):
         figure.add_scatter(
-            x=_log_steps(table["step"]),
-            y=table[name],
-            customdata=table["step"],
+            x=_log_steps(table["step"]).tolist(),
+            y=_plain(table[name]),
+            text=[f"step {step}" for step in table["step"]],
             name=label,
             mode="lines+markers",
             line={"color": colour, "dash": dash, "width": 2.5},
             marker={"size": 6},
-            hovertemplate=f"{label}<br>step %{{customdata}}<br>%{{y:.3g}}<extra></extra>",
+            hovertemplate=f"{label}<br>%{{text}}<br>%{{y:.3g}}<extra></extra>",
         )
     _step_axis(figure, table["step"].tolist())
     last = table.iloc[-1]
@@ -82,10 +82,10 @@ def heat_map(data: RunData, split: str) -> Chart:
     logs = table.map(_log10)
     figure = _figure("optimiser step", "")
     figure.add_heatmap(
-        z=logs.to_numpy(),
-        x=[str(step) for step in table.columns],
+        z=[_plain(row) for _, row in logs.iterrows()],
+        x=[f"step {step}" for step in table.columns],
         y=data.layers,
-        customdata=table.to_numpy(),
+        customdata=[_plain(row) for _, row in table.iterrows()],
         colorscale="Viridis_r",
         zmin=-4,
         zmax=0,
@@ -96,9 +96,12 @@ def heat_map(data: RunData, split: str) -> Chart:
             "ticktext": ["1", "0.1", "0.01", "1e-3", "1e-4"],
             "thickness": 12,
         },
-        hovertemplate="%{y}, step %{x}<br>%{customdata:.3g}<extra></extra>",
+        hovertemplate="%{y}, %{x}<br>%{customdata:.3g}<extra></extra>",
     )
-    figure.update_xaxes(type="category", nticks=9, tickangle=0)
+    shown = range(0, table.shape[1], max(1, table.shape[1] // 6))
+    figure.update_xaxes(
+        type="category", tickvals=list(shown), ticktext=[str(table.columns[i]) for i in shown], tickangle=0
+    )
     figure.update_yaxes(autorange="reversed", type="category")
     final = table.iloc[:, -1]
     collapsed = int((final < data.epsilon).sum())
@@ -125,11 +128,11 @@ def per_layer(data: RunData, metric: str, *, id: str, title: str, text: str, log
     table = pd.DataFrame({"layer": data.layers})
     for name, rows in series.items():
         colour, dash = styles[name]
-        values = rows[metric].to_numpy()
-        table[name] = values
+        table[name] = rows[metric].to_numpy()
         figure.add_scatter(
             x=data.layers,
-            y=values,
+            y=_plain(rows[metric]),
+            text=data.layers,
             name=name,
             mode="lines+markers",
             line={"color": colour, "dash": dash, "width": 2.5},
@@ -149,19 +152,25 @@ def cosine_map(data: RunData, split: str) -> Chart:
     names = [str(name) for name in range(num_classes)]
     figure = _figure("class", "class")
     figure.add_heatmap(
-        z=table.to_numpy(),
-        x=names,
-        y=names,
+        z=[_plain(row) for _, row in table.iterrows()],
+        x=[f"class {name}" for name in names],
+        y=[f"class {name}" for name in names],
         colorscale="RdBu_r",
         zmin=-1,
         zmax=1,
         xgap=1,
         ygap=1,
         colorbar={"thickness": 12},
-        hovertemplate="classes %{y} and %{x}<br>cosine %{z:.3f}<extra></extra>",
+        hovertemplate="%{y} and %{x}<br>cosine %{z:.3f}<extra></extra>",
     )
-    figure.update_xaxes(type="category", constrain="domain")
-    figure.update_yaxes(type="category", autorange="reversed", scaleanchor="x", constrain="domain")
+    ticks = {
+        "type": "category",
+        "tickvals": list(range(num_classes)),
+        "ticktext": names,
+        "constrain": "domain",
+    }
+    figure.update_xaxes(**ticks)
+    figure.update_yaxes(**ticks, autorange="reversed", scaleanchor="x")
     values = table.to_numpy()
     between = [values[i, j] for i in range(num_classes) for j in range(num_classes) if i != j]
     low, high = min(between), max(between)
@@ -187,14 +196,15 @@ def singular_values(data: RunData, name: str, *, id: str, title: str, text: str,
     for layer, colour in zip(data.layers, _spread(_LAYERS, len(data.layers)), strict=True):
         values = table[layer].dropna()
         figure.add_scatter(
-            x=values.index,
-            y=values / values.iloc[0],
-            customdata=values,
+            x=values.index.tolist(),
+            y=_plain(values / values.iloc[0]),
+            text=[f"number {index}" for index in values.index],
+            customdata=_plain(values),
             name=layer,
             mode="lines+markers",
             line={"color": colour, "width": 2},
             marker={"size": 5},
-            hovertemplate=f"{layer}<br>number %{{x}}<br>%{{y:.3f}} of the largest, %{{customdata:.3g}}<extra></extra>",
+            hovertemplate=f"{layer}<br>%{{text}}<br>%{{y:.3f}} of the largest, %{{customdata:.3g}}<extra></extra>",
         )
     figure.update_yaxes(rangemode="tozero")
     return Chart(id, title, text, figure, table.reset_index())
@@ -218,6 +228,11 @@ def _figure(x_title: str, y_title: str, *, log_y: bool = False) -> go.Figure:
     if log_y:
         figure.update_yaxes(type="log", dtick=1, exponentformat="power")
     return figure
+
+
+def _plain(values: pd.Series) -> list[float | None]:
+    """Numbers as JSON has them: whatever is not finite is null."""
+    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def _log_steps(steps: pd.Series) -> pd.Series:

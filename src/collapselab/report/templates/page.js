@@ -17,40 +17,42 @@
     };
   };
 
+  // One point in words: what it is called, then its value.
+  const inWords = (trace, at) => {
+    if (trace.type === "heatmap") {
+      const value = (trace.customdata ?? trace.z)[at[0]][at[1]];
+      return `${trace.y[at[0]]}, ${trace.x[at[1]]}: ${short(value)}`;
+    }
+    return `${trace.name}, ${trace.text[at]}: ${short(trace.y[at])}`;
+  };
+  const short = (value) => (value === null ? "undefined" : String(Number(Number(value).toPrecision(3))));
+
   // Arrow keys walk over the points: left and right along a line, up and down between lines (or rows).
   const walk = (chart) => {
-    let curve = 0, point = -1, row = 0;
+    let curve = 0, row = 0, point = -1;
     const readout = document.getElementById(chart.id + "-readout");
-    const show = () => {
-      const trace = chart.data[curve];
-      if (trace.type === "heatmap") {
-        Plotly.Fx.hover(chart, [{ curveNumber: 0, pointNumber: [row, point] }]);
-      } else {
-        Plotly.Fx.hover(chart, [{ curveNumber: curve, pointNumber: point }]);
-      }
-    };
     chart.on("plotly_hover", (event) => {
       const at = event.points[0];
-      const given = at.data.type === "heatmap" ? (at.customdata ?? at.z) : at.y;
-      const value = Number(given).toPrecision(3);
-      const place = at.data.type === "heatmap" ? `${at.y}, ${at.x}` : `${at.data.name}, ${at.customdata && chart.id === "variance" ? at.customdata : at.x}`;
-      readout.textContent = `${place}: ${value}`;
+      readout.textContent = inWords(chart.data[at.curveNumber], at.pointNumber ?? at.pointIndex);
     });
     chart.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") {
+        Plotly.Fx.unhover(chart);
+        readout.textContent = "";
+        return;
+      }
       const move = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
-      if (event.key === "Escape") { Plotly.Fx.unhover(chart); readout.textContent = ""; return; }
       if (!move) return;
       event.preventDefault();
-      const trace = chart.data[curve];
       const clamp = (value, length) => Math.min(Math.max(value, 0), length - 1);
-      if (trace.type === "heatmap") {
-        row = clamp(row + move[1], chart.calcdata[0][0].z.length);
-        point = clamp(point + move[0], chart.calcdata[0][0].z[0].length);
-      } else {
-        curve = clamp(curve + move[1], chart.data.length);
-        point = clamp(point + move[0], chart.calcdata[curve].length);
-      }
-      show();
+      const isMap = chart.data[curve].type === "heatmap";
+      if (isMap) row = clamp(row + move[1], chart.data[0].y.length);
+      else curve = clamp(curve + move[1], chart.data.length);
+      point = clamp(point + move[0], chart.data[curve].x.length);
+      const at = isMap ? [row, point] : point;
+      Plotly.Fx.hover(chart, [{ curveNumber: curve, pointNumber: at }]);
+      // Hovering by call raises no event.
+      readout.textContent = inWords(chart.data[curve], at);
     });
   };
 

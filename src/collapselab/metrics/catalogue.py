@@ -1,0 +1,93 @@
+"""The metric catalogue of the documentation, written from the registry.
+
+python -m collapselab.metrics.catalogue docs/metrics.md           writes it
+python -m collapselab.metrics.catalogue --check docs/metrics.md   fails where it is not up to date
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import groupby
+from pathlib import Path
+
+from collapselab.metrics.registry import METRICS, Metric
+
+_HEAD = """# Metric catalogue
+
+Written from the registry by `make docs`; do not edit by hand.
+
+Features h_i in R^p with labels y_i; C classes with n_c samples each, n in all. Class weights π_c are 1/C with
+`balanced` weighting (the default, as in the papers) and n_c/n with `sample` weighting.
+
+    μ_c = mean of h over class c         μ_G = Σ_c π_c μ_c         M = rows μ_c − μ_G  (C x p)
+    Σ_W = Σ_c π_c (1/n_c) Σ_{i in c} (h_i − μ_c)(h_i − μ_c)ᵀ      v_c = (1/n_c) Σ_{i in c} ‖h_i − μ_c‖²
+    Σ_B = Σ_c π_c (μ_c − μ_G)(μ_c − μ_G)ᵀ                         m_c = mean of h/‖h‖ over class c
+    Σ_T = Σ_W + Σ_B                                               W = weight that reads the features
+
+The weighting enters Σ_W, Σ_B, Σ_T, μ_G and M only. Where a denominator is zero, a value is null and a warning says
+which. A metric whose input (a weight, decisions) is missing is null.
+
+How the pseudo-inverses are taken: Σ_B⁺ from the singular values of the C x p matrix with rows √π_c (μ_c − μ_G), the
+min(p, C−1) largest, without those below max(p, C) eps64 of the largest. Σ_T⁺ after scaling every varying feature to
+unit variance, without eigenvalues below p eps64 of the largest. `rcond` overrides both.
+"""
+
+
+def catalogue() -> str:
+    """The whole catalogue as Markdown."""
+    parts = [_HEAD]
+    for family, metrics in groupby(METRICS, key=lambda metric: metric.family):
+        parts.append(f"## {family}\n")
+        parts.extend(_entry(metric) for metric in metrics)
+    return "\n".join(parts)
+
+
+def _entry(metric: Metric) -> str:
+    lines = [
+        f"### `{metric.name}`",
+        "",
+        f"    {metric.formula}",
+        "",
+        f"- Source: {metric.source}",
+        f"- Range: {_range(metric)}; at full collapse: {_value(metric.at_collapse)}; {_direction(metric)}",
+        f"- Needs: {', '.join(sorted(metric.needs)) or 'counts, means and traces only'}",
+    ]
+    if len(metric.splits) == 1:
+        lines.append(f"- Defined on {next(iter(metric.splits))} data only")
+    if metric.note:
+        lines.append(f"- {metric.note}")
+    return "\n".join(lines) + "\n"
+
+
+def _range(metric: Metric) -> str:
+    low = "(−∞" if metric.low is None else f"[{metric.low:g}"
+    high = "∞)" if metric.high is None else f"{metric.high:g}]"
+    return f"{low}, {high}"
+
+
+def _value(value: float | None) -> str:
+    return "not determined" if value is None else f"{value:g}"
+
+
+def _direction(metric: Metric) -> str:
+    return "no direction" if metric.direction == "neither" else f"{metric.direction} as features collapse"
+
+
+def _main(arguments: list[str]) -> int:
+    check = "--check" in arguments
+    paths = [argument for argument in arguments if argument != "--check"]
+    if len(paths) != 1:
+        print(__doc__, file=sys.stderr)
+        return 2
+    path = Path(paths[0])
+    if check:
+        if path.exists() and path.read_text(encoding="utf-8") == catalogue():
+            return 0
+        print(f"{path} is not what the registry says; run: make docs", file=sys.stderr)
+        return 1
+    path.write_text(catalogue(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))
