@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -158,12 +158,14 @@ def measure(
 
 
 def _test_source(test: Sequence[Any] | Mapping[str, Any]) -> ArraySource:
-    if isinstance(test, Mapping):
-        arrays = dict(test)
-    else:
-        arrays = dict(zip(("features", "labels", "predictions"), test, strict=False))
-    if "features" not in arrays or "labels" not in arrays:
-        raise InputError("test: give (features, labels) or a mapping with these names")
+    names = ("features", "labels", "predictions")
+    fits = isinstance(test, Mapping) or len(test) <= len(names)
+    arrays = dict(test) if isinstance(test, Mapping) else dict(zip(names, test, strict=False))
+    if not fits or not {"features", "labels"} <= arrays.keys() <= set(names):
+        raise InputError(
+            "test: give (features, labels), (features, labels, predictions) or a mapping with these names; weight "
+            "and bias are those of train"
+        )
     return ArraySource(
         arrays["features"], arrays["labels"], predictions=arrays.get("predictions"), where="test"
     )
@@ -189,7 +191,8 @@ def measure_sources(
         raise InputError(f"unknown weighting {weighting!r}; use balanced or sample")
     if rcond is not None and not 0 <= rcond < 1:
         raise InputError(f"rcond is {rcond}; it is a relative cut-off in [0, 1)")
-    metrics = None if metrics is None else list(metrics)
+    if metrics is not None:
+        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
     wanted = {"train": select(metrics, "train"), "test": select(metrics, "test")}
     setting = _Setting.of(train, test, weighting, spectra, rcond, product_dtype, progress)
 
@@ -200,13 +203,23 @@ def measure_sources(
     for split, source in (("train", train), ("test", test)):
         if source is None:
             continue
-        needs_train_means = any("second pass" in metric.needs for metric in wanted["test"])
+        needs_train_means = test is not None and any(
+            "second pass" in metric.needs for metric in wanted["test"]
+        )
+        for_test = split == "train" and needs_train_means
+        if not (wanted[split] or spectra or for_test):
+            splits[split] = {}
+            continue
         inputs = _inputs_of(split, source, wanted[split], setting, train_means)
-        if split == "train" and test is not None and needs_train_means:
+        if for_test:
             train_means = inputs.class_means
         splits[split] = evaluate(wanted[split], inputs)
         if inputs.wants_float64_products and product_dtype is None:
-            inputs = _inputs_of(split, source, wanted[split], setting, train_means, exact=True, like=inputs)
+            found = _SecondPass(
+                inputs.nearest_centre, inputs.top_class_eigenvalues, inputs.weak_test_variance
+            )
+            del inputs  # and its matrices, before those of the new one are made
+            inputs = _inputs_of(split, source, wanted[split], setting, train_means, found=found)
             splits[split] = evaluate(wanted[split], inputs)
         if spectra:
             spectra_of[split] = inputs.spectra()
@@ -299,6 +312,14 @@ def _as_float(array: npt.NDArray[np.generic] | None) -> Tensor | None:
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
+class _SecondPass(NamedTuple):
+    """What does not depend on how covariance products are taken."""
+
+    nearest_centre: NearestCentreCounts | None
+    top_class_eigenvalues: Tensor | None
+    weak_test_variance: float | None
+
+
 def _inputs_of(
     split: str,
     source: FeatureSource,
@@ -306,22 +327,20 @@ def _inputs_of(
     setting: _Setting,
     train_means: Tensor | None,
     *,
-    exact: bool = False,
-    like: MetricInputs | None = None,
+    found: _SecondPass | None = None,
 ) -> MetricInputs:
     """Make the passes over one split that its metrics need.
 
     Args:
         train_means: class means of the train split, for the nearest-centre pass over test data.
-        exact: take covariance products in float64.
-        like: inputs of an earlier try, whose second-pass results stay valid.
+        found: results of an earlier try, whose covariance products are now taken in float64.
     """
     needs: set[Need] = set().union(*(metric.needs for metric in metrics))
     labels = setting.index(source.labels)
     present = torch.bincount(labels, minlength=len(setting.classes)) > 0
     # A split's own statistics are over the classes it has.
     local = present.cumsum(0)[labels] - 1
-    stats = _accumulate(split, source, local, needs, setting, exact=exact)
+    stats = _accumulate(split, source, local, needs, setting, exact=found is not None)
     inputs = MetricInputs(stats, weighting=setting.weighting, weight=setting.weight, rcond=setting.rcond)
     if not bool(present.all()):
         missing = setting.classes[~present.numpy()]
@@ -329,10 +348,10 @@ def _inputs_of(
     single = int((stats.counts == 1).sum())
     if single:
         inputs.warn(f"{single} classes have one sample and so no variance within the class")
-    if like is not None:
-        inputs.nearest_centre = like.nearest_centre
-        inputs.top_class_eigenvalues = like.top_class_eigenvalues
-        inputs.weak_test_variance = like.weak_test_variance
+    if found is not None:
+        inputs.nearest_centre = found.nearest_centre
+        inputs.top_class_eigenvalues = found.top_class_eigenvalues
+        inputs.weak_test_variance = found.weak_test_variance
         return inputs
     if "second pass" in needs:
         means = inputs.class_means if train_means is None else train_means

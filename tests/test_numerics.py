@@ -1,0 +1,129 @@
+"""Linear algebra that statistics and metrics share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from collapselab.numerics import (
+    EPS64,
+    add_converted_,
+    add_gram_,
+    descending_eigenvalues,
+    full_precision_products,
+    gram_norm,
+    power_of_two_near,
+    principal_angle_cosines,
+    symmetrized,
+    thin_svd,
+)
+from helpers import assert_close
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("dim", [1, 5, 127, 128, 257, 1100])
+def test_gram_in_panels(dim: int) -> None:
+    rows, total = draw(20, dim), torch.zeros(dim, dim, dtype=torch.float64).fill_diagonal_(1.0)
+    add_gram_(total, rows, 0.5)
+    add_gram_(total, rows, -2.0)
+    expected = np.eye(dim) - 1.5 * rows.numpy().T @ rows.numpy()
+    assert_close(symmetrized(total), expected, rel=1e-13, why="sums of 20 float64 products")
+
+
+def test_symmetrized_reads_the_upper_triangle_only() -> None:
+    upper = torch.tensor([[1.0, 2.0], [99.0, 3.0]])
+    assert symmetrized(upper).tolist() == [[1.0, 2.0], [2.0, 3.0]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 70000), (5000, 33)], ids=str)
+def test_adding_a_narrower_dtype(shape: tuple[int, int]) -> None:
+    total, addend = draw(*shape), draw(*shape, seed=1).float()
+    expected = total + addend.double() * 3.0
+    add_converted_(total, addend, 3.0)
+    assert torch.equal(total, expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "power"), [(1.0, 1.0), (1.99, 1.0), (2.0, 2.0), (0.3, 0.25), (1e30, 2.0**99)]
+)
+def test_power_of_two_not_above(value: float, power: float) -> None:
+    assert power_of_two_near(value) == power
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6), (8, 8)], ids=str)
+def test_thin_svd_is_the_right_side(shape: tuple[int, int]) -> None:
+    matrix = draw(*shape)
+    svd = thin_svd(matrix, max_rank=min(shape), cutoff=1e-12)
+    again = (svd.right * svd.values.square()) @ svd.right.T
+    assert_close(again, matrix.T @ matrix, rel=1e-13, why="float64, a few dozen terms")
+    assert svd.rank == min(shape)
+
+
+def test_thin_svd_drops_below_the_cut_off_and_says_how_many() -> None:
+    matrix = torch.diag(torch.tensor([1.0, 1e-3, 1e-9, 1e-10, 0.0], dtype=torch.float64))
+    svd = thin_svd(matrix, max_rank=4, cutoff=1e-6)
+    assert (svd.rank, svd.num_dropped) == (2, 2)
+
+
+def test_thin_svd_of_zeros_has_no_rank() -> None:
+    assert thin_svd(torch.zeros(3, 4, dtype=torch.float64), max_rank=3, cutoff=0.1).rank == 0
+
+
+@pytest.mark.parametrize("shape", [(6, 20), (20, 6)], ids=str)
+def test_gram_norm(shape: tuple[int, int]) -> None:
+    matrix = draw(*shape)
+    assert gram_norm(matrix) == pytest.approx(np.linalg.norm(matrix.numpy() @ matrix.numpy().T), rel=1e-14)
+
+
+def test_eigenvalues_are_descending_and_not_negative() -> None:
+    rows = draw(3, 6)
+    values = descending_eigenvalues(rows.T @ rows)
+    assert bool((values[:-1] >= values[1:]).all())
+    assert float(values.min()) >= 0
+    assert_close(values[:3], np.linalg.svd(rows.numpy(), compute_uv=False) ** 2, rel=1e-13, why="float64")
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-3, 0.5, np.pi / 2], ids=str)
+def test_principal_angles(angle: float) -> None:
+    first = torch.linalg.qr(draw(9, 3))[0]
+    other = torch.linalg.qr(torch.cat([first, draw(9, 3, seed=1)], dim=1))[0][:, 3:]
+    second = np.cos(angle) * first + np.sin(angle) * other
+    expected = np.cos(scipy.linalg.subspace_angles(first.numpy(), second.numpy()))
+    found = np.sort(principal_angle_cosines(first, second).numpy())
+    assert_close(found, np.sort(expected), rel=20 * EPS64, scale=1.0, why="two products of unit vectors")
+    assert found.max() <= 1.0
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_switches_are_put_back(precision: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with full_precision_products(torch.device("cpu")):
+            pass
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_switches_are_put_back_after_an_error() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with pytest.raises(RuntimeError, match="on purpose"), full_precision_products(torch.device("cpu")):
+            raise RuntimeError("on purpose")
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_autocast_is_off_inside_and_on_again_after() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with full_precision_products(torch.device("cpu")):
+            assert not torch.is_autocast_enabled("cpu")
+        assert torch.is_autocast_enabled("cpu")
