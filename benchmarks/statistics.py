@@ -1,0 +1,207 @@
+"""What exact statistics and metrics cost, against floors timed in the same process.
+
+    python benchmarks/statistics.py                 # both shapes, five repetitions (about two minutes)
+    python benchmarks/statistics.py --repeat 3 --shape 50000,512,10
+
+The floor of full statistics is one float32 `X.T @ X` over the same features, the least a covariance can cost; that of
+traces is one `X.sum()`, the least any pass can. Features are fed in batches of 512. Floor and candidate alternate, so
+that a drift of the machine hits both; the ratio of the minima is printed, and the median of the ratios of each round.
+Peak memory above the features is measured in processes of their own. Results are appended to a JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import psutil
+import torch
+
+from collapselab import ClassStats
+from collapselab.metrics import METRICS, MetricInputs, evaluate
+from collapselab.metrics.decision import nearest_class_centre
+
+BATCH = 512
+SHAPES = ((50_000, 2048, 1000), (50_000, 512, 10))
+FAMILIES = ("NC1: variability", "NC2: geometry of the class means", "NC3: means and weights")
+SCALARS = tuple(
+    metric
+    for metric in METRICS
+    if metric.family in FAMILIES or metric.name == "stable_rank" or metric.name.startswith("components_")
+)
+
+
+def make(n: int, p: int, c: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Features of unbalanced classes with an offset, their labels, and a classifier's weight."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, c, (n,), generator=generator)
+    labels[:c] = torch.arange(c)
+    features = torch.randn(n, p, generator=generator)
+    means = torch.randn(c, p, generator=generator)
+    for start in range(0, n, 4096):
+        features[start : start + 4096] += means[labels[start : start + 4096]] + 3
+    return features, labels, torch.randn(c, p, generator=generator)
+
+
+def accumulate(features: torch.Tensor, labels: torch.Tensor, c: int, scatter: str) -> ClassStats:
+    stats = ClassStats(c, features.shape[1], scatter, class_counts=torch.bincount(labels, minlength=c))  # pyright: ignore[reportArgumentType] one of the literals
+    for start in range(0, len(labels), BATCH):
+        stats.update(features[start : start + BATCH], labels[start : start + BATCH])
+    return stats
+
+
+def candidates(
+    features: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor
+) -> dict[str, tuple[str, Callable[[], object], float]]:
+    """Name to (floor, what is timed, the bar for its ratio); None as bar where there is none."""
+    n, p = features.shape
+    c = len(weight)
+    large = p >= 2048
+
+    def full() -> ClassStats:
+        stats = accumulate(features, labels, c, "full")
+        stats.within_covariance("balanced")  # includes the rows still waiting
+        return stats
+
+    def scalars() -> None:
+        inputs = MetricInputs(accumulate(features, labels, c, "full"), weight=weight)
+        values = evaluate(SCALARS, inputs)
+        assert all(value is not None for value in values.values()), values
+
+    means = accumulate(features, labels, c, "trace").class_means
+
+    def nearest() -> None:
+        for start in range(0, n, BATCH):
+            nearest_class_centre(features[start : start + BATCH], means)
+
+    def traces() -> None:
+        inputs = MetricInputs(accumulate(features, labels, c, "trace"))
+        evaluate(
+            [m for m in SCALARS if m.name in ("normalized_within", "cosine_similarity", "class_separation")],
+            inputs,
+        )
+
+    return {
+        "accumulation": ("product", full, 1.3 if large else 1.4),
+        "accumulation and scalars": ("product", scalars, 2.5 if large else 2.2),
+        "nearest centres": ("product", nearest, 0.6),
+        "traces and cosines": ("sum", traces, 10.0),
+    }
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def time_shape(n: int, p: int, c: int, repeat: int) -> list[dict[str, object]]:
+    features, labels, weight = make(n, p, c)
+    floors: dict[str, Callable[[], object]] = {
+        "product": lambda: features.T @ features,
+        "sum": lambda: features.sum(),
+    }
+    rows = []
+    for name, (floor, run, bar) in candidates(features, labels, weight).items():
+        floors[floor](), run()  # warm up
+        pairs = [(seconds(floors[floor]), seconds(run)) for _ in range(repeat)]
+        least = min(b for _, b in pairs) / min(a for a, _ in pairs)
+        middle = median(b / a for a, b in pairs)
+        rows.append(
+            {
+                "shape": [n, p, c],
+                "what": name,
+                "floor": floor,
+                "floor_seconds": min(a for a, _ in pairs),
+                "seconds": min(b for _, b in pairs),
+                "ratio_of_minima": least,
+                "median_ratio": middle,
+                "bar": bar,
+            }
+        )
+        print(
+            f"n={n} p={p} C={c}  {name:<25} {least:6.2f}x of one {floor} (median {middle:.2f}x, bar {bar:g}x; "
+            f"{rows[-1]['seconds']:.3f} s against {rows[-1]['floor_seconds']:.3f} s)",
+            flush=True,
+        )
+    return rows
+
+
+def peak_above_features(n: int, p: int, c: int) -> None:
+    """In a process of its own: peak memory of accumulation and scalars above process and features."""
+    features, labels, weight = make(n, p, c)
+    (features[:4096].T @ features[:4096]).sum()  # the library's own buffers
+    process = psutil.Process()
+    base = process.memory_info().rss
+    peak, done = base, False
+
+    def watch() -> None:
+        nonlocal peak
+        while not done:
+            peak = max(peak, process.memory_info().rss)
+            time.sleep(0.002)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    evaluate(SCALARS, MetricInputs(accumulate(features, labels, c, "full"), weight=weight))
+    done = True
+    watcher.join()
+    print(json.dumps({"above": peak - base}))
+
+
+def memory_row(n: int, p: int, c: int) -> dict[str, object]:
+    command = [sys.executable, __file__, "--memory", f"{n},{p},{c}"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    above = json.loads(printed)["above"]
+    bar = 8 * (6 * p * p + 8 * c * p) + 128 * 2**20
+    print(
+        f"n={n} p={p} C={c}  peak above the features   {above / 2**20:6.0f} MiB (bar {bar / 2**20:.0f} MiB)",
+        flush=True,
+    )
+    return {"shape": [n, p, c], "what": "peak memory", "bytes": above, "bar": bar}
+
+
+def shape(text: str) -> tuple[int, int, int]:
+    n, p, c = (int(part) for part in text.split(","))
+    return n, p, c
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--shape", type=shape, action="append", metavar="N,P,C")
+    parser.add_argument("--append", type=Path, default=Path("benchmarks/statistics.json"), metavar="FILE")
+    parser.add_argument("--memory", type=shape, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory:
+        peak_above_features(*options.memory)
+        return
+    rows = []
+    for n, p, c in options.shape or SHAPES:
+        rows += time_shape(n, p, c, options.repeat)
+        rows.append(memory_row(n, p, c))
+    known = json.loads(options.append.read_text()) if options.append.exists() else []
+    known.append(
+        {
+            "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "processor": platform.processor() or platform.machine(),
+            "rows": rows,
+        }
+    )
+    options.append.write_text(json.dumps(known, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
