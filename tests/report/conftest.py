@@ -1,7 +1,5 @@
 """A small finished run with its page."""
 
-from pathlib import Path
-
 import pytest
 
 from collapselab.claims import judge_all
@@ -18,8 +16,3 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder.write_verdicts(judge_all(digits_claims(recipe.epsilon), folder.table().assign(seed=0)))
     write_report(folder)
     return folder
-
-
-@pytest.fixture
-def page(finished: RunFolder) -> Path:
-    return finished.report

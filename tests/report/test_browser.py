@@ -2,10 +2,11 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+
+from collapselab.training import RunFolder
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -30,8 +31,8 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(params=_SCREENS)
-def opened(request: pytest.FixtureRequest, browser: Any, page: Path) -> Iterator[Any]:
+@pytest.fixture(scope="module", params=_SCREENS)
+def opened(request: pytest.FixtureRequest, browser: Any, finished: RunFolder) -> Iterator[Any]:
     """The page, drawn, on each kind of screen; it must have said nothing and asked for nothing."""
     context = browser.new_context(offline=True, **_SCREENS[request.param])
     view = context.new_page()
@@ -40,7 +41,7 @@ def opened(request: pytest.FixtureRequest, browser: Any, page: Path) -> Iterator
     view.on("console", lambda message: said.append(message.text))
     view.on("pageerror", lambda error: said.append(str(error)))
     view.on("request", lambda sent: asked.append(sent.url))
-    view.goto(page.as_uri())
+    view.goto(finished.report.as_uri())
     view.wait_for_function("document.documentElement.dataset.drawn", timeout=60_000)
     yield view
     assert said == []
