@@ -90,7 +90,7 @@ def test_batches_that_do_not_fit(features: torch.Tensor, labels: torch.Tensor) -
 )
 def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(REFUSED, match=message):
-        ClassStats(**({"num_classes": 2, "dim": 5} | arguments))
+        ClassStats(**(dict[str, Any](num_classes=2, dim=5) | arguments))
 
 
 def test_an_empty_batch_adds_nothing() -> None:

@@ -1,0 +1,108 @@
+"""Pairs of class means in tiles: the same whatever the tile, and 50,000 classes in little memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from families import CASES, Case
+
+from collapselab.metrics import pairs
+from collapselab.metrics.pairs import pair_geometry
+from helpers import assert_close
+
+FIELDS = ("mean_cosine", "cosine_std", "mean_abs_gap", "cdnv", "etf_distance")
+
+
+@pytest.mark.parametrize("tile", [1, 2, 3, 7])
+@pytest.mark.parametrize("case", [CASES["unbalanced"], CASES["more classes than features"]], ids=["C5", "C8"])
+def test_tiles_do_not_matter(case: Case, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = case.inputs()
+    whole = inputs.pairs
+    monkeypatch.setattr(pairs, "_TILE", tile)
+    tiled = pair_geometry(inputs.centred_means, inputs.class_variances, inputs.mean_rounding)
+    for field in FIELDS:
+        assert_close(
+            getattr(tiled, field), getattr(whole, field), rel=1e-13, why="the same terms in another order"
+        )
+
+
+@pytest.mark.parametrize("tile", [2, 512])
+def test_coincident_means_are_found_in_any_tile(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "_TILE", tile)
+    means = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    means[8] = means[3]
+    found = pair_geometry(means - means.mean(0), torch.ones(9, dtype=torch.float64), 1e-30)
+    assert found.coincident == (3, 8)
+    assert found.cdnv is None
+
+
+def test_close_means_are_taken_from_differences() -> None:
+    """Two means 1e-6 apart at distance 1 from the origin: the expanded square has lost all but four digits."""
+    rng = np.random.default_rng(0)
+    means = rng.standard_normal((6, 30))
+    means[1] = means[0] + 1e-7 * rng.standard_normal(30)
+    variances = torch.full((6,), 1e-16, dtype=torch.float64)
+    found = pair_geometry(torch.as_tensor(means - means.mean(axis=0)), variances, 0.0)
+    distance2 = ((means[:, None] - means[None]) ** 2).sum(axis=2)[~np.eye(6, dtype=bool)]
+    # The means themselves round by eps64 of 1, that is 1e-9 of their distance.
+    assert_close(
+        found.cdnv, (1e-16 / distance2).mean(), rel=1e-8, why="differences of means that round by eps64"
+    )
+
+
+def peak_gib(script: str) -> float:
+    """Peak resident memory of a script run by itself."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    report = f"import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / {unit})"
+    out = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script) + report], capture_output=True, text=True, check=True
+    )
+    return float(out.stdout)
+
+
+@pytest.mark.slow
+def test_fifty_thousand_classes_within_four_gib() -> None:
+    """Everything but the pairs, which take a minute or more at p = 768 and are tested below with fewer features."""
+    assert (
+        peak_gib("""
+        import torch
+        from collapselab.metrics import MetricInputs, evaluate, select
+        from collapselab.statistics import ClassStats
+
+        num_classes, dim = 50_000, 768
+        generator = torch.Generator().manual_seed(0)
+        means = torch.randn(num_classes, dim, generator=generator)
+        stats = ClassStats(num_classes, dim, "trace")
+        for start in range(0, 2 * num_classes, 10_000):
+            labels = torch.arange(start, start + 10_000) % num_classes
+            stats.update(means[labels] + 0.1 * torch.randn(10_000, dim, generator=generator), labels)
+        del means
+        names = ["within_trace", "between_trace", "squared_distance", "cosine_similarity", "class_separation",
+                 "equinorm", "train_variance"]
+        values = evaluate(select(names, "train"), MetricInputs(stats))
+        assert all(value is not None for value in values.values())
+        assert abs(values["within_trace"] / (0.01 * dim / 2) - 1) < 0.01
+        """)
+        < 4
+    )
+
+
+@pytest.mark.slow
+def test_pairs_make_no_matrix_of_classes_by_classes() -> None:
+    """One such matrix of 20,000 classes has 3 GiB."""
+    assert (
+        peak_gib("""
+        import torch
+        from collapselab.metrics.pairs import pair_geometry
+
+        means = torch.randn(20_000, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        found = pair_geometry(means - means.mean(0), torch.ones(20_000, dtype=torch.float64), 1e-20)
+        assert found.cdnv is not None
+        """)
+        < 1
+    )
