@@ -423,8 +423,6 @@ def _nearest_centres(
 
 
 def _class_eigenvalues(source: FeatureSource, labels: Tensor, inputs: MetricInputs) -> Tensor | None:
-    if inputs.stats.scatter == "per_class":
-        return torch.linalg.eigvalsh(inputs.stats.class_covariances())[:, -1]
     if source.in_memory:
         (block,) = source.blocks()
         return top_eigenvalues_of_rows(block.features, labels, inputs.class_means)

@@ -37,7 +37,7 @@ def test_nearest_against_brute_force(dtype: torch.dtype, offset: float, dim: int
     )
 
 
-@pytest.mark.parametrize("size", [1e-25, 3e-21, 1e-12, 1e12, 1e25], ids=str)
+@pytest.mark.parametrize("size", [1e-25, 1e-22, 3e-21, 1e-12, 1e12, 1e25], ids=str)
 def test_nearest_at_any_size(size: float) -> None:
     features, means = draw(300, 40, 9, 0.3)
     features = (features * size).float()

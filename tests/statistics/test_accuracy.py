@@ -204,20 +204,22 @@ def float32_precision(value: str) -> Iterator[None]:
 @pytest.mark.parametrize("precision", ["medium", "high"])
 def test_fast_float32_products_do_not_reach_the_scatter(precision: str, scatter: str) -> None:
     features, labels = collapsed(0.0, 1.0)
-    plain = accumulate(features, labels, scatter)  # pyright: ignore[reportArgumentType]
+    # Read here: rows that wait are multiplied when they are read.
+    plain = accumulate(features, labels, scatter).state_dict()["within"]  # pyright: ignore[reportArgumentType]
     with float32_precision(precision):
         switched = accumulate(features, labels, scatter)  # pyright: ignore[reportArgumentType]
-        assert torch.equal(plain.state_dict()["within"], switched.state_dict()["within"])
+        assert torch.equal(plain, switched.state_dict()["within"])
         assert torch.get_float32_matmul_precision() == precision
 
 
 @pytest.mark.parametrize("scatter", ["full", "sketch", "per_class"])
 def test_autocast_does_not_reach_the_scatter(scatter: str) -> None:
     features, labels = collapsed(0.0, 1.0)
-    plain = accumulate(features, labels, scatter)  # pyright: ignore[reportArgumentType]
+    # Read here: rows that wait are multiplied when they are read.
+    plain = accumulate(features, labels, scatter).state_dict()["within"]  # pyright: ignore[reportArgumentType]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         switched = accumulate(features, labels, scatter)  # pyright: ignore[reportArgumentType]
-        assert torch.equal(plain.state_dict()["within"], switched.state_dict()["within"])
+        assert torch.equal(plain, switched.state_dict()["within"])
         assert torch.is_autocast_enabled("cpu")
 
 
@@ -242,8 +244,11 @@ def outlier_first(dim: int, per_class: int) -> tuple[torch.Tensor, torch.Tensor]
 
 
 # Batches that fill a product's chunk in the middle of a block, and some that end with it.
-@pytest.mark.parametrize("batch", [3, 100, 512, 700], ids="batch{}".format)
-@pytest.mark.parametrize(("dim", "per_class"), [(70, 40), (70, 3000), (260, 3500)], ids=str)
+@pytest.mark.parametrize(
+    ("dim", "per_class", "batch"),
+    [(70, 40, 3), (70, 400, 3), (70, 3000, 100), (260, 3500, 512), (260, 3500, 700), (70, 3000, 9000)],
+    ids=str,
+)
 def test_an_outlier_first(dim: int, per_class: int, batch: int) -> None:
     features, labels = outlier_first(dim, per_class)
     stats = ClassStats(3, dim)
@@ -255,6 +260,30 @@ def test_an_outlier_first(dim: int, per_class: int, batch: int) -> None:
     # At most about 16 rows a class are multiplied about the outlier.
     assert_close(
         stats.within_covariance(), oracle.sigma_w, rel=64 * EPS32, why="float32 products of rows that large"
+    )
+
+
+@pytest.mark.parametrize("where", ["multiplied", "waiting", "both"])
+def test_a_centre_moved_after_products_were_taken(where: str) -> None:
+    """Outliers open class 1 before or after the first product, which class 0 alone makes due."""
+    rng = np.random.default_rng(6)
+    labels = np.r_[0, np.zeros(9000, dtype=np.int64), 0, np.ones(400, dtype=np.int64)]
+    features = rng.standard_normal((len(labels), 70))
+    outliers = {"multiplied": [0], "waiting": [9001], "both": [0, 9001]}[where]
+    labels[outliers] = 1
+    features[outliers] += 1000
+    rows, targets = tensors(features, labels)
+    stats = ClassStats(2, 70)
+    for piece in torch.arange(len(labels)).split([1, 9000, 1, 400]):
+        stats.update(rows[piece], targets[piece])
+    oracle = Oracle(as_double(rows), labels, "sample")
+    within = accumulate(rows, targets, product_dtype=torch.float64).within_covariance("sample")
+    assert_close(within, oracle.sigma_w, rel=1e-7, why="float64 products, float32 class means")
+    assert_close(
+        stats.within_covariance("sample"),
+        oracle.sigma_w,
+        rel=64 * EPS32,
+        why="float32 products of rows that large",
     )
 
 

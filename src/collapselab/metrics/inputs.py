@@ -69,7 +69,8 @@ class MetricInputs:
         weight: weight of the layer that reads the features, (out, p); for the classifier (C, p).
         is_classifier: whether `weight` is the last layer's, one row per class.
         nearest_centre: counts of the second pass, where there was one.
-        top_class_eigenvalues: largest eigenvalue of each class's own scatter, where known.
+        top_class_eigenvalues: largest eigenvalue of each class's own covariance, where the statistics do not
+            keep these but the rows were at hand.
         weak_test_variance: value of the k-means pass, where there was one.
         rcond: overrides the relative cut-offs of both pseudo-inverses.
         warnings: everything unusual, in the order it was met.
@@ -161,7 +162,14 @@ class MetricInputs:
     # ---------------------------------------------------------------- matrices and spectra
 
     @cached_property
+    def class_covariances(self) -> Float[Tensor, "c p p"] | None:
+        """Each class's own covariance, where the statistics keep them."""
+        return self.stats.class_covariances() if self.stats.scatter == "per_class" else None
+
+    @cached_property
     def within_covariance(self) -> Float[Tensor, "p p"]:
+        if self.class_covariances is not None:
+            return torch.einsum("c,cpq->pq", self.pi, self.class_covariances)
         return self.stats.within_covariance(self.weighting)
 
     @cached_property

@@ -31,6 +31,8 @@ def stable_rank(inputs: MetricInputs) -> float | None:
 
 def stable_rank_per_class(inputs: MetricInputs) -> float | None:
     largest = inputs.top_class_eigenvalues
+    if largest is None and inputs.class_covariances is not None:
+        largest = torch.linalg.eigvalsh(inputs.class_covariances)[:, -1]
     if largest is None:
         inputs.warn(
             f"stable_rank_per_class is left out: the scatter of {inputs.num_classes} classes in "
