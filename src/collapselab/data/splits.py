@@ -31,4 +31,3 @@ class DataSplits:
     num_classes: int
     train: Split
     test: Split
-

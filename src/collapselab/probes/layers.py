@@ -92,7 +92,6 @@ def measure_layers(
                 weight=module.weight.detach(),
                 is_classifier=name == last,
                 nearest_centre=nearest[split][name],
-                top_class_eigenvalues=_top_class_eigenvalues(stats[split, name]),
             )
             metrics = [metric for metric in select(None, split) if "k-means" not in metric.needs]
             measured.append(
@@ -163,12 +162,6 @@ def _second_pass(
         with capture_inputs(layers, receive):
             model(inputs)
     return {name: NearestCentreCounts(len(data), correct[name], agreeing[name]) for name in layers}
-
-
-def _top_class_eigenvalues(stats: ClassStats) -> Tensor | None:
-    if stats.scatter != "per_class":
-        return None
-    return torch.linalg.eigvalsh(stats.class_covariances())[:, -1]
 
 
 def _batches(data: Split, batch_size: int) -> list[tuple[Tensor, Tensor]]:

@@ -84,9 +84,10 @@ def run_recipe(recipe: Recipe, folder: RunFolder, on_step: StepCallback | None =
         trainer.load(state)
     folder.drop_rows_after(trainer.measured)
     try:
-        trainer.train()
-        with clock.of("measuring"):
-            folder.write_final_reference(final_reference_rows(recipe, data, folder))
+        with _cpu_threads(recipe.num_threads):
+            trainer.train()
+            with clock.of("measuring"):
+                folder.write_final_reference(final_reference_rows(recipe, data, folder))
     except KeyboardInterrupt:
         trainer.save()
         run = run | {"status": "stopped"}
@@ -117,6 +118,17 @@ def build_model(recipe: Recipe, data: DataSplits) -> nn.Module:
         return MLP(
             num_inputs, data.num_classes, width=recipe.width, depth=recipe.depth, batch_norm=recipe.batch_norm
         )
+
+
+@contextmanager
+def _cpu_threads(number: int) -> Iterator[None]:
+    """Use this many CPU threads; the caller's number is put back on the way out."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _refuse_other_recipe(run: dict[str, Any], recipe: Recipe, folder: RunFolder) -> None:

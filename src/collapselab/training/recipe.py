@@ -26,6 +26,11 @@ class Recipe(BaseModel):
     batch_size: int = Field(128, ge=2, description="Samples per step; an epoch's last batch may be smaller.")
     steps: int = Field(4000, ge=1, description="Optimiser steps; the learning rate falls to 0 as a cosine.")
     seed: int = Field(0, ge=0, description="Of the initial weights and the order of samples.")
+    num_threads: int = Field(
+        1,
+        ge=1,
+        description="CPU threads: for small networks more gain little, and results differ in rounding.",
+    )
     num_measurements: int = Field(
         24, ge=2, description="Log-spaced steps to measure at, besides step 0; doubles are dropped."
     )

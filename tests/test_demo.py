@@ -1,0 +1,91 @@
+"""The main job as a user runs it, whole: the claims hold over its own rows, and a page is there."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cli_runner import assert_refused, run
+from collapselab.training import RunFolder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "run"
+
+
+@pytest.fixture(scope="module")
+def printed(out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "collapselab", "run", "digits", "--out", str(out)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def rows(printed: subprocess.CompletedProcess[str], out: Path) -> pd.DataFrame:
+    assert printed.returncode == 0, printed.stderr
+    return RunFolder(out).table()
+
+
+def test_every_claim_holds(rows: pd.DataFrame, out: Path) -> None:
+    verdicts = json.loads((out / "verdicts.json").read_text())
+    assert {verdict["id"]: verdict["verdict"] for verdict in verdicts} == {
+        "train-not-test": "holds",
+        "layers-in-order": "holds",
+        "nearest-centre": "holds",
+    }
+
+
+def test_training_error_is_gone_long_before_the_end(rows: pd.DataFrame) -> None:
+    # At the last layer, nearest-centre accuracy on train data is 1 from some step on, well before the last.
+    last = rows[(rows["split"] == "train") & (rows["depth"] == rows["depth"].max())]
+    perfect = last[last["ncc_accuracy"] == 1]["step"]
+    assert perfect.min() < 2000
+    assert perfect.max() == 4000
+
+
+def test_every_layer_and_split_is_measured_at_every_step(rows: pd.DataFrame) -> None:
+    assert rows["layer"].nunique() == 6
+    assert len(rows) == rows["step"].nunique() * 6 * 2
+    assert rows["step"].nunique() >= 20
+
+
+def test_the_terminal_gets_a_table_verdicts_and_the_page(
+    printed: subprocess.CompletedProcess[str], rows: pd.DataFrame, out: Path
+) -> None:
+    for layer in rows["layer"].unique():
+        assert layer in printed.stdout
+    assert printed.stdout.count("HOLDS") == 3
+    assert f"Page: {out}/report.html" in printed.stdout
+    assert max(map(len, printed.stdout.splitlines())) <= max(80, len(f"Page: {out}/report.html"))
+    assert "\x1b" not in printed.stdout
+    assert printed.stderr == ""  # no progress bar where nobody looks
+    assert (out / "report.html").stat().st_size > 1_000_000
+
+
+def test_the_stored_references_agree_with_the_verdict(rows: pd.DataFrame, out: Path) -> None:
+    verdicts = json.loads((out / "verdicts.json").read_text())
+    judged = verdicts[0]["evidence"]["seed 0"]
+    final = [
+        row for row in RunFolder(out).read_final_reference() if row["step"] == 4000 and row["depth"] == 5
+    ]
+    stored = {name: value for row in final for name, value in row["metrics"].items()}
+    assert stored["train_variance"] == pytest.approx(judged["train_variance"], rel=1e-12)
+    assert stored["strong_test_variance"] == pytest.approx(judged["strong_test_variance"], rel=1e-12)
+    assert stored["weak_test_variance"] < stored["strong_test_variance"]
+
+
+def test_a_finished_run_is_shown_again_without_training(rows: pd.DataFrame, out: Path) -> None:
+    before = (out / "measurements.jsonl").stat().st_mtime_ns
+    again = run("run", "digits", "--out", out)
+    assert again.code == 0
+    assert "nothing was run again" in again.out
+    assert (out / "measurements.jsonl").stat().st_mtime_ns == before
+
+
+def test_another_seed_in_the_same_folder_is_refused(rows: pd.DataFrame, out: Path) -> None:
+    assert_refused(run("run", "digits", "--out", out, "--seed", 1), out, "seed 0, not 1", "--out")
