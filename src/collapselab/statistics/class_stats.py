@@ -125,11 +125,12 @@ class ClassStats:
                 refuse_unbounded(features)
         for start in range(0, len(labels), step):
             block, block_labels = features[start : start + step], labels[start : start + step]
-            self._move_centres(moments.outgrown_centres(block, block_labels))
-            moments.add(block, block_labels)
+            here = torch.bincount(block_labels, minlength=self.num_classes)
+            self._move_centres(moments.outgrown_centres(block, block_labels, here))
+            moments.add(block, block_labels, here)
             if self._within is not None:
                 self._within.push(block, block_labels)
-            self._move_centres(moments.poor_centres(block_labels))
+            self._move_centres(moments.poor_centres())
 
     def _move_centres(self, moving: tuple[Tensor, Tensor] | None) -> None:
         if moving is not None and self._moments is not None:

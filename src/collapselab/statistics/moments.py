@@ -49,6 +49,7 @@ class ClassMoments:
         unit_weights: sum of 1/norm(h) over samples of non-zero norm, float64.
         centres: provisional centres, `centre_dtype`.
         zero_norms: samples per class whose norm is zero: they have no direction.
+        judge_at: the count at which the centre of a class is next looked at.
         max_square: the largest squared deviation met, about the centre of its time.
     """
 
@@ -63,6 +64,7 @@ class ClassMoments:
         self.zero_norms = zeros(num_classes, dtype=torch.int64)
         self.centres = zeros(num_classes, dim, dtype=centre_dtype)
         self._centre_squares = zeros(num_classes)
+        self.judge_at = torch.full((num_classes,), _GROWTH, device=device)
         self.max_square = 0.0
         self.counts = zeros(num_classes, dtype=torch.int64)
         self.squares = zeros(num_classes)
@@ -97,8 +99,11 @@ class ClassMoments:
         """How many rows `add` takes at a time."""
         return max(64, _BLOCK_ELEMENTS // self.dim)
 
-    def add(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
+    def add(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"], here: Int[Tensor, " c"]) -> None:
         """Add one block of rows.
+
+        Args:
+            here: how many rows of each class the block has.
 
         Raises:
             ValueError: NaN, infinity, or a norm whose square overflows; nothing is added then.
@@ -110,7 +115,7 @@ class ClassMoments:
         if not (_SAFE_NORMS[0] < low and high < _SAFE_NORMS[1]):  # NaN too
             rows, norms, high = self._careful_norms(features)
         if not self._all_seen:
-            self._place_centres(rows, labels)
+            self._place_centres(rows, labels, here)
         deviations = self._deviations(rows, labels)
         squares = squared_norms(deviations)
         if not narrow:
@@ -122,7 +127,7 @@ class ClassMoments:
             inverse_norms.masked_fill_(norms == 0, 0.0)
             self.zero_norms.index_add_(0, labels, (norms == 0).long())
         unit_sums.index_add_(0, labels, deviations.mul_(inverse_norms.to(deviations.dtype)[:, None]))
-        self.counts += torch.bincount(labels, minlength=self.num_classes)
+        self.counts += here
         self.squares.index_add_(0, labels, squares)
         self.unit_weights.index_add_(0, labels, inverse_norms.double())
         self.max_square = max(self.max_square, float(squares.max()))
@@ -148,9 +153,8 @@ class ClassMoments:
         precise = (self._centre_squares[labels] + 2 * products - squares).sqrt()
         return torch.where(near, precise, norms.double())
 
-    def _place_centres(self, rows: Tensor, labels: Tensor) -> None:
-        new = torch.bincount(labels, minlength=self.num_classes) > 0
-        new &= self.counts == 0
+    def _place_centres(self, rows: Tensor, labels: Tensor, here: Tensor) -> None:
+        new = (here > 0) & (self.counts == 0)
         if bool(new.any()):
             classes, means = _class_means_in(rows, labels, new)
             self._set_centres(classes, means.to(self.centres.dtype))
@@ -161,19 +165,18 @@ class ClassMoments:
         self._centre_squares[which] = torch.linalg.vector_norm(centres.double(), dim=1).square_()
 
     def outgrown_centres(
-        self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]
+        self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"], here: Int[Tensor, " c"]
     ) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
         """Classes of which this block holds many times the rows seen so far, and the block's means of them.
 
         To be asked before the block is added.
 
+        Args:
+            here: how many rows of each class the block has.
+
         Raises:
             ValueError: as `add`.
         """
-        seen = self.counts[labels]
-        if not bool((seen > 0).any()):
-            return None
-        here = torch.bincount(labels, minlength=self.num_classes)
         outgrown = (self.counts > 0) & (here >= _GROWTH * self.counts)
         if not bool(outgrown.any()):
             return None
@@ -182,18 +185,15 @@ class ClassMoments:
         classes, means = _class_means_in(rows, labels, outgrown)
         return self._moving(classes, means)
 
-    def poor_centres(
-        self, labels: Int[Tensor, " n"]
-    ) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
-        """Classes that a block with these labels took past a power of four and whose centre proves poor, and
-        their means. To be asked after the block is added.
+    def poor_centres(self) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
+        """Classes that have grown fourfold since their centre was last judged and whose centre proves poor, and
+        their means. To be asked after a block is added.
         """
-        now = self.counts[labels]
-        before = now - torch.bincount(labels, minlength=self.num_classes)[labels]
-        grown = _powers_of_four(now) > _powers_of_four(before)
-        if not bool(grown.any()):
+        due = self.counts >= self.judge_at
+        if not bool(due.any()):
             return None
-        classes = labels[grown].unique()
+        classes = due.nonzero()[:, 0]
+        self.judge_at[classes] = _GROWTH * self.counts[classes]
         counts = self.counts[classes].double()
         shifts = self._sum_of(0, classes) / counts[:, None]
         shift2 = shifts.square().sum(1)
@@ -281,6 +281,7 @@ class ClassMoments:
             to_centre = part.centres.to(device).double() - anchor
             offset += torch.where((count > 0)[:, None], count[:, None] * to_centre, 0.0)
             offset += part.sums.to(device)
+        self.judge_at = (_GROWTH * self.counts).clamp_min(_GROWTH)
         self._set_centres(slice(None), (anchor + offset / n).to(self.centres.dtype))
         self._all_seen = bool((self.counts > 0).all())
         for part, count in zip(parts, counts, strict=True):
@@ -308,6 +309,7 @@ class ClassMoments:
             "squares": self.squares.clone(),
             "unit_weights": self.unit_weights.clone(),
             "zero_norms": self.zero_norms.clone(),
+            "judge_at": self.judge_at.clone(),
             "centres": self.centres.clone(),
             "sums": self.sums,
             "unit_sums": self.unit_sums,
@@ -315,7 +317,7 @@ class ClassMoments:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` gave; the arguments are copied."""
-        for name in ("counts", "squares", "unit_weights", "zero_norms", "centres"):
+        for name in ("counts", "squares", "unit_weights", "zero_norms", "judge_at", "centres"):
             setattr(self, name, tensors[name].clone())
         self._set_centres(slice(None), self.centres)
         self._replace_sums(tensors["sums"].clone(), tensors["unit_sums"].clone())
@@ -337,11 +339,6 @@ def _class_means_in(rows: Tensor, labels: Tensor, wanted: Tensor) -> tuple[Tenso
     sums = torch.zeros_like(anchors)
     sums.index_add_(0, members, rows.sub_(anchors[members]))
     return classes, anchors + sums / torch.bincount(members)[:, None]
-
-
-def _powers_of_four(counts: Tensor) -> Tensor:
-    """floor(log4(counts)), -1 for zero counts, exactly."""
-    return torch.div(torch.frexp(counts.double()).exponent + 1, 2, rounding_mode="floor") - 1
 
 
 def squared_norms(rows: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
