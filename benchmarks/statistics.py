@@ -11,11 +11,14 @@ Peak memory above the features is measured in processes of their own. Results ar
 
 from __future__ import annotations
 
+import sys
+
+sys.path.pop(0)  # this folder: the name of this file would hide the standard library's `statistics`
+
 import argparse
 import json
 import platform
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable

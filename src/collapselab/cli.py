@@ -69,7 +69,7 @@ def measure(
         Path, typer.Argument(metavar="TRAIN", help="A .npz or .safetensors file, or a folder of such shards.")
     ],
     test: Annotated[
-        Path | None, typer.Option("--test", metavar="TEST", help="Test features, in the same forms.")
+        Path | None, typer.Option("--test", metavar="TEST", help="Test features, in the same forms. With many classes name --metrics without weak_test_variance: its k-means takes long.")
     ] = None,
     weighting: Annotated[
         Weighting, typer.Option(help="Class weights: every class the same, or by its samples.")

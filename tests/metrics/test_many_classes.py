@@ -31,7 +31,7 @@ def test_tiles_do_not_matter(case: Case, tile: int, monkeypatch: pytest.MonkeyPa
         )
 
 
-@pytest.mark.parametrize("tile", [2, 512])
+@pytest.mark.parametrize("tile", [2, 1024])
 def test_coincident_means_are_found_in_any_tile(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "_TILE", tile)
     means = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -94,10 +94,11 @@ def fit_weak_reference(features: Float[Tensor, "n p"], num_centres: int, seed: i
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    rows = features.double().cpu().numpy()
-    if len(np.unique(rows, axis=0)) < num_centres:
-        return None
+    rows = features.to(device="cpu", dtype=torch.float64, copy=True).numpy()
     shift = rows.mean(axis=0)
+    rows -= shift
+    if not _has_distinct(rows, num_centres):
+        return None
     model = KMeans(
         num_centres,
         init="k-means++",
@@ -105,12 +106,24 @@ def fit_weak_reference(features: Float[Tensor, "n p"], num_centres: int, seed: i
         tol=0,
         max_iter=_KMEANS_ITERATIONS,
         random_state=seed,
+        copy_x=False,  # these rows are a copy already
     )
     with warnings.catch_warnings():
         # Restarts whose start repeats a point; the best restart is what counts, and k distinct rows exist.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(rows - shift)
+        model.fit(rows)
     return Reference(torch.from_numpy(model.cluster_centers_ + shift))
+
+
+def _has_distinct(rows: np.ndarray, number: int) -> bool:
+    """Whether at least `number` rows differ from one another."""
+    # Rows whose projections differ are different, and sorting numbers is far cheaper than sorting rows. The
+    # projection of equal rows may round to two neighbouring values, hence twice the number.
+    projections = rows @ np.random.default_rng(0).standard_normal(rows.shape[1])
+    size = float(np.abs(projections).max())
+    if size > 0 and len(np.unique(np.round(projections / size * 1e9))) >= 2 * number:
+        return True
+    return len(np.unique(rows, axis=0)) >= number
 
 
 def sample_rows(num_rows: int, seed: int = 0) -> Tensor | None:

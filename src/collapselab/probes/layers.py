@@ -82,7 +82,7 @@ def measure_layers(
             for split, data in splits.items()
         }
 
-    measured = []
+    measured: list[LayerMeasurement] = []
     last = list(layers)[-1]
     for depth, (name, module) in enumerate(layers.items()):
         for split in splits:

@@ -169,6 +169,7 @@ class _Trainer:
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
         )
         self._module, self._optimizer = self._fabric.setup(self.model, optimizer)
         self._steps_per_epoch = -(-len(self._train) // recipe.batch_size)
