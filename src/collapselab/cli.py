@@ -69,7 +69,12 @@ def measure(
         Path, typer.Argument(metavar="TRAIN", help="A .npz or .safetensors file, or a folder of such shards.")
     ],
     test: Annotated[
-        Path | None, typer.Option("--test", metavar="TEST", help="Test features, in the same forms. With many classes name --metrics without weak_test_variance: its k-means takes long.")
+        Path | None,
+        typer.Option(
+            "--test",
+            metavar="TEST",
+            help="Test features, in the same forms; on large ones name --metrics but weak_test_variance.",
+        ),
     ] = None,
     weighting: Annotated[
         Weighting, typer.Option(help="Class weights: every class the same, or by its samples.")
