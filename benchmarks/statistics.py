@@ -30,7 +30,7 @@ import torch
 
 from collapselab import ClassStats
 from collapselab.metrics import METRICS, MetricInputs, evaluate
-from collapselab.metrics.decision import nearest_class_centre
+from collapselab.metrics.decision import nearest_centre_rule
 
 BATCH = 512
 SHAPES = ((50_000, 2048, 1000), (50_000, 512, 10))
@@ -82,8 +82,9 @@ def candidates(
     means = accumulate(features, labels, c, "trace").class_means
 
     def nearest() -> None:
+        rule = nearest_centre_rule(means)
         for start in range(0, n, BATCH):
-            nearest_class_centre(features[start : start + BATCH], means)
+            rule(features[start : start + BATCH])
 
     def traces() -> None:
         inputs = MetricInputs(accumulate(features, labels, c, "trace"))
@@ -114,7 +115,8 @@ def time_shape(n: int, p: int, c: int, repeat: int) -> list[dict[str, object]]:
     }
     rows = []
     for name, (floor, run, bar) in candidates(features, labels, weight).items():
-        floors[floor](), run()  # warm up
+        floors[floor]()  # warm up
+        run()
         pairs = [(seconds(floors[floor]), seconds(run)) for _ in range(repeat)]
         least = min(b for _, b in pairs) / min(a for a, _ in pairs)
         middle = median(b / a for a, b in pairs)

@@ -107,8 +107,8 @@ def test_a_split_that_nothing_is_asked_of_is_not_read(scatters: list[str]) -> No
 @pytest.mark.parametrize(
     ("function", "needed_by"),
     [
-        ("nearest_class_centre", {"ncc_accuracy", "ncc_agreement", "ncc_mismatch"}),
-        ("network_decisions", {"ncc_agreement", "ncc_mismatch"}),
+        ("nearest_centre_rule", {"ncc_accuracy", "ncc_agreement", "ncc_mismatch"}),
+        ("network_rule", {"ncc_agreement", "ncc_mismatch"}),
         ("fit_weak_reference", {"weak_test_variance"}),
         ("top_eigenvalues_of_rows", {"stable_rank_per_class"}),
     ],

@@ -21,7 +21,7 @@ _RANGAMANI = "Rangamani et al. 2023"
 
 def digits_recipe(seed: int = 0) -> Recipe:
     """Five hidden layers of 256 on 1000 digits, 4000 steps: all of training error is gone after about 100."""
-    return Recipe(seed=seed)  # pyright: ignore[reportCallIssue] every field has a default
+    return Recipe(seed=seed)
 
 
 def digits_claims(epsilon: float) -> tuple[Claim, ...]:

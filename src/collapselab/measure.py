@@ -16,7 +16,7 @@ from torch import Tensor
 
 from collapselab.checks import InputError, check_classifier
 from collapselab.metrics import BY_NAME, Metric, MetricInputs, NearestCentreCounts, evaluate, select
-from collapselab.metrics.decision import nearest_class_centre, network_decisions
+from collapselab.metrics.decision import nearest_centre_rule, network_rule
 from collapselab.metrics.generalization import (
     MAX_KMEANS_ROWS,
     fit_weak_reference,
@@ -400,6 +400,10 @@ def _nearest_centres(
 ) -> NearestCentreCounts:
     correct = agreeing = done = 0
     known = decisions and (source.has_predictions or setting.weight is not None)
+    nearest_to = nearest_centre_rule(means)
+    decide = None
+    if known and setting.weight is not None and not source.has_predictions:
+        decide = network_rule(setting.weight, setting.bias)
     for block in source.blocks():
         decided = None
         if known and block.predictions is not None:
@@ -408,14 +412,10 @@ def _nearest_centres(
         for start in range(0, len(labels), 2**16):
             rows = slice(start, start + 2**16)
             features = block.features[rows]
-            nearest = nearest_class_centre(features, means).cpu()
+            nearest = nearest_to(features).cpu()
             correct += int((nearest == labels[rows]).sum())
             if known:
-                if decided is None:
-                    assert setting.weight is not None
-                    other = network_decisions(features, setting.weight, setting.bias).cpu()
-                else:
-                    other = decided[rows]
+                other = decided[rows] if decided is not None else decide(features).cpu()  # pyright: ignore[reportOptionalCall] one of the two is known
                 agreeing += int((nearest == other).sum())
             done += len(nearest)
             setting.report(f"{split}: nearest class centres", done, len(source.labels))

@@ -134,6 +134,49 @@ def thin_svd(matrix: Float[Tensor, "c p"], *, max_rank: int, cutoff: float) -> T
     return ThinSVD(values[:keep], right_t[:keep].T, values.shape[0] - keep, cutoff)
 
 
+# Gram matrices and Cholesky factors square a condition number. They are used only where that leaves ten digits,
+# and only for sizes at which they save time.
+_MAX_SAFE_CONDITION = 1e6
+_MIN_SIZE = 256
+
+
+def thin_svd_by_gram(matrix: Float[Tensor, "c p"], *, cutoff: float) -> ThinSVD | None:
+    """`thin_svd` of a large `matrix` from the eigenvectors of its smaller Gram matrix, in a fifth of the time.
+
+    Returns:
+        None where that would lose accuracy (singular values below 1e-3 of the largest) or save nothing.
+    """
+    c, p = matrix.shape
+    if min(c, p) < _MIN_SIZE or cutoff**2 < EPS64:
+        return None
+    values, vectors = torch.linalg.eigh(matrix @ matrix.T if c <= p else matrix.T @ matrix)
+    if not float(values[0]) * _MAX_SAFE_CONDITION > float(values[-1]) > 0:
+        return None
+    values, vectors = values.flip(0).sqrt(), vectors.flip(1)
+    keep = int((values > cutoff * values[0]).sum())
+    right = (matrix.T @ vectors) / values if c <= p else vectors
+    return ThinSVD(values[:keep], right[:, :keep], len(values) - keep, cutoff)
+
+
+def well_conditioned_inverse_root(matrix: Float[Tensor, "p p"]) -> Float[Tensor, "p p"] | None:
+    """R with matrix^-1 = R R^T for a large, well-conditioned positive definite `matrix` of unit diagonal.
+
+    A Cholesky factor, in a fifth of the time of an eigen-decomposition.
+
+    Returns:
+        None where the smallest eigenvalue could be below 1e-6, or where it would save nothing.
+    """
+    if len(matrix) < _MIN_SIZE:
+        return None
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if bool(failed):
+        return None
+    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    root = torch.linalg.solve_triangular(factor, identity, upper=False).T
+    # The trace of the inverse bounds the inverse of the smallest eigenvalue from above.
+    return root if float(root.square().sum()) < _MAX_SAFE_CONDITION else None
+
+
 def gram_norm(matrix: Float[Tensor, "c p"]) -> float:
     """Frobenius norm of M M^T (and of M^T M), from the smaller of the two."""
     c, p = matrix.shape

@@ -63,8 +63,8 @@ def test_theorem_5_2_bound(weighting: Weighting, counts: list[int], seed: int, d
     case = random_case(counts, dim, seed)
     inputs = case.inputs(weighting)
     total = inputs.scaled_total
-    projections = (inputs.weighted_means[:, total.varying] * total.scale) @ total.vectors
-    explained = float((projections.square() / total.values).sum())
+    projections = (inputs.weighted_means[:, total.varying] * total.scale) @ total.root
+    explained = float(projections.square().sum())
     assert explained <= inputs.between_svd.rank + 1e-9
 
 

@@ -184,7 +184,7 @@ def test_rcond_overrides_both_cuts() -> None:
     case = random_case([15, 30, 20], 6)
     inputs = inputs_of(case.features, case.labels, rcond=0.5)
     assert inputs.between_svd.cutoff == 0.5
-    kept = inputs.scaled_total.values
+    kept = 1 / inputs.scaled_total.root.square().sum(0)  # columns are eigenvectors over sqrt(eigenvalue)
     assert float(kept.min()) > 0.5 * float(kept.max())
 
 

@@ -50,6 +50,7 @@ def test_every_number_equals_measure_on_the_extracted_features(
     with torch.no_grad():
         decided = [model.eval()(split.inputs).argmax(1) for split in splits]
     last = model.layers[2]
+    assert isinstance(last, nn.Linear)
     weight = last.weight.detach() if depth == 2 else None
     expected = measure(
         _read_by(model, train.inputs, depth),

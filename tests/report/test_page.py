@@ -79,7 +79,7 @@ def test_every_verdict_is_on_the_page_in_words(data: RunData) -> None:
 
 def test_variance_chart_draws_the_stored_numbers(data: RunData) -> None:
     chart = variance_over_steps(data)
-    drawn = {trace.name: list(trace.y) for trace in chart.figure.data}  # pyright: ignore[reportGeneralTypeIssues, reportAttributeAccessIssue] plotly types data loosely
+    drawn = {trace.name: list(trace.y) for trace in chart.figure.data}  # pyright: ignore[reportAttributeAccessIssue] plotly types data loosely
     assert drawn["train"] == data.final_reference["train_variance"].tolist()
     assert drawn["test, weak"] == data.final_reference["weak_test_variance"].tolist()
     assert re.search(r"\d", chart.text)

@@ -47,12 +47,12 @@ def alignment(inputs: MetricInputs) -> float | None:
 
 
 def weight_stable_rank(inputs: MetricInputs) -> float | None:
-    if inputs.weight is None:
+    if inputs.weight is None or inputs.weight_svd is None:
         return None
-    values = torch.linalg.svdvals(inputs.weight.double())
-    return inputs.ratio(
-        float(values.square().sum()), float(values[0]) ** 2, "weight_stable_rank", "the weight is zero"
-    )
+    largest = float(inputs.weight_svd.values[0]) if inputs.weight_svd.rank else 0.0
+    size = float(torch.linalg.matrix_norm(inputs.weight.double()))
+    value = inputs.ratio(size**2, largest**2, "weight_stable_rank", "the weight is zero")
+    return None if value is None else max(value, 1.0)  # at rank one the two norms differ by rounding
 
 
 @once

@@ -33,14 +33,7 @@ def nearest_class_centre(
         features: any floating dtype.
         class_means: float64.
     """
-    # A float32 shift is subtracted from float32 features with a single rounding; some float64 means have none.
-    shift = class_means.mean(0)
-    narrow = shift.float().double()
-    shift = torch.where(torch.isfinite(narrow), narrow, shift)
-    means = class_means - shift
-    # norm(h - mu)^2 = norm(h)^2 + 2 (norm(mu)^2 / 2 - h . mu): the last bracket decides.
-    offsets = means.square().sum(1) / 2
-    return _lowest_score(features, means, offsets, shift=shift, ties=_Distances(class_means))
+    return nearest_centre_rule(class_means)(features)
 
 
 def network_decisions(
@@ -51,6 +44,22 @@ def network_decisions(
     Args:
         features, weight, bias: any floating dtype.
     """
+    return network_rule(weight, bias)(features)
+
+
+def nearest_centre_rule(class_means: Float[Tensor, "c p"]) -> DecisionRule:
+    """`nearest_class_centre` prepared once for features that come in batches."""
+    # A float32 shift is subtracted from float32 features with a single rounding; some float64 means have none.
+    shift = class_means.mean(0)
+    narrow = shift.float().double()
+    shift = torch.where(torch.isfinite(narrow), narrow, shift)
+    means = class_means - shift
+    # norm(h - mu)^2 = norm(h)^2 + 2 (norm(mu)^2 / 2 - h . mu): the last bracket decides.
+    return DecisionRule(means, means.square().sum(1) / 2, shift=shift, ties=_Distances(class_means))
+
+
+def network_rule(weight: Float[Tensor, "c p"], bias: Float[Tensor, " c"] | None) -> DecisionRule:
+    """`network_decisions` prepared once for features that come in batches."""
     weight = weight.double()
     # A common shift of all rows of W, or of all h, changes no decision; the first makes the scores small.
     rows = weight - weight.mean(0)
@@ -58,47 +67,51 @@ def network_decisions(
     offsets = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
     if bias is not None:
         offsets = offsets - bias.double()
-    return _lowest_score(features, rows, offsets, shift=shift, ties=_Scores(weight, -offsets))
+    return DecisionRule(rows, offsets, shift=shift, ties=_Scores(weight, -offsets))
 
 
-@torch.no_grad()
-def _lowest_score(
-    features: Tensor,
-    rows: Tensor,
-    offsets: Tensor,
-    *,
-    shift: Tensor,
-    ties: _Distances | _Scores,
-) -> Tensor:
-    """argmin_c offsets_c - (h - shift) . rows_c, float32 first, float64 where that cannot tell, and `ties` where
-    that cannot tell either.
+class DecisionRule:
+    """argmin_c offsets_c - (h - shift) . rows_c, float32 first, float64 where that cannot tell, and `ties`
+    where that cannot tell either.
+
+    Args:
+        rows: (c, p), float64.
+        offsets: (c,), float64.
+        shift: (p,), float64, subtracted from features.
+        ties: what decides among classes that float64 scores leave open.
     """
 
-    def in_double(block: Tensor) -> Tensor:
-        return _lowest_in_double(block, rows, offsets, lengths, shift, ties)
+    def __init__(self, rows: Tensor, offsets: Tensor, *, shift: Tensor, ties: _Distances | _Scores) -> None:
+        self._rows, self._offsets, self._shift, self._ties = rows, offsets, shift, ties
+        self._lengths = torch.linalg.vector_norm(rows, dim=1)
+        self._fits = float(self._lengths.max()) < 2.0**60
+        self._narrow = (rows.float().T, offsets.float(), shift.float())
 
-    single = features.dtype != torch.float64
-    lengths = torch.linalg.vector_norm(rows, dim=1)
-    fits = float(lengths.max()) < 2.0**60
-    step = max(64, _SCORE_ELEMENTS // max(rows.shape))
-    rows32, offsets32 = rows.float(), offsets.float()
-    shift32 = shift.float()
-    out = torch.empty(len(features), dtype=torch.int64, device=features.device)
-    with full_precision_products(features.device):
-        for start in range(0, len(features), step):
-            block = features[start : start + step]
-            if not (single and fits):
-                out[start : start + step] = in_double(block)
-                continue
-            moved = block.float() - shift32
-            scores = torch.addmm(offsets32, moved, rows32.T, alpha=-1)
-            best, winner = scores.min(dim=1)
-            slack = _slack(moved, lengths, offsets)
-            open_rows = ~((scores <= (best + slack)[:, None]).sum(1) == 1)  # NaN leaves a row open too
-            if bool(open_rows.any()):
-                winner[open_rows] = in_double(block[open_rows])
-            out[start : start + step] = winner
-    return out
+    @torch.no_grad()
+    def __call__(self, features: Float[Tensor, "n p"]) -> Int[Tensor, " n"]:
+        """The chosen class of each row."""
+        rows, offsets, shift = self._narrow
+        step = max(64, _SCORE_ELEMENTS // max(rows.shape))
+        out = torch.empty(len(features), dtype=torch.int64, device=features.device)
+        with full_precision_products(features.device):
+            for start in range(0, len(features), step):
+                block = features[start : start + step]
+                if features.dtype == torch.float64 or not self._fits:
+                    out[start : start + step] = self._in_double(block)
+                    continue
+                moved = block.float() - shift
+                scores = torch.addmm(offsets, moved, rows, alpha=-1)
+                best, winner = scores.min(dim=1)
+                slack = _slack(moved, self._lengths, self._offsets)
+                # NaN leaves a row open too.
+                open_rows = ~((scores <= (best + slack)[:, None]).sum(1) == 1)
+                if bool(open_rows.any()):
+                    winner[open_rows] = self._in_double(block[open_rows])
+                out[start : start + step] = winner
+        return out
+
+    def _in_double(self, block: Tensor) -> Tensor:
+        return _lowest_in_double(block, self._rows, self._offsets, self._lengths, self._shift, self._ties)
 
 
 def _slack(moved: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:

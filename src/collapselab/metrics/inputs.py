@@ -18,7 +18,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collapselab.metrics.pairs import MEAN_ROUNDING32, PairGeometry, pair_geometry
-from collapselab.numerics import EPS32, EPS64, ThinSVD, descending_eigenvalues, thin_svd
+from collapselab.numerics import (
+    EPS32,
+    EPS64,
+    ThinSVD,
+    descending_eigenvalues,
+    thin_svd,
+    thin_svd_by_gram,
+    well_conditioned_inverse_root,
+)
 from collapselab.statistics import ClassStats, Weighting
 
 # A float32 product is trusted while its rounding is estimated to move a metric by less than this, relative.
@@ -42,21 +50,21 @@ class NearestCentreCounts:
 
 @dataclass(frozen=True)
 class ScaledTotal:
-    """Eigen-decomposition of Sigma_T with every varying feature scaled to unit total variance.
+    """Pseudo-inverse of Sigma_T with every varying feature scaled to unit total variance, as a root.
 
     Attributes:
         scale: 1/sqrt of each varying feature's total variance, length q <= p.
         varying: indices of those features.
-        values: eigenvalues kept, length k.
-        vectors: their eigenvectors as columns, q x k.
-        num_dropped: eigenvalues of varying features below the cut-off.
+        root: R with Sigma_T^+ = R R^T in the scaled features, q x k, k the rank.
     """
 
     scale: Float[Tensor, " q"]
     varying: Tensor
-    values: Float[Tensor, " k"]
-    vectors: Float[Tensor, "q k"]
-    num_dropped: int
+    root: Float[Tensor, "q k"]
+
+    @property
+    def rank(self) -> int:
+        return self.root.shape[1]
 
 
 @dataclass
@@ -213,7 +221,14 @@ class MetricInputs:
         noise = (16 * EPS64 * self.class_means.abs().amax(0)) ** 2
         varying = (variances > noise).nonzero()[:, 0]
         scale = variances[varying].rsqrt()
-        matrix = self.total_covariance[varying][:, varying] * scale[:, None] * scale
+        matrix = self.total_covariance
+        if len(varying) < self.dim:
+            matrix = matrix[varying][:, varying]
+        matrix = (matrix * scale).mul_(scale[:, None])
+        if self.rcond is None:
+            root = well_conditioned_inverse_root(matrix)
+            if root is not None:
+                return ScaledTotal(scale, varying, root)
         values, vectors = torch.linalg.eigh(matrix)
         cutoff = self.dim * EPS64 if self.rcond is None else self.rcond
         largest = float(values[-1]) if len(values) else 0.0
@@ -224,7 +239,7 @@ class MetricInputs:
                 f"{num_dropped} of {len(values)} eigenvalues of Sigma_T (features scaled to unit variance) "
                 f"are below {cutoff:.2g} of the largest and were dropped: rank {int(keep.sum())}"
             )
-        return ScaledTotal(scale, varying, values[keep], vectors[:, keep], num_dropped)
+        return ScaledTotal(scale, varying, vectors[:, keep] / values[keep].sqrt())
 
     def spectra(self) -> dict[str, list[float]]:
         """Eigenvalues of the three covariances and singular values of the weight, largest first."""
@@ -268,8 +283,9 @@ class MetricInputs:
         if self.weight is None:
             return None
         matrix = self.weight.double()
-        eps = min(torch.finfo(self.weight.dtype).eps, EPS32)
-        return thin_svd(matrix, max_rank=min(matrix.shape), cutoff=max(matrix.shape) * eps)
+        cutoff = max(matrix.shape) * min(torch.finfo(self.weight.dtype).eps, EPS32)
+        svd = thin_svd_by_gram(matrix, cutoff=cutoff)
+        return svd or thin_svd(matrix, max_rank=min(matrix.shape), cutoff=cutoff)
 
 
 Value = TypeVar("Value")

@@ -62,7 +62,7 @@ def nc1(inputs: MetricInputs) -> float | None:
 
 
 def vci(inputs: MetricInputs) -> float | None:
-    """1 - Tr(Sigma_T^+ Sigma_B)/r, as sum_i sum_c pi_c (v_i . (mu_c - mu_G))^2 / lambda_i.
+    """1 - Tr(Sigma_T^+ Sigma_B)/r, as the squared norm of the means times a root of Sigma_T^+.
 
     Forming v^T Sigma_B v from the p x p matrix instead would lose up to 1e-4 at collapse.
     """
@@ -70,9 +70,9 @@ def vci(inputs: MetricInputs) -> float | None:
         inputs.warn(f"vci is undefined: {_NO_SPREAD}")
         return None
     total, r = inputs.scaled_total, inputs.max_between_rank
-    _warn_of_full_rank(inputs, len(total.values))
-    projections = (inputs.weighted_means[:, total.varying] * total.scale) @ total.vectors
-    explained = float((projections.square() / total.values).sum())
+    _warn_of_full_rank(inputs, total.rank)
+    projections = (inputs.weighted_means[:, total.varying] * total.scale) @ total.root
+    explained = float(projections.square().sum())
     rank = inputs.between_svd.rank
     if rank < r:
         inputs.warn(
@@ -80,7 +80,7 @@ def vci(inputs: MetricInputs) -> float | None:
         )
     # d Tr(Sigma_T^+ Sigma_B) = -Tr(E K), K = Sigma_T^+ Sigma_B Sigma_T^+, in units of the scaled Sigma_W.
     units = inputs.within_covariance.diagonal()[total.varying].clamp_min(0).sqrt() * total.scale
-    in_units = ((projections / total.values) @ total.vectors.T) * units
+    in_units = (projections @ total.root.T) * units
     inputs.check_products("vci", gram_norm(in_units), float(r))
     return min(max(1 - explained / r, 0.0), 1.0)
 

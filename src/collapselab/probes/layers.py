@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from collapselab.data import Split
 from collapselab.metrics import MetricInputs, NearestCentreCounts, evaluate, select
-from collapselab.metrics.decision import nearest_class_centre
+from collapselab.metrics.decision import nearest_centre_rule
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.probes.capture import capture_inputs, evaluating, weight_layers
 from collapselab.statistics import ClassStats, Weighting
@@ -148,6 +148,7 @@ def _second_pass(
     means: dict[str, Tensor],
     batch_size: int,
 ) -> dict[str, NearestCentreCounts]:
+    rules = {name: nearest_centre_rule(means[name]) for name in layers}
     correct, agreeing = dict.fromkeys(layers, 0), dict.fromkeys(layers, 0)
     start = 0
     for inputs, labels in _batches(data, batch_size):
@@ -155,7 +156,7 @@ def _second_pass(
         start += len(labels)
 
         def receive(name: str, features: Tensor, labels: Tensor = labels, decided: Tensor = decided) -> None:
-            nearest = nearest_class_centre(features, means[name])
+            nearest = rules[name](features)
             correct[name] += int((nearest == labels).sum())
             agreeing[name] += int((nearest == decided).sum())
 

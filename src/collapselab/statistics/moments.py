@@ -63,7 +63,6 @@ class ClassMoments:
         self.dim = dim
         self.zero_norms = zeros(num_classes, dtype=torch.int64)
         self.centres = zeros(num_classes, dim, dtype=centre_dtype)
-        self._centre_squares = zeros(num_classes)
         self.judge_at = torch.full((num_classes,), _GROWTH, device=device)
         self.max_square = 0.0
         self.counts = zeros(num_classes, dtype=torch.int64)
@@ -110,7 +109,9 @@ class ClassMoments:
         """
         narrow = self.dim <= _NARROW or features.dtype == torch.float64
         rows = features.to(torch.float64 if narrow else torch.float32)
-        norms = torch.linalg.vector_norm(rows, dim=1)
+        # In float64: 1 - norm(m_c)^2, the angular spread of a class, is the squared deviation of unit vectors,
+        # and far from the origin that is below the rounding of a float32 norm.
+        norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
         low, high = (float(value) for value in torch.aminmax(norms))
         if not (_SAFE_NORMS[0] < low and high < _SAFE_NORMS[1]):  # NaN too
             rows, norms, high = self._careful_norms(features)
@@ -118,8 +119,6 @@ class ClassMoments:
             self._place_centres(rows, labels, here)
         deviations = self._deviations(rows, labels)
         squares = squared_norms(deviations)
-        if not narrow:
-            norms = self._precise_norms(rows, norms, deviations, squares, labels)
         sums, unit_sums = self._targets(deviations.dtype, len(labels))
         sums.index_add_(0, labels, deviations)
         inverse_norms = norms.reciprocal()
@@ -129,7 +128,7 @@ class ClassMoments:
         unit_sums.index_add_(0, labels, deviations.mul_(inverse_norms.to(deviations.dtype)[:, None]))
         self.counts += here
         self.squares.index_add_(0, labels, squares)
-        self.unit_weights.index_add_(0, labels, inverse_norms.double())
+        self.unit_weights.index_add_(0, labels, inverse_norms)
         self.max_square = max(self.max_square, float(squares.max()))
 
     def _careful_norms(self, features: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -138,31 +137,12 @@ class ClassMoments:
         refuse_unbounded(features)
         return rows, norms, float(norms.max())
 
-    def _precise_norms(
-        self, rows: Tensor, norms: Tensor, deviations: Tensor, squares: Tensor, labels: Tensor
-    ) -> Tensor:
-        """Norms of rows near their centre as sqrt(norm(c)^2 + 2 h . d - norm(d)^2), float64.
-
-        A float32 norm would do for the unit vectors themselves. But 1 - norm(m_c)^2, the angular spread of a
-        class, is their squared deviation, and far from the origin that is below the rounding of the norm.
-        """
-        near = 4 * squares < norms.double().square()
-        if rows.dtype == torch.float64 or not bool(near.any()):
-            return norms
-        products = torch.linalg.vecdot(rows, deviations).double()
-        precise = (self._centre_squares[labels] + 2 * products - squares).sqrt()
-        return torch.where(near, precise, norms.double())
-
     def _place_centres(self, rows: Tensor, labels: Tensor, here: Tensor) -> None:
         new = (here > 0) & (self.counts == 0)
         if bool(new.any()):
             classes, means = _class_means_in(rows, labels, new)
-            self._set_centres(classes, means.to(self.centres.dtype))
+            self.centres[classes] = means.to(self.centres.dtype)
             self._all_seen = bool(((self.counts > 0) | new).all())
-
-    def _set_centres(self, which: Tensor | slice, centres: Tensor) -> None:
-        self.centres[which] = centres
-        self._centre_squares[which] = torch.linalg.vector_norm(centres.double(), dim=1).square_()
 
     def outgrown_centres(
         self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"], here: Int[Tensor, " c"]
@@ -251,7 +231,7 @@ class ClassMoments:
         by = moved.double() - self.centres[which].double()
         n = self.counts[which].double()[:, None]
         self.squares[which] += (n * by.square() - 2 * by * sums).sum(1)
-        self._set_centres(which, moved)
+        self.centres[which] = moved
         if self._totals is None:
             self._totals = self._zero_pair(torch.float64)
         self._totals[0][which] = sums - n * by
@@ -282,7 +262,7 @@ class ClassMoments:
             offset += torch.where((count > 0)[:, None], count[:, None] * to_centre, 0.0)
             offset += part.sums.to(device)
         self.judge_at = (_GROWTH * self.counts).clamp_min(_GROWTH)
-        self._set_centres(slice(None), (anchor + offset / n).to(self.centres.dtype))
+        self.centres = (anchor + offset / n).to(self.centres.dtype)
         self._all_seen = bool((self.counts > 0).all())
         for part, count in zip(parts, counts, strict=True):
             by = self.shift_from(part)
@@ -319,7 +299,6 @@ class ClassMoments:
         """Take over what `tensors` gave; the arguments are copied."""
         for name in ("counts", "squares", "unit_weights", "zero_norms", "judge_at", "centres"):
             setattr(self, name, tensors[name].clone())
-        self._set_centres(slice(None), self.centres)
         self._replace_sums(tensors["sums"].clone(), tensors["unit_sums"].clone())
         self._all_seen = bool((self.counts > 0).all())
 

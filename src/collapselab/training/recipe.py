@@ -15,28 +15,36 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: str = Field("digits", description="Data set by name.")
-    num_train: int = Field(1000, ge=2, description="Training samples; the rest of the data set is test.")
-    width: int = Field(256, ge=1, description="Units per hidden layer.")
-    depth: int = Field(5, ge=1, description="Hidden layers.")
-    batch_norm: bool = Field(True, description="Batch norm after each hidden layer.")
-    learning_rate: float = Field(0.05, gt=0, description="Of SGD, at the first step.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
-    weight_decay: float = Field(5e-3, ge=0, description="L2, on every parameter.")
-    batch_size: int = Field(128, ge=2, description="Samples per step; an epoch's last batch may be smaller.")
-    steps: int = Field(4000, ge=1, description="Optimiser steps; the learning rate falls to 0 as a cosine.")
-    seed: int = Field(0, ge=0, description="Of the initial weights and the order of samples.")
+    data: str = Field(default="digits", description="Data set by name.")
+    num_train: int = Field(
+        default=1000, ge=2, description="Training samples; the rest of the data set is test."
+    )
+    width: int = Field(default=256, ge=1, description="Units per hidden layer.")
+    depth: int = Field(default=5, ge=1, description="Hidden layers.")
+    batch_norm: bool = Field(default=True, description="Batch norm after each hidden layer.")
+    learning_rate: float = Field(default=0.05, gt=0, description="Of SGD, at the first step.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Of SGD.")
+    weight_decay: float = Field(default=5e-3, ge=0, description="L2, on every parameter.")
+    batch_size: int = Field(
+        default=128, ge=2, description="Samples per step; an epoch's last batch may be smaller."
+    )
+    steps: int = Field(
+        default=4000, ge=1, description="Optimiser steps; the learning rate falls to 0 as a cosine."
+    )
+    seed: int = Field(default=0, ge=0, description="Of the initial weights and the order of samples.")
     num_threads: int = Field(
-        1,
+        default=1,
         ge=1,
         description="CPU threads: for small networks more gain little, and results differ in rounding.",
     )
     num_measurements: int = Field(
-        20, ge=2, description="Log-spaced steps to measure at, besides step 0; doubles are dropped."
+        default=20, ge=2, description="Log-spaced steps to measure at, besides step 0; doubles are dropped."
     )
-    save_every: int = Field(250, ge=1, description="Steps between states from which a killed run goes on.")
+    save_every: int = Field(
+        default=250, ge=1, description="Steps between states from which a killed run goes on."
+    )
     epsilon: float = Field(
-        0.2, gt=0, lt=1, description="A layer is collapsed while normalized_within is below this."
+        default=0.2, gt=0, lt=1, description="A layer is collapsed while normalized_within is below this."
     )
 
     def measured_steps(self) -> list[int]:
