@@ -20,7 +20,7 @@ test: $(VENV)/test-ready
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m collapselab.metrics.catalogue --check docs/metrics.md
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 format: $(VENV)/test-ready
 	$(BIN)/ruff format .
