@@ -171,8 +171,9 @@ def well_conditioned_inverse_root(matrix: Float[Tensor, "p p"]) -> Float[Tensor,
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if bool(failed):
         return None
-    identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-    root = torch.linalg.solve_triangular(factor, identity, upper=False).T
+    inverse = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    del matrix
+    root = torch.linalg.solve_triangular(factor, inverse, upper=False, out=inverse).T
     # The trace of the inverse bounds the inverse of the smallest eigenvalue from above.
     return root if float(root.square().sum()) < _MAX_SAFE_CONDITION else None
 

@@ -221,15 +221,18 @@ class MetricInputs:
         noise = (16 * EPS64 * self.class_means.abs().amax(0)) ** 2
         varying = (variances > noise).nonzero()[:, 0]
         scale = variances[varying].rsqrt()
-        matrix = self.total_covariance
-        if len(varying) < self.dim:
-            matrix = matrix[varying][:, varying]
-        matrix = (matrix * scale).mul_(scale[:, None])
+
+        def scaled() -> Tensor:
+            matrix = self.total_covariance
+            if len(varying) < self.dim:
+                matrix = matrix[varying][:, varying]
+            return (matrix * scale).mul_(scale[:, None])
+
         if self.rcond is None:
-            root = well_conditioned_inverse_root(matrix)
+            root = well_conditioned_inverse_root(scaled())
             if root is not None:
                 return ScaledTotal(scale, varying, root)
-        values, vectors = torch.linalg.eigh(matrix)
+        values, vectors = torch.linalg.eigh(scaled())
         cutoff = self.dim * EPS64 if self.rcond is None else self.rcond
         largest = float(values[-1]) if len(values) else 0.0
         keep = values > cutoff * largest

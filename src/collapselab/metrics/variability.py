@@ -82,6 +82,7 @@ def vci(inputs: MetricInputs) -> float | None:
     units = inputs.within_covariance.diagonal()[total.varying].clamp_min(0).sqrt() * total.scale
     in_units = (projections @ total.root.T) * units
     inputs.check_products("vci", gram_norm(in_units), float(r))
+    del total, inputs.scaled_total  # p x p, and of no use to another metric
     return min(max(1 - explained / r, 0.0), 1.0)
 
 

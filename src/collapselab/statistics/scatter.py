@@ -23,7 +23,7 @@ from collapselab.statistics.moments import ClassMoments
 ScatterKind = Literal["full", "sketch", "per_class"]
 
 # Rows wait until a product over this many is worth one float64 pass over the p x p total.
-_PENDING_BYTES, _MIN_PENDING_ROWS, _MAX_PENDING_ROWS = 2**26, 4096, 8192
+_PENDING_BYTES, _MIN_PENDING_ROWS, _MAX_PENDING_ROWS = 2**25, 4096, 8192
 # float32 products of deviations of this size neither overflow nor underflow; others are scaled.
 _SAFE_DEVIATIONS = (2.0**-30, 2.0**40)
 
