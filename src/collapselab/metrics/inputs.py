@@ -185,8 +185,9 @@ class MetricInputs:
         """Rows sqrt(pi_c) (mu_c - mu_G), whose Gram matrix is Sigma_B."""
         return self.centred_means * self.pi.sqrt()[:, None]
 
-    @cached_property
+    @property
     def total_covariance(self) -> Float[Tensor, "p p"]:
+        """Made anew at each reading: it is quick to make and large to keep."""
         return self.within_covariance + self.weighted_means.T @ self.weighted_means
 
     @cached_property
@@ -216,14 +217,15 @@ class MetricInputs:
     @cached_property
     def scaled_total(self) -> ScaledTotal:
         """Scaling features changes neither rank nor VCI, but makes the cut-off fair to small features."""
-        variances = self.total_covariance.diagonal()
+        total = self.total_covariance
+        variances = total.diagonal()
         # A constant feature's variance is rounding of its mean, never exactly zero after a merge.
         noise = (16 * EPS64 * self.class_means.abs().amax(0)) ** 2
         varying = (variances > noise).nonzero()[:, 0]
         scale = variances[varying].rsqrt()
 
         def scaled() -> Tensor:
-            matrix = self.total_covariance
+            matrix = total
             if len(varying) < self.dim:
                 matrix = matrix[varying][:, varying]
             return (matrix * scale).mul_(scale[:, None])
