@@ -51,7 +51,7 @@ def test_training_error_is_gone_long_before_the_end(rows: pd.DataFrame) -> None:
 def test_every_layer_and_split_is_measured_at_every_step(rows: pd.DataFrame) -> None:
     assert rows["layer"].nunique() == 6
     assert len(rows) == rows["step"].nunique() * 6 * 2
-    assert rows["step"].nunique() >= 18
+    assert rows["step"].nunique() >= 15
 
 
 def test_the_terminal_gets_a_table_verdicts_and_the_page(

@@ -38,7 +38,7 @@ class Recipe(BaseModel):
         description="CPU threads: for small networks more gain little, and results differ in rounding.",
     )
     num_measurements: int = Field(
-        default=20, ge=2, description="Log-spaced steps to measure at, besides step 0; doubles are dropped."
+        default=16, ge=2, description="Log-spaced steps to measure at, besides step 0; doubles are dropped."
     )
     save_every: int = Field(
         default=250, ge=1, description="Steps between states from which a killed run goes on."
