@@ -167,7 +167,12 @@ def test_ctrl_c_is_one_line(tmp_path: Path) -> None:
     fifo = tmp_path / "a.npz"
     os.mkfifo(fifo)  # opening it waits for a writer that never comes
     process = subprocess.Popen(
-        [*COMMAND, "measure", str(fifo)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "measure", str(fifo)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has the signal ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while "wait_for_partner" not in _waits_in(process.pid) and time.monotonic() < deadline:
