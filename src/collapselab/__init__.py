@@ -11,19 +11,33 @@ from collapselab.errors import InputError
 if TYPE_CHECKING:
     from collapselab.measure import Measurement, measure
     from collapselab.metrics import METRICS, Metric
+    from collapselab.probes import LayerProfile, Profile, profile
     from collapselab.statistics import ClassStats
 
 __version__ = "0.1.0"
 
-__all__ = ["METRICS", "ClassStats", "InputError", "Measurement", "Metric", "measure"]
+__all__ = [
+    "METRICS",
+    "ClassStats",
+    "InputError",
+    "LayerProfile",
+    "Measurement",
+    "Metric",
+    "Profile",
+    "measure",
+    "profile",
+]
 
 # Importing torch takes seconds, which `collapselab --help` should not: names are loaded when first used.
 _HOMES = {
     "METRICS": "collapselab.metrics",
     "ClassStats": "collapselab.statistics",
+    "LayerProfile": "collapselab.probes",
     "Measurement": "collapselab.measure",
     "Metric": "collapselab.metrics",
+    "Profile": "collapselab.probes",
     "measure": "collapselab.measure",
+    "profile": "collapselab.probes",
 }
 
 

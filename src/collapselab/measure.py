@@ -367,7 +367,7 @@ def _accumulate(
     split: str, source: FeatureSource, labels: Tensor, needs: set[Need], setting: _Setting, *, exact: bool
 ) -> ClassStats:
     num_classes = int(labels.max()) + 1
-    scatter: Scatter = "full" if setting.spectra or "covariance" in needs else "trace"
+    scatter: Scatter = "full" if setting.spectra or needs & {"covariance", "top eigenvalue"} else "trace"
     if "class covariances" in needs and scatter == "trace":
         scatter = "full"  # its rounding level comes with the scatter
     fits = num_classes * source.dim**2 <= MAX_PER_CLASS_ENTRIES

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -195,3 +197,34 @@ def principal_angle_cosines(first: Float[Tensor, "p k"], second: Float[Tensor, "
     Bjorck and Golub (1973): the singular values of `first.T @ second`, largest first.
     """
     return torch.linalg.svdvals(first.T @ second).clamp_max(1.0)
+
+
+@lru_cache(maxsize=256)
+def expected_random_alignment(k: int, dim: int) -> float:
+    """E of the mean cosine of the principal angles between two random k-dimensional subspaces of R^dim.
+
+    One subspace can be the first k axes; the other is spanned by a Gaussian matrix, whose first k rows are A and whose
+    others enter through their Gram matrix alone, a Wishart matrix L L^T (Bartlett 1934). With A = Q R and T the
+    Cholesky factor of A^T A + L L^T the cosines are the singular values of A T^-T. Averaged over so
+    many seeded draws that it is good to about 1 %.
+
+    Raises:
+        ValueError: not 1 <= k <= dim.
+    """
+    if not 1 <= k <= dim:
+        raise ValueError(f"a subspace of dimension {k} does not exist in dimension {dim}")
+    rest = dim - k
+    if rest == 0:
+        return 1.0
+    generator = np.random.default_rng(0)
+    cosines = []
+    for _ in range(max(4, 3000 // k)):
+        first = generator.standard_normal((k, k))
+        if rest >= k:
+            factor = np.tril(generator.standard_normal((k, k)), -1)
+            np.fill_diagonal(factor, np.sqrt(generator.chisquare(rest - np.arange(k))))
+        else:
+            factor = generator.standard_normal((k, rest))
+        root = np.linalg.cholesky(first.T @ first + factor @ factor.T)
+        cosines.append(np.linalg.svd(np.linalg.solve(root, first.T), compute_uv=False).mean())
+    return float(min(np.mean(cosines), 1.0))

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from collapselab.data.labelled import Batches, TensorInputs
+
 
 @dataclass(frozen=True)
 class Split:
@@ -18,6 +20,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def batches(self, batch_size: int) -> Batches:
+        """(inputs, labels) in stored order; the last batch may be smaller."""
+        return Batches(TensorInputs(self.inputs), self.labels, batch_size, 0, len(self))
 
     def to(self, device: torch.device) -> Split:
         return Split(self.inputs.to(device), self.labels.to(device))

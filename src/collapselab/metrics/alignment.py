@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from collapselab.metrics.inputs import MetricInputs, once
-from collapselab.numerics import gram_norm, principal_angle_cosines
+from collapselab.numerics import ThinSVD, expected_random_alignment, gram_norm, principal_angle_cosines
 
 
 def self_duality(inputs: MetricInputs) -> float | None:
@@ -32,18 +32,46 @@ def self_duality(inputs: MetricInputs) -> float | None:
 
 def alignment(inputs: MetricInputs) -> float | None:
     """Mean cosine of the k principal angles between the span of the centred class means and the span of the
-    top k right-singular vectors of the weight, k = min(C-1, rank M, rank W, p).
+    top k right-singular vectors of the weight, k = min(C-1, rank M, rank W, p). Of a layer that reads channels
+    at several positions, both spans lie in the space of its channels.
     """
-    weight = inputs.weight_svd
+    weight, k = inputs.weight_svd, _num_angles(inputs)
     if weight is None:
         return None
-    means = inputs.between_svd
-    k = min(inputs.num_classes - 1, means.rank, weight.rank, inputs.dim)
-    if k == 0 or inputs.between_trace == 0:
+    if k == 0:
         what = "the weight is zero" if weight.rank == 0 else "all class means coincide"
         inputs.warn(f"alignment is undefined: {what}")
         return None
+    means = inputs.channel_means_svd
     return float(principal_angle_cosines(means.right[:, :k], weight.right[:, :k]).mean())
+
+
+def alignment_random(inputs: MetricInputs) -> float | None:
+    """What `alignment` is on average for two random subspaces of its dimensions."""
+    k = _num_angles(inputs)
+    return None if inputs.weight is None or k == 0 else expected_random_alignment(k, inputs.weight.shape[1])
+
+
+def _num_angles(inputs: MetricInputs) -> int:
+    """How many principal angles there are: 0 where there is no weight or no subspace."""
+    weight = inputs.weight_svd
+    if inputs.weight is None or weight is None or inputs.between_trace == 0:
+        return 0
+    return min(inputs.num_classes - 1, inputs.channel_means_svd.rank, weight.rank, inputs.weight.shape[1])
+
+
+def weight_singular_spread(inputs: MetricInputs) -> float | None:
+    """std/mean of the C largest singular values of W, fewer where W has fewer; those cut off count as zero."""
+    if inputs.weight is None or inputs.weight_svd is None:
+        return None
+    values = inputs.weight_svd.values
+    largest = torch.zeros(min(inputs.num_classes, *inputs.weight.shape), dtype=torch.float64)
+    top = values[: len(largest)].cpu()
+    largest[: len(top)] = top
+    mean = float(largest.mean())
+    return inputs.ratio(
+        float(largest.std(correction=0)), mean, "weight_singular_spread", "the weight is zero"
+    )
 
 
 def weight_stable_rank(inputs: MetricInputs) -> float | None:
@@ -57,7 +85,7 @@ def weight_stable_rank(inputs: MetricInputs) -> float | None:
 
 @once
 def within_in_weight_space(inputs: MetricInputs) -> float | None:
-    weight = inputs.weight_svd
+    weight = _feature_weight(inputs)
     if weight is None:
         return None
     value = max(float((weight.right * (inputs.within_covariance @ weight.right)).sum()), 0.0)
@@ -70,7 +98,7 @@ def within_in_weight_space(inputs: MetricInputs) -> float | None:
 
 
 def within_off_weight_space(inputs: MetricInputs) -> float | None:
-    inside, weight = within_in_weight_space(inputs), inputs.weight_svd
+    inside, weight = within_in_weight_space(inputs), _feature_weight(inputs)
     if inside is None or weight is None:
         return None
     # Of a weight that sees every feature nothing is off, and the difference would be rounding.
@@ -78,15 +106,26 @@ def within_off_weight_space(inputs: MetricInputs) -> float | None:
 
 
 def between_in_weight_space(inputs: MetricInputs) -> float | None:
-    weight = inputs.weight_svd
+    weight = _feature_weight(inputs)
     if weight is None:
         return None
     return float((inputs.weighted_means @ weight.right).square().sum())
 
 
 def between_off_weight_space(inputs: MetricInputs) -> float | None:
-    weight = inputs.weight_svd
+    weight = _feature_weight(inputs)
     if weight is None:
         return None
     means = inputs.weighted_means
     return float((means - (means @ weight.right) @ weight.right.T).square().sum())
+
+
+def _feature_weight(inputs: MetricInputs) -> ThinSVD | None:
+    """The weight's singular vectors as directions in the space of features; None where it reads channels only."""
+    if inputs.weight is not None and not inputs.weight_reads_features:
+        inputs.warn(
+            "variance in and off the weight's row space is left out: the weight reads channels at several "
+            "positions; reduce the features to channels"
+        )
+        return None
+    return inputs.weight_svd

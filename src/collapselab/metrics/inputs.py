@@ -27,7 +27,7 @@ from collapselab.numerics import (
     thin_svd_by_gram,
     well_conditioned_inverse_root,
 )
-from collapselab.statistics import ClassStats, Weighting
+from collapselab.statistics import ClassStats, SketchedSpectrum, Weighting, nystrom
 
 # A float32 product is trusted while its rounding is estimated to move a metric by less than this, relative.
 _PRODUCT_TOLERANCE = 1e-6
@@ -74,8 +74,11 @@ class MetricInputs:
     Args:
         stats: class statistics of the split's features.
         weighting: of Sigma_W, Sigma_B, Sigma_T and mu_G.
-        weight: weight of the layer that reads the features, (out, p); for the classifier (C, p).
+        weight: weight of the layer that reads the features, (out, p); for the classifier (C, p). Of a layer that
+            reads q channels at p / q positions (out, q).
         is_classifier: whether `weight` is the last layer's, one row per class.
+        channels_first: where the weight reads channels: whether features are laid out (q, positions) as maps are, or
+            (positions, q) as sequences are.
         nearest_centre: counts of the second pass, where there was one.
         top_class_eigenvalues: largest eigenvalue of each class's own covariance, where the statistics do not
             keep these but the rows were at hand.
@@ -88,6 +91,7 @@ class MetricInputs:
     weighting: Weighting = "balanced"
     weight: Float[Tensor, "out p"] | None = None
     is_classifier: bool = True
+    channels_first: bool = True
     nearest_centre: NearestCentreCounts | None = None
     top_class_eigenvalues: Float[Tensor, " c"] | None = None
     weak_test_variance: float | None = None
@@ -194,6 +198,10 @@ class MetricInputs:
     def within_eigenvalues(self) -> Float[Tensor, " p"]:
         return descending_eigenvalues(self.within_covariance)
 
+    @property
+    def largest_within_eigenvalue(self) -> float:
+        return float(self.within_eigenvalues[0])
+
     @cached_property
     def total_eigenvalues(self) -> Float[Tensor, " p"]:
         return descending_eigenvalues(self.total_covariance)
@@ -246,6 +254,17 @@ class MetricInputs:
             )
         return ScaledTotal(scale, varying, vectors[:, keep] / values[keep].sqrt())
 
+    @cached_property
+    def sketched_spectrum(self) -> SketchedSpectrum:
+        """What the sketch says of Sigma_W's leading eigenvalues; a second pass replaces it by a sharper one."""
+        sketch, omega = self.stats.within_sketch(self.weighting)
+        return nystrom(sketch, omega, self.within_trace, product_eps=self.product_eps)
+
+    @property
+    def product_eps(self) -> float:
+        """Relative rounding of products of features: see `nystrom`."""
+        return 8 * (EPS32 if self.stats.product_dtype == torch.float32 else EPS64)
+
     def spectra(self) -> dict[str, list[float]]:
         """Eigenvalues of the three covariances and singular values of the weight, largest first."""
         singular = torch.linalg.svdvals(self.weighted_means)[: self.max_between_rank]
@@ -277,6 +296,25 @@ class MetricInputs:
             )
 
     # ---------------------------------------------------------------- the weight that reads the features
+
+    @property
+    def weight_reads_features(self) -> bool:
+        """Whether the weight has one column per feature, and not per channel of several positions."""
+        return self.weight is not None and self.weight.shape[1] == self.dim
+
+    @cached_property
+    def channel_means_svd(self) -> ThinSVD:
+        """Right-singular side of M as the weight reads it, one row per class and position, one column per channel.
+
+        The span of these rows can have a dimension above C - 1.
+        """
+        if self.weight is None or self.weight_reads_features:
+            return self.between_svd
+        num_channels, means = self.weight.shape[1], self.centred_means
+        if self.channels_first:
+            means = means.view(len(means), num_channels, -1).movedim(1, -1)
+        means = means.reshape(-1, num_channels)
+        return thin_svd(means, max_rank=min(means.shape), cutoff=max(means.shape) * EPS64)
 
     @cached_property
     def weight_svd(self) -> ThinSVD | None:

@@ -12,9 +12,17 @@ from typing import Literal
 from collapselab.checks import check_names
 from collapselab.metrics import alignment, decision, generalization, geometry, spectrum, variability
 from collapselab.metrics.inputs import MetricInputs
+from collapselab.statistics import Scatter
 
 Need = Literal[
-    "covariance", "class covariances", "weight", "classifier", "second pass", "decisions", "k-means"
+    "covariance",
+    "class covariances",
+    "top eigenvalue",
+    "weight",
+    "classifier",
+    "second pass",
+    "decisions",
+    "k-means",
 ]
 # Spelt out: run-time checks of annotations take `float` to exclude whole numbers.
 Number = int | float
@@ -74,6 +82,7 @@ _RANKS: Family = "Ranks and spectra"
 _GENERAL: Family = "Generalization"
 
 _COVARIANCE = frozenset[Need]({"covariance"})
+_TOP = frozenset[Need]({"top eigenvalue"})
 _WEIGHT = frozenset[Need]({"weight"})
 _BOTH = frozenset[Need]({"covariance", "weight"})
 _TRAIN, _TEST = frozenset({"train"}), frozenset({"test"})
@@ -150,6 +159,16 @@ METRICS: tuple[Metric, ...] = (
         note="k = min(C−1, rank M, rank W, p); about √(k/p) and less for random subspaces of a large p.",
     ),
     Metric(
+        "alignment_random", alignment.alignment_random, _NC3, "E alignment of two random k-dimensional subspaces",
+        f"{_RANGAMANI}, fig. 3, where it is the value at initialisation", 0, 1, None, "neither", _WEIGHT,
+        note="What alignment must exceed to mean something; the mean of seeded draws, good to about 1 %.",
+    ),
+    Metric(
+        "weight_singular_spread", alignment.weight_singular_spread, _NC3,
+        "std/mean of the C largest singular values of W", f"{_RANGAMANI}, NC3 and fig. 5", 0, None, None, "falls",
+        _WEIGHT, note="0 when they are equal. At full collapse the last of C is 0 and C − 1 are equal: 1/√(C−1).",
+    ),
+    Metric(
         "weight_stable_rank", alignment.weight_stable_rank, _NC3, "‖W‖_F² / ‖W‖₂²", f"{_RANGAMANI}, fig. 5", 1, None,
         None, "neither", _WEIGHT, note="C − 1 for a classifier that is a simplex.",
     ),
@@ -168,7 +187,17 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "stable_rank", spectrum.stable_rank, _RANKS, "Tr Σ_W / λ_max(Σ_W)", f"{_RANGAMANI}, sec. 5.2, fig. 5", 1, None,
-        None, "neither", _COVARIANCE,
+        None, "neither", _TOP, note="An estimate where the scatter was sketched.",
+    ),
+    Metric(
+        "stable_rank_low", spectrum.stable_rank_low, _RANKS, "lower bound of Tr Σ_W / λ_max(Σ_W)",
+        "Tropp et al. 2017, sec. 5, with Tr Σ_W known", 1, None, None, "neither", _TOP,
+        note="Equal to stable_rank where Σ_W is kept whole.",
+    ),
+    Metric(
+        "stable_rank_high", spectrum.stable_rank_high, _RANKS, "upper bound of Tr Σ_W / λ_max(Σ_W)",
+        "Tropp et al. 2017, sec. 5", 1, None, None, "neither", _TOP,
+        note="Equal to stable_rank where Σ_W is kept whole.",
     ),
     Metric(
         "stable_rank_per_class", spectrum.stable_rank_per_class, _RANKS,
@@ -246,5 +275,22 @@ def select(names: Iterable[str] | None, split: str) -> tuple[Metric, ...]:
 
 
 def evaluate(metrics: Iterable[Metric], inputs: MetricInputs) -> dict[str, Number | None]:
-    """Each metric's value by name, in the order given."""
-    return {metric.name: metric.function(inputs) for metric in metrics}
+    """Each metric's value by name, in the order given; None, with a warning, where the statistics do not keep what
+    it needs.
+    """
+    metrics = tuple(metrics)
+    missing = _NOT_KEPT[inputs.stats.scatter]
+    without = [metric.name for metric in metrics if metric.needs & missing]
+    if without:
+        kept = {"sketch": "a sketch", "trace": "the trace"}[inputs.stats.scatter]
+        inputs.warn(f"{', '.join(without)}: left out, since only {kept} of the within-class scatter was kept")
+    return {metric.name: None if metric.name in without else metric.function(inputs) for metric in metrics}
+
+
+_MATRIX = frozenset[Need]({"covariance", "class covariances"})
+_NOT_KEPT: dict[Scatter, frozenset[Need]] = {
+    "full": frozenset(),
+    "per_class": frozenset(),
+    "sketch": _MATRIX,
+    "trace": _MATRIX | _TOP,
+}

@@ -22,11 +22,34 @@ def rounding_variance(inputs: MetricInputs) -> float:
 
 
 def stable_rank(inputs: MetricInputs) -> float | None:
+    """Of a sketched scatter an estimate, between `stable_rank_low` and `stable_rank_high`."""
+    if not _has_variance(inputs):
+        return None
+    if inputs.stats.scatter == "sketch":
+        return inputs.sketched_spectrum.stable_rank(inputs.within_trace)
+    # The trace comes from squares, the eigenvalue from products: at rank one they differ by rounding.
+    return max(inputs.within_trace / inputs.largest_within_eigenvalue, 1.0)
+
+
+def stable_rank_low(inputs: MetricInputs) -> float | None:
+    return _stable_rank_bound(inputs, 0)
+
+
+def stable_rank_high(inputs: MetricInputs) -> float | None:
+    return _stable_rank_bound(inputs, 1)
+
+
+def _stable_rank_bound(inputs: MetricInputs, which: int) -> float | None:
+    if inputs.stats.scatter != "sketch" or not _has_variance(inputs):
+        return stable_rank(inputs)
+    return inputs.sketched_spectrum.stable_rank_interval(inputs.within_trace)[which]
+
+
+def _has_variance(inputs: MetricInputs) -> bool:
     if inputs.within_trace <= rounding_variance(inputs):
         inputs.warn("stable_rank is undefined: no variance within classes beyond rounding")
-        return None
-    # The trace comes from squares, the eigenvalue from products: at rank one they differ by rounding.
-    return max(inputs.within_trace / float(inputs.within_eigenvalues[0]), 1.0)
+        return False
+    return True
 
 
 def stable_rank_per_class(inputs: MetricInputs) -> float | None:

@@ -1,5 +1,8 @@
-"""The papers' networks."""
+"""The papers' networks, and others by name."""
 
+from collapselab.models.checkpoints import load_checkpoint
+from collapselab.models.convnet import ConvNet
 from collapselab.models.mlp import MLP
+from collapselab.models.opening import open_model, required_channels, required_image_size
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "ConvNet", "load_checkpoint", "open_model", "required_channels", "required_image_size"]

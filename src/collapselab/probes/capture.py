@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
-
-
-def weight_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers of `model` by name, in the order in which they are registered.
-
-    Raises:
-        ValueError: the model has none.
-    """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    if not layers:
-        raise ValueError(f"{type(model).__name__} has no linear layer to measure")
-    return layers
 
 
 @contextmanager
@@ -36,25 +26,76 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def capture_inputs(
-    layers: Mapping[str, nn.Module], receive: Callable[[str, Float[Tensor, "n p"]], None]
-) -> Iterator[None]:
-    """While open, `receive(name, features)` gets what each layer reads, flattened per sample.
+def random_states_kept() -> Iterator[None]:
+    """The states of all random generators (torch on every device, numpy, Python) are put back on the way out."""
+    python, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (data sets draw from it)
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy_state)  # noqa: NPY002
 
-    The hooks are removed on the way out, also when the forward pass raises.
+
+class Taps:
+    """Hooks at chosen modules. The first call of a module in a forward pass goes by its name, the second by
+    `name#2`, and so on.
+
+    Args:
+        modules: by name.
+        receive: called with the name of the call, the module and the tensor it reads, as it is.
+        outputs: called likewise with what the module returns; only where the outputs are wanted.
     """
-    handles = []
 
-    def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            receive(name, inputs[0].detach().flatten(1))
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        receive: Callable[[str, nn.Module, Tensor], None],
+        outputs: Callable[[str, nn.Module, Any], None] | None = None,
+    ) -> None:
+        self._modules, self._receive, self._outputs = modules, receive, outputs
+        self._calls: dict[str, int] = {}
+        self._handles: list[Any] = []
+
+    def begin(self) -> None:
+        """A new forward pass begins."""
+        self._calls.clear()
+
+    def __enter__(self) -> Taps:
+        for name, module in self._modules.items():
+            self._handles.append(module.register_forward_pre_hook(self._before(name), with_kwargs=True))
+            if self._outputs is not None:
+                self._handles.append(module.register_forward_hook(self._after(name)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _before(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            count = self._calls[name] = self._calls.get(name, 0) + 1
+            features = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
+            if features is not None:
+                self._receive(call_name(name, count), module, features.detach())
 
         return hook
 
-    try:
-        for name, module in layers.items():
-            handles.append(module.register_forward_pre_hook(hook_of(name)))
+    def _after(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, _args: Any, output: Any) -> None:
+            assert self._outputs is not None
+            self._outputs(call_name(name, self._calls.get(name, 1)), module, output)
+
+        return hook
+
+
+def call_name(name: str, count: int) -> str:
+    return name if count == 1 else f"{name}#{count}"
+
+
+@contextmanager
+def capture_inputs(layers: Mapping[str, nn.Module], receive: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """While open, `receive(name, features)` gets what each layer reads, flattened per sample."""
+    with Taps(layers, lambda name, _module, features: receive(name, features.flatten(1))):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

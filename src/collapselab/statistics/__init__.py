@@ -12,5 +12,14 @@ float32 features of a collapsed network would cancel:
 """
 
 from collapselab.statistics.class_stats import WEIGHTINGS, ClassStats, Scatter, Weighting
+from collapselab.statistics.sketch import SketchedSpectrum, SketchRefinement, nystrom
 
-__all__ = ["WEIGHTINGS", "ClassStats", "Scatter", "Weighting"]
+__all__ = [
+    "WEIGHTINGS",
+    "ClassStats",
+    "Scatter",
+    "SketchRefinement",
+    "SketchedSpectrum",
+    "Weighting",
+    "nystrom",
+]

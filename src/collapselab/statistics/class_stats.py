@@ -5,6 +5,7 @@ Letters: n samples, p features, c classes, k sketch columns.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -242,7 +243,36 @@ class ClassStats:
         ):
             raise ValueError("cannot merge statistics with different class_counts")
 
+    @torch.no_grad()
+    def of_seen_classes(self) -> ClassStats:
+        """The same sums over the classes that have samples, numbered 0, 1, … in their order.
+
+        For labels out of a label space that the data do not fill, such as the vocabulary of a language model.
+        Matrices are shared with this object: neither is to be updated afterwards.
+        """
+        seen = (self._read().counts > 0).nonzero()[:, 0]
+        if len(seen) == self.num_classes:
+            return self
+        counts = None if self.class_counts is None else self.class_counts[seen.cpu()]
+        part = copy.copy(self)
+        part.num_classes, part.class_counts = len(seen), counts
+        part._moments = self._read().of_classes(seen)
+        if self._within is not None:
+            part._within = self._within.of_classes(seen, part._moments)
+        return part
+
+    def without_scatter(self) -> ClassStats:
+        """The same sums without the matrix: what `trace` keeps. Means are shared with this object."""
+        part = copy.copy(self)
+        part.scatter, part._within = "trace", None
+        return part
+
     # ---------------------------------------------------------------- what was summed
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether any sample was seen."""
+        return self._moments is not None and bool((self._moments.counts > 0).any())
 
     @property
     def counts(self) -> Int[Tensor, " c"]:

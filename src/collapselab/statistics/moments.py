@@ -282,6 +282,12 @@ class ClassMoments:
         by = self.centres.double() - part.centres.to(device).double()
         return torch.where((part.counts.to(device) > 0)[:, None], by, 0.0)
 
+    def of_classes(self, which: Int[Tensor, " k"]) -> ClassMoments:
+        """The sums of these classes alone, numbered anew; owns its tensors."""
+        part = ClassMoments(len(which), self.dim, centre_dtype=self.centres.dtype, device=self.centres.device)
+        part.load({name: tensor[which] if tensor.ndim else tensor for name, tensor in self.tensors().items()})
+        return part
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything summed so far, as owned tensors, for storage."""
         return {
@@ -293,12 +299,14 @@ class ClassMoments:
             "centres": self.centres.clone(),
             "sums": self.sums,
             "unit_sums": self.unit_sums,
+            "max_square": torch.tensor(self.max_square, dtype=torch.float64),
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` gave; the arguments are copied."""
         for name in ("counts", "squares", "unit_weights", "zero_norms", "judge_at", "centres"):
             setattr(self, name, tensors[name].clone())
+        self.max_square = float(tensors["max_square"])
         self._replace_sums(tensors["sums"].clone(), tensors["unit_sums"].clone())
         self._all_seen = bool((self.counts > 0).all())
 

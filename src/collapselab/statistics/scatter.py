@@ -5,6 +5,7 @@ Letters: n samples, p features, c classes, k sketch columns.
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
@@ -22,8 +23,10 @@ from collapselab.statistics.moments import ClassMoments
 
 ScatterKind = Literal["full", "sketch", "per_class"]
 
-# Rows wait until a product over this many is worth one float64 pass over the p x p total.
+# Rows wait until a product over this many is worth one float64 pass over the p x p total; a p x k total is worth
+# that after few.
 _PENDING_BYTES, _MIN_PENDING_ROWS, _MAX_PENDING_ROWS = 2**25, 4096, 8192
+_PENDING_ROWS_OF_SKETCH = 256
 # float32 products of deviations of this size neither overflow nor underflow; others are scaled.
 _SAFE_DEVIATIONS = (2.0**-30, 2.0**40)
 
@@ -98,6 +101,8 @@ class WithinScatter:
         itemsize = torch.finfo(self.dtype).bits // 8
         size = _PENDING_BYTES // (itemsize * self.moments.dim)
         self._full = max(_MIN_PENDING_ROWS, min(_MAX_PENDING_ROWS, size))
+        if self.kind == "sketch":
+            self._full = _PENDING_ROWS_OF_SKETCH
         # The block that makes it full still fits.
         size, device = self._full + self.moments.block_rows(), self.moments.centres.device
         self._rows = torch.empty(size, self.moments.dim, dtype=dtype, device=device)
@@ -145,6 +150,17 @@ class WithinScatter:
         counts = part.moments.counts.to(device)[present].double()
         self._shift(present, counts, part.moments.sums.to(device)[present], by)
         self._any_in_total = True
+
+    def of_classes(self, which: Int[Tensor, " k"], moments: ClassMoments) -> WithinScatter:
+        """The scatter of these classes, all others being empty, with `moments` of them; shares memory."""
+        self._flush()
+        part = copy.copy(self)
+        part.moments, part._rows, part._labels = moments, None, None
+        if self.kind == "per_class":
+            part.total = self.total[which]
+        if self.row_scale is not None:
+            part.row_scale = self.row_scale[which]
+        return part
 
     def take(self, total: Tensor, max_abs: float) -> None:
         """Go on from what `folded` and `max_abs` gave; the argument is copied."""

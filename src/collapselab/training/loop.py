@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from collapselab.checks import InputError
 from collapselab.data import DataSplits, Split, load_digits
 from collapselab.models import MLP
-from collapselab.probes import LayerMeasurement, measure_layers
+from collapselab.probes import profile
 from collapselab.training.final_reference import final_reference_rows
 from collapselab.training.provenance import provenance
 from collapselab.training.recipe import Recipe
@@ -26,6 +26,9 @@ from collapselab.training.run_folder import RunFolder
 
 # (steps done, steps in all, what is going on)
 StepCallback = Callable[[int, int, str], None]
+
+
+_MEASURED_AT_ONCE = 1024
 
 
 class RunInterrupted(Exception):
@@ -215,16 +218,16 @@ class _Trainer:
     def _measure(self) -> None:
         with self.clock.of("measuring"):
             self.folder.write_weights(self.step, self.model.state_dict())
-            measured = measure_layers(
+            ends = self.step in (0, self.recipe.steps)
+            measured = profile(
                 self.model,
-                self._train,
-                self._test,
-                num_classes=self._num_classes,
-                spectra=self.step in (0, self.recipe.steps),
+                self._train.batches(_MEASURED_AT_ONCE),
+                self._test.batches(_MEASURED_AT_ONCE),
+                spectra=ends,
+                epsilon=self.recipe.epsilon,
             )
-            self.folder.write_statistics(self.step, _statistics_of(measured))
             epoch = self.step / self._steps_per_epoch
-            self.folder.append_rows(_row(self.step, epoch, measurement) for measurement in measured)
+            self.folder.append_profile(self.step, epoch, measured, spectra=ends)
             self.measured = self.step
 
     def save(self) -> None:
@@ -244,29 +247,3 @@ class _Trainer:
         self.step, self.measured = state["step"], state["measured"]
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
-
-
-def _row(step: int, epoch: float, measurement: LayerMeasurement) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "step": step,
-        "epoch": epoch,
-        "split": measurement.split,
-        "layer": measurement.layer,
-        "depth": measurement.depth,
-        "metrics": measurement.metrics,
-    }
-    if measurement.spectra:
-        row["spectra"] = measurement.spectra
-    if measurement.warnings:
-        row["warnings"] = list(measurement.warnings)
-    return row
-
-
-def _statistics_of(measured: list[LayerMeasurement]) -> dict[str, Tensor]:
-    tensors = {}
-    for measurement in measured:
-        place = f"{measurement.split}/{measurement.layer}"
-        tensors[f"{place}/counts"] = measurement.stats.counts
-        tensors[f"{place}/class_means"] = measurement.stats.class_means
-        tensors[f"{place}/class_variances"] = measurement.stats.class_variances
-    return tensors

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from collapselab.checks import InputError, one_line
+from collapselab.probes import Profile
 
 
 class RunFolder:
@@ -94,6 +95,35 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
+    def append_profile(self, step: int, epoch: float, profile: Profile, *, spectra: bool = False) -> None:
+        """Write a profile's statistics and then its rows: with these on disk the step is complete.
+
+        Args:
+            step: optimiser steps done.
+            epoch: passes over the training data done.
+            profile: of the network at this step.
+            spectra: whether rows hold the spectra that the profile has, and the weights' singular values.
+        """
+        self.write_statistics(step, _statistics_of(profile))
+        rows = []
+        for layer in profile.layers:
+            for split, measured in layer.splits.items():
+                row: dict[str, Any] = {
+                    "step": step,
+                    "epoch": epoch,
+                    "split": split,
+                    "layer": layer.name,
+                    "depth": layer.depth,
+                    "metrics": measured.metrics,
+                }
+                if spectra:
+                    weights = {"weight_singular_values": list(layer.weight_singular_values)}
+                    row["spectra"] = measured.spectra | (weights if layer.weight_singular_values else {})
+                if measured.warnings:
+                    row["warnings"] = list(measured.warnings)
+                rows.append(row)
+        self.append_rows(rows)
+
     def drop_rows_after(self, step: int) -> None:
         """Forget rows of later steps and a torn last line: they are measured again."""
         kept = [row for row in self.read_rows() if row["step"] <= step]
@@ -139,6 +169,17 @@ class RunFolder:
         if not self._trainer.exists():
             return None
         return torch.load(self._trainer, weights_only=True)
+
+
+def _statistics_of(profile: Profile) -> dict[str, Tensor]:
+    tensors = {}
+    for layer in profile.layers:
+        for split, measured in layer.splits.items():
+            place = f"{split}/{layer.name}"
+            tensors[f"{place}/counts"] = measured.counts
+            tensors[f"{place}/class_means"] = measured.class_means
+            tensors[f"{place}/class_variances"] = measured.class_variances
+    return tensors
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,0 +1,118 @@
+"""One stored image to pixels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from collapselab.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, the image lies on its side
+_GREY = ("1", "L", "LA", "La")
+
+
+@dataclass(frozen=True)
+class ImageForm:
+    """What all images of a split are brought to."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+
+@contextmanager
+def _refusing_damage(where: str) -> Iterator[None]:
+    # Decoders answer damaged bytes with more kinds of exception than can be listed.
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        reason = one_line(error)[:200] or type(error).__name__
+        raise InputError(
+            f"{where}: not an image, damaged or cut off ({reason}); mend or remove it"
+        ) from error
+
+
+def open_image(data: bytes, where: str) -> Image:
+    """The image in the bytes of a file; only its header is read.
+
+    Raises:
+        InputError: no image, or one of too many pixels.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("reading images needs pillow: pip install 'collapselab[papers]'") from error
+    with _refusing_damage(where):
+        try:
+            return Image.open(io.BytesIO(data))
+        except Image.UnidentifiedImageError:  # its message is an address in memory
+            raise ValueError(f"{len(data)} bytes of no known format" if data else "no bytes") from None
+
+
+def is_grey(image: Image) -> bool:
+    return image.mode in _GREY or image.mode.startswith(("I", "F"))
+
+
+def upright_size(image: Image, where: str) -> tuple[int, int]:
+    """(height, width) as the image is meant to be seen."""
+    with _refusing_damage(where):
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def pixels(image: Image, form: ImageForm, where: str) -> npt.NDArray[np.uint8]:
+    """The image in `form`, (channels, height, width).
+
+    An image of another aspect ratio loses its margins: it is never distorted.
+
+    Raises:
+        InputError: damaged, or pixels that are not whole numbers of up to 16 bits.
+    """
+    from PIL import ImageOps
+
+    mode = "L" if form.channels == 1 else "RGB"
+    with _refusing_damage(where):
+        if _orientation(image) > 1:
+            image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):
+            image = _eight_bits(image)
+        if image.mode == "P":
+            image = image.convert("RGBA")  # its palette may hold transparency
+        image = image.convert(mode)
+        if image.size != (form.width, form.height):
+            # Imported here and not by every image: the enum is only needed to resize.
+            from PIL.Image import Resampling
+
+            image = ImageOps.fit(image, (form.width, form.height), Resampling.BILINEAR)
+        array = np.asarray(image)
+    return array[None] if form.channels == 1 else array.transpose(2, 0, 1)
+
+
+def _orientation(image: Image) -> int:
+    # Other formats would be decoded as a whole to look for the tag.
+    return int(image.getexif().get(_ORIENTATION, 1)) if image.format == "JPEG" else 1
+
+
+def _eight_bits(image: Image) -> Image:
+    """Grey of 16 bits per pixel, scaled; a plain conversion would clip at 255."""
+    from PIL import Image as pillow
+
+    values = np.asarray(image)
+    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
+        raise ValueError("pixels are not whole numbers of up to 16 bits")
+    return pillow.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))

@@ -1,0 +1,120 @@
+"""Labelled samples that are read in batches: labels at once, inputs when they are wanted."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from collapselab.errors import InputError
+
+
+class Inputs(ABC):
+    """The inputs of one split, in a fixed order."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample, as a network is given it."""
+
+    @abstractmethod
+    def read(self, start: int, stop: int, step: int) -> Iterator[Float[Tensor, "b ..."]]:
+        """Samples `start` … `stop - 1`, float32, `step` at a time."""
+
+
+class TensorInputs(Inputs):
+    """Inputs that are in memory already, taken as they are."""
+
+    def __init__(self, values: Float[Tensor, "n ..."]) -> None:
+        self._values = values
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self._values.shape[1:])
+
+    def read(self, start: int, stop: int, step: int) -> Iterator[Float[Tensor, "b ..."]]:
+        for first in range(start, stop, step):
+            yield self._values[first : min(first + step, stop)]
+
+
+class Batches:
+    """A contiguous share of the samples, batch by batch; can be iterated over again and again.
+
+    Attributes:
+        labels: of all shares together.
+        is_share: whether there are others.
+    """
+
+    def __init__(
+        self, inputs: Inputs, labels: Int[Tensor, " n"], batch_size: int, start: int, stop: int
+    ) -> None:
+        self.labels, self.is_share = labels, stop - start < len(labels)
+        self._inputs, self._labels = inputs, labels
+        self._batch_size, self._start, self._stop = batch_size, start, stop
+
+    def __len__(self) -> int:
+        return -((self._start - self._stop) // self._batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Float[Tensor, "b ..."], Int[Tensor, " b"]]]:
+        first = self._start
+        for inputs in self._inputs.read(self._start, self._stop, self._batch_size):
+            yield inputs, self._labels[first : first + len(inputs)]
+            first += len(inputs)
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """One split of a data set.
+
+    Attributes:
+        name: of the data set.
+        labels: int64, 0 … `num_classes` - 1, known before any image is decoded.
+        num_classes: size of the label space; a class may have no samples here.
+        class_names: one per class, where the data set names them.
+        inputs: read through `batches`.
+    """
+
+    name: str
+    labels: Int[Tensor, " n"]
+    num_classes: int
+    class_names: tuple[str, ...] | None
+    inputs: Inputs
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample as `batches` yields it: (channels, height, width) for images.
+
+        Raises:
+            InputError: images of several sizes, or damaged ones, where the shape has to be read from them.
+        """
+        return self.inputs.shape
+
+    @property
+    def class_counts(self) -> Int[Tensor, " c"]:
+        """Samples of each class of the label space."""
+        return torch.bincount(self.labels, minlength=self.num_classes)
+
+    def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Batches:
+        """(inputs float32 (b, ...), labels int64 (b,)) in stored order.
+
+        Args:
+            batch_size: samples per batch; the last batch may be smaller.
+            rank: which of the `world` contiguous, disjoint shares; they differ by one sample at most, and
+                nothing is repeated to make them equal.
+
+        Raises:
+            InputError: a batch size below 1, a rank outside 0 … world - 1; on iteration, damaged images.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch size {batch_size} is below 1; give at least 1")
+        if not 0 <= rank < world:
+            raise InputError(f"rank {rank} is not one of 0 … {world - 1}; give rank < world")
+        start, stop = len(self) * rank // world, len(self) * (rank + 1) // world
+        return Batches(self.inputs, self.labels, batch_size, start, stop)

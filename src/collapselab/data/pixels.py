@@ -1,0 +1,152 @@
+"""Images as standardised inputs: decoded once where they fit in memory, else batch by batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from collapselab.data.images import ImageForm, is_grey, pixels, upright_size
+from collapselab.data.labelled import Inputs
+from collapselab.data.stored import ImageSource
+from collapselab.errors import InputError
+
+Standardize = Literal["none", "channel", "pixel"]
+
+MEMORY_BYTES = 2 * 2**30
+_MAX_PIXEL = 255
+_CHUNK_VALUES = 2**22
+
+
+class Pixels(Inputs):
+    """Images scaled to [0, 1], less the mean of the training images, over their standard deviation.
+
+    Args:
+        source: the images.
+        rows: which of them, ascending.
+        image_size: (height, width) to bring them to; else they must agree.
+        channels: 1 or 3; else 3 if any image has colour.
+        standardize: mean and standard deviation per channel, per pixel, or neither.
+        reference: training images, whose statistics, and whose shape where none is given, are used instead.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        rows: npt.NDArray[np.int64],
+        *,
+        image_size: tuple[int, int] | None = None,
+        channels: int | None = None,
+        standardize: Standardize = "channel",
+        reference: Pixels | None = None,
+    ) -> None:
+        self._source, self._rows = source, rows
+        self._image_size, self._channels = image_size, channels
+        self._standardize, self._reference = standardize, reference
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.form.shape
+
+    @cached_property
+    def form(self) -> ImageForm:
+        """Asked for, or the reference's, or read from the headers of all images.
+
+        Raises:
+            InputError: sizes that differ, or another form than the statistics of the reference are for.
+        """
+        size, channels = self._image_size, self._channels
+        if self._reference is not None:
+            form = self._reference.form
+            if size not in (None, (form.height, form.width)) or channels not in (None, form.channels):
+                raise InputError(
+                    f"the training images have shape {form.shape}; open these with the same size and channels"
+                )
+            return form
+        if size is None or channels is None:
+            found_size, found_channels = self._survey(same_size=size is None)
+            size, channels = size or found_size, channels or found_channels
+        return ImageForm(channels, *size)
+
+    def read(self, start: int, stop: int, step: int) -> Iterator[Float[Tensor, "b ch h w"]]:
+        mean, deviation = self.standardization
+        for raw in self._raw(start, stop, step):
+            yield ((raw.float() / _MAX_PIXEL) - mean) / deviation
+
+    @cached_property
+    def standardization(self) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """Mean and standard deviation of inputs in [0, 1], float32; a pixel that never varies is divided by 1."""
+        if self._reference is not None:
+            return self._reference.standardization
+        if self._standardize == "none":
+            return torch.zeros(()), torch.ones(())
+        total = torch.zeros(self.shape, dtype=torch.int64)
+        squares = torch.zeros(self.shape, dtype=torch.int64)
+        for raw in self._raw(0, len(self._rows), max(1, _CHUNK_VALUES // math.prod(self.shape))):
+            # Sums of whole numbers are exact: neither order nor chunks change them.
+            wide = raw.int()
+            total += wide.sum(dim=0)
+            squares += wide.square_().sum(dim=0)
+        count = len(self._rows)
+        if self._standardize == "channel":
+            count *= self.form.height * self.form.width
+            total, squares = (sums.sum(dim=(1, 2), keepdim=True) for sums in (total, squares))
+        mean = total.double() / count
+        deviation = (squares.double() / count - mean.square()).clamp_min(0).sqrt()
+        deviation[deviation == 0] = _MAX_PIXEL
+        return (mean / _MAX_PIXEL).float(), (deviation / _MAX_PIXEL).float()
+
+    @cached_property
+    def _memory(self) -> UInt8[Tensor, "n ch h w"] | None:
+        """All images, unless they are too large to be kept."""
+        if len(self._rows) * math.prod(self.shape) > MEMORY_BYTES:
+            return None
+        return next(self._decode(0, len(self._rows), len(self._rows)))
+
+    def _raw(self, start: int, stop: int, step: int) -> Iterator[UInt8[Tensor, "b ch h w"]]:
+        if self._memory is None:
+            yield from self._decode(start, stop, step)
+            return
+        for first in range(start, stop, step):
+            yield self._memory[first : min(first + step, stop)]
+
+    def _decode(self, start: int, stop: int, step: int) -> Iterator[UInt8[Tensor, "b ch h w"]]:
+        images = self._source.images(self._rows[start:stop])
+        for first in range(start, stop, step):
+            batch = np.empty((min(step, stop - first), *self.shape), dtype=np.uint8)
+            for index in range(len(batch)):
+                where, image = next(images)
+                if self._image_size is None and self._reference is None:
+                    self._check_size(upright_size(image, where), (self.form.height, self.form.width), where)
+                batch[index] = pixels(image, self.form, where)
+            yield torch.from_numpy(batch)
+
+    def _survey(self, *, same_size: bool) -> tuple[tuple[int, int], int]:
+        """(height, width) of the first image, and the channels that lose no colour."""
+        size, channels = None, 1
+        for where, image in self._source.images(self._rows):
+            found = upright_size(image, where)
+            size = size or found
+            if same_size:
+                self._check_size(found, size, where)
+            if not is_grey(image):
+                channels = 3
+                if not same_size:
+                    break
+        assert size is not None, "a split has samples"
+        return size, channels
+
+    @staticmethod
+    def _check_size(found: tuple[int, int], size: tuple[int, int], where: str) -> None:
+        if found != size:
+            raise InputError(
+                f"{where}: {found[0]} x {found[1]} pixels, but images before it have {size[0]} x {size[1]}; "
+                "give a model with a fixed image size, to which they are all brought"
+            )

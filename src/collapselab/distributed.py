@@ -1,0 +1,121 @@
+"""Several processes, each with a share of the data: the only import of `torch.distributed`.
+
+Everything here does nothing in a single process. Each process ends with the same numbers, bit for bit: all of them
+merge the same parts in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from collapselab.statistics import ClassStats
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process's number and how many there are; (0, 1) without a process group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def merged_over_ranks(stats: ClassStats) -> ClassStats:
+    """The statistics of all processes' samples together, on every process."""
+    rank, world = rank_and_world()
+    if world == 1:
+        return stats
+    parts = []
+    for source in range(world):
+        header, tensors = _packed(stats) if source == rank else ({}, {})
+        carried = [header]
+        dist.broadcast_object_list(carried, src=source)
+        header = carried[0]
+        for name, (shape, dtype) in header["tensors"].items():
+            if source != rank:
+                tensors[name] = torch.empty(shape, dtype=dtype, device=_device())
+            tensors[name] = tensors[name].to(_device()).contiguous()
+            dist.broadcast(tensors[name], src=source)
+        parts.append(_unpacked(header["plain"], tensors))
+    return ClassStats.merge(parts)
+
+
+def _packed(stats: ClassStats) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A small header of plain values, and the tensors it announces."""
+    state = stats.state_dict()
+    tensors = {f"moments/{name}": tensor for name, tensor in (state.pop("moments") or {}).items()}
+    if "within" in state and tensors:
+        tensors["within"] = state["within"]
+    state.pop("within", None)
+    announced = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    return {"plain": state, "tensors": announced}, tensors
+
+
+def _unpacked(plain: dict[str, Any], tensors: dict[str, Tensor]) -> ClassStats:
+    moments = {name.removeprefix("moments/"): tensor for name, tensor in tensors.items() if "/" in name}
+    state: dict[str, Any] = plain | {"moments": moments or None}
+    if "within" in tensors:
+        state["within"] = tensors["within"]
+    return ClassStats.from_state_dict(state)
+
+
+def summed_over_ranks(values: Tensor) -> Tensor:
+    """The sum of all processes' `values`, of one shape and dtype everywhere, added in the order of ranks."""
+    rank, world = rank_and_world()
+    if world == 1:
+        return values
+    total = torch.zeros_like(values)
+    for source in range(world):
+        part = (
+            values.to(_device()).contiguous()
+            if source == rank
+            else torch.empty_like(values, device=_device())
+        )
+        dist.broadcast(part, src=source)
+        total += part.to(total.device)
+    return total
+
+
+def largest_over_ranks(value: int) -> int:
+    """The largest of all processes' whole numbers."""
+    return max(_gathered(value))
+
+
+def raise_together(error: Exception | None) -> None:
+    """Raise in every process if any has an error, so that none waits for another in vain.
+
+    Raises:
+        Exception: this process's own error, or one of its kind that names the process it happened in.
+    """
+    _, world = rank_and_world()
+    if world == 1:
+        if error is not None:
+            raise error
+        return
+    found = _gathered(None if error is None else (type(error).__name__, str(error)))
+    if error is not None:
+        raise error
+    from collapselab.errors import InputError
+
+    for rank, problem in enumerate(found):
+        if problem is not None:
+            kind, text = problem
+            raise (InputError if kind == "InputError" else RuntimeError)(f"process {rank}: {text}")
+
+
+def _gathered(value: Any) -> list[Any]:
+    _, world = rank_and_world()
+    if world == 1:
+        return [value]
+    values: list[Any] = [None] * world
+    dist.all_gather_object(values, value)
+    return values
+
+
+def _device() -> torch.device:
+    """Where the process group's collectives take their tensors from."""
+    if dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

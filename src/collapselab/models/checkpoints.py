@@ -1,0 +1,141 @@
+"""Weights from a file into a network. Nothing is ever unpickled but tensors."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from collapselab.errors import InputError, one_line
+
+SUFFIXES = (".safetensors", ".pt", ".pth")
+_NESTINGS = ("state_dict", "model_state_dict", "model")
+# Of data parallel, of torch.compile, and of trainers that hold the network as an attribute.
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_SHOWN = 3
+
+State = dict[str, Tensor]
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Set all parameters and buffers of `model` to those in a file.
+
+    Args:
+        path: a `.safetensors` file, or a state dict saved by torch (`.pt`, `.pth`), also nested under
+            `state_dict`, `model_state_dict` or `model`, also with the prefixes that wrappers add to its keys.
+
+    Raises:
+        InputError: no such file, damage, Python objects beside tensors, keys or shapes that do not fit.
+    """
+    load_state(model, read_checkpoint(path), path)
+
+
+def read_checkpoint(path: Path) -> State:
+    """The tensors in a file by name, on the CPU.
+
+    Raises:
+        InputError: see `load_checkpoint`.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: not a checkpoint by its name; give a file ending in {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the path of the checkpoint")
+    try:
+        content = _content(path)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: refused, since it holds Python objects beside tensors, or is damaged; save the state dict "
+            "alone: torch.save(model.state_dict(), file), or as .safetensors"
+        ) from error
+    except MemoryError:
+        raise
+    except (
+        Exception
+    ) as error:  # torch, zipfile and safetensors answer damage with more kinds than can be listed
+        reason = one_line(error)[:200] or type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read, damaged or cut off ({reason}); copy or save it again"
+        ) from error
+    return _state(content, path)
+
+
+def load_state(model: nn.Module, state: State, path: Path) -> None:
+    """Like `load_checkpoint`, with what `read_checkpoint` found in `path`."""
+    state = fitted(model, state)
+    wanted = model.state_dict()
+    problems = [
+        # Checkpoints of old versions of torch do not count batches; nor does anything depend on it.
+        _listed("missing", [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]),
+        _listed("unexpected", [name for name in state if name not in wanted]),
+        _listed("misshapen", [_shapes(name, state, wanted) for name in misshapen(model, state)]),
+    ]
+    if any(problems):
+        raise InputError(
+            f"{path}: does not fit the model: {'; '.join(filter(None, problems))}; give the checkpoint of this model"
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def fitted(model: nn.Module, state: State) -> State:
+    """`state` without the prefixes of wrappers, where its keys match those of `model` better so."""
+    wanted = set(model.state_dict())
+    candidates = [state]
+    for candidate in candidates:  # grows: wrappers may be wrapped
+        for prefix in _PREFIXES:
+            if candidate and all(name.startswith(prefix) for name in candidate):
+                candidates.append({name.removeprefix(prefix): value for name, value in candidate.items()})
+    return max(candidates, key=lambda candidate: len(wanted & set(candidate)))
+
+
+def misshapen(model: nn.Module, state: State) -> list[str]:
+    """Names in both, of different shapes."""
+    wanted = model.state_dict()
+    return [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+
+
+def _content(path: Path) -> Any:
+    if path.suffix.lower() == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of odd files before it refuses them: a second line
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _state(content: Any, path: Path) -> State:
+    """The state dict in what was read, whatever it is nested in."""
+    while isinstance(content, Mapping) and not _is_state(content):
+        inner = next((name for name in _NESTINGS if isinstance(content.get(name), Mapping)), None)
+        if inner is None:
+            break
+        content = content[inner]
+    if isinstance(content, Mapping) and _is_state(content):
+        return dict(content)
+    held = _few([str(name) for name in content]) if isinstance(content, Mapping) else type(content).__name__
+    raise InputError(
+        f"{path}: holds no state dict but {one_line(held) or 'nothing'}; save model.state_dict(), alone or as 'state_dict'"
+    )
+
+
+def _is_state(content: Mapping[Any, Any]) -> bool:
+    named = all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+    return bool(content) and named
+
+
+def _shapes(name: str, state: State, wanted: Mapping[str, Any]) -> str:
+    return f"{name} {tuple(state[name].shape)} where the model has {tuple(wanted[name].shape)}"
+
+
+def _listed(what: str, names: list[str]) -> str:
+    return f"{len(names)} {what} ({one_line(_few(names))})" if names else ""
+
+
+def _few(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

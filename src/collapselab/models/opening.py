@@ -1,0 +1,190 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from collapselab.checks import near_matches
+from collapselab.errors import InputError
+from collapselab.models.checkpoints import State, fitted, load_state, misshapen, read_checkpoint
+from collapselab.models.convnet import ConvNet
+from collapselab.models.mlp import MLP
+from collapselab.models.seeding import seeded
+from collapselab.models.user_file import build, find_builder, is_user_file
+
+_OWN = ("mlp", "convnet")
+_TORCHVISION, _TIMM = "torchvision/", "timm/"
+_FORMS = "mlp, convnet, torchvision/NAME, timm/NAME, FILE.py:FUNCTION"
+_MLP_WIDTH, _MLP_DEPTH = 1024, 10  # Rangamani et al. 2023, appendix A
+_VIT_SIZE = 224
+# They return several outputs while they train, unless told otherwise.
+_AUXILIARY = ("googlenet", "inception_v3")
+
+_Builder = Callable[[int], nn.Module]
+
+
+def open_model(
+    name: str,
+    *,
+    num_classes: int,
+    input_shape: tuple[int, ...],
+    checkpoint: Path | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """A network, with weights drawn from `seed` or read from a file. Nothing is ever downloaded.
+
+    Args:
+        name: `mlp`, `convnet`, `torchvision/resnet18`, `timm/deit_tiny_patch16_224`, or
+            `path/to/file.py:function`, called with those of `num_classes` and `input_shape` that it accepts.
+        num_classes: outputs; a checkpoint whose classifier has another number is given its own.
+        input_shape: of one sample.
+        checkpoint: see `load_checkpoint`.
+        seed: the only thing that initial weights depend on; generators of the caller are left as they were.
+
+    Raises:
+        InputError: unknown name, inputs that do not suit the network, errors in the user's function, a
+            checkpoint that does not fit.
+        ImportError: an extra that is not installed.
+    """
+    state = None if checkpoint is None else read_checkpoint(checkpoint)
+    with seeded(seed):
+        builder = _builder(name, input_shape)
+    with seeded(seed):
+        model = builder(num_classes)
+    if checkpoint is None or state is None:
+        return model
+    outputs = _other_outputs(model, state, num_classes)
+    if outputs is not None:
+        with seeded(seed):
+            model = builder(outputs)
+    load_state(model, state, checkpoint)
+    return model
+
+
+def required_image_size(name: str) -> tuple[int, int] | None:
+    """(height, width) of the only images that the network takes; None where it takes several.
+
+    Raises:
+        InputError: unknown name.
+        ImportError: an extra that is not installed.
+    """
+    _check_known(name)
+    if name.startswith(_TIMM):
+        config = _timm().get_pretrained_cfg(_architecture(name))
+        if config is not None and config.fixed_input_size:
+            return config.input_size[1], config.input_size[2]
+    if name.startswith((_TORCHVISION + "vit_", _TORCHVISION + "maxvit")):
+        return _VIT_SIZE, _VIT_SIZE
+    return None
+
+
+def required_channels(name: str) -> int | None:
+    """Channels that images should have for the network; None where any number will do."""
+    _check_known(name)
+    return 3 if name.startswith((_TORCHVISION, _TIMM)) else None
+
+
+def _builder(name: str, input_shape: tuple[int, ...]) -> _Builder:
+    """What makes the network from its number of outputs."""
+    _check_known(name)
+    if is_user_file(name):
+        function = find_builder(name)
+        return lambda num_classes: build(name, function, num_classes, input_shape)
+    if name == "mlp":
+        return partial(MLP, math.prod(input_shape), width=_MLP_WIDTH, depth=_MLP_DEPTH)
+    if len(input_shape) != 3:
+        raise InputError(
+            f"{name}: takes images, but inputs have shape {input_shape}; give images, or another model"
+        )
+    size = (input_shape[1], input_shape[2])
+    if name == "convnet":
+        return partial(ConvNet, input_shape[0], size)
+    required = required_image_size(name)
+    if required not in (None, size):
+        raise InputError(
+            f"{name}: takes images of {required[0]} x {required[1]} but these have {size[0]} x {size[1]}; open the data with this image size"
+        )
+    if name.startswith(_TIMM):
+        return lambda num_classes: _from_timm(_architecture(name), num_classes, input_shape[0])
+    if input_shape[0] != 3:
+        raise InputError(
+            f"{name}: takes images of 3 channels but these have {input_shape[0]}; open the data with 3"
+        )
+    return lambda num_classes: _from_torchvision(_architecture(name), num_classes)
+
+
+def _from_torchvision(name: str, num_classes: int) -> nn.Module:
+    options = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
+    return _torchvision().get_model(name, weights=None, num_classes=num_classes, **options)
+
+
+def _from_timm(name: str, num_classes: int, channels: int) -> nn.Module:
+    create = partial(_timm().create_model, name, pretrained=False, num_classes=num_classes)
+    try:
+        return create(in_chans=channels)
+    except TypeError as error:
+        if "in_chans" not in str(error):
+            raise
+        return create()
+
+
+def _other_outputs(model: nn.Module, state: State, num_classes: int) -> int | None:
+    """How many outputs the checkpoint's classifier has, if only that keeps it from fitting."""
+    state, wanted = fitted(model, state), model.state_dict()
+    different = misshapen(model, state)
+    outputs = {tuple(state[name].shape)[:1] for name in different}
+    only_outputs = all(
+        tuple(wanted[name].shape)[:1] == (num_classes,) and state[name].shape[1:] == wanted[name].shape[1:]
+        for name in different
+    )
+    found = outputs.pop() if len(outputs) == 1 and only_outputs else ()
+    return found[0] if found else None
+
+
+def _check_known(name: str) -> None:
+    if name in _OWN or is_user_file(name):
+        return
+    if name.startswith(_TORCHVISION):
+        # Those that classify images: not detection, segmentation or video.
+        known = _torchvision().list_models(module=_torchvision())
+    elif name.startswith(_TIMM):
+        known = _timm().list_models()
+        if _timm().is_model(_architecture(name)):
+            return
+    else:
+        hint = near_matches(name, [*_OWN, _TORCHVISION + "resnet18", _TIMM + "resnet18"])
+        hint = f"{hint} Known" if hint.startswith("did you mean") else "known"
+        raise InputError(f"unknown model {name!r}; {hint}: {_FORMS}")
+    if _architecture(name) not in known:
+        library = name.partition("/")[0]
+        hint = near_matches(_architecture(name), known)
+        hint = hint if hint.startswith("did you mean") else f"see {library}'s list of models"
+        raise InputError(f"unknown model {name!r} of {library}; {hint}")
+
+
+def _architecture(name: str) -> str:
+    return name.partition("/")[2]
+
+
+def _torchvision() -> ModuleType:
+    try:
+        import torchvision.models
+    except ImportError as error:
+        raise ImportError(
+            "models of torchvision need it installed: pip install 'collapselab[papers]'"
+        ) from error
+    return torchvision.models
+
+
+def _timm() -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError("models of timm need it installed: pip install 'collapselab[papers]'") from error
+    return timm

@@ -1,0 +1,124 @@
+"""Networks that a function in the user's own file builds."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from collapselab.checks import near_matches
+from collapselab.errors import InputError, one_line
+
+
+def is_user_file(name: str) -> bool:
+    return name.endswith(".py") or ".py:" in name
+
+
+def find_builder(name: str) -> Callable[..., Any]:
+    """The function that `path/to/file.py:function` names; its file is run.
+
+    Raises:
+        InputError: no such file or function, or the file raises.
+    """
+    path, function = _parts(name)
+    module = _import(path, name)
+    builder = getattr(module, function, None)
+    if builder is None:
+        raise InputError(f"{path}: no function {function!r}; {_functions(path, function)}")
+    if not callable(builder):
+        raise InputError(
+            f"{path}: {function} is a {type(builder).__name__}; name a function that returns a network"
+        )
+    return builder
+
+
+def build(
+    name: str, builder: Callable[..., Any], num_classes: int, input_shape: tuple[int, ...]
+) -> nn.Module:
+    """What the function returns, given those of the two arguments that it accepts.
+
+    Raises:
+        InputError: it raises, or returns no network.
+    """
+    path, function = _parts(name)
+    arguments = {"num_classes": num_classes, "input_shape": input_shape}
+    with _blaming(path, name):
+        model = builder(**_accepted(builder, arguments))
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{path}: {function} returns a {type(model).__name__}; return a torch.nn.Module")
+    return model
+
+
+def _parts(name: str) -> tuple[Path, str]:
+    file, colon, function = name.rpartition(":")
+    if not colon or not file.endswith(".py") or not function:
+        path = Path(name.rstrip(":"))
+        raise InputError(f"{name}: names no function; give {path}:FUNCTION, {_functions(path, '')}")
+    if not Path(file).is_file():
+        raise InputError(f"{file}: no such file; check the path of the model")
+    return Path(file), function
+
+
+def _functions(path: Path, function: str) -> str:
+    """What the file defines, found without running it."""
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return "a function that returns a network"
+    defined = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return near_matches(function, defined) if defined else "the file defines none"
+
+
+def _import(path: Path, name: str) -> ModuleType:
+    # Under a name of its own: the file may be called like a package that is installed.
+    spec = importlib.util.spec_from_file_location(f"collapselab_user_{path.stem}", path.resolve())
+    assert spec is not None, "a .py file has a loader"
+    assert spec.loader is not None, "a .py file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for their module there
+    sys.path.insert(0, str(path.resolve().parent))  # for what the file imports from beside it
+    try:
+        with _blaming(path, name):
+            spec.loader.exec_module(module)
+    except InputError:
+        del sys.modules[spec.name]
+        raise
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    return module
+
+
+def _accepted(builder: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(builder).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return arguments
+    names = {parameter.name for parameter in parameters}
+    return {name: value for name, value in arguments.items() if name in names}
+
+
+@contextmanager
+def _blaming(path: Path, name: str) -> Iterator[None]:
+    """Say what the user's code raised, and on which of its lines."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename) == path.resolve() and frame.lineno
+        ]
+        if isinstance(error, SyntaxError) and error.lineno:
+            lines.append(error.lineno)
+        at = f" in line {lines[-1]}" if lines else ""
+        raise InputError(
+            f"{name}: raised {type(error).__name__}{at}: {one_line(error)[:300]}; mend the function"
+        ) from error

@@ -1,0 +1,87 @@
+"""Which modules of a network are probe points: weight layers, or whatever the caller names."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from collapselab.checks import near_matches
+from collapselab.errors import InputError
+
+# None: every weight layer. Names and globs are matched with the names of `named_modules`.
+Layers = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
+
+
+def is_weight_layer(module: nn.Module) -> bool:
+    """Linear and convolution layers, and the transposed linear layer of GPT-2 in `transformers`."""
+    return isinstance(module, nn.Linear | _ConvNd) or is_transposed_linear(module)
+
+
+def is_transposed_linear(module: nn.Module) -> bool:
+    """`transformers.pytorch_utils.Conv1D`: a linear layer whose weight is stored (in, out).
+
+    Known by its shape, so that `transformers` need not be installed.
+    """
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf") and hasattr(module, "weight")
+
+
+def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The weight layers of `model` by name, in the order in which they are registered.
+
+    A module that is registered twice is named once.
+
+    Raises:
+        InputError: the model has none.
+    """
+    layers = {name: module for name, module in model.named_modules() if is_weight_layer(module)}
+    if not layers:
+        raise InputError(
+            f"{type(model).__name__} has no linear or convolution layer; name the modules to look at with layers="
+        )
+    return layers
+
+
+def choose_layers(model: nn.Module, layers: Layers = None) -> tuple[dict[str, nn.Module], set[str]]:
+    """The modules to probe, and which of them were asked for by their own name.
+
+    Args:
+        layers: None for every weight layer; names and globs (`layer4.*`), in one string with commas or in a
+            list; or a predicate of name and module. A glob that matches weight layers means these; one that
+            matches none of them means every module it matches.
+
+    Raises:
+        InputError: nothing matches a name, with near matches.
+    """
+    if layers is None:
+        return weight_layers(model), set()
+    modules = {name: module for name, module in model.named_modules() if name}
+    if callable(layers):
+        chosen = {name: module for name, module in modules.items() if layers(name, module)}
+        if not chosen:
+            raise InputError(f"layers: the predicate holds for none of the {len(modules)} modules")
+        return chosen, set()
+    patterns = layers.split(",") if isinstance(layers, str) else list(layers)
+    wanted: set[str] = set()
+    named: set[str] = set()
+    for pattern in (text.strip() for text in patterns):
+        if pattern in modules:
+            wanted.add(pattern)
+            named.add(pattern)
+            continue
+        matches = fnmatch.filter(modules, pattern)
+        weights = [name for name in matches if is_weight_layer(modules[name])]
+        if not matches:
+            raise InputError(_no_match(pattern, modules))
+        wanted.update(weights or matches)
+    return {name: module for name, module in modules.items() if name in wanted}, named
+
+
+def _no_match(pattern: str, modules: dict[str, nn.Module]) -> str:
+    hint = near_matches(pattern, modules)
+    if hint.startswith("known:"):
+        weights = [name for name, module in modules.items() if is_weight_layer(module)] or list(modules)
+        hint = f"known: {', '.join(weights[:8])}{', …' if len(weights) > 8 else ''}"
+    return f"layers: no module matches {pattern!r}; {hint}"
