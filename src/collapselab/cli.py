@@ -138,6 +138,140 @@ def measure(
         note(f"wrote {output}")
 
 
+class Scatter(str, Enum):
+    """What is kept of the within-class scatter."""
+
+    auto = "auto"
+    full = "full"
+    trace = "trace"
+    sketch = "sketch"
+
+
+class Standardize(str, Enum):
+    """Which statistics of the training images are taken out."""
+
+    channel = "channel"
+    pixel = "pixel"
+    none = "none"
+
+
+@app.command()
+def profile(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="mlp, convnet, torchvision/resnet18, timm/deit_tiny_patch16_224, or path/to/file.py:function.",
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="digits, a folder of Parquet files (train-*.parquet) or of images (train/CLASS/*), or a .npz file.",
+        ),
+    ],
+    test_data: Annotated[
+        str | None,
+        typer.Option(
+            "--test-data", metavar="DATA", help="Default: the test split of --data, where it has one."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights, .safetensors or .pt; default: initial ones from --seed."),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GLOB", help="Names and globs, commas between; default every linear and conv layer."
+        ),
+    ] = None,
+    reduce: Annotated[
+        str,
+        typer.Option(metavar="HOW", help="flatten, gap, mean, token or token:i (one token of a sequence)."),
+    ] = "flatten",
+    scatter: Annotated[
+        Scatter,
+        typer.Option(
+            help="Covariances: auto is full up to 1024 features (classifier 4096) and 1 GiB, else a sketch."
+        ),
+    ] = Scatter.auto,
+    weighting: Annotated[
+        Weighting, typer.Option(help="Class weights: every class the same, or by its samples.")
+    ] = Weighting.balanced,
+    epsilon: Annotated[
+        float,
+        typer.Option(metavar="X", help="A layer is collapsed below this share of variance within classes."),
+    ] = 0.2,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="At most so many samples per split.")] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", help="Samples per forward pass.")
+    ] = 128,
+    device: Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of initial weights and of sketches.")] = 0,
+    standardize: Annotated[
+        Standardize, typer.Option(help="Images: less the mean of the training images, over their deviation.")
+    ] = Standardize.channel,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="An earlier profile, as of initial weights, to draw beside this one."
+        ),
+    ] = None,
+    format: Annotated[
+        Format, typer.Option(help="csv has the columns layer,depth,split,name,value.")
+    ] = Format.table,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Also write profile.json, class statistics and report.html."
+        ),
+    ] = None,
+) -> None:
+    """Measure every layer of a network on real data, in one pass and a second for nearest class centres.
+
+    Features are what each layer reads. Under torchrun every process takes its share of the data.
+
+    \b
+    Examples:
+      collapselab profile mlp --data digits
+      collapselab profile torchvision/resnet18 --data cifar10/ --checkpoint resnet18.safetensors --out profiles/resnet18
+      collapselab profile model.py:build --data images/ --layers "blocks.*" --reduce token --format json
+    """  # noqa: D301
+    from collapselab.profiling import ProfileJob, run_job
+
+    job = ProfileJob(
+        model=model,
+        data=data,
+        test_data=test_data,
+        checkpoint=checkpoint,
+        layers=layers,
+        reduce=reduce,
+        scatter=scatter.value,
+        weighting=weighting.value,
+        epsilon=epsilon,
+        limit=limit,
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
+        standardize=standardize.value,
+        against=against,
+        out=out,
+    )
+    with sample_progress() as progress:
+        result, lines = run_job(job, progress)
+    if result is None:  # another process prints
+        return
+    print_text(_rendered_profile(result, format))
+    if format is Format.csv:
+        for warning in result.warnings:
+            note(f"warning: {one_line(warning)}")
+    for line in lines:
+        note(line)
+
+
 class RunName(str, Enum):
     """What can be run."""
 
@@ -217,6 +351,21 @@ def _rendered(measurement: Any, format: Format, *, to_terminal: bool) -> str:
     return to_table(
         measurement, width=shutil.get_terminal_size().columns, colour="NO_COLOR" not in os.environ
     )
+
+
+def _rendered_profile(profile: Any, format: Format) -> str:
+    from collapselab.output_profile import profile_to_csv, profile_to_json, profile_to_table
+
+    if format is Format.json:
+        return profile_to_json(profile)
+    if format is Format.csv:
+        return profile_to_csv(profile)
+    if not sys.stdout.isatty():
+        return profile_to_table(profile)
+    import shutil
+
+    width = shutil.get_terminal_size().columns
+    return profile_to_table(profile, width=width, colour="NO_COLOR" not in os.environ)
 
 
 def _fail(message: object, code: int = _USAGE) -> NoReturn:

@@ -6,12 +6,16 @@ merge the same parts in the same order.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from collapselab.errors import InputError, one_line
 from collapselab.statistics import ClassStats
 
 
@@ -20,6 +24,43 @@ def rank_and_world() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
+    """While open, the processes that `torchrun` started work together; yields (rank, how many).
+
+    Args:
+        device: of this process's model; its kind decides how processes talk.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not dist.is_available() or dist.is_initialized():
+        yield rank_and_world()
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield rank_and_world()
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(wanted: str) -> torch.device:
+    """`auto`: this process's GPU where there is one, else the CPU; or whatever device is named.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", local)
+            torch.cuda.set_device(device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {wanted}: cannot be used ({one_line(error)}); use cpu") from error
+    return device
 
 
 def merged_over_ranks(stats: ClassStats) -> ClassStats:
@@ -97,8 +138,6 @@ def raise_together(error: Exception | None) -> None:
     found = _gathered(None if error is None else (type(error).__name__, str(error)))
     if error is not None:
         raise error
-    from collapselab.errors import InputError
-
     for rank, problem in enumerate(found):
         if problem is not None:
             kind, text = problem

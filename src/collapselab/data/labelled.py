@@ -106,8 +106,8 @@ class LabelledData:
 
         Args:
             batch_size: samples per batch; the last batch may be smaller.
-            rank: which of the `world` contiguous, disjoint shares; they differ by one sample at most, and
-                nothing is repeated to make them equal.
+            rank: which of the `world` contiguous, disjoint shares, of whole batches as one process would read
+                them; nothing is repeated to make them equal.
 
         Raises:
             InputError: a batch size below 1, a rank outside 0 … world - 1; on iteration, damaged images.
@@ -116,5 +116,7 @@ class LabelledData:
             raise InputError(f"batch size {batch_size} is below 1; give at least 1")
         if not 0 <= rank < world:
             raise InputError(f"rank {rank} is not one of 0 … {world - 1}; give rank < world")
-        start, stop = len(self) * rank // world, len(self) * (rank + 1) // world
+        # Shares are whole batches: a sample's float32 features depend a little on the batch it comes in.
+        whole = -(-len(self) // batch_size)
+        start, stop = (min(whole * r // world * batch_size, len(self)) for r in (rank, rank + 1))
         return Batches(self.inputs, self.labels, batch_size, start, stop)

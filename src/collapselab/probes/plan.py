@@ -22,6 +22,7 @@ AutoScatter = Scatter | Literal["auto"]
 # The rule of scatter="auto". A covariance of 1024 features costs about as much as the layer that reads them, one of
 # 4096 sixteen times that; of the classifier's features everything is wanted.
 MAX_FULL_DIM, MAX_FULL_DIM_CLASSIFIER = 1024, 4096
+MIN_SKETCHED_DIM = 64
 # Matrices of all layers together; beyond, the layers nearest to the input are sketched.
 MAX_MATRIX_BYTES = 2**30
 # Class means of a layer, several times over, beyond which it is refused rather than tried.
@@ -221,7 +222,8 @@ def choose_scatter(
 
     `auto`: the p x p covariance (`full`) up to p = 1024, for the classifier up to p = 4096, one per class
     (`per_class`) where C p^2 <= 5e7; as long as all matrices together stay below 1 GiB, counted from the
-    classifier down. Beyond, `sketch`. Where `full` is asked for, it is one per class under the same limits.
+    classifier down. Beyond, `sketch`. Where `full` is asked for, it is one per class under the same limits;
+    where `sketch` is, features up to p = 64 are kept whole.
 
     Raises:
         InputError: class means alone would not fit, with what to do.
@@ -244,7 +246,11 @@ def choose_scatter(
             fits = narrow and used + 8 * p**2 <= MAX_MATRIX_BYTES
             kind: Scatter = "sketch" if not fits else "per_class" if fits_per_class else "full"
         else:
-            kind = "per_class" if wanted == "full" and fits_per_class else wanted
+            kind = wanted
+            if kind == "sketch" and p <= MIN_SKETCHED_DIM:
+                kind = "full"  # no larger, and exact
+            if kind == "full" and fits_per_class:
+                kind = "per_class"
         used += per_class if kind == "per_class" else 8 * p**2 if kind == "full" else 0
         out[source] = kind
     return out

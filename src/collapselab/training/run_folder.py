@@ -104,7 +104,7 @@ class RunFolder:
             profile: of the network at this step.
             spectra: whether rows hold the spectra that the profile has, and the weights' singular values.
         """
-        self.write_statistics(step, _statistics_of(profile))
+        self.write_statistics(step, statistics_of(profile))
         rows = []
         for layer in profile.layers:
             for split, measured in layer.splits.items():
@@ -147,13 +147,13 @@ class RunFolder:
 
     def write_statistics(self, step: int, tensors: dict[str, Tensor]) -> None:
         """Tensors named `split/layer/quantity`."""
-        _save_tensors(self.path / "statistics" / f"step-{step:06d}.safetensors", tensors)
+        save_tensors(self.path / "statistics" / f"step-{step:06d}.safetensors", tensors)
 
     def read_statistics(self, step: int) -> dict[str, Tensor]:
         return _load_tensors(self.path / "statistics" / f"step-{step:06d}.safetensors")
 
     def write_weights(self, step: int, weights: dict[str, Tensor]) -> None:
-        _save_tensors(self.path / "checkpoints" / f"step-{step:06d}.safetensors", weights)
+        save_tensors(self.path / "checkpoints" / f"step-{step:06d}.safetensors", weights)
 
     def read_weights(self, step: int) -> dict[str, Tensor]:
         return _load_tensors(self.path / "checkpoints" / f"step-{step:06d}.safetensors")
@@ -171,7 +171,8 @@ class RunFolder:
         return torch.load(self._trainer, weights_only=True)
 
 
-def _statistics_of(profile: Profile) -> dict[str, Tensor]:
+def statistics_of(profile: Profile) -> dict[str, Tensor]:
+    """Counts, class means and class scatters of a profile, named `split/layer/quantity`."""
     tensors = {}
     for layer in profile.layers:
         for split, measured in layer.splits.items():
@@ -197,7 +198,8 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def _save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a `.safetensors` file whole or not at all."""
     from safetensors.torch import save_file
 
     temporary = path.with_suffix(".tmp")
