@@ -135,7 +135,11 @@ def read_batch(
     """
     place = f"{where}, batch {number}"
     inputs, labels = split_batch(raw) if split_batch else _split(raw, place)
-    labels = labels if isinstance(labels, Tensor) else torch.as_tensor(labels)
+    if not isinstance(labels, Tensor):
+        try:
+            labels = torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{place}: labels are a {type(labels).__name__} and no whole numbers") from error
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.ndim == 0:
         raise InputError(
             f"{place}: labels have dtype {labels.dtype} and shape {tuple(labels.shape)}; give whole numbers, one per "
@@ -188,8 +192,9 @@ def _to_device(value: Any, device: torch.device) -> Any:
         return value.to(device)
     if isinstance(value, Mapping):
         return {name: _to_device(item, device) for name, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_to_device(item, device) for item in value)
+    if isinstance(value, list | tuple):
+        moved = [_to_device(item, device) for item in value]
+        return moved if isinstance(value, list) else tuple(moved)
     return value
 
 

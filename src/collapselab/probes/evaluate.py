@@ -137,6 +137,7 @@ class SplitEvaluation:
                 for source, spectrum in self._sketched.items()
                 if spectrum.vectors.shape[1]
             },
+            num_samples=next(iter(self.stats.values())).num_samples,
         )
 
     def take(self, found: SecondPass) -> None:

@@ -98,6 +98,7 @@ class Network:
         done = 0
         current: list[tuple[Batch, Tensor]] = []
         identities: dict[str, Identity] = {}
+        ran: set[str] = set()
 
         def hook(name: str, _module: nn.Module, features: Tensor) -> None:
             batch, classes = current[0]
@@ -107,6 +108,7 @@ class Network:
                 if name.split("#")[0] in self.points and "#" in name:
                     raise InputError(f"{place}: {name} ran more often than in the first batch")
                 return
+            ran.add(name)
             if point.source in self._shared:
                 identity = Identity(features)
                 if point.source == name:
@@ -130,8 +132,15 @@ class Network:
                 classes = self._classes_of(batch, num_classes, feed.name)
                 current[:] = [(batch, classes)]
                 identities.clear()
+                ran.clear()
                 taps.begin()
                 decided = _decisions(batch.run(self.model), batch)
+                if len(ran) < len(self.points):
+                    silent = next(name for name in self.points if name not in ran)
+                    raise InputError(
+                        f"{feed.name}, batch {batch.number}: {silent} did not run, as it did in the first batch; "
+                        "name the layers that always run with layers="
+                    )
                 after(classes, decided)
                 done += len(classes)
                 progress(f"{feed.name}: {what}", done, feed.num_samples)
@@ -220,6 +229,7 @@ class SecondPass:
         refinements: of sketched spectra, about the split's own class means.
         own_class_of_label: the row of these for each label.
         nearest: what was found.
+        num_samples: of the first pass, of all processes together; None where this is the first.
     """
 
     class_means: dict[str, Tensor]
@@ -228,6 +238,7 @@ class SecondPass:
     refinements: dict[str, SketchRefinement] = field(default_factory=dict)
     own_class_of_label: Int[Tensor, " k"] | None = None
     nearest: dict[str, NearestCentreCounts] = field(default_factory=dict)
+    num_samples: int | None = None
 
     @property
     def is_needed(self) -> bool:
@@ -268,6 +279,11 @@ class SecondPass:
 
         network.read(feed, receive, len(self.class_of_label), progress, self._what, after)
         samples = summed_over_ranks(samples)
+        if self.num_samples is not None and int(samples[0]) != self.num_samples:
+            raise InputError(
+                f"{feed.name}: {int(samples[0])} samples came the second time, but {self.num_samples} the first; give a "
+                "loader that yields the same samples whenever it is read"
+            )
         for source, values in counts.items():
             correct, agreeing = summed_over_ranks(values).tolist()
             known = int(samples[1]) == int(samples[0]) > 0

@@ -14,6 +14,7 @@ from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.probes.batches import Batch, logits_of
 from collapselab.probes.capture import Taps
 from collapselab.probes.reduce import Reduction
+from collapselab.probes.select import is_weight_layer
 from collapselab.probes.weights import reads_channels_first
 from collapselab.statistics import Scatter
 
@@ -109,6 +110,7 @@ class _Seen:
     identity: Identity
     channels_first: bool
     output: StorageWeakRef | None = None
+    output_shape: tuple[int, ...] = ()
 
 
 @torch.no_grad()
@@ -135,21 +137,27 @@ def plan_probes(
     seen: dict[str, _Seen] = {}
 
     def receive(name: str, module: nn.Module, features: Tensor) -> None:
-        shape, first = tuple(features.shape), reads_channels_first(module)
+        shape, first = tuple(features.shape), reads_channels_first(module, features.ndim)
         seen[name] = _Seen(name.split("#")[0], shape, Identity(features), first)
 
     def returned(name: str, _module: nn.Module, output: Any) -> None:
         if name in seen and isinstance(output, Tensor):
             seen[name].output = StorageWeakRef(output.untyped_storage())
+            seen[name].output_shape = tuple(output.shape)
 
-    with Taps(modules, receive, returned) as taps:
+    # The classifier is known among all weight layers, also where it is not to be measured.
+    others = {name: part for name, part in model.named_modules() if is_weight_layer(part)}
+    with Taps(modules | others, receive, returned) as taps:
         taps.begin()
         logits = logits_of(batch.run(model), batch.labels)
     warnings = _never_ran(modules, named, seen)
     rows = batch.labels.shape
     order = []
     for name, found in seen.items():
-        if found.features_shape[: len(rows)] == rows or _folds(found.features_shape, rows):
+        if found.module_name not in modules:
+            continue
+        in_rows = found.features_shape[: len(rows)] == rows and len(found.features_shape) > len(rows)
+        if in_rows or _folds(found.features_shape, rows):
             order.append(name)
             continue
         what = f"{name} reads {found.features_shape} for labels of shape {tuple(rows)}: not one row of features per label"
@@ -160,10 +168,19 @@ def plan_probes(
         raise InputError(
             "no layer is left to measure: " + ("; ".join(warnings) or "none of them ran in the forward pass")
         )
-    classifier = _classifier(order, seen, logits)
-    order.append(order.pop(order.index(classifier)))  # deepest, whatever runs after it
+    classifier = _classifier(seen, logits)
+    first_to_read: dict[tuple[Identity, bool, bool], str] = {}
+    sources: dict[str, str] = {}
+    for name in order:
+        found = seen[name]
+        shape = _per_row_shape(found.features_shape, rows)
+        reduced = reduction.reduces(shape, channels_first=found.channels_first)
+        sources[name] = first_to_read.setdefault(
+            (found.identity, reduced, reduced and found.channels_first), name
+        )
+    if classifier in order:
+        order.append(order.pop(order.index(classifier)))  # deepest, whatever runs after it
     points: list[ProbePoint] = []
-    sources: dict[tuple[Identity, bool], str] = {}
     for depth, name in enumerate(order):
         found = seen[name]
         shape = _per_row_shape(found.features_shape, rows)
@@ -178,8 +195,8 @@ def plan_probes(
                 dim=channels if reduced else int(torch.Size(shape).numel()),
                 channels_first=found.channels_first,
                 reduced=reduced,
-                source=sources.setdefault((found.identity, reduced and found.channels_first), name),
-                is_classifier=name == classifier and logits is not None,
+                source=sources[name],
+                is_classifier=name == classifier,
             )
         )
     return Plan(tuple(points), None if logits is None else logits.shape[-1], tuple(warnings))
@@ -205,14 +222,19 @@ def _per_row_shape(shape: tuple[int, ...], rows: torch.Size) -> tuple[int, ...]:
     return shape[1:] if _folds(shape, rows) else shape[len(rows) :]
 
 
-def _classifier(order: list[str], seen: dict[str, _Seen], logits: Tensor | None) -> str:
-    """The layer that returned the class scores; the last that ran where none did."""
-    if logits is not None:
-        scores = StorageWeakRef(logits.untyped_storage())
-        for name in reversed(order):
-            if seen[name].output == scores:
-                return name
-    return order[-1]
+def _classifier(seen: dict[str, _Seen], logits: Tensor | None) -> str | None:
+    """The layer that returned the class scores; where none did, the last that ran if it returned as many."""
+    if logits is None:
+        return None
+    scores = StorageWeakRef(logits.untyped_storage())
+    for name, found in reversed(seen.items()):
+        if found.output == scores:
+            return name
+    name, last = next(reversed(seen.items()))
+    # Of a convolution, (n, classes, …) at positions that are averaged later.
+    axis = 1 if last.channels_first else -1
+    fits = len(last.output_shape) > 1 and last.output_shape[axis] == logits.shape[-1]
+    return name if fits else None
 
 
 def choose_scatter(

@@ -97,7 +97,9 @@ def profile(
     if not 0 < epsilon < 1:
         raise InputError(f"epsilon is {epsilon}; give a share of variance between 0 and 1")
     check_names([scatter], ("auto", "full", "trace", "sketch", "per_class"), "scatter")
-    names = None if metrics is None else list(metrics)
+    if sketch_size < 1:
+        raise InputError(f"sketch_size is {sketch_size}; a sketch has at least one column")
+    names = [metrics] if isinstance(metrics, str) else None if metrics is None else list(metrics)
     setting = Setting(
         reduction=Reduction.parse(reduce),
         scatter=scatter,

@@ -74,7 +74,7 @@ class ProfileRun:
         plan, first = _together(lambda: self._plan(model, modules, named))
         self.plan = plan
         self.warnings += [("layers", text) for text in plan.warnings]
-        self.counts = _declared_counts(class_counts, known_labels(loader))
+        self.counts = _declared_counts(class_counts, self._known_labels(loader))
         self.num_labels = self._label_space(first)
         self.network = Network(
             model, modules, {point.name: point for point in plan.points}, setting.reduction, plan.num_outputs
@@ -87,6 +87,10 @@ class ProfileRun:
 
     def _readable(self, loader: Iterable[Any], where: str) -> Readable:
         return Readable(loader, self.device, self.setting.split_batch, where)
+
+    def _known_labels(self, loader: Iterable[Any]) -> Tensor | None:
+        # A caller's own `split_batch` can take other labels than those of the data set.
+        return None if self.setting.split_batch else known_labels(loader)
 
     def _plan(self, model: nn.Module, modules: dict[str, nn.Module], named: set[str]) -> tuple[Plan, Tensor]:
         batch = self._loader.first()
@@ -164,7 +168,7 @@ class ProfileRun:
     def _measure_test(self, raw_loader: Iterable[Any], train_means: dict[str, Tensor]) -> SplitEvaluation:
         """Nearest centres in the same pass as the statistics: the train means are known."""
         loader, progress = self._readable(raw_loader, "test"), self.setting.progress
-        declared = _declared_counts(None, known_labels(raw_loader))
+        declared = _declared_counts(None, self._known_labels(raw_loader))
         feed = Feed("test", loader.read, 0 if declared is None else int(declared.sum()))
         if declared is not None and len(declared) <= self.num_labels:
             declared = nn.functional.pad(declared, (0, self.num_labels - len(declared)))
@@ -229,7 +233,13 @@ class ProfileRun:
         any_source = next(iter(stats.values()))
         if not any_source.has_samples:
             raise InputError(f"{split}: the loader yields no labelled samples")
-        return any_source.counts.cpu()
+        counts = any_source.counts.cpu()
+        single = int((counts == 1).sum())
+        if single:
+            self.warnings.append(
+                (split, f"{single} classes have one sample and so no variance within the class")
+            )
+        return counts
 
     def _check_train(self, counts: Tensor) -> None:
         if self.counts is not None and not torch.equal(counts, self.counts):

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from collapselab.probes.select import is_transposed_linear
+from collapselab.probes.select import is_transposed_linear, is_weight_layer
 
 
 def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
@@ -33,6 +33,16 @@ def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
     return pieces[0] if groups == 1 else torch.block_diag(*pieces)
 
 
-def reads_channels_first(module: nn.Module) -> bool:
-    """Whether channels are the first axis after the batch (convolutions) or the last (everything else)."""
-    return isinstance(module, _ConvNd)
+def reads_channels_first(module: nn.Module, ndim: int) -> bool:
+    """Whether the channels of what a module reads are the first axis after the batch, or the last.
+
+    A convolution reads them first, a linear layer last; a block of layers as the first of them does; and what has no
+    weight layer of its own (pooling, activations) first where it reads maps.
+
+    Args:
+        ndim: axes of what it reads, with the batch.
+    """
+    first = next((part for part in module.modules() if is_weight_layer(part)), None)
+    if first is not None:
+        return isinstance(first, _ConvNd)
+    return ndim > 3 and not isinstance(module, nn.LayerNorm)

@@ -1,52 +1,31 @@
-"""Interactive charts of a run: tables in, plotly figures out.
-
-Colours stand out on light and on dark ground; whatever is text or grid takes its colour from the page.
-"""
+"""Interactive charts of a run: tables in, plotly figures out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 import plotly.graph_objects as go
 
+from collapselab.report.figures import (
+    NEUTRAL,
+    TEST,
+    TRAIN,
+    WEAK,
+    Chart,
+    new_figure,
+    number,
+    plain,
+    spectra_figure,
+)
 from collapselab.report.run_data import RunData
-
-TRAIN, TEST, WEAK, NEUTRAL = "#3b82f6", "#f97316", "#10b981", "#8b93a3"
-# From the first layer to the classifier; no end is too dark or too pale for either ground.
-_LAYERS = ("#f59e0b", "#ef4444", "#d946ef", "#8b5cf6", "#3b82f6", "#06b6d4", "#10b981", "#84cc16")
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A figure, what it shows in a sentence, and its numbers.
-
-    Attributes:
-        id: of the element on the page.
-        title: above the chart.
-        text: what a reader sees in it, with the numbers that matter; also its alternative text.
-        figure: the plotly figure, without colours of text and ground.
-        table: every number that is drawn.
-    """
-
-    id: str
-    title: str
-    text: str
-    figure: go.Figure
-    table: pd.DataFrame
-
-
-def number(value: float | None) -> str:
-    """A number for a reader: three digits."""
-    return "undefined" if value is None or pd.isna(value) else f"{value:.3g}"
 
 
 def variance_over_steps(data: RunData) -> Chart:
     """Train, strong test and weak test variance of the last layer, references at the end of training."""
     table = data.final_reference
-    figure = _figure("optimiser step", "variance over spread of class means", log_y=True)
+    figure = new_figure("optimiser step", "variance over spread of class means", log_y=True)
     for name, label, colour, dash in (
         ("train_variance", "train", TRAIN, "solid"),
         ("strong_test_variance", "test, strong", TEST, "solid"),
@@ -54,7 +33,7 @@ def variance_over_steps(data: RunData) -> Chart:
     ):
         figure.add_scatter(
             x=_log_steps(table["step"]).tolist(),
-            y=_plain(table[name]),
+            y=plain(table[name]),
             text=[f"step {step}" for step in table["step"]],
             name=label,
             mode="lines+markers",
@@ -80,12 +59,12 @@ def heat_map(data: RunData, split: str) -> Chart:
     rows = data.rows[data.rows["split"] == split]
     table = rows.pivot_table(index="layer", columns="step", values="normalized_within").loc[data.layers]
     logs = table.map(_log10)
-    figure = _figure("optimiser step", "")
+    figure = new_figure("optimiser step", "")
     figure.add_heatmap(
-        z=[_plain(row) for _, row in logs.iterrows()],
+        z=[plain(row) for _, row in logs.iterrows()],
         x=[f"step {step}" for step in table.columns],
         y=data.layers,
-        customdata=[_plain(row) for _, row in table.iterrows()],
+        customdata=[plain(row) for _, row in table.iterrows()],
         colorscale="Viridis_r",
         zmin=-4,
         zmax=0,
@@ -123,7 +102,7 @@ def per_layer(data: RunData, metric: str, *, id: str, title: str, text: str, log
         "test": data.at(data.last_step, "test"),
         "train, initialisation": data.at(0, "train"),
     }
-    figure = _figure("", metric, log_y=log_y)
+    figure = new_figure("", metric, log_y=log_y)
     styles = {"train": (TRAIN, "solid"), "test": (TEST, "solid"), "train, initialisation": (NEUTRAL, "dot")}
     table = pd.DataFrame({"layer": data.layers})
     for name, rows in series.items():
@@ -131,7 +110,7 @@ def per_layer(data: RunData, metric: str, *, id: str, title: str, text: str, log
         table[name] = rows[metric].to_numpy()
         figure.add_scatter(
             x=data.layers,
-            y=_plain(rows[metric]),
+            y=plain(rows[metric]),
             text=data.layers,
             name=name,
             mode="lines+markers",
@@ -150,9 +129,9 @@ def cosine_map(data: RunData, split: str) -> Chart:
     table = data.cosines[split]
     num_classes = len(table)
     names = [str(name) for name in range(num_classes)]
-    figure = _figure("class", "class")
+    figure = new_figure("class", "class")
     figure.add_heatmap(
-        z=[_plain(row) for _, row in table.iterrows()],
+        z=[plain(row) for _, row in table.iterrows()],
         x=[f"class {name}" for name in names],
         y=[f"class {name}" for name in names],
         colorscale="RdBu_r",
@@ -192,47 +171,7 @@ def singular_values(data: RunData, name: str, *, id: str, title: str, text: str,
         (data.spectra["when"] == "end") & (data.spectra["split"] == "train") & (data.spectra["name"] == name)
     ]
     table = rows.pivot_table(index="index", columns="layer", values="value")[data.layers].head(most)
-    figure = _figure("rank", "share of the largest")
-    for layer, colour in zip(data.layers, _spread(_LAYERS, len(data.layers)), strict=True):
-        values = table[layer].dropna()
-        figure.add_scatter(
-            x=values.index.tolist(),
-            y=_plain(values / values.iloc[0]),
-            text=[f"number {index}" for index in values.index],
-            customdata=_plain(values),
-            name=layer,
-            mode="lines+markers",
-            line={"color": colour, "width": 2},
-            marker={"size": 5},
-            hovertemplate=f"{layer}<br>%{{text}}<br>%{{y:.3f}} of the largest, %{{customdata:.3g}}<extra></extra>",
-        )
-    figure.update_yaxes(rangemode="tozero")
-    return Chart(id, title, text, figure, table.reset_index())
-
-
-def _figure(x_title: str, y_title: str, *, log_y: bool = False) -> go.Figure:
-    figure = go.Figure()
-    axis = {"gridcolor": "rgba(128,128,128,0.22)", "zeroline": False, "automargin": True, "fixedrange": True}
-    figure.update_layout(
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        height=340,
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-        hovermode="closest",
-        font={"family": "system-ui, sans-serif", "size": 13},
-        xaxis=axis | {"title": {"text": x_title}},
-        yaxis=axis | {"title": {"text": y_title}},
-    )
-    if log_y:
-        figure.update_yaxes(type="log", dtick=1, exponentformat="power")
-    return figure
-
-
-def _plain(values: pd.Series) -> list[float | None]:
-    """Numbers as JSON has them: whatever is not finite is null."""
-    return [float(value) if math.isfinite(value) else None for value in values]
+    return Chart(id, title, text, spectra_figure(table), table.reset_index())
 
 
 def _log_steps(steps: pd.Series) -> pd.Series:
@@ -250,10 +189,3 @@ def _step_axis(figure: go.Figure, steps: Sequence[int]) -> None:
 
 def _log10(value: float) -> float:
     return math.log10(value) if value > 0 else float("nan")
-
-
-def _spread(colours: Sequence[str], count: int) -> list[str]:
-    """`count` of the colours, evenly spread; repeated where there are more layers than colours."""
-    if count >= len(colours):
-        return [colours[index % len(colours)] for index in range(count)]
-    return [colours[round(index * (len(colours) - 1) / max(count - 1, 1))] for index in range(count)]

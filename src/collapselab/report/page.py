@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
-
-import pandas as pd
 
 from collapselab.metrics import BY_NAME
 from collapselab.report.charts import (
-    Chart,
     cosine_map,
     heat_map,
-    number,
     per_layer,
     singular_values,
     variance_over_steps,
 )
+from collapselab.report.figures import number
+from collapselab.report.rendering import Page, Section, cells, render
 from collapselab.report.run_data import RunData, read_run
 from collapselab.training.run_folder import RunFolder, replace_text
-
-
-@dataclass(frozen=True)
-class _Section:
-    id: str
-    title: str
-    charts: Sequence[Chart]
 
 
 def write_report(folder: RunFolder) -> None:
@@ -42,36 +29,19 @@ def write_report(folder: RunFolder) -> None:
 
 def render_report(data: RunData) -> str:
     """The page as one HTML text; the same data give the same bytes."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
-    environment = Environment(
-        loader=PackageLoader("collapselab.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    environment.filters["number"] = number
-    sections = _sections(data)
-    templates = files("collapselab.report").joinpath("templates")
-    figures = {
-        chart.id: json.loads(str(chart.figure.to_json())) for section in sections for chart in section.charts
-    }
-    return environment.get_template("report.html.j2").render(
-        title=f"Neural collapse: {data.run['recipe']['data']}",
-        summary=_summary(data),
-        facts=_facts(data),
-        verdicts=[verdict | {"words": _words(verdict["evidence"])} for verdict in data.verdicts],
-        sections=sections,
-        tables={chart.id: _cells(chart.table) for section in sections for chart in section.charts},
-        final=_final_tables(data),
-        run=data.run,
-        warnings=data.warnings,
-        # "</" must not end the script element that holds the data.
-        figures=json.dumps(figures, sort_keys=True).replace("</", "<\\/"),
-        style=templates.joinpath("style.css").read_text(encoding="utf-8"),
-        script=templates.joinpath("page.js").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs(),
+    return render(
+        Page(
+            title=f"Neural collapse: {data.run['recipe']['data']}",
+            summary=_summary(data),
+            facts=_facts(data),
+            verdicts=[verdict | {"words": _words(verdict["evidence"])} for verdict in data.verdicts],
+            sections=_sections(data),
+            numbers_title="All numbers at the end",
+            numbers=_final_tables(data),
+            warnings=data.warnings,
+            warnings_of="of the last measurement",
+            made=_made(data.run),
+        )
     )
 
 
@@ -99,11 +69,26 @@ def _facts(data: RunData) -> list[tuple[str, str]]:
     ]
 
 
-def _sections(data: RunData) -> list[_Section]:
+def _made(run: dict[str, Any]) -> list[tuple[str, Any]]:
     return [
-        _Section("train-test", "Train against test", [variance_over_steps(data)]),
-        _Section("depth", "Where in the network", [heat_map(data, "train"), heat_map(data, "test")]),
-        _Section(
+        *((name.replace("_", " "), value) for name, value in run["recipe"].items()),
+        *run["versions"].items(),
+        *(
+            (name.replace("_", " "), "none" if value is None else value)
+            for name, value in run["hardware"].items()
+        ),
+        ("commit", run["commit"] or "unknown"),
+        ("started", run["started"]),
+        ("seconds training", run["seconds"]["training"]),
+        ("seconds measuring", run["seconds"]["measuring"]),
+    ]
+
+
+def _sections(data: RunData) -> list[Section]:
+    return [
+        Section("train-test", "Train against test", [variance_over_steps(data)]),
+        Section("depth", "Where in the network", [heat_map(data, "train"), heat_map(data, "test")]),
+        Section(
             "properties",
             "The four properties of neural collapse, per layer",
             [
@@ -141,8 +126,8 @@ def _sections(data: RunData) -> list[_Section]:
                 ),
             ],
         ),
-        _Section("geometry", "Class-mean geometry", [cosine_map(data, "train"), cosine_map(data, "test")]),
-        _Section(
+        Section("geometry", "Class-mean geometry", [cosine_map(data, "train"), cosine_map(data, "test")]),
+        Section(
             "spectra",
             "Singular values",
             [
@@ -193,21 +178,5 @@ def _final_tables(data: RunData) -> list[tuple[str, dict[str, Any]]]:
         rows = data.at(data.last_step, split).set_index("layer")
         names = [name for name in BY_NAME if name in rows.columns and split in BY_NAME[name].splits]
         table = rows[names].T.reset_index(names="metric")
-        out.append((split, _cells(table)))
+        out.append((f"{split} data", cells(table)))
     return out
-
-
-def _cells(table: pd.DataFrame) -> dict[str, Any]:
-    """A table as text: head and rows, the first column naming the row."""
-
-    def text(value: Any) -> str:
-        if isinstance(value, str):
-            return value
-        if pd.isna(value):
-            return "–"
-        return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
-
-    return {
-        "head": [str(name).replace("_", " ") for name in table.columns],
-        "rows": [[text(value) for value in row] for row in table.itertuples(index=False)],
-    }

@@ -128,9 +128,11 @@ class ClassStats:
             block, block_labels = features[start : start + step], labels[start : start + step]
             here = torch.bincount(block_labels, minlength=self.num_classes)
             self._move_centres(moments.outgrown_centres(block, block_labels, here))
-            moments.add(block, block_labels, here)
-            if self._within is not None:
-                self._within.push(block, block_labels)
+            within = self._within
+            sketched = within is not None and within.kind == "sketch"
+            moments.add(block, block_labels, here, within.add_deviations if within and sketched else None)
+            if within is not None:
+                within.push(block, block_labels)
             self._move_centres(moments.poor_centres())
 
     def _move_centres(self, moving: tuple[Tensor, Tensor] | None) -> None:
@@ -167,7 +169,11 @@ class ClassStats:
         if self.product_dtype is None:
             self.product_dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
         self._moments = ClassMoments(
-            self.num_classes, self.dim, centre_dtype=self.product_dtype, device=self._device
+            self.num_classes,
+            self.dim,
+            # Float32 rows are centred in float32: a centre that float32 cannot hold would shift them.
+            centre_dtype=torch.float64 if features.dtype == torch.float64 else torch.float32,
+            device=self._device,
         )
         if self.scatter != "trace":
             self._within = WithinScatter(

@@ -5,6 +5,8 @@ Letters: n samples, p features, c classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -98,11 +100,18 @@ class ClassMoments:
         """How many rows `add` takes at a time."""
         return max(64, _BLOCK_ELEMENTS // self.dim)
 
-    def add(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"], here: Int[Tensor, " c"]) -> None:
+    def add(
+        self,
+        features: Float[Tensor, "n p"],
+        labels: Int[Tensor, " n"],
+        here: Int[Tensor, " c"],
+        on_deviations: Callable[[Float[Tensor, "n p"], Int[Tensor, " n"]], None] | None = None,
+    ) -> None:
         """Add one block of rows.
 
         Args:
             here: how many rows of each class the block has.
+            on_deviations: called with the rows less their centres, and their labels; to be read, not kept.
 
         Raises:
             ValueError: NaN, infinity, or a norm whose square overflows; nothing is added then.
@@ -121,6 +130,9 @@ class ClassMoments:
         squares = squared_norms(deviations)
         sums, unit_sums = self._targets(deviations.dtype, len(labels))
         sums.index_add_(0, labels, deviations)
+        self.max_square = max(self.max_square, float(squares.max()))
+        if on_deviations is not None:
+            on_deviations(deviations, labels)
         inverse_norms = norms.reciprocal()
         if not low > _SAFE_NORMS[0]:
             inverse_norms.masked_fill_(norms == 0, 0.0)
@@ -129,7 +141,6 @@ class ClassMoments:
         self.counts += here
         self.squares.index_add_(0, labels, squares)
         self.unit_weights.index_add_(0, labels, inverse_norms)
-        self.max_square = max(self.max_square, float(squares.max()))
 
     def _careful_norms(self, features: Tensor) -> tuple[Tensor, Tensor, float]:
         rows = features.double()

@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from collapselab.numerics import (
-    add_converted_,
     add_gram_,
     full_precision_products,
     power_of_two_near,
@@ -23,10 +22,11 @@ from collapselab.statistics.moments import ClassMoments
 
 ScatterKind = Literal["full", "sketch", "per_class"]
 
-# Rows wait until a product over this many is worth one float64 pass over the p x p total; a p x k total is worth
-# that after few.
+# Rows wait until a product over this many is worth one float64 pass over the p x p total.
 _PENDING_BYTES, _MIN_PENDING_ROWS, _MAX_PENDING_ROWS = 2**25, 4096, 8192
-_PENDING_ROWS_OF_SKETCH = 256
+# A p x k total is worth that after few: rows of a sketch never wait. Longer float32 sums of nearly equal terms would
+# round by more than a few hundred eps.
+_ROWS_PER_SKETCH_PRODUCT = 256
 # float32 products of deviations of this size neither overflow nor underflow; others are scaled.
 _SAFE_DEVIATIONS = (2.0**-30, 2.0**40)
 
@@ -63,20 +63,55 @@ class WithinScatter:
         self.row_scale = row_scale
         self.dtype = dtype
         self.total = torch.zeros(shapes[kind], dtype=torch.float64, device=device)
+        if kind == "sketch":  # in the order in which its products come
+            self.total = torch.zeros(sketch_size, p, dtype=torch.float64, device=device).T
         self.max_abs = 0.0
         self.omega: Tensor | None = None
         if kind == "sketch":
             generator = torch.Generator().manual_seed(seed)
             omega = torch.randn(p, sketch_size, dtype=torch.float64, generator=generator)
             self.omega = omega.to(device)
+            self._omega_of_products = self.omega.to(dtype)
         self._rows: Tensor | None = None
         self._labels: Tensor | None = None
         self._num_pending = 0
         self._full = 0
         self._any_in_total = False
 
+    def add_deviations(self, deviations: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
+        """Add rows to a sketch, already centred by `moments`; they are only read."""
+        scale, omega = self._product_scale(), self._omega_of_products
+        weights = None if self.row_scale is None else self.row_scale.square().to(self.dtype)
+        for rows, classes in zip(
+            deviations.split(_ROWS_PER_SKETCH_PRODUCT), labels.split(_ROWS_PER_SKETCH_PRODUCT), strict=True
+        ):
+            rows = (rows if scale == 1 else rows / scale).to(self.dtype)
+            with full_precision_products(rows.device):
+                along = rows @ omega
+                if weights is not None:
+                    along *= weights.index_select(0, classes)[:, None]
+                # k x p: the shape that multiplies faster.
+                product = along.T @ rows
+            self.total.T.add_(product, alpha=scale**2)
+        self._any_in_total = True
+
+    def _product_scale(self) -> float:
+        """A power of two to divide rows by before float32 products; 1 unless they would overflow or underflow."""
+        largest = self.moments.max_square**0.5
+        if largest == 0 or _SAFE_DEVIATIONS[0] < largest < _SAFE_DEVIATIONS[1]:
+            return 1.0
+        # Within float32, so that it can divide float32 rows.
+        return min(max(power_of_two_near(largest), 2.0**-120), 2.0**120)
+
     def push(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
-        """Add a block of rows that `moments` already has; when enough wait, their product is taken."""
+        """Add a block of rows that `moments` already has; when enough wait, their product is taken.
+
+        Of a sketch, which has their deviations already, only their size is noted.
+        """
+        low, high = torch.aminmax(features)
+        self.max_abs = max(self.max_abs, -float(low), float(high))
+        if self.kind == "sketch":
+            return
         n = len(labels)
         # float64 rows wait as they are: rounded before they are centred, they would lose a collapsed class.
         dtype = torch.promote_types(self.dtype, features.dtype)
@@ -85,8 +120,6 @@ class WithinScatter:
             self._make_room(dtype)
         assert self._rows is not None
         assert self._labels is not None
-        low, high = torch.aminmax(features)
-        self.max_abs = max(self.max_abs, -float(low), float(high))
         end = self._num_pending + n
         self._rows[self._num_pending : end] = features
         self._labels[self._num_pending : end] = labels
@@ -101,8 +134,6 @@ class WithinScatter:
         itemsize = torch.finfo(self.dtype).bits // 8
         size = _PENDING_BYTES // (itemsize * self.moments.dim)
         self._full = max(_MIN_PENDING_ROWS, min(_MAX_PENDING_ROWS, size))
-        if self.kind == "sketch":
-            self._full = _PENDING_ROWS_OF_SKETCH
         # The block that makes it full still fits.
         size, device = self._full + self.moments.block_rows(), self.moments.centres.device
         self._rows = torch.empty(size, self.moments.dim, dtype=dtype, device=device)
@@ -209,10 +240,7 @@ class WithinScatter:
 
     def _add_products(self, total: Tensor, rows: Tensor, labels: Tensor) -> None:
         """Centre `rows` in place and add their products to `total`."""
-        scale, largest = 1.0, self.moments.max_square**0.5
-        if largest > 0 and not _SAFE_DEVIATIONS[0] < largest < _SAFE_DEVIATIONS[1]:
-            # Within float32, so that it can divide float32 rows.
-            scale = min(max(power_of_two_near(largest), 2.0**-120), 2.0**120)
+        scale = self._product_scale()
         centres = self.moments.centres.to(rows.dtype)
         row_scale = None if self.row_scale is None else self.row_scale.to(rows.dtype)
         step = self.moments.block_rows()
@@ -231,9 +259,6 @@ class WithinScatter:
         with full_precision_products(total.device):
             if self.kind == "full":
                 add_gram_(total, rows, scale**2)
-            elif self.kind == "sketch":
-                assert self.omega is not None
-                add_converted_(total, rows.T @ (rows @ self.omega.to(rows.dtype)), scale**2)
             else:
                 order = labels.argsort(stable=True)
                 sizes = torch.bincount(labels, minlength=self.moments.num_classes).tolist()

@@ -23,13 +23,19 @@
       const value = (trace.customdata ?? trace.z)[at[0]][at[1]];
       return `${trace.y[at[0]]}, ${trace.x[at[1]]}: ${short(value)}`;
     }
-    return `${trace.name}, ${trace.text[at]}: ${short(trace.y[at])}`;
+    const value = trace.y[at];
+    const said = trace.meta?.percent && value !== null ? `${short(100 * value)} %` : short(value);
+    return plain(`${trace.meta?.name ?? trace.name}, ${trace.text[at]}: ${said}`);
   };
+  // Figures hold text in plotly's own markup.
+  const plain = (text) => text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
   const short = (value) => (value === null ? "undefined" : String(Number(Number(value).toPrecision(3))));
 
   // Arrow keys walk over the points: left and right along a line, up and down between lines (or rows).
   const walk = (chart) => {
-    let curve = 0, row = 0, point = -1;
+    let line = 0, row = 0, point = -1;
+    // Grounds and colour bars are no lines to walk on.
+    const lines = chart.data.flatMap((trace, curve) => (trace.hoverinfo === "skip" ? [] : [curve]));
     const readout = document.getElementById(chart.id + "-readout");
     chart.on("plotly_hover", (event) => {
       const at = event.points[0];
@@ -45,9 +51,10 @@
       if (!move) return;
       event.preventDefault();
       const clamp = (value, length) => Math.min(Math.max(value, 0), length - 1);
-      const isMap = chart.data[curve].type === "heatmap";
+      const isMap = chart.data[lines[line]].type === "heatmap";
       if (isMap) row = clamp(row + move[1], chart.data[0].y.length);
-      else curve = clamp(curve + move[1], chart.data.length);
+      else line = clamp(line + move[1], lines.length);
+      const curve = lines[line];
       point = clamp(point + move[0], chart.data[curve].x.length);
       const at = isMap ? [row, point] : point;
       Plotly.Fx.hover(chart, [{ curveNumber: curve, pointNumber: at }]);

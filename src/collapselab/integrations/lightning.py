@@ -1,0 +1,158 @@
+"""Measuring while a Lightning Trainer trains: a callback that delegates to `Monitor`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from typing_extensions import Unpack
+
+from collapselab.errors import InputError
+from collapselab.integrations.loaders import in_order
+from collapselab.integrations.monitor import Monitor
+from collapselab.integrations.options import CallbackOptions, check_options
+
+
+def _callback_base() -> type:
+    """`Callback` of the installed Lightning; of both its packages where the program has loaded both."""
+    names = ("lightning.pytorch", "pytorch_lightning")
+    loaded = [name for name in names if name in sys.modules]
+    for name in loaded or names:
+        try:
+            import_module(name)
+        except ImportError:
+            continue
+        loaded = loaded or [name]
+    if not loaded:
+        raise ImportError("the callback needs Lightning: pip install lightning")
+    bases = tuple(dict.fromkeys(sys.modules[name].Callback for name in loaded))
+    return bases[0] if len(bases) == 1 else type("Callback", bases, {})
+
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+else:
+    Callback = _callback_base()
+
+
+class NeuralCollapseCallback(Callback):
+    """Measures before the first step, after epochs and at the end of `Trainer.fit`.
+
+    Training is the same bit for bit with and without it. Nothing is measured under `fast_dev_run`. Scalars go to all
+    loggers of the trainer, named `train/net.4/normalized_within`.
+
+    Args:
+        train_loader: what to measure on; default the trainer's training data, whole and in order.
+        test_loader: default the trainer's (first) validation data, if there are any.
+        every_n_epochs: measure after every so many epochs;
+        every_n_steps: or after every so many optimiser steps instead.
+        network: the attribute of the LightningModule that is measured, called with inputs; default the
+            LightningModule itself.
+        out: the run folder; default `neural_collapse` in the trainer's log folder, which lies in its
+            `default_root_dir` unless the logger was told otherwise.
+        log: further places for scalars, as `Monitor` takes them.
+        options: of `Monitor` (`log_metrics`, `log_layers`, `settings`) and of `profile` (`layers`, `reduce`, …).
+
+    Attributes:
+        monitor: of the last fit, or None.
+
+    Raises:
+        InputError: unknown options. At the start of a fit: data that cannot be read in order, a folder that holds
+            another run.
+    """
+
+    def __init__(
+        self,
+        train_loader: Iterable[Any] | None = None,
+        test_loader: Iterable[Any] | None = None,
+        *,
+        every_n_epochs: int = 1,
+        every_n_steps: int | None = None,
+        network: str | None = None,
+        out: str | Path | None = None,
+        log: Any = None,
+        **options: Unpack[CallbackOptions],
+    ) -> None:
+        super().__init__()
+        check_options(options, CallbackOptions)
+        if every_n_epochs < 1:
+            raise InputError(f"every_n_epochs={every_n_epochs}; give a number from 1 on")
+        self.monitor: Monitor | None = None
+        self._train_loader, self._test_loader = train_loader, test_loader
+        self._every_n_epochs, self._every_n_steps = every_n_epochs, every_n_steps
+        self._network, self._out, self._log, self._options = network, out, log, options
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Measure the network as it is before the first step."""
+        self.monitor = None
+        if trainer.fast_dev_run:
+            return
+        monitor = Monitor(
+            self._module(pl_module),
+            in_order(trainer.train_dataloader, "train_loader")
+            if self._train_loader is None
+            else self._train_loader,
+            _first(trainer.val_dataloaders) if self._test_loader is None else self._test_loader,
+            out=self._out or Path(trainer.log_dir or trainer.default_root_dir) / "neural_collapse",
+            every=self._every_n_steps,
+            log=[*trainer.loggers, self._log],
+            first_step=trainer.global_step,
+            first_epoch=float(trainer.current_epoch),
+            **self._options,
+        )
+        self.monitor = monitor.start()
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count optimiser steps, which batches are not where gradients are accumulated."""
+        if self.monitor is not None and trainer.global_step > self.monitor.current_step:
+            batches = trainer.num_training_batches  # infinite for data without length
+            self.monitor.step_to(trainer.global_step, trainer.current_epoch + (batch_idx + 1) / batches)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure where the epoch is one of those to measure after."""
+        if self.monitor is None:
+            return
+        done = trainer.current_epoch + 1
+        self.monitor.step_to(trainer.global_step, float(done))
+        if self._every_n_steps is None and done % self._every_n_epochs == 0:
+            self.monitor.measure()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure the last step and close the run."""
+        if self.monitor is not None:
+            self.monitor.finish()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Mark the run as stopped, after Ctrl-C too."""
+        if self.monitor is not None:
+            self.monitor.stop()
+
+    def _module(self, pl_module: Any) -> nn.Module:
+        name = type(pl_module).__name__
+        if self._network is not None:
+            module = getattr(pl_module, self._network, None)
+            if not isinstance(module, nn.Module):
+                children = ", ".join(child for child, _ in pl_module.named_children())
+                raise InputError(
+                    f"{name} has no network {self._network!r}; its modules: {children or 'none'}"
+                )
+            return module
+        # Lightning's own `forward` only says that there is none.
+        if type(pl_module).forward.__module__.split(".")[0] in ("lightning", "pytorch_lightning"):
+            raise InputError(f"{name} has no forward; give network= the attribute that holds the network")
+        return pl_module
+
+
+def _first(loaders: Any) -> Any:
+    """One loader of what a trainer validates on; None without."""
+    if isinstance(loaders, dict):
+        loaders = list(loaders.values())
+    if isinstance(loaders, list | tuple):
+        return loaders[0] if loaders else None
+    return loaders

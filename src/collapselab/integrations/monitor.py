@@ -1,0 +1,233 @@
+"""Measuring a network while a loop of the user's own trains it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+from typing_extensions import Unpack
+
+from collapselab.checks import check_names
+from collapselab.errors import InputError
+from collapselab.integrations.destinations import MAIN_METRICS, destinations, scalars
+from collapselab.integrations.loaders import for_measuring, own_generators_kept
+from collapselab.integrations.monitored_run import MonitoredRun
+from collapselab.integrations.options import ProfileOptions, check_options, chosen, plain_settings
+from collapselab.integrations.schedule import Schedule
+from collapselab.metrics import BY_NAME
+from collapselab.metrics.registry import Number
+from collapselab.probes import Profile, profile
+
+
+class Monitor:
+    """Measures every layer at the first step, at chosen steps and at the last, into a run folder.
+
+    Training is the same bit for bit with and without it: random states, modes and gradients are left as they were,
+    and so are the generators of the loaders. A `DataLoader` that shuffles is read in order, whole.
+
+    Inside `with`, an exception or Ctrl-C leaves what was measured, and the status `stopped`. Under a process group
+    every process must have a monitor and reach the same steps; the first one writes and logs.
+
+    Args:
+        model: the network, as `collapselab.profile` takes it.
+        train_loader: the training data, as `profile` takes them; read at every measurement.
+        test_loader: the same for test data.
+        out: the run folder. One that holds rows is refused, unless training goes on (`first_step`).
+        every: measure after every so many steps; or
+        at: at these steps; or
+        log_spaced: (steps in all, measurements): at log-spaced steps. Without any of them only the first and last
+            step are measured, and whenever `measure` is called.
+        log: where scalars go besides: a callable of metrics and step, a `SummaryWriter`, a W&B run, a Lightning
+            logger, the path of a `.csv` file; or a list of these. They are named `train/layers.4/normalized_within`.
+        log_metrics: names to log; default what `metrics=` names, else a dozen main ones.
+        log_layers: `all`, `last`, or names and globs.
+        steps_per_epoch: optimiser steps in an epoch; default the batches of `train_loader`.
+        first_step: optimiser steps done before: those of the checkpoint that training goes on from. The run in `out`
+            goes on with it; rows of later steps are dropped.
+        first_epoch: epochs done before, in a loop that says the epoch at every step.
+        settings: anything that run.json should keep: learning rate, seed.
+        options: of `profile`, for every measurement: `layers`, `reduce`, `scatter`, `metrics`, `epsilon`, …
+
+    Attributes:
+        current_step: optimiser steps done.
+        epoch: passes over the training data done.
+        profile: the last measurement, or None.
+        folder: the run folder.
+
+    Raises:
+        InputError: unknown options or metrics, a loader that can be read once, an object that cannot be logged to.
+
+    Example:
+        >>> import tempfile, torch
+        >>> batches = [(torch.eye(4), torch.arange(4)), (torch.eye(4) + 0.1, torch.arange(4))]
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+        >>> with tempfile.TemporaryDirectory() as out, Monitor(model, batches, out=out, every=2) as monitor:
+        ...     for inputs, labels in batches:
+        ...         _ = monitor.step()
+        >>> monitor.current_step, monitor.epoch
+        (2, 1.0)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_loader: Iterable[Any],
+        test_loader: Iterable[Any] | None = None,
+        *,
+        out: str | Path,
+        every: int | None = None,
+        at: Iterable[int] | None = None,
+        log_spaced: tuple[int, int] | None = None,
+        log: Any = None,
+        log_metrics: Iterable[str] | None = None,
+        log_layers: str | Sequence[str] = "all",
+        steps_per_epoch: int | None = None,
+        first_step: int = 0,
+        first_epoch: Number | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **options: Unpack[ProfileOptions],
+    ) -> None:
+        check_options(options, ProfileOptions)
+        if options.get("metrics") is not None:
+            options["metrics"] = list(options["metrics"] or ())  # may be read once only, and is needed often
+        self.model, self.current_step, self.profile = model, first_step, None
+        self._loaders = [loader for loader in (train_loader, test_loader) if loader is not None]
+        self._train = for_measuring(train_loader, "train_loader")
+        self._test = None if test_loader is None else for_measuring(test_loader, "test_loader")
+        self._options, self._schedule = options, Schedule.of(every, at, log_spaced)
+        self._log_metrics = list(log_metrics or options.get("metrics") or MAIN_METRICS)
+        check_names(self._log_metrics, BY_NAME, "metric")
+        self._log_layers, self._destinations = log_layers, destinations(log)
+        self._steps_per_epoch = steps_per_epoch or _length(train_loader)
+        if self._steps_per_epoch is None and first_epoch is None:
+            raise InputError("train_loader has no length, so epochs cannot be told; give steps_per_epoch=")
+        self.epoch: float = self._derived_epoch() if first_epoch is None else float(first_epoch)
+        self._out = out
+        self._recipe = {
+            "monitored": type(model).__name__,
+            **self._schedule.to_dict(),
+            **chosen(options),
+            "settings": plain_settings(settings or {}),
+        }
+        self._run: MonitoredRun | None = None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self._out)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been started and neither finished nor stopped."""
+        return self._run is not None
+
+    def __enter__(self) -> Monitor:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.stop()
+
+    def start(self) -> Monitor:
+        """Open the folder and measure; what `with` does first, for loops that are spread over callbacks.
+
+        Raises:
+            InputError: the folder holds another run, or rows that would be lost; the network cannot be measured.
+        """
+        step = self.current_step
+        self._run = run = MonitoredRun(self._out, self._recipe, step)
+        due = not run.is_continued or (self._schedule.is_due(step - 1, step) and not run.has(step))
+        if due:
+            self._measure_or_stop()
+        return self
+
+    def step(self, epoch: Number | None = None) -> Profile | None:
+        """Count one optimiser step, and measure if it is time to.
+
+        Args:
+            epoch: passes over the training data done; default from the steps.
+
+        Returns:
+            The measurement, or None where none was due.
+        """
+        return self.step_to(self.current_step + 1, epoch)
+
+    def step_to(self, step: int, epoch: Number | None = None) -> Profile | None:
+        """`step`, for loops that number their steps themselves: `step` of them are done."""
+        before, self.current_step = self.current_step, step
+        if epoch is not None:
+            self.epoch = float(epoch)
+        elif self._steps_per_epoch is not None:
+            self.epoch = self._derived_epoch()
+        return self.measure() if self._schedule.is_due(before, step) else None
+
+    def measure(self) -> Profile:
+        """Measure now, unless this step has been.
+
+        Raises:
+            InputError: it is not open, or the network cannot be measured.
+        """
+        if self._run is None:
+            raise InputError("the monitor is not open; use it as: with Monitor(...) as monitor")
+        if self.profile is not None and self._measured_step == self.current_step:
+            return self.profile
+        start = time.perf_counter()
+        with own_generators_kept(*self._loaders):
+            measured = profile(self.model, self._train, self._test, **self._options)
+        if not self._run.has(self.current_step):
+            spectra = bool(self._options.get("spectra"))
+            self._run.append(self.current_step, self.epoch, measured, spectra)
+        self.profile, self._measured_step = measured, self.current_step
+        if self._run.is_logged:
+            values = scalars(measured, self._log_metrics, self._log_layers)
+            for write in self._destinations:
+                write(values, self.current_step)
+        self._run.count(measuring=time.perf_counter() - start)
+        self._run.write("running")
+        return measured
+
+    def finish(self, *, measure: bool = True) -> None:
+        """Measure the last step, where that has not been done, and close the run as finished.
+
+        Args:
+            measure: False where the network is no longer that of the last step.
+        """
+        if self._run is None:
+            return
+        if measure and not self._run.has(self.current_step):
+            self._measure_or_stop()
+        self._close("finished")
+
+    def stop(self) -> None:
+        """Close the run as stopped; what was measured stays."""
+        self._close("stopped")
+
+    def _measure_or_stop(self) -> None:
+        try:
+            self.measure()
+        except BaseException:  # Ctrl-C too
+            self.stop()
+            raise
+
+    def _close(self, status: str) -> None:
+        if self._run is not None:
+            self._run.count(measuring=0.0)
+            self._run.write(status)
+            self._run = None
+
+    def _derived_epoch(self) -> float:
+        return self.current_step / (self._steps_per_epoch or 1)
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return max(len(loader), 1)
+    except TypeError:  # also what a DataLoader of an iterable data set raises
+        return None

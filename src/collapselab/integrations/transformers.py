@@ -1,0 +1,165 @@
+"""Measuring while the Trainer of `transformers` trains: a callback that delegates to `Monitor`."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import Dataset
+from typing_extensions import Unpack
+
+from collapselab.errors import InputError
+from collapselab.integrations.loaders import in_order
+from collapselab.integrations.monitor import Monitor
+from collapselab.integrations.options import CallbackOptions, check_options
+
+try:
+    from transformers import TrainerCallback
+except ImportError as error:
+    raise ImportError("the callback needs transformers: pip install 'transformers[torch]'") from error
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+class NeuralCollapseCallback(TrainerCallback):
+    """Measures before the first step, after epochs and at the end of `Trainer.train`.
+
+    Training is the same bit for bit with and without it. A callback is not told its Trainer; attached to it,
+
+        NeuralCollapseCallback(reduce="token:0").attach(trainer)
+
+    it measures on the Trainer's evaluation data as well and logs through `Trainer.log`: to the log history and to
+    every place that the Trainer reports to. Passed as `callbacks=[...]` it measures the training data and what
+    `test_loader` names, and logs to the log history. Names follow the Trainer's convention, which its reporters turn
+    into `train/classifier/cdnv` and `test/classifier/cdnv`: `classifier/cdnv` and `test_classifier/cdnv`.
+
+    Args:
+        train_loader: a data set, or a loader of batches; default the Trainer's training data, whole and in order.
+        test_loader: the same for test data; default the Trainer's (first) evaluation data.
+        every_n_epochs: measure after every so many epochs;
+        every_n_steps: or after every so many optimiser steps instead.
+        out: the run folder; default `neural_collapse` in the Trainer's `output_dir`.
+        log: further places for scalars, as `Monitor` takes them.
+        options: of `Monitor` (`log_metrics`, `log_layers`, `settings`) and of `profile` (`layers`, `reduce`, …).
+            `log_layers` is `last` unless given: the Trainer prints whatever it logs.
+
+    Attributes:
+        monitor: of the last training, or None.
+
+    Raises:
+        InputError: unknown options. When training starts: data that cannot be read in order, a folder that holds
+            another run.
+    """
+
+    def __init__(
+        self,
+        train_loader: Iterable[Any] | Dataset[Any] | None = None,
+        test_loader: Iterable[Any] | Dataset[Any] | None = None,
+        *,
+        every_n_epochs: int = 1,
+        every_n_steps: int | None = None,
+        out: str | Path | None = None,
+        log: Any = None,
+        **options: Unpack[CallbackOptions],
+    ) -> None:
+        check_options(options, CallbackOptions)
+        if every_n_epochs < 1:
+            raise InputError(f"every_n_epochs={every_n_epochs}; give a number from 1 on")
+        self.monitor: Monitor | None = None
+        self._train_loader, self._test_loader = train_loader, test_loader
+        self._every_n_epochs, self._every_n_steps = every_n_epochs, every_n_steps
+        self._out, self._log = out, log
+        self._options: CallbackOptions = {"log_layers": "last", **options}
+        self._trainer: Trainer | None = None
+        self._state: Any = None
+        self._control: Any = None
+
+    def attach(self, trainer: Trainer) -> NeuralCollapseCallback:
+        """Add the callback to a Trainer, whose evaluation data and logging it then uses."""
+        self._trainer = trainer
+        if self not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self)
+        return self
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Measure the network as it is before the first step."""
+        self._stop()
+        self._state, self._control = state, control
+        training = kwargs["train_dataloader"]
+        train = in_order(training, "train_loader") if self._train_loader is None else self._train_loader
+        test = self._evaluation_loader() if self._test_loader is None else self._test_loader
+        monitor = Monitor(
+            kwargs["model"],
+            _loader(train, training, "train_loader"),
+            None if test is None else _loader(test, training, "test_loader"),
+            out=self._out or Path(args.output_dir) / "neural_collapse",
+            every=self._every_n_steps,
+            log=[self._report, self._log],
+            first_step=state.global_step,
+            first_epoch=float(state.epoch or 0),
+            **self._options,
+        )
+        self.monitor = monitor.start()
+        # The Trainer tells its callbacks nothing of an exception: the next training closes the run, or the exit.
+        atexit.register(self._stop)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count the step; the last one is measured here, while the Trainer's reporters are open."""
+        if self.monitor is None:
+            return
+        self.monitor.step_to(state.global_step, state.epoch)
+        if control.should_training_stop:
+            self.monitor.measure()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure where the epoch is whole and one of those to measure after."""
+        if self.monitor is None or self._every_n_steps is not None:
+            return
+        done = round(state.epoch)
+        if abs(state.epoch - done) < 1e-6 and done % self._every_n_epochs == 0:
+            self.monitor.measure()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the run. The best network, where that has been loaded by now, is not the last step's."""
+        if self.monitor is not None:
+            self.monitor.finish(measure=not args.load_best_model_at_end)
+        atexit.unregister(self._stop)
+
+    def _report(self, metrics: dict[str, float], step: int) -> None:
+        named = {_trainer_name(name): value for name, value in metrics.items()}
+        if self._trainer is None:
+            self._state.log_history.append({**named, "epoch": self._state.epoch, "step": step})
+            return
+        # Logging withdraws the request to log, which may be the one for the loss of this very step.
+        wanted = self._control.should_log
+        self._trainer.log(named)
+        self._control.should_log = wanted
+
+    def _evaluation_loader(self) -> Any:
+        if self._trainer is None or not self._trainer.eval_dataset:
+            return None
+        several = self._trainer.eval_dataset
+        return self._trainer.get_eval_dataloader(next(iter(several)) if isinstance(several, dict) else None)
+
+    def _stop(self) -> None:
+        if self.monitor is not None:
+            self.monitor.stop()
+
+
+def _trainer_name(name: str) -> str:
+    split, rest = name.split("/", 1)
+    return rest if split == "train" else f"{split}_{rest}"
+
+
+def _loader(data: Any, training: Any, name: str) -> Any:
+    """Batches of a data set as the Trainer would make them; a loader as it is."""
+    columns = getattr(data, "column_names", None)
+    if not isinstance(data, Dataset) and columns is None:
+        return data
+    used = getattr(training.dataset, "column_names", None)
+    if columns is not None and used is not None:  # the Trainer has dropped what the model does not take
+        data = data.select_columns([column for column in columns if column in used])
+    return in_order(training, name, data)
