@@ -191,6 +191,30 @@ def descending_eigenvalues(matrix: Float[Tensor, "p p"]) -> Float[Tensor, " p"]:
     return torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0.0)
 
 
+def largest_eigenvalue(matrix: Float[Tensor, "p p"]) -> float:
+    """The largest eigenvalue of a positive semi-definite `matrix`, to rounding.
+
+    Of a large one by Lanczos iteration to full precision (ARPACK), at a tenth of the time of all eigenvalues; these
+    where it does not converge.
+    """
+    if len(matrix) >= _MIN_SIZE:
+        from scipy.sparse.linalg import ArpackError, eigsh
+
+        scale = float(matrix.diagonal().sum())
+        if not scale > 0:
+            return 0.0
+        array = (matrix / scale).cpu().numpy()
+        # Any start will do that is not orthogonal to the eigenvector; a seeded one gives the same bits again.
+        start = np.random.default_rng(0).standard_normal(len(array))
+        try:
+            found = eigsh(array, k=1, which="LA", tol=0, v0=start, return_eigenvectors=False)
+        except ArpackError:  # of which no convergence is a kind
+            pass
+        else:
+            return max(float(found[0]), 0.0) * scale
+    return float(torch.linalg.eigvalsh(matrix)[-1].clamp_min(0.0))
+
+
 def principal_angle_cosines(first: Float[Tensor, "p k"], second: Float[Tensor, "p k"]) -> Float[Tensor, " k"]:
     """Cosines of the principal angles between two column spans given by orthonormal bases.
 

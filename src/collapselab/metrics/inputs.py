@@ -23,6 +23,7 @@ from collapselab.numerics import (
     EPS64,
     ThinSVD,
     descending_eigenvalues,
+    largest_eigenvalue,
     thin_svd,
     thin_svd_by_gram,
     well_conditioned_inverse_root,
@@ -198,9 +199,11 @@ class MetricInputs:
     def within_eigenvalues(self) -> Float[Tensor, " p"]:
         return descending_eigenvalues(self.within_covariance)
 
-    @property
+    @cached_property
     def largest_within_eigenvalue(self) -> float:
-        return float(self.within_eigenvalues[0])
+        if "within_eigenvalues" in self.__dict__:
+            return float(self.within_eigenvalues[0])
+        return largest_eigenvalue(self.within_covariance)
 
     @cached_property
     def total_eigenvalues(self) -> Float[Tensor, " p"]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collapselab.metrics.inputs import MetricInputs
-from collapselab.numerics import EPS64
+from collapselab.numerics import EPS64, largest_eigenvalue
 
 # Per-class scatter is kept where it has at most this many entries.
 MAX_PER_CLASS_ENTRIES = 5e7
@@ -55,7 +55,8 @@ def _has_variance(inputs: MetricInputs) -> bool:
 def stable_rank_per_class(inputs: MetricInputs) -> float | None:
     largest = inputs.top_class_eigenvalues
     if largest is None and inputs.class_covariances is not None:
-        largest = torch.linalg.eigvalsh(inputs.class_covariances)[:, -1]
+        found = [largest_eigenvalue(covariance) for covariance in inputs.class_covariances]
+        largest = inputs.class_variances.new_tensor(found)
     if largest is None:
         inputs.warn(
             f"stable_rank_per_class is left out: the scatter of {inputs.num_classes} classes in "
@@ -102,5 +103,5 @@ def top_eigenvalues_of_rows(
         deviations = rows[members].double() - class_means[index]
         n, p = deviations.shape
         gram = deviations @ deviations.T if n <= p else deviations.T @ deviations
-        largest[index] = torch.linalg.eigvalsh(gram)[-1] / max(n, 1)
+        largest[index] = largest_eigenvalue(gram) / max(n, 1)
     return largest
