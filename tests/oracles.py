@@ -208,6 +208,21 @@ class Oracle:
         k = min(self.num_classes - 1, len(means), len(rows), self.features.shape[1])
         return float(np.cos(scipy.linalg.subspace_angles(means[:k].T, rows[:k].T)).mean())
 
+    def num_angles(self) -> int:
+        means = int(np.linalg.matrix_rank(self.centred))
+        return min(self.num_classes - 1, means, len(self.weight_rows()), self.features.shape[1])
+
+    def alignment_random(self, draws: int = 4000) -> float:
+        """Monte Carlo: both subspaces drawn, their angles by scipy."""
+        return float(random_alignments(self.num_angles(), self.features.shape[1], draws).mean())
+
+    def weight_singular_spread(self) -> float:
+        """Over the C largest singular values, those below the rank of W as zero."""
+        assert self.weight is not None
+        values = np.linalg.svd(self.weight, compute_uv=False)[: self.num_classes]
+        values = np.where(values > max(self.weight.shape) * EPS * values[0], values, 0)
+        return float(values.std() / values.mean())
+
     def weight_stable_rank(self) -> float:
         assert self.weight is not None
         return float(np.linalg.norm(self.weight) ** 2 / np.linalg.norm(self.weight, 2) ** 2)
@@ -217,6 +232,9 @@ class Oracle:
     def stable_rank(self) -> float:
         sigma = self.sigma_w
         return float(np.trace(sigma) / np.linalg.norm(sigma, 2))
+
+    # Of a scatter that is kept whole both bounds are the value.
+    stable_rank_low = stable_rank_high = stable_rank
 
     def stable_rank_per_class(self) -> float:
         scatters = [d.T @ d for d in self.deviations if (d**2).sum() > 0]
@@ -274,6 +292,13 @@ class Oracle:
         return self.labelled_variance(self.means)
 
     strong_test_variance = train_variance
+
+
+def random_alignments(k: int, dim: int, draws: int) -> Array:
+    """Mean cosines of the principal angles between two Gaussian k-dimensional subspaces of R^dim."""
+    rng = np.random.default_rng(12345)
+    pairs = (rng.standard_normal((2, dim, k)) for _ in range(draws))
+    return np.array([np.cos(scipy.linalg.subspace_angles(a, b)).mean() for a, b in pairs])
 
 
 def spread(centres: Array) -> float:

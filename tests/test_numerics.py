@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.special
 import torch
 
 from collapselab.numerics import (
@@ -12,6 +13,7 @@ from collapselab.numerics import (
     add_converted_,
     add_gram_,
     descending_eigenvalues,
+    expected_random_alignment,
     full_precision_products,
     gram_norm,
     power_of_two_near,
@@ -20,6 +22,7 @@ from collapselab.numerics import (
     thin_svd,
 )
 from helpers import assert_close
+from oracles import random_alignments
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -97,6 +100,46 @@ def test_principal_angles(angle: float) -> None:
     found = np.sort(principal_angle_cosines(first, second).numpy())
     assert_close(found, np.sort(expected), rel=20 * EPS64, scale=1.0, why="two products of unit vectors")
     assert found.max() <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("k", "dim"), [(1, 2), (1, 500), (2, 3), (3, 4), (4, 8), (5, 9), (9, 10), (10, 64), (40, 60)]
+)
+def test_random_alignment_against_drawn_subspaces(k: int, dim: int) -> None:
+    """Both sides of 2 k = p, where the Wishart factor is square or not."""
+    drawn = random_alignments(k, dim, max(100, 3000 // k))
+    value = expected_random_alignment(k, dim)
+    # Four standard errors of the difference of two means of about as many draws.
+    error = 4 * float(drawn.std()) * float(np.sqrt(1 / len(drawn) + 1 / max(4, 3000 // k)))
+    assert abs(value - float(drawn.mean())) <= error
+    assert error < 0.08 * value
+
+
+def test_random_alignment_of_a_line_and_a_line_has_a_closed_form() -> None:
+    """E |cos| of two directions: Gamma(p/2) / (sqrt(pi) Gamma((p + 1)/2))."""
+    for p in (2, 3, 50):
+        exact = np.exp(scipy.special.gammaln(p / 2) - scipy.special.gammaln((p + 1) / 2)) / np.sqrt(np.pi)
+        # 3000 draws that vary by at most 0.76 of their mean: 4 standard errors.
+        assert_close(expected_random_alignment(1, p), exact, rel=0.056, why="a mean of 3000 draws")
+
+
+def test_random_alignment_of_whole_spaces_is_one() -> None:
+    assert expected_random_alignment(7, 7) == 1.0
+
+
+def test_random_alignment_is_the_same_at_every_call_and_draws_from_no_shared_generator() -> None:
+    before = np.random.get_state()  # noqa: NPY002 (the shared generator is what must not move)
+    first = expected_random_alignment(3, 17)
+    expected_random_alignment.cache_clear()
+    assert expected_random_alignment(3, 17) == first
+    after = np.random.get_state()  # noqa: NPY002
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(("k", "dim"), [(0, 3), (4, 3), (-1, 2)])
+def test_a_subspace_that_does_not_exist_is_refused(k: int, dim: int) -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        expected_random_alignment(k, dim)
 
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from collapselab.errors import InputError
 
 if TYPE_CHECKING:
+    from collapselab.integrations import Monitor
     from collapselab.measure import Measurement, measure
     from collapselab.metrics import METRICS, Metric
     from collapselab.probes import LayerProfile, Profile, profile
@@ -23,6 +24,7 @@ __all__ = [
     "LayerProfile",
     "Measurement",
     "Metric",
+    "Monitor",
     "Profile",
     "measure",
     "profile",
@@ -35,6 +37,7 @@ _HOMES = {
     "LayerProfile": "collapselab.probes",
     "Measurement": "collapselab.measure",
     "Metric": "collapselab.metrics",
+    "Monitor": "collapselab.integrations",
     "Profile": "collapselab.probes",
     "measure": "collapselab.measure",
     "profile": "collapselab.probes",

@@ -182,5 +182,5 @@ def _write(out: Path, result: Profile, made: dict[str, Any], initial: dict[str, 
     text = result.to_dict() | {"made": made}
     write_text(out / "profile.json", json.dumps(text, indent=2, allow_nan=False) + "\n")
     save_tensors(out / "statistics.safetensors", statistics_of(result))
-    write_profile_report(out, text, initial)
+    write_profile_report(out, text, initial, made=made)
     return [f"Page: {out / 'report.html'}", f"Numbers: {out / 'profile.json'}"]

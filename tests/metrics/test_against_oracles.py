@@ -7,14 +7,14 @@ import pytest
 import torch
 from families import CASES, Case, inputs_of, random_case
 
-from collapselab.metrics import BY_NAME, METRICS, Metric
+from collapselab.metrics import BY_NAME, METRICS, Metric, MetricInputs
 from collapselab.metrics.generalization import Reference, labelled_variance
 from collapselab.statistics import WEIGHTINGS, Weighting
-from helpers import assert_close, simplex
+from helpers import accumulate, assert_close, simplex, tensors
 from oracles import Oracle, nearest
 
-# Covered on their own: they need a second pass or k-means.
-ELSEWHERE = {"ncc_agreement", "ncc_mismatch", "ncc_accuracy", "weak_test_variance"}
+# Covered on their own: they need a second pass or k-means, or are means of draws.
+ELSEWHERE = {"ncc_agreement", "ncc_mismatch", "ncc_accuracy", "weak_test_variance", "alignment_random"}
 DIRECT = [metric.name for metric in METRICS if metric.name not in ELSEWHERE]
 WHY = "float64 throughout; matrices of up to 12 features with condition numbers up to 1e5"
 
@@ -39,6 +39,16 @@ def test_metric_equals_its_definition(name: str, case: Case, weighting: Weightin
     elif "_weight_space" in name:  # shares of a trace, which can be zero too
         scale = case.oracle(weighting).total_trace()
     assert_close(value, expected, rel=1e-9, scale=scale, why=WHY)
+
+
+@cases
+def test_random_alignment_is_the_mean_of_drawn_subspaces(case: Case) -> None:
+    oracle = case.oracle()
+    # Each is the mean of at least 1000 draws; cosines of one random line in p = 5 and more vary by at most 0.6 of
+    # their mean, so that 3 standard errors of the two are 6 % for the fewest directions and less for more.
+    value = case.value("alignment_random")
+    assert value is not None
+    assert_close(value, oracle.alignment_random(1500), rel=0.06, why="two means of 1000 draws and more")
 
 
 @weightings
@@ -126,6 +136,52 @@ def test_sample_weighting_spoils_the_simplex_of_unbalanced_data() -> None:
     value = BY_NAME["etf_distance"].function(inputs_of(means[labels], labels, weighting="sample"))
     assert value is not None
     assert value > 0.3
+
+
+def test_singular_values_that_rounding_leaves_count_as_zero() -> None:
+    """A weight of rank two among three classes."""
+    case = random_case([20, 20, 20], 6)
+    rows = np.random.default_rng(4).standard_normal((2, 6))
+    weight = np.stack([rows[0], rows[1], rows[0] + rows[1]])
+    value = BY_NAME["weight_singular_spread"].function(inputs_of(case.features, case.labels, weight))
+    s = np.linalg.svd(weight, compute_uv=False)[:2]
+    expected = np.std([*s, 0.0]) / np.mean([*s, 0.0])
+    assert_close(value, expected, rel=1e-12, why="float64 singular values of a 3 x 6 matrix")
+
+
+def test_singular_spread_of_a_wide_layer_is_over_as_many_values_as_classes() -> None:
+    case = random_case([20, 20, 20], 10)
+    weight = np.diag([5.0, 3.0, 2.0, 2.0, 2.0, 1e-3, 1.0, 1.0, 1.0, 1.0])
+    value = BY_NAME["weight_singular_spread"].function(inputs_of(case.features, case.labels, weight))
+    assert_close(value, np.std([5, 3, 2]) / np.mean([5, 3, 2]), rel=1e-12, why="float64")
+
+
+def test_metrics_of_a_zero_weight_are_null() -> None:
+    case = random_case([20, 20, 20], 6)
+    inputs = inputs_of(case.features, case.labels, np.zeros((3, 6)))
+    for name in ("alignment", "alignment_random", "weight_singular_spread", "weight_stable_rank"):
+        assert BY_NAME[name].function(inputs) is None, name
+    assert any("the weight is zero" in text for text in inputs.warnings)
+
+
+def test_bounds_of_the_stable_rank_hold_the_exact_one_where_the_scatter_was_sketched() -> None:
+    """More features than columns of the sketch, in three shapes of spectrum."""
+    rng = np.random.default_rng(5)
+    labels = np.repeat(np.arange(4), 100)
+    for spectrum in (np.ones(120), 1 / (1.0 + np.arange(120)), np.exp(-np.arange(120) / 3.0)):
+        features = rng.standard_normal((400, 120)) * spectrum + rng.standard_normal((4, 120))[labels]
+        oracle = Oracle(features, labels)
+        inputs = MetricInputs(accumulate(*tensors(features, labels, torch.float64), scatter="sketch"))
+        low, value, high = (
+            BY_NAME[name].function(inputs) for name in ("stable_rank_low", "stable_rank", "stable_rank_high")
+        )
+        assert low is not None
+        assert value is not None
+        assert high is not None
+        assert low <= oracle.stable_rank_low() * (1 + 1e-12)
+        assert high >= oracle.stable_rank_high() * (1 - 1e-12)
+        assert low <= value <= high
+        assert low < high
 
 
 def test_self_duality_is_for_the_last_layer() -> None:

@@ -1,9 +1,19 @@
-"""A small finished run with its page."""
+"""A small finished run with its page, profiles of a small network, and a browser."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import torch
+from torch.nn import functional
 
 from collapselab.claims import judge_all
+from collapselab.data import load_digits
 from collapselab.demo import digits_claims
+from collapselab.models import MLP
+from collapselab.probes import profile
 from collapselab.report import write_report
 from collapselab.training import Recipe, RunFolder, run_recipe
 
@@ -16,3 +26,38 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder.write_verdicts(judge_all(digits_claims(recipe.epsilon), folder.table().assign(seed=0)))
     write_report(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def profiles() -> tuple[dict[str, Any], dict[str, Any]]:
+    """A small network after training and at initialisation, as JSON would hold them."""
+    data = load_digits(num_train=300)
+    train = [(data.train.inputs, data.train.labels)]
+    test = [(data.test.inputs[:200], data.test.labels[:200])]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MLP(64, 10, width=32, depth=3)
+    start = profile(model, train, test).to_dict()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(200):
+        optimizer.zero_grad()
+        functional.cross_entropy(model(data.train.inputs), data.train.labels).backward()
+        optimizer.step()
+    end = profile(model, train, test).to_dict()
+    return json.loads(json.dumps(end)), json.loads(json.dumps(start))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; tests that need it are skipped where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium is installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"],
+        )
+        yield browser
+        browser.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +21,14 @@ from collapselab.integrations.options import CallbackOptions, check_options
 def _callback_base() -> type:
     """`Callback` of the installed Lightning; of both its packages where the program has loaded both."""
     names = ("lightning.pytorch", "pytorch_lightning")
-    loaded = [name for name in names if name in sys.modules]
-    for name in loaded or names:
-        try:
-            import_module(name)
-        except ImportError:
-            continue
-        loaded = loaded or [name]
-    if not loaded:
+    found = [module for module in map(sys.modules.get, names) if module is not None]
+    for name in names:
+        if not found:
+            with suppress(ImportError):
+                found = [import_module(name)]
+    if not found:
         raise ImportError("the callback needs Lightning: pip install lightning")
-    bases = tuple(dict.fromkeys(sys.modules[name].Callback for name in loaded))
-    return bases[0] if len(bases) == 1 else type("Callback", bases, {})
+    return found[0].Callback if len(found) == 1 else type("Callback", tuple(m.Callback for m in found), {})
 
 
 if TYPE_CHECKING:

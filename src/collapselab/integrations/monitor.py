@@ -21,6 +21,7 @@ from collapselab.integrations.schedule import Schedule
 from collapselab.metrics import BY_NAME
 from collapselab.metrics.registry import Number
 from collapselab.probes import Profile, profile
+from collapselab.probes.capture import random_states_kept
 
 
 class Monitor:
@@ -92,14 +93,15 @@ class Monitor:
         **options: Unpack[ProfileOptions],
     ) -> None:
         check_options(options, ProfileOptions)
-        if options.get("metrics") is not None:
-            options["metrics"] = list(options["metrics"] or ())  # may be read once only, and is needed often
+        wanted = options.get("metrics")
+        if wanted is not None:
+            options["metrics"] = wanted = list(wanted)  # may be read once only, and is needed often
         self.model, self.current_step, self.profile = model, first_step, None
         self._loaders = [loader for loader in (train_loader, test_loader) if loader is not None]
         self._train = for_measuring(train_loader, "train_loader")
         self._test = None if test_loader is None else for_measuring(test_loader, "test_loader")
         self._options, self._schedule = options, Schedule.of(every, at, log_spaced)
-        self._log_metrics = list(log_metrics or options.get("metrics") or MAIN_METRICS)
+        self._log_metrics = list(log_metrics or wanted or MAIN_METRICS)
         check_names(self._log_metrics, BY_NAME, "metric")
         self._log_layers, self._destinations = log_layers, destinations(log)
         self._steps_per_epoch = steps_per_epoch or _length(train_loader)
@@ -142,10 +144,10 @@ class Monitor:
             InputError: the folder holds another run, or rows that would be lost; the network cannot be measured.
         """
         step = self.current_step
-        self._run = run = MonitoredRun(self._out, self._recipe, step)
-        due = not run.is_continued or (self._schedule.is_due(step - 1, step) and not run.has(step))
-        if due:
-            self._measure_or_stop()
+        with random_states_kept():
+            self._run = run = MonitoredRun(self._out, self._recipe, step)
+            if not run.is_continued or (self._schedule.is_due(step - 1, step) and not run.has(step)):
+                self._measure_or_stop()
         return self
 
     def step(self, epoch: Number | None = None) -> Profile | None:
@@ -179,18 +181,16 @@ class Monitor:
         if self.profile is not None and self._measured_step == self.current_step:
             return self.profile
         start = time.perf_counter()
-        with own_generators_kept(*self._loaders):
+        # Around logging too: whatever is called there may draw.
+        with random_states_kept(), own_generators_kept(*self._loaders):
             measured = profile(self.model, self._train, self._test, **self._options)
-        if not self._run.has(self.current_step):
-            spectra = bool(self._options.get("spectra"))
-            self._run.append(self.current_step, self.epoch, measured, spectra)
-        self.profile, self._measured_step = measured, self.current_step
-        if self._run.is_logged:
-            values = scalars(measured, self._log_metrics, self._log_layers)
-            for write in self._destinations:
-                write(values, self.current_step)
-        self._run.count(measuring=time.perf_counter() - start)
-        self._run.write("running")
+            if not self._run.has(self.current_step):
+                spectra = bool(self._options.get("spectra"))
+                self._run.append(self.current_step, self.epoch, measured, spectra)
+            self.profile, self._measured_step = measured, self.current_step
+            self._log(measured)
+            self._run.count(measuring=time.perf_counter() - start)
+            self._run.write("running")
         return measured
 
     def finish(self, *, measure: bool = True) -> None:
@@ -209,6 +209,12 @@ class Monitor:
         """Close the run as stopped; what was measured stays."""
         self._close("stopped")
 
+    def _log(self, measured: Profile) -> None:
+        if self._run is not None and self._run.is_logged:
+            values = scalars(measured, self._log_metrics, self._log_layers)
+            for write in self._destinations:
+                write(values, self.current_step)
+
     def _measure_or_stop(self) -> None:
         try:
             self.measure()
@@ -218,8 +224,9 @@ class Monitor:
 
     def _close(self, status: str) -> None:
         if self._run is not None:
-            self._run.count(measuring=0.0)
-            self._run.write(status)
+            with random_states_kept():
+                self._run.count(measuring=0.0)
+                self._run.write(status)
             self._run = None
 
     def _derived_epoch(self) -> float:

@@ -157,7 +157,7 @@ def _trainer_name(name: str) -> str:
 def _loader(data: Any, training: Any, name: str) -> Any:
     """Batches of a data set as the Trainer would make them; a loader as it is."""
     columns = getattr(data, "column_names", None)
-    if not isinstance(data, Dataset) and columns is None:
+    if not issubclass(type(data), Dataset) and columns is None:
         return data
     used = getattr(training.dataset, "column_names", None)
     if columns is not None and used is not None:  # the Trainer has dropped what the model does not take

@@ -28,7 +28,7 @@ _LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 _LOGIT_KEYS = ("logits", "out", "output", "outputs", "scores", "pred", "prediction")
 
 # One batch as the loader yields it -> what the model is called with, and the labels.
-SplitBatch = Callable[[Any], tuple[Any, Tensor]]
+SplitBatch = Callable[[Any], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _distinct_samples(loader: Any) -> int | None:
     return -(-(len(sampler.dataset) - sampler.rank) // sampler.num_replicas)  # pyright: ignore[reportArgumentType] the sampler itself takes its length
 
 
-def _split(raw: Any, place: str) -> tuple[Any, Tensor]:
+def _split(raw: Any, place: str) -> tuple[Any, Any]:
     if isinstance(raw, Mapping):
         for key in _LABEL_KEYS:
             if key in raw:

@@ -79,8 +79,8 @@ class ProfileRun:
         self.network = Network(
             model, modules, {point.name: point for point in plan.points}, setting.reduction, plan.num_outputs
         )
-        most = self.num_labels if self.counts is None else int((self.counts > 0).sum())
-        self.scatter = choose_scatter(plan.points, max(most, 1), setting.scatter)
+        # Statistics are summed over the whole label space, however few of it occur.
+        self.scatter = choose_scatter(plan.points, self.num_labels, setting.scatter)
         self.readers = {
             point.name: Reader(weight_matrix(modules[point.module_name])) for point in plan.points
         }

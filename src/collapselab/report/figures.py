@@ -119,7 +119,10 @@ def shades(count: int) -> list[str]:
     """One colour per layer by depth: the palette's own where it suffices, else what lies between them."""
     if count <= len(_LAYERS):
         return [_LAYERS[round(index * (len(_LAYERS) - 1) / max(count - 1, 1))] for index in range(count)]
-    return sample_colorscale(list(_LAYERS), [index / (count - 1) for index in range(count)])
+    return [
+        str(colour)
+        for colour in sample_colorscale(list(_LAYERS), [index / (count - 1) for index in range(count)])
+    ]
 
 
 def log_axis(figure: go.Figure, values: Iterable[float]) -> None:

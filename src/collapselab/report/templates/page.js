@@ -65,6 +65,8 @@
 
   const draw = Promise.all(Object.entries(figures).map(async ([id, figure]) => {
     const chart = document.getElementById(id);
+    // Plotly draws as high as it is told, but does not make room for it.
+    chart.style.minHeight = `${figure.layout.height}px`;
     await Plotly.newPlot(chart, figure.data, figure.layout, { responsive: true, displayModeBar: false });
     await Plotly.relayout(chart, theme());
     walk(chart);

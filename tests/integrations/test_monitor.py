@@ -1,0 +1,370 @@
+"""A monitor in a hand-written loop: what it writes, when, and that training does not notice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset, WeightedRandomSampler
+from torch.utils.tensorboard import SummaryWriter
+
+from collapselab import InputError
+from collapselab.integrations import Monitor
+from collapselab.integrations.destinations import MAIN_METRICS
+from collapselab.training import RunFolder
+
+NUM_CLASSES, DIM, NUM_TRAIN = 3, 6, 48
+BATCHES = 6  # of 8 samples
+
+
+class Noisy(Dataset[tuple[Tensor, int]]):
+    """Samples that draw from every kind of generator each time they are read, one of its own among them."""
+
+    def __init__(self, num: int, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        self.targets = [index % NUM_CLASSES for index in range(num)]
+        self.inputs = torch.randn(num, DIM, generator=draw) + torch.eye(NUM_CLASSES, DIM)[self.targets]
+        self.own = np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        noise = random.random() + np.random.rand() + float(torch.rand(())) + self.own.random()  # noqa: NPY002
+        return self.inputs[index] + 0.01 * noise, self.targets[index]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(DIM, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, NUM_CLASSES)
+    )
+
+
+@pytest.fixture
+def train_loader() -> DataLoader[Any]:
+    order = torch.Generator().manual_seed(5)
+    return DataLoader(Noisy(NUM_TRAIN, 1), batch_size=8, shuffle=True, generator=order)
+
+
+@pytest.fixture
+def test_loader() -> DataLoader[Any]:
+    return DataLoader(Noisy(18, 2), batch_size=8)
+
+
+def train(model: nn.Module, loader: DataLoader[Any], epochs: int = 2, monitor: Monitor | None = None) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model[3].eval()  # pyright: ignore[reportIndexIssue] a mode of its own, to be put back
+    for _ in range(epochs):
+        for inputs, labels in loader:
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            loss.backward()
+            optimizer.step()
+            if monitor is not None:
+                monitor.step()
+            optimizer.zero_grad()
+            assert torch.is_grad_enabled()
+
+
+def steps_of(out: Path) -> list[int]:
+    return sorted({row["step"] for row in RunFolder(out).read_rows()})
+
+
+def run_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "run.json").read_text())
+
+
+def seed_all() -> None:
+    random.seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    torch.manual_seed(7)
+
+
+def outcome(model: nn.Module, loader: DataLoader[Any]) -> dict[str, Any]:
+    """Weights, and what each generator draws next."""
+    weights = {name: tensor.tolist() for name, tensor in model.state_dict().items()}
+    assert isinstance(loader.dataset, Noisy)
+    drawn = (random.random(), np.random.rand(), torch.rand(3).tolist(), loader.dataset.own.random())  # noqa: NPY002
+    return {"weights": weights, "drawn": drawn, "order": [labels.tolist() for _, labels in loader]}
+
+
+def test_measuring_does_not_change_the_training(
+    train_loader: DataLoader[Any], test_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    outcomes = []
+    for monitored in (False, True):
+        model, order = network(), train_loader.generator
+        assert order is not None
+        order.manual_seed(5)
+        assert isinstance(train_loader.dataset, Noisy)
+        train_loader.dataset.own = np.random.default_rng(1)
+        # Made before the draws begin: run-time type checks of its arguments draw from Python's generator.
+        monitor = Monitor(model, train_loader, test_loader, out=tmp_path / "run", every=4)
+        seed_all()
+        if monitored:
+            with monitor:
+                train(model, train_loader, monitor=monitor)
+            assert [module.training for module in model] == [True, True, True, False, True]  # pyright: ignore[reportGeneralTypeIssues]
+        else:
+            train(model, train_loader)
+        outcomes.append(outcome(model, train_loader))
+    assert outcomes[0] == outcomes[1]
+    assert steps_of(tmp_path / "run") == [0, 4, 8, 12]
+
+
+def test_gradients_and_the_gradient_mode_are_left_alone(
+    train_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    model = network()
+    model(torch.randn(4, DIM)).sum().backward()
+    before = [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+    with Monitor(model, train_loader, out=tmp_path / "run") as monitor:
+        with torch.no_grad():
+            monitor.measure()
+            assert not torch.is_grad_enabled()
+        assert torch.is_grad_enabled()
+    after = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_pass_of_persistent_workers_goes_on(tmp_path: Path) -> None:
+    data = TensorDataset(torch.randn(16, DIM), torch.arange(16) % NUM_CLASSES)
+    weights = WeightedRandomSampler([1.0] * 16, 16, generator=torch.Generator().manual_seed(0))
+    for number, sampler in enumerate((RandomSampler(data), weights)):
+        loader = DataLoader(data, batch_size=4, sampler=sampler, num_workers=1, persistent_workers=True)
+        with Monitor(network(), loader, out=tmp_path / str(number), at=[2]) as monitor:
+            assert [step for step, _ in enumerate(loader, start=1) if monitor.step()] == [2]
+        assert monitor.current_step == 4
+
+
+@pytest.mark.parametrize(
+    ("when", "measured"),
+    [
+        ({}, [0, 12]),
+        ({"every": 5}, [0, 5, 10, 12]),
+        ({"every": 6}, [0, 6, 12]),
+        ({"at": [3, 4, 40]}, [0, 3, 4, 12]),
+        ({"log_spaced": (12, 4)}, [0, 1, 2, 5, 12]),
+    ],
+)
+def test_first_due_and_last_steps_are_measured(
+    when: dict[str, Any], measured: list[int], train_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    model = network()
+    with Monitor(model, train_loader, out=tmp_path / "run", **when) as monitor:
+        train(model, train_loader, monitor=monitor)
+    assert steps_of(tmp_path / "run") == measured
+    assert monitor.profile is not None
+
+
+def test_the_folder_holds_what_a_run_holds(
+    train_loader: DataLoader[Any], test_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    model, out = network(), tmp_path / "run"
+    with Monitor(
+        model, train_loader, test_loader, out=out, every=5, epsilon=0.3, spectra=True, settings={"lr": 0.1}
+    ) as monitor:
+        assert run_of(out)["status"] == "running"
+        train(model, train_loader, monitor=monitor)
+    run = run_of(out)
+    assert run["status"] == "finished"
+    assert run["recipe"]["epsilon"] == 0.3
+    assert run["recipe"]["weighting"] == "balanced"
+    assert run["recipe"]["settings"] == {"lr": 0.1}
+    assert run["versions"]["torch"] == torch.__version__
+    assert run["seconds"]["measuring"] > 0
+    rows = RunFolder(out).read_rows()
+    assert {(row["split"], row["layer"]) for row in rows} == {
+        (split, layer) for split in ("train", "test") for layer in ("0", "4")
+    }
+    assert {row["step"]: row["epoch"] for row in rows} == {0: 0.0, 5: 5 / 6, 10: 10 / 6, 12: 2.0}
+    assert all(row["spectra"] for row in rows)
+    statistics = RunFolder(out).read_statistics(12)
+    assert statistics["train/4/counts"].tolist() == [16, 16, 16]  # all of the training data, once
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_was_measured_before_an_error_is_kept(
+    error: type[BaseException], train_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(error), Monitor(network(), train_loader, out=out, every=2) as monitor:  # noqa: PT012
+        for _ in range(5):
+            monitor.step()
+        raise error
+    assert run_of(out)["status"] == "stopped"
+    assert steps_of(out) == [0, 2, 4]
+
+
+def test_a_network_that_cannot_be_measured_stops_the_run(
+    train_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        Monitor(network(), train_loader, out=tmp_path / "run", layers="nowhere").start()
+    assert run_of(tmp_path / "run")["status"] == "stopped"
+
+
+def test_a_stopped_run_goes_on_from_a_checkpoint(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt), Monitor(network(), train_loader, out=out, every=2) as monitor:  # noqa: PT012
+        for _ in range(7):
+            monitor.step()
+        raise KeyboardInterrupt
+    with Monitor(network(), train_loader, out=out, every=2, first_step=4) as monitor:
+        assert steps_of(out) == [0, 2, 4]
+        for _ in range(5):
+            monitor.step()
+    assert monitor.epoch == 9 / BATCHES
+    assert steps_of(out) == [0, 2, 4, 6, 8, 9]
+    rows = RunFolder(out).read_rows()
+    assert len(rows) == 6 * 2
+    assert run_of(out)["status"] == "finished"
+
+
+def test_rows_are_never_lost_unasked(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with Monitor(network(), train_loader, out=out, every=2) as monitor:
+        monitor.step()
+    before = (out / "measurements.jsonl").read_bytes()
+    with pytest.raises(InputError, match="holds a finished run measured up to step 1"):
+        Monitor(network(), train_loader, out=out, every=2).start()
+    with pytest.raises(InputError, match="holds a run with every 2, not 3"):
+        Monitor(network(), train_loader, out=out, every=3, first_step=1).start()
+    assert (out / "measurements.jsonl").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="not empty and not a run"):
+        Monitor(network(), train_loader, out=tmp_path / "other").start()
+    RunFolder(tmp_path / "digits").create()
+    RunFolder(tmp_path / "digits").write_run({"recipe": {"data": "digits"}, "status": "stopped"})
+    with pytest.raises(InputError, match="holds another run"):
+        Monitor(network(), train_loader, out=tmp_path / "digits").start()
+
+
+def test_a_run_stopped_at_its_first_step_begins_again(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    for _ in range(2):
+        monitor = Monitor(network(), train_loader, out=tmp_path / "run").start()
+        monitor.stop()
+    assert len(RunFolder(tmp_path / "run").read_rows()) == 2
+
+
+class Run:
+    """As a W&B run, and as a logger of Lightning under another name."""
+
+    def __init__(self) -> None:
+        self.logged: dict[int, dict[str, float]] = {}
+
+    def log(self, data: dict[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.logged[step] = data
+
+
+class Logger(Run):
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.log(metrics, step)
+
+
+def test_every_destination_gets_the_same_scalars(
+    train_loader: DataLoader[Any], test_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    called: dict[int, dict[str, float]] = {}
+    run, logger, table = Run(), Logger(), tmp_path / "deep" / "scalars.csv"
+    writer = SummaryWriter(tmp_path / "board")
+    log = [lambda metrics, step: called.update({step: metrics}), run, logger, writer, table, None]
+    with Monitor(network(), train_loader, test_loader, out=tmp_path / "run", log=log) as monitor:
+        monitor.step()
+    writer.close()
+    assert called == run.logged == logger.logged
+    assert set(called) == {0, 1}
+    assert called[1].keys() <= {
+        f"{split}/{layer}/{metric}"
+        for split in ("train", "test")
+        for layer in ("0", "4")
+        for metric in MAIN_METRICS
+    }
+    row = next(row for row in RunFolder(tmp_path / "run").read_rows() if row["step"] == 1)
+    assert called[1]["train/0/normalized_within"] == row["metrics"]["normalized_within"]
+    with table.open() as file:
+        lines = list(csv.DictReader(file))
+    assert {line["name"]: float(line["value"]) for line in lines if line["step"] == "1"} == called[1]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "board")).Reload()
+    assert set(events.Tags()["scalars"]) == called[0].keys() | called[1].keys()
+    point = events.Scalars("test/4/cdnv")[-1]
+    assert (point.step, point.value) == (1, pytest.approx(called[1]["test/4/cdnv"]))
+
+
+def test_log_metrics_and_log_layers_choose(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    choices: list[tuple[dict[str, Any], set[str]]] = [
+        ({"log_metrics": ["cdnv"], "log_layers": "last"}, {"train/4/cdnv"}),
+        ({"metrics": iter(["cdnv", "vci"]), "log_layers": ["0"]}, {"train/0/cdnv", "train/0/vci"}),
+    ]
+    for number, (choice, names) in enumerate(choices):
+        logged: dict[str, float] = {}
+        out = tmp_path / str(number)
+        with Monitor(
+            network(), train_loader, out=out, log=lambda values, _, to=logged: to.update(values), **choice
+        ):
+            pass
+        assert logged.keys() == names
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"log": object()}, "cannot write to a object"),
+        ({"log": logging.getLogger()}, "cannot write to a RootLogger"),
+        ({"log": "scalars.txt"}, "does not end in .csv"),
+        ({"every": 2, "at": [3]}, "give one of them"),
+        ({"every": 0}, "from 1 on"),
+        ({"at": [-1]}, "negative"),
+        ({"log_spaced": (10, 1)}, "from 2 on"),
+        ({"log_metrics": ["cdvn"]}, "did you mean 'cdnv'"),
+        ({"layer": "0"}, "unknown option 'layer'; did you mean 'layers'"),
+        ({"settings": {"model": nn.ReLU()}}, "settings: .*not JSON serializable"),
+    ],
+)
+def test_mistakes_are_said_at_once(
+    wrong: dict[str, Any], message: str, train_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        Monitor(network(), train_loader, out=tmp_path / "run", **wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_loaders_that_cannot_serve_are_refused(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="test_loader is an iterator"):
+        Monitor(network(), train_loader, iter(train_loader), out=tmp_path / "run")
+
+    class Endless:
+        def __iter__(self) -> Any:
+            return iter(train_loader)
+
+    with pytest.raises(InputError, match="give steps_per_epoch="):
+        Monitor(network(), Endless(), out=tmp_path / "run")
+    with Monitor(network(), Endless(), out=tmp_path / "run", steps_per_epoch=4) as monitor:
+        monitor.step()
+        assert monitor.epoch == 0.25
+        monitor.step(epoch=3)
+        assert monitor.epoch == 3.0
+
+
+def test_a_csv_file_of_someone_else_is_refused(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="other columns"):
+        Monitor(network(), train_loader, out=tmp_path / "run", log=tmp_path / "mine.csv")
+
+
+def test_outside_of_with_it_does_not_measure(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="with Monitor"):
+        Monitor(network(), train_loader, out=tmp_path / "run").measure()

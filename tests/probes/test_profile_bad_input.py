@@ -1,0 +1,256 @@
+"""What cannot be measured is refused in one line, and the model is as it was in every case."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from probe_networks import batches, draw, seeded, uneven
+from torch import Tensor, nn
+
+from collapselab.errors import InputError
+from collapselab.probes import capture_inputs, profile, weight_layers
+
+LABELS = uneven(20, 20, 20)
+INPUTS = draw(6, labels=LABELS, dtype=torch.float32)
+TRAIN = batches(INPUTS, LABELS, 20)
+
+
+class Body(nn.Module):
+    """Two hidden layers with batch norm and dropout, one layer that never runs."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 8)
+        self.norm, self.dropout = nn.BatchNorm1d(8), nn.Dropout()
+        self.unused, self.fc = nn.Linear(2, 2), nn.Linear(8, num_classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.norm(self.first(inputs).relu())
+        return self.fc(self.second(self.dropout(hidden)))
+
+
+class Breaks(Body):
+    """Raises in its third forward pass."""
+
+    calls = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == 3:
+            raise ZeroDivisionError("on purpose")
+        return super().forward(inputs)
+
+
+class Logarithm(Body):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.fc(self.second(self.first(inputs).log()))
+
+
+class Sometimes(Body):
+    """`second` runs only for whole batches of positive sum."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.first(inputs)
+        return self.fc(self.second(hidden) if inputs.sum() > 0 else hidden)
+
+
+class Repeats(Body):
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.first(inputs)
+        for _ in range(1 if inputs.sum() > 0 else 2):
+            hidden = self.second(hidden)
+        return self.fc(hidden)
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.fc = nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.fc(self.inner(tokens).mean(1))
+
+
+def with_labels(change: Callable[[Tensor], Any], at: int = 1) -> list[Any]:
+    return [(x, change(y.clone()) if i == at else y) for i, (x, y) in enumerate(TRAIN)]
+
+
+def put(value: int) -> Callable[[Tensor], Tensor]:
+    return lambda labels: torch.cat([labels[:-1], torch.tensor([value])])
+
+
+SPLIT_SIGN = [(INPUTS[:20].abs(), LABELS[:20]), (-INPUTS[20:].abs(), LABELS[20:])]
+TOKEN_LABELS = LABELS[:20]
+TOKENS = [(torch.ones(20, 5, 6), TOKEN_LABELS), (torch.ones(20, 4, 6), TOKEN_LABELS)]
+
+# name: (model, train loader, arguments, what the line says)
+CASES: dict[str, tuple[type[nn.Module], Any, dict[str, Any], str]] = {
+    "a misspelt layer": (Body, TRAIN, {"layers": "secnod"}, "no module matches 'secnod'; did you mean 'second'"),
+    "a glob that matches nothing": (Body, TRAIN, {"layers": "layer4.*"}, "no module matches 'layer4.*'; known: first"),
+    "a predicate that holds for nothing": (Body, TRAIN, {"layers": lambda *_: False}, "predicate holds for none"),
+    "no layers at all": (Body, TRAIN, {"layers": []}, "no layer is left to measure"),
+    "a layer that never runs": (Body, TRAIN, {"layers": ["fc", "unused"]}, "unused never ran"),
+    "a model without weights": (nn.ReLU, TRAIN, {}, "ReLU has no linear or convolution layer"),
+    "a label above the classes": (Body, with_labels(put(3)), {}, "train, batch 1: label 3 is outside the 3 outputs"),
+    "a label above the counts": (Body, with_labels(put(2)), {"class_counts": [30, 30]}, "batch 0: label 2 is outside the 2 classes"),
+    "a negative label": (Body, with_labels(put(-1)), {}, "train, batch 1: label -1 is outside"),
+    "labels of floats": (Body, with_labels(Tensor.float), {}, "train, batch 1: labels have dtype torch.float32"),
+    "labels of booleans": (Body, with_labels(lambda y: y > 0), {}, "train, batch 1: labels have dtype torch.bool"),
+    "one-hot labels of floats": (Body, with_labels(lambda y: torch.eye(3)[y], 0), {}, "batch 0: labels have dtype torch.float32"),
+    "one-hot labels": (Body, with_labels(lambda y: torch.eye(3).long()[y], 0), {}, "not one row of features per label"),
+    "one-hot labels as wide as a layer": (Tokens, [(torch.ones(20, 5, 6), torch.eye(3).long()[TOKEN_LABELS])], {}, "not one row of features per label"),
+    "labels of text": (Body, with_labels(lambda y: ["a"] * len(y), 0), {}, "train, batch 0: labels are a list"),
+    "too few labels": (Body, with_labels(lambda y: y[:-1], 1), {}, "batch 1: first reads 20 rows of features for 19 labels"),
+    "a loader that yields nothing": (Body, [], {}, "train: the loader yields nothing"),
+    "a loader of padding only": (Body, [(INPUTS, torch.full_like(LABELS, -100))], {}, "yields no labelled samples"),
+    "a batch of inputs only": (Body, [INPUTS], {}, "train, batch 0: a Tensor, not inputs with labels"),
+    "a mapping without labels": (Body, [{"inputs": INPUTS}], {}, "none of labels, label"),
+    "one class": (Body, [(INPUTS, torch.ones_like(LABELS))], {}, "all labels are 1; neural collapse needs at least two"),
+    "NaN inside": (Logarithm, TRAIN, {}, "train, batch 0, layer second: "),
+    "NaN in the inputs": (Body, [TRAIN[0], (TRAIN[1][0] / 0, TRAIN[1][1])], {}, "train, batch 1, layer first: "),
+    "an unknown reduction": (Body, TRAIN, {"reduce": "max"}, "unknown reduction 'max'; use flatten"),
+    "an unknown scatter": (Body, TRAIN, {"scatter": "ful"}, "unknown scatter 'ful'; did you mean 'full'"),
+    "an unknown weighting": (Body, TRAIN, {"weighting": "equal"}, "unknown weighting 'equal'"),
+    "an unknown metric": (Body, TRAIN, {"metrics": "vcl"}, "unknown metric 'vcl'; did you mean 'vci'"),
+    "an epsilon of one": (Body, TRAIN, {"epsilon": 1.0}, "epsilon is 1.0"),
+    "a sketch of nothing": (Body, TRAIN, {"sketch_size": 0}, "sketch_size is 0"),
+    "wrong class counts": (Body, TRAIN, {"class_counts": [20, 21, 19]}, "class 1 was declared with 21 samples but 20 came"),
+    "class counts of floats": (Body, TRAIN, {"class_counts": [0.5, 0.5]}, "class_counts: give one whole number per label"),
+    "negative class counts": (Body, TRAIN, {"class_counts": [20, -20, 20]}, "class_counts: give one whole number per label"),
+    "a token that does not exist": (Tokens, [(torch.ones(20, 5, 6), TOKEN_LABELS)], {"reduce": "token:5"}, "there is no token 5 in a sequence of 5"),
+    "a token before the first": (Tokens, [(torch.ones(20, 5, 6), TOKEN_LABELS)], {"reduce": "token:-6"}, "there is no token -6"),
+    "sequences that change in length": (Tokens, TOKENS, {}, "batch 1: inner reads features of shape (4, 6), but (5, 6) in the first"),
+    "a layer that stops running": (Sometimes, SPLIT_SIGN, {}, "train, batch 1: second did not run, as it did in the first batch"),
+    "a layer that runs more often": (Repeats, SPLIT_SIGN, {}, "train, batch 1: second#2 ran more often than in the first batch"),
+    "a test label that train lacks": (Body, [(x, y.clamp(max=1)) for x, y in TRAIN], {"test_loader": TRAIN}, "test: 20 samples have labels that no training sample has, the first is 2"),
+    "a test label outside the classes": (Body, TRAIN, {"test_loader": with_labels(put(9))}, "test, batch 1: label 9 is outside"),
+    "test data of one class": (Body, TRAIN, {"test_loader": [(INPUTS, torch.ones_like(LABELS))]}, "test: all labels are 1"),
+    "no test data": (Body, TRAIN, {"test_loader": []}, "test: the loader yields no labelled samples"),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def unchecked_annotations() -> Iterator[None]:
+    """As for users: the run-time checks of annotations draw from Python's generator."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+class State:
+    """Everything that a measurement could leave behind."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        model.train()
+        next(iter(reversed(list(model.modules())))).eval()  # a mode of its own
+        random.seed(5)
+        np.random.seed(6)  # noqa: NPY002 (what must not move is the shared generator)
+        torch.manual_seed(7)
+        self.before = self.now()
+
+    def now(self) -> list[Any]:
+        return [
+            [part.training for part in self.model.modules()],
+            {name: value.clone() for name, value in self.model.state_dict().items()},
+            random.getstate(),
+            np.random.get_state(legacy=True)[1:],  # noqa: NPY002  # pyright: ignore[reportArgumentType] a tuple
+            torch.get_rng_state(),
+            (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+            [
+                (
+                    len(part._forward_pre_hooks),
+                    len(part._forward_hooks),
+                    len(part._forward_pre_hooks_with_kwargs),
+                )
+                for part in self.model.modules()
+            ],
+        ]
+
+    def assert_as_before(self) -> None:
+        modes, weights, python, numbers, generator, grad, hooks = self.now()
+        assert modes == self.before[0]
+        assert all(torch.equal(value, self.before[1][name]) for name, value in weights.items())
+        assert python == self.before[2]
+        assert np.array_equal(numbers[0], self.before[3][0])
+        assert numbers[1:] == self.before[3][1:]
+        assert torch.equal(generator, self.before[4])
+        assert grad == self.before[5] == (True, False)
+        assert hooks == self.before[6]
+        assert all(count == (0, 0, 0) for count in hooks)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused_in_one_line_with_the_model_as_it_was(case: str) -> None:
+    network, loader, arguments, says = CASES[case]
+    model = network()
+    state = State(model)
+    with pytest.raises(InputError) as caught:
+        profile(model, loader, **arguments)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+    state.assert_as_before()
+
+
+def test_an_error_of_the_forward_pass_is_passed_on() -> None:
+    model = Breaks()
+    state = State(model)
+    with pytest.raises(ZeroDivisionError, match="on purpose"):
+        profile(model, TRAIN)
+    assert model.calls == 3
+    state.assert_as_before()
+
+
+def test_an_error_of_the_loader_is_passed_on() -> None:
+    def loader() -> Any:
+        yield TRAIN[0]
+        np.random.rand()  # noqa: NPY002 (as augmentations do)
+        random.random()
+        torch.rand(1)
+        raise OSError("the disk is gone")
+
+    state = State(model := Body())
+    with pytest.raises(OSError, match="the disk is gone"):
+        profile(model, loader())
+    state.assert_as_before()
+
+
+def test_the_model_is_as_it_was_after_a_measurement() -> None:
+    class Random(Body):
+        def forward(self, inputs: Tensor) -> Tensor:
+            noise = torch.rand(1) + float(np.random.rand()) + random.random()  # noqa: NPY002
+            return super().forward(inputs + noise)
+
+    state = State(model := Random())
+    profile(model, TRAIN, TRAIN, scatter="sketch")
+    state.assert_as_before()
+
+
+def test_hooks_of_the_callers_own_stay() -> None:
+    model, calls = seeded(Body, dtype=torch.float32), []
+    handle = model.first.register_forward_hook(lambda *_: calls.append(1))
+    profile(model, TRAIN)
+    assert len(model.first._forward_hooks) == 1
+    assert len(calls) == 1 + 3 + 3  # one look, two passes
+    handle.remove()
+
+
+def test_captured_inputs_are_what_layers_read_and_hooks_go_with_an_error() -> None:
+    model = seeded(Body, dtype=torch.float32).eval()
+    caught: dict[str, Tensor] = {}
+    with capture_inputs(weight_layers(model), lambda name, rows: caught.update({name: rows})):
+        model(INPUTS)
+    assert torch.equal(caught["first"], INPUTS)
+    assert torch.equal(caught["fc"], model.second(model.norm(model.first(INPUTS).relu())))
+    assert "unused" not in caught
+    with pytest.raises(RuntimeError), capture_inputs(weight_layers(model), lambda *_: None):
+        model(torch.randn(4, 5))
+    assert all(not part._forward_pre_hooks for part in model.modules())

@@ -1,0 +1,92 @@
+"""Two real processes on gloo give the numbers of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import distributed_worker
+from collapselab.distributed import rank_and_world
+
+pytestmark = pytest.mark.slow
+WORKER = Path(distributed_worker.__file__)
+
+
+def torchrun(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, arguments),
+    ]  # fmt: skip
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def by_rank(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    done = torchrun(WORKER, folder, cwd=WORKER.parent)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def assert_same_numbers(found: Any, expected: Any, place: str = "") -> None:
+    """Equal structure and text; numbers to 1e-9, since parts are summed in another order in float64."""
+    assert type(found) is type(expected), place
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), place
+        for name in expected:
+            assert_same_numbers(found[name], expected[name], f"{place}/{name}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), place
+        for index, (a, b) in enumerate(zip(found, expected, strict=True)):
+            assert_same_numbers(a, b, f"{place}/{index}")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-12), place
+    else:
+        assert found == expected, place
+
+
+@pytest.mark.parametrize("how", ["dealt", "sampler", "sketch"])
+def test_every_process_ends_with_the_numbers_of_one(how: str, by_rank: list[dict[str, Any]]) -> None:
+    first, second = (found[how] for found in by_rank)
+    assert first == second
+    single = distributed_worker.result("sketch" if how == "sketch" else "dealt")
+    assert first["num_samples"] == {"train": distributed_worker.NUM_SAMPLES, "test": 10}
+    assert_same_numbers(first, single)
+
+
+def test_what_is_wrong_in_one_process_ends_all_of_them(by_rank: list[dict[str, Any]]) -> None:
+    first, second = (found["poisoned"] for found in by_rank)
+    assert "batch 1, layer 0: features hold NaN" in second
+    assert first == f"process 1: {second}"
+
+
+def test_the_command_prints_once_under_torchrun(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(
+        "from torch import nn\n"
+        "def build(num_classes):\n"
+        "    return nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, num_classes))\n"
+    )
+    options = ("profile", "model.py:build", "--data", "digits", "--batch-size", "96", "--format", "json")
+    together = torchrun("-m", "collapselab", *options, cwd=tmp_path)
+    assert together.returncode == 0, together.stderr[-2000:]
+    alone = subprocess.run(
+        [sys.executable, "-m", "collapselab", *options], cwd=tmp_path, capture_output=True, text=True, timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert_same_numbers(json.loads(together.stdout), json.loads(alone.stdout))
+
+
+def test_nothing_is_shared_without_a_process_group() -> None:
+    assert rank_and_world() == (0, 1)
