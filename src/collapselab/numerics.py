@@ -5,10 +5,10 @@ Letters: n samples, p features, c classes, r rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -100,25 +100,30 @@ def power_of_two_near(value: float) -> float:
     return 2.0 ** int(torch.frexp(torch.tensor(value, dtype=torch.float64)).exponent.item() - 1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ThinSVD:
     """Singular values (largest first) and right-singular vectors kept by a rank cut-off.
 
     Attributes:
         values: kept singular values, length r.
-        right: matching right-singular vectors as columns, p x r.
+        leading: the first so many right-singular vectors as columns, p x k, made when asked for.
         num_dropped: how many of the largest `max_rank` values fell below the cut-off.
         cutoff: the cut-off, relative to the largest value.
     """
 
     values: Float[Tensor, " r"]
-    right: Float[Tensor, "p r"]
+    leading: Callable[[int], Float[Tensor, "p k"]]
     num_dropped: int
     cutoff: float
 
     @property
     def rank(self) -> int:
         return self.values.shape[0]
+
+    @cached_property
+    def right(self) -> Float[Tensor, "p r"]:
+        """All kept right-singular vectors as columns."""
+        return self.leading(self.rank)
 
 
 def thin_svd(matrix: Float[Tensor, "c p"], *, max_rank: int, cutoff: float) -> ThinSVD:
@@ -133,31 +138,39 @@ def thin_svd(matrix: Float[Tensor, "c p"], *, max_rank: int, cutoff: float) -> T
     values, right_t = values[:max_rank], right_t[:max_rank]
     largest = float(values[0]) if values.numel() else 0.0
     keep = int((values > cutoff * largest).sum()) if largest > 0 else 0
-    return ThinSVD(values[:keep], right_t[:keep].T, values.shape[0] - keep, cutoff)
+    kept = right_t[:keep].T
+    return ThinSVD(values[:keep], lambda k: kept[:, :k], values.shape[0] - keep, cutoff)
 
 
-# Gram matrices and Cholesky factors square a condition number. They are used only where that leaves ten digits,
-# and only for sizes at which they save time.
+# Gram matrices and Cholesky factors square a condition number. They are used only for sizes at which they save time,
+# and only where that leaves ten digits, or as many as a float32 matrix has itself: of values above the cut-off, the
+# square of a small one is good to eps64 / cutoff^2.
 _MAX_SAFE_CONDITION = 1e6
 _MIN_SIZE = 256
+_MIN_GRAM_CUTOFF = 1e-4
 
 
 def thin_svd_by_gram(matrix: Float[Tensor, "c p"], *, cutoff: float) -> ThinSVD | None:
     """`thin_svd` of a large `matrix` from the eigenvectors of its smaller Gram matrix, in a fifth of the time.
 
     Returns:
-        None where that would lose accuracy (singular values below 1e-3 of the largest) or save nothing.
+        None where that would lose accuracy (singular values below 1e-3 of the largest that a small `cutoff` keeps) or
+        save nothing.
     """
     c, p = matrix.shape
     if min(c, p) < _MIN_SIZE or cutoff**2 < EPS64:
         return None
-    values, vectors = torch.linalg.eigh(matrix @ matrix.T if c <= p else matrix.T @ matrix)
-    if not float(values[0]) * _MAX_SAFE_CONDITION > float(values[-1]) > 0:
+    squares, vectors = torch.linalg.eigh(matrix @ matrix.T if c <= p else matrix.T @ matrix)
+    smallest, largest = float(squares[0]), float(squares[-1])
+    if not (largest > 0 and (cutoff >= _MIN_GRAM_CUTOFF or smallest * _MAX_SAFE_CONDITION > largest)):
         return None
-    values, vectors = values.flip(0).sqrt(), vectors.flip(1)
+    values, vectors = squares.clamp_min(0.0).flip(0).sqrt(), vectors.flip(1)
     keep = int((values > cutoff * values[0]).sum())
-    right = (matrix.T @ vectors) / values if c <= p else vectors
-    return ThinSVD(values[:keep], right[:, :keep], len(values) - keep, cutoff)
+
+    def leading(k: int) -> Tensor:
+        return (matrix.T @ vectors[:, :k]) / values[:k] if c <= p else vectors[:, :k]
+
+    return ThinSVD(values[:keep], leading, len(values) - keep, cutoff)
 
 
 def well_conditioned_inverse_root(matrix: Float[Tensor, "p p"]) -> Float[Tensor, "p p"] | None:

@@ -43,7 +43,7 @@ def alignment(inputs: MetricInputs) -> float | None:
         inputs.warn(f"alignment is undefined: {what}")
         return None
     means = inputs.channel_means_svd
-    return float(principal_angle_cosines(means.right[:, :k], weight.right[:, :k]).mean())
+    return float(principal_angle_cosines(means.leading(k), weight.leading(k)).mean())
 
 
 def alignment_random(inputs: MetricInputs) -> float | None:
