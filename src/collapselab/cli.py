@@ -397,7 +397,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         if _is_usage_error(error):
             _fail(_usage_message(error))
-        if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch has no MemoryError
+        # torch has no MemoryError
+        if isinstance(error, RuntimeError) and (
+            "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
+        ):
             _fail(_memory_message(error))
         raise
     if code == _INTERRUPTED:  # newer versions of Typer catch the exception themselves
@@ -406,9 +409,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _memory_message(error: Exception) -> str:
-    return (
-        f"out of memory ({one_line(error) or 'no details'}); measure fewer features or name fewer --metrics"
-    )
+    return f"out of memory ({one_line(error) or 'no details'}); measure fewer features or samples at once"
 
 
 def _is_usage_error(error: Exception) -> bool:

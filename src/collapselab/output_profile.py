@@ -25,8 +25,11 @@ _COLUMNS = (
     ("ncc_agreement", "NCC agrees", True),
     ("stable_rank", "stable rank", False),
 )
+_HEADINGS = {name: heading for name, heading, _ in _COLUMNS}
+# What a narrow terminal does without, the first first.
+_DROPPED = ("alignment_random", "stable_rank", "equiangularity", "alignment")
 _PLAIN_WIDTH, _WIDTHS = 96, (80, 140)
-_MAX_NAME = 30
+_MIN_NAME, _MAX_NAME, _GAP = 12, 30, 3
 
 
 def profile_to_json(profile: Profile) -> str:
@@ -58,10 +61,13 @@ def profile_to_table(profile: Profile, *, width: int | None = None, colour: bool
     from rich.console import Console
     from rich.text import Text
 
-    width = _PLAIN_WIDTH if width is None else min(max(width, _WIDTHS[0]), _WIDTHS[1])
+    limit = None if width is None else min(max(width, _WIDTHS[0]), _WIDTHS[1])
+    width = limit or _PLAIN_WIDTH
+    rows = _cells(profile)
+    names, left_out = _fitted(rows, limit)
     text = io.StringIO()
     console = Console(
-        file=text, width=width, force_terminal=colour, color_system="standard" if colour else None,
+        file=text, width=width if limit else max(width, _width(rows)), force_terminal=colour, color_system="standard" if colour else None,
         legacy_windows=False, highlight=False, emoji=False,
     )  # fmt: skip
     samples = " and ".join(f"{count} {split}" for split, count in profile.num_samples.items())
@@ -72,7 +78,9 @@ def profile_to_table(profile: Profile, *, width: int | None = None, colour: bool
     )
     both = "; cells with two numbers are train, then test" if "test" in profile.num_samples else ""
     console.print(Text(f"* collapsed on train (< {profile.epsilon:g}); ~ estimated from a sketch{both}"))
-    console.print(_layer_table(profile))
+    console.print(_layer_table(rows, names))
+    if left_out:
+        console.print(Text(f"Not shown for lack of width: {', '.join(left_out)}"))
     console.print()
     console.print(Text(f"First collapsed layer on train data: {profile.first_collapsed_layer or 'none'}"))
     for warning in profile.warnings:
@@ -81,33 +89,57 @@ def profile_to_table(profile: Profile, *, width: int | None = None, colour: bool
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
-def _layer_table(profile: Profile) -> Table:
+def _layer_table(rows: dict[str, list[str]], name_width: int) -> Table:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    table.add_column("layer", no_wrap=True)
-    table.add_column("dim", justify="right", no_wrap=True)
-    for _, heading, _ in _COLUMNS:
-        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in rows:
+        table.add_column(heading, justify="left" if heading == "layer" else "right", no_wrap=True)
+    for name, *values in zip(*rows.values(), strict=True):
+        table.add_row(Text(_shortened(name, name_width)), *values)
+    return table
+
+
+def _cells(profile: Profile) -> dict[str, list[str]]:
+    """The columns of the table by heading, a cell per layer."""
+    columns: dict[str, list[str]] = {heading: [] for heading in ("layer", "dim", *_HEADINGS.values())}
     for layer in profile.layers:
-        cells = []
-        for name, _, on_both in _COLUMNS:
+        share = layer.train.get("normalized_within")
+        mark = "*" if share is not None and share < profile.epsilon else ""
+        columns["layer"].append(f"{layer.name}{mark}")
+        columns["dim"].append(str(layer.dim))
+        for name, heading, on_both in _COLUMNS:
             splits = layer.splits if on_both else ("train",)
             shown = " ".join(_short(layer.splits[split].metrics.get(name)) for split in splits)
             estimated = name == "stable_rank" and layer.scatter == "sketch" and shown != "–"
-            cells.append(f"~{shown}" if estimated else shown)
-        share = layer.train.get("normalized_within")
-        mark = "*" if share is not None and share < profile.epsilon else ""
-        table.add_row(f"{_shortened(layer.name)}{mark}", str(layer.dim), *cells)
-    return table
+            columns[heading].append(f"~{shown}" if estimated else shown)
+    return columns
+
+
+def _width(columns: dict[str, list[str]], name_width: int = _MAX_NAME) -> int:
+    widths = [max(len(heading), *map(len, cells)) for heading, cells in columns.items()]
+    return min(widths[0], name_width) + sum(_GAP + width for width in widths[1:])
+
+
+def _fitted(columns: dict[str, list[str]], limit: int | None) -> tuple[int, list[str]]:
+    """How wide names may be, and the headings of what was taken out of `columns`, so that no number is cut."""
+    left_out: list[str] = []
+    for metric in _DROPPED:
+        if limit is None or _width(columns, _MIN_NAME) <= limit:
+            break
+        left_out.append(_HEADINGS[metric])
+        del columns[_HEADINGS[metric]]
+    room = _MAX_NAME if limit is None else limit - _width(columns, 0)
+    return min(max(room, _MIN_NAME), _MAX_NAME), left_out
 
 
 def _short(value: int | float | None) -> str:
     return number(None if value is None else float(f"{value:.3g}"))
 
 
-def _shortened(name: str) -> str:
-    """A long name without its middle: what tells layers apart is at its ends."""
-    half = _MAX_NAME // 2
-    return name if len(name) <= _MAX_NAME else f"{name[:half]}…{name[-half:]}"
+def _shortened(name: str, width: int) -> str:
+    """A long name without its middle: what tells layers apart, and the mark of a collapsed one, is at its ends."""
+    end = (width - 1) // 2
+    return name if len(name) <= width else f"{name[: width - 1 - end]}…{name[-end:]}"

@@ -326,3 +326,14 @@ def test_angular_spread_far_from_the_origin() -> None:
     # norm(d)/norm(h) = 5e-4 times eps32 per row, of a spread of its square: eps32 / 5e-4, over the root of the 40
     # rows of the smallest class.
     assert_close(actual, expected, rel=5e-5, why="the rounding of h . d relative to norm(d)^2, averaged")
+
+
+def test_a_centre_moved_under_float64_products_is_one_that_float32_rows_can_be_centred_on() -> None:
+    """The mean of float32 rows is no float32 number: centred on its rounding, every row would be shifted."""
+    rng = np.random.default_rng(7)
+    features = (1000 * rng.standard_normal(96) + 1e-3 * rng.standard_normal((500, 96))).astype(np.float32)
+    features[0] += 5  # the first centre, far from the others: it is moved
+    features, labels = tensors(features, np.zeros(500, dtype=np.int64))
+    stats = accumulate(features, labels, "full", batch=1, product_dtype=torch.float64)
+    error = (stats.class_means[0] - features.double().mean(0)).abs().max()
+    assert error < 1e-6, "float32 sums of deviations of 0.3 round by 3e-7; a shifted centre shows at 6e-5"
