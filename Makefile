@@ -31,6 +31,8 @@ docs: $(VENV)/demo-ready
 
 bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/statistics.py
+	$(BIN)/python benchmarks/profile.py
+	$(BIN)/python benchmarks/processes.py
 
 # An environment is made once and brought up to date when pyproject.toml changes.
 $(VENV)/bin/python:

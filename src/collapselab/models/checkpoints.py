@@ -30,7 +30,8 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
             `state_dict`, `model_state_dict` or `model`, also with the prefixes that wrappers add to its keys.
 
     Raises:
-        InputError: no such file, damage, Python objects beside tensors, keys or shapes that do not fit.
+        InputError: no such file, damage, Python objects beside tensors, keys or shapes that do not fit, weights that
+            are NaN or infinite.
     """
     load_state(model, read_checkpoint(path), path)
 
@@ -78,6 +79,14 @@ def load_state(model: nn.Module, state: State, path: Path) -> None:
         raise InputError(
             f"{path}: does not fit the model: {'; '.join(filter(None, problems))}; give the checkpoint of this model"
         )
+    # Buffers may be infinite, as masks of attention are.
+    for name, _ in model.named_parameters():
+        count = 0 if name not in state else int((~state[name].isfinite()).sum())
+        if count:
+            raise InputError(
+                f"{path}: {name} has {count} NaN or infinite values, as training that diverged leaves; "
+                "give an earlier checkpoint"
+            )
     model.load_state_dict(state, strict=False)
 
 
