@@ -45,7 +45,7 @@ def work(name: str) -> None:
     data = Split(torch.randn(samples, *shape, generator=generator), torch.arange(samples) % CLASSES)
     whole = samples // BATCH
     start, stop = (whole * r // world * BATCH for r in (rank, rank + 1))
-    loader = Batches(TensorInputs(data.inputs), data.labels, BATCH, start, stop)
+    loader = Batches(TensorInputs(data.inputs), data.labels, BATCH, start, stop, is_share=world > 1)
     model(data.inputs[:BATCH])
     dist.barrier()
     begun = time.perf_counter()

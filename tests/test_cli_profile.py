@@ -46,6 +46,7 @@ class named(nn.Module):
 Array = np.ndarray[Any, Any]
 Made = tuple[Outcome, Path]
 NAMES = ("cat", "dog", "owl")
+TERMINAL = type("Terminal", (io.StringIO,), {"isatty": lambda _: True})
 KEPT = ("counts", "class_means", "class_variances")
 STEM = "a_stem_whose_name_is_longer_than_a_table_has_room"
 CLASSES = np.repeat([0, 1, 2], [30, 20, 10])
@@ -84,10 +85,7 @@ def profiled(here: Path, net: str, data: str, *options: object) -> Outcome:
 
 
 def parsed(text: str) -> dict[str, Any]:
-    def refuse(constant: str) -> None:
-        raise AssertionError(constant)
-
-    return json.loads(text, parse_constant=refuse)
+    return json.loads(text, parse_constant=pytest.fail)  # NaN and infinity
 
 
 def as_json(here: Path, net: str, data: str, *options: object) -> dict[str, Any]:
@@ -98,13 +96,8 @@ def values(found: dict[str, Any], metric: str, split: str = "train") -> list[Any
     return [layer[split][metric] for layer in found["layers"]]
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def on_terminal(*arguments: object) -> str:
-    with contextlib.redirect_stdout(Terminal()) as out, pytest.raises(SystemExit):
+    with contextlib.redirect_stdout(TERMINAL()) as out, pytest.raises(SystemExit):
         main(["profile", *map(str, arguments)])
     return out.getvalue()
 
@@ -129,7 +122,6 @@ def test_json_is_exactly_the_documented_object(narrow: Made) -> None:
         for split in ("train", "test"):
             assert all(value is None or isinstance(value, int | float) for value in layer[split].values())
     assert [layer["name"] for layer in found["layers"]] == ["1", "3"]
-    assert all(isinstance(warning, str) and "\n" not in warning for warning in found["warnings"])
     assert any("1 of the training classes have no samples here" in text for text in found["warnings"])
 
 
@@ -150,8 +142,7 @@ def test_csv_has_a_row_per_layer_split_and_metric(here: Path, narrow: Made) -> N
     outcome = profiled(here, "small", "both.npz", "--checkpoint", here / "narrow.pt", "--format", "csv")
     found = parsed(narrow[0].out)
     rows = list(csv.reader(io.StringIO(outcome.out)))
-    assert rows[0] == ["layer", "depth", "split", "name", "value"]
-    assert rows[1:] == [
+    assert rows == [["layer", "depth", "split", "name", "value"]] + [
         [layer["name"], str(layer["depth"]), split, name, "" if value is None else repr(value)]
         for layer in found["layers"]
         for split in ("train", "test")
@@ -170,18 +161,16 @@ def test_table_marks_collapsed_layers_and_names_the_first(here: Path, narrow: Ma
     for name, share in (("1", shares[0]), ("3*", shares[1])):
         assert f" {share:.3g} " in rows[name]
     words = " ".join(text.split())
-    assert "60 train and 20 test samples, 3 classes, balanced weighting" in words
-    assert "cells with two numbers are train, then test" in words
+    assert re.search(
+        "60 train and 20 test samples, 3 classes, balanced .*cells with two numbers are train", words
+    )
     assert "First collapsed layer on train data: 3\n" in text
     assert "warning: test: 1 of the training classes" in text
     assert "\x1b" not in text
-
-
-def test_table_without_a_test_split_has_one_number_a_cell(here: Path) -> None:
-    text = profiled(here, "small", "train.npz").out
-    assert "60 train samples" in text
-    assert "then test" not in text
-    assert all(len(line.split()) == 8 for line in text.splitlines() if re.match(r"[13]\*? ", line))
+    one_split = profiled(here, "small", "train.npz").out
+    assert "60 train samples" in one_split
+    assert "then test" not in one_split
+    assert [len(line.split()) for line in one_split.splitlines() if re.match(r"[13]\*? ", line)] == [8, 8]
 
 
 def test_sketched_stable_ranks_have_a_mark_and_those_of_traces_none(here: Path) -> None:
@@ -199,17 +188,13 @@ def test_sketched_stable_ranks_have_a_mark_and_those_of_traces_none(here: Path) 
     assert values(traced, "normalized_within") == pytest.approx(values(found, "normalized_within"))
 
 
-@pytest.fixture(scope="module")
-def whole_table(here: Path) -> str:
-    return profiled(here, "named", "both.npz", "--reduce", "token").out
-
-
 @pytest.mark.parametrize(("columns", "colour"), [(40, False), (100, True), (300, False)])
 def test_no_number_is_cut_on_any_terminal(
-    here: Path, whole_table: str, columns: int, colour: bool, monkeypatch: pytest.MonkeyPatch
+    here: Path, columns: int, colour: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.delenv("NO_COLOR", raising=False) if colour else monkeypatch.setenv("NO_COLOR", "1")
+    whole_table = profiled(here, "named", "both.npz", "--reduce", "token").out
     text = on_terminal(f"{here / 'nets.py'}:named", "--data", here / "both.npz", "--reduce", "token")
     assert ("\x1b[" in text) == colour
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
@@ -255,17 +240,14 @@ def test_running_again_replaces_and_an_earlier_profile_is_drawn_beside(here: Pat
     out = tmp_path / "out"
     first = profiled(here, "small", "both.npz", "--out", out, "--format", "json").out
     before = (out / "profile.json").read_text()
-    assert "at initialisation" not in (out / "report.html").read_text()
-    options = ("--checkpoint", here / "narrow.pt", "--against", out, "--out", out)
-    profiled(here, "small", "both.npz", *options)
+    profiled(here, "small", "both.npz", "--seed", 1, "--against", out, "--out", out)
     assert len(list(out.iterdir())) == 3
     assert (out / "profile.json").read_text() != before
     assert "same network at initialisation" in (out / "report.html").read_text()
     (tmp_path / "earlier.json").write_text(before)
     assert parsed(before)["layers"] == parsed(first)["layers"]
     other = profiled(here, "named", "train.npz", "--against", tmp_path / "earlier.json", "--out", out)
-    assert "warning: --against" in other.err.splitlines()[-1]
-    assert "has none of these layers" in other.err
+    assert re.search("\nwarning: --against .*has none of these layers", other.err)
     assert parsed((out / "profile.json").read_text())["layers"][0]["name"] == STEM
     assert "same network at initialisation" not in (out / "report.html").read_text()
 
@@ -276,16 +258,15 @@ def test_the_seed_decides_initial_weights(here: Path) -> None:
     assert texts[0] == texts[1]
     found, other = parsed(texts[0]), parsed(texts[2])
     assert values(found, "alignment")[0] != values(other, "alignment")[0]
-    assert values(found, "vci")[0] == values(other, "vci")[0]  # of the inputs
-    assert values(found, "vci")[1] != values(other, "vci")[1]
+    same = [ours == theirs for ours, theirs in zip(values(found, "vci"), values(other, "vci"), strict=True)]
+    assert same == [True, False]  # the first layer reads the inputs
 
 
 def test_a_checkpoint_may_be_of_torch_and_have_more_classes(here: Path, narrow: Made) -> None:
     torch_file = as_json(here, "small", "both.npz", "--checkpoint", here / "narrow.pt")
     assert torch_file["layers"] == parsed(narrow[0].out)["layers"]
-    assert values(torch_file, "self_duality")[1] is not None
     extra = as_json(here, "small", "both.npz", "--checkpoint", here / "extra.pt")
-    assert (extra["num_classes"], values(extra, "self_duality")) == (3, [None, None])
+    assert (values(extra, "self_duality")[1], values(torch_file, "self_duality")[1] is None) == (None, False)
     assert any("5 outputs for 3 classes: self_duality is undefined" in text for text in extra["warnings"])
     assert values(extra, "vci") == values(torch_file, "vci")
 
@@ -294,8 +275,8 @@ def test_limit_layers_and_the_papers_mlp(here: Path) -> None:
     found = as_json(here, "mlp", "digits", "--limit", 90, "--layers", "layers.0,*.10")
     assert found["num_samples"] == {"train": 90, "test": 90}
     assert {layer["name"]: layer["dim"] for layer in found["layers"]} == {"layers.0": 64, "layers.10": 1024}
-    named = as_json(here, "named", "train.npz", "--layers", "blocks.*, head")
-    assert [layer["name"] for layer in named["layers"]] == ["blocks.0", "blocks.2", "head"]
+    found = as_json(here, "named", "train.npz", "--layers", "blocks.*, head")
+    assert [layer["name"] for layer in found["layers"]] == ["blocks.0", "blocks.2", "head"]
 
 
 def test_reductions_and_weighting_give_the_variances_that_numpy_gives(here: Path) -> None:
@@ -326,8 +307,8 @@ def test_epsilon_moves_the_first_collapsed_layer(here: Path, narrow: Made) -> No
 
 
 def test_labels_of_another_file_mean_the_same_classes(here: Path, narrow: Made) -> None:
-    options = ("--checkpoint", here / "narrow.pt")
-    found = as_json(here, "small", "train.npz", "--test-data", here / "test.npz", *options)
+    options = ("--checkpoint", here / "narrow.pt", "--test-data", here / "test.npz")
+    found = as_json(here, "small", "train.npz", *options)
     assert found["layers"] == parsed(narrow[0].out)["layers"]  # classes 1 and 2 alone, and still so called
     assert values(found, "ncc_accuracy", "test")[0] > 0.8
 

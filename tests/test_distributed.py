@@ -78,7 +78,8 @@ def test_the_command_prints_once_under_torchrun(tmp_path: Path) -> None:
         "def build(num_classes):\n"
         "    return nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, num_classes))\n"
     )
-    options = ("profile", "model.py:build", "--data", "digits", "--batch-size", "96", "--format", "json")
+    # One batch of test data: the first process has none.
+    options = ("profile", "model.py:build", "--data", "digits", "--batch-size", "900", "--format", "json")
     together = torchrun("-m", "collapselab", *options, cwd=tmp_path)
     assert together.returncode == 0, together.stderr[-2000:]
     alone = subprocess.run(

@@ -46,18 +46,29 @@ class Batches:
 
     Attributes:
         labels: of all shares together.
-        is_share: whether there are others.
+        is_share: whether there are other shares, empty or not.
     """
 
     def __init__(
-        self, inputs: Inputs, labels: Int[Tensor, " n"], batch_size: int, start: int, stop: int
+        self,
+        inputs: Inputs,
+        labels: Int[Tensor, " n"],
+        batch_size: int,
+        start: int,
+        stop: int,
+        *,
+        is_share: bool = False,
     ) -> None:
-        self.labels, self.is_share = labels, stop - start < len(labels)
+        self.labels, self.is_share = labels, is_share
         self._inputs, self._labels = inputs, labels
         self._batch_size, self._start, self._stop = batch_size, start, stop
 
     def __len__(self) -> int:
         return -((self._start - self._stop) // self._batch_size)
+
+    def first_of_all(self) -> tuple[Float[Tensor, "b ..."], Int[Tensor, " b"]]:
+        """The first batch of all shares: an empty share has none of its own to be looked at."""
+        return next(iter(Batches(self._inputs, self._labels, self._batch_size, 0, len(self._labels))))
 
     def __iter__(self) -> Iterator[tuple[Float[Tensor, "b ..."], Int[Tensor, " b"]]]:
         first = self._start
@@ -119,4 +130,4 @@ class LabelledData:
         # Shares are whole batches: a sample's float32 features depend a little on the batch it comes in.
         whole = -(-len(self) // batch_size)
         start, stop = (min(whole * r // world * batch_size, len(self)) for r in (rank, rank + 1))
-        return Batches(self.inputs, self.labels, batch_size, start, stop)
+        return Batches(self.inputs, self.labels, batch_size, start, stop, is_share=world > 1)

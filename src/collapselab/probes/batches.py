@@ -95,6 +95,9 @@ class Readable:
         for raw in begun:
             self._begun = itertools.chain([raw], begun)
             return self._batch(raw, 0)
+        of_all = getattr(self._loader, "first_of_all", None)
+        if of_all is not None and _is_share(self._loader):
+            return self._batch(of_all(), 0)
         raise InputError(f"{self._where}: the loader yields nothing")
 
     def read(self) -> Iterator[Batch]:

@@ -82,7 +82,8 @@ class ProfileRun:
         # Statistics are summed over the whole label space, however few of it occur.
         self.scatter = choose_scatter(plan.points, self.num_labels, setting.scatter)
         self.readers = {
-            point.name: Reader(weight_matrix(modules[point.module_name])) for point in plan.points
+            point.name: Reader(_finite_weight(modules[point.module_name], point.name))
+            for point in plan.points
         }
 
     def _readable(self, loader: Iterable[Any], where: str) -> Readable:
@@ -302,6 +303,15 @@ class ProfileRun:
         if split == "train":
             self.weighting = "sample"
         return "sample"
+
+
+def _finite_weight(module: nn.Module, name: str) -> Tensor | None:
+    weight = weight_matrix(module)
+    if weight is not None and not bool(torch.isfinite(weight.sum())):
+        count = int((~torch.isfinite(weight)).sum())
+        if count:
+            raise InputError(f"the weight of {name} has {count} NaN or infinite values")
+    return weight
 
 
 def _declared_counts(class_counts: Tensor | Sequence[int] | None, labels: Tensor | None) -> Tensor | None:
