@@ -181,8 +181,6 @@ class MetricInputs:
 
     @cached_property
     def within_covariance(self) -> Float[Tensor, "p p"]:
-        if self.class_covariances is not None:
-            return torch.einsum("c,cpq->pq", self.pi, self.class_covariances)
         return self.stats.within_covariance(self.weighting)
 
     @cached_property

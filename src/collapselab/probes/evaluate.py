@@ -90,7 +90,7 @@ class SplitEvaluation:
                 self._coarse.add(source)
             if inputs.stats.scatter == "sketch" and self._wants_stable_rank:
                 self._sketched[source] = inputs.sketched_spectrum
-            if inputs.weight is not None:
+            if inputs.weight is not None and self._reads_weights:
                 self.readers[point.name].svd = inputs.weight_svd
             self.warnings[point.name] = inputs.warnings
         if self.stats[source].scatter != "sketch":
@@ -99,6 +99,10 @@ class SplitEvaluation:
     @property
     def _wants_stable_rank(self) -> bool:
         return any(metric.name in _STABLE_RANKS for metric in self.metrics)
+
+    @property
+    def _reads_weights(self) -> bool:
+        return any("weight" in metric.needs for metric in self.metrics)
 
     def _inputs(self, point: ProbePoint) -> MetricInputs:
         reader = self.readers[point.name]

@@ -360,9 +360,9 @@ class ClassStats:
             ValueError: scatter is `trace` or `sketch`; or the pooled scatter was summed with the other
                 weighting and the classes are unbalanced.
         """
-        if self.scatter == "per_class":
-            return torch.einsum("c,cpq->pq", self.class_weights(weighting), self.class_covariances())
         within = self._scattered("full", "per_class")
+        if self.scatter == "per_class":
+            return within.pooled_about_means(self.class_weights(weighting) / self._read().counts)
         return within.about_means().mul_(self._pooled_to(weighting))
 
     @torch.no_grad()

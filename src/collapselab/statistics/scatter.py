@@ -171,6 +171,16 @@ class WithinScatter:
             return torch.triu(total) + torch.triu(total, diagonal=1).mT
         return total
 
+    def pooled_about_means(self, weights: Float[Tensor, " c"]) -> Float[Tensor, "p p"]:
+        """Of `per_class`: sum_c weights_c times the scatter of class c about its exact mean, in a new tensor.
+
+        Without a corrected copy of every class's own.
+        """
+        counts = self.moments.counts.clamp_min(1).double()
+        pooled = torch.tensordot(weights, self.folded(), dims=1)
+        add_gram_(pooled, self.moments.sums * (weights / counts).sqrt()[:, None], -1.0)
+        return symmetrized(pooled)
+
     def add_shifted(self, part: WithinScatter) -> None:
         """Add another part's scatter, re-expressed about this object's centres; the part is only read."""
         device = self.total.device
