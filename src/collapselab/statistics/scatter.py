@@ -174,10 +174,15 @@ class WithinScatter:
     def pooled_about_means(self, weights: Float[Tensor, " c"]) -> Float[Tensor, "p p"]:
         """Of `per_class`: sum_c weights_c times the scatter of class c about its exact mean, in a new tensor.
 
-        Without a corrected copy of every class's own.
+        Without a corrected copy of every class's own; rows that still wait are multiplied once for all classes.
         """
         counts = self.moments.counts.clamp_min(1).double()
-        pooled = torch.tensordot(weights, self.folded(), dims=1)
+        pooled = torch.tensordot(weights, self.total, dims=1)
+        if self._num_pending and self._rows is not None and self._labels is not None:
+            rows, labels = self._rows[: self._num_pending].clone(), self._labels[: self._num_pending]
+            rows, scale = self._centred(rows, labels, weights.sqrt())
+            with full_precision_products(pooled.device):
+                add_gram_(pooled, rows, scale**2)
         add_gram_(pooled, self.moments.sums * (weights / counts).sqrt()[:, None], -1.0)
         return symmetrized(pooled)
 
@@ -250,9 +255,22 @@ class WithinScatter:
 
     def _add_products(self, total: Tensor, rows: Tensor, labels: Tensor) -> None:
         """Centre `rows` in place and add their products to `total`."""
+        rows, scale = self._centred(rows, labels, self.row_scale)
+        with full_precision_products(total.device):
+            if self.kind == "full":
+                add_gram_(total, rows, scale**2)
+            else:
+                order = labels.argsort(stable=True)
+                sizes = torch.bincount(labels, minlength=self.moments.num_classes).tolist()
+                for index, members in enumerate(order.split(sizes)):
+                    if len(members):
+                        add_gram_(total[index], rows[members], scale**2)
+
+    def _centred(self, rows: Tensor, labels: Tensor, row_scale: Tensor | None) -> tuple[Tensor, float]:
+        """Less their centres, in place, times `row_scale` of their class, over a power of two, which is returned."""
         scale = self._product_scale()
         centres = self.moments.centres.to(rows.dtype)
-        row_scale = None if self.row_scale is None else self.row_scale.to(rows.dtype)
+        row_scale = None if row_scale is None else row_scale.to(rows.dtype)
         step = self.moments.block_rows()
         for start in range(0, len(rows), step):
             block, block_labels = rows[start : start + step], labels[start : start + step]
@@ -265,13 +283,4 @@ class WithinScatter:
                 block /= scale
             if row_scale is not None:
                 block *= row_scale.index_select(0, block_labels)[:, None]
-        rows = rows.to(self.dtype)
-        with full_precision_products(total.device):
-            if self.kind == "full":
-                add_gram_(total, rows, scale**2)
-            else:
-                order = labels.argsort(stable=True)
-                sizes = torch.bincount(labels, minlength=self.moments.num_classes).tolist()
-                for index, members in enumerate(order.split(sizes)):
-                    if len(members):
-                        add_gram_(total[index], rows[members], scale**2)
+        return rows.to(self.dtype), scale
