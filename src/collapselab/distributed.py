@@ -64,42 +64,44 @@ def local_device(wanted: str) -> torch.device:
 
 
 def merged_over_ranks(stats: ClassStats) -> ClassStats:
-    """The statistics of all processes' samples together, on every process."""
+    """The statistics of all processes' samples together, on every process.
+
+    Every process learns the first-order sums of all, finds from them the same common centres, expresses its own
+    scatter about these, and scatters are added on the way: each travels once.
+    """
     rank, world = rank_and_world()
     if world == 1:
         return stats
     parts = []
     for source in range(world):
-        header, tensors = _packed(stats) if source == rank else ({}, {})
-        carried = [header]
-        dist.broadcast_object_list(carried, src=source)
-        header = carried[0]
-        for name, (shape, dtype) in header["tensors"].items():
-            if source != rank:
-                tensors[name] = torch.empty(shape, dtype=dtype, device=_device())
-            tensors[name] = tensors[name].to(_device()).contiguous()
-            dist.broadcast(tensors[name], src=source)
-        parts.append(_unpacked(header["plain"], tensors))
-    return ClassStats.merge(parts)
+        state = stats.state_dict(with_scatter=False) if source == rank else None
+        state = _broadcast_state(state, source)
+        parts.append(stats if source == rank else ClassStats.from_state_dict(state))
+    merged = ClassStats.merge(parts)
+    total = merged.scatter_total()
+    if total is not None:
+        reduced = total.to(_device()).contiguous()
+        dist.all_reduce(reduced)
+        merged.replace_scatter(
+            reduced.to(total.device), max(_gathered(stats.max_abs if stats.has_samples else 0.0))
+        )
+    return merged
 
 
-def _packed(stats: ClassStats) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A small header of plain values, and the tensors it announces."""
-    state = stats.state_dict()
-    tensors = {f"moments/{name}": tensor for name, tensor in (state.pop("moments") or {}).items()}
-    if "within" in state and tensors:
-        tensors["within"] = state["within"]
-    state.pop("within", None)
-    announced = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-    return {"plain": state, "tensors": announced}, tensors
-
-
-def _unpacked(plain: dict[str, Any], tensors: dict[str, Tensor]) -> ClassStats:
-    moments = {name.removeprefix("moments/"): tensor for name, tensor in tensors.items() if "/" in name}
-    state: dict[str, Any] = plain | {"moments": moments or None}
-    if "within" in tensors:
-        state["within"] = tensors["within"]
-    return ClassStats.from_state_dict(state)
+def _broadcast_state(state: dict[str, Any] | None, source: int) -> dict[str, Any]:
+    """What `state_dict` gave on process `source`, on every process: plain values, then tensors."""
+    moments = (state or {}).get("moments") or {}
+    announced = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in moments.items()}
+    plain = {name: value for name, value in (state or {}).items() if name != "moments"}
+    carried: list[Any] = [(plain, announced)]
+    dist.broadcast_object_list(carried, src=source)
+    plain, announced = carried[0]
+    received = {}
+    for name, (shape, dtype) in announced.items():
+        own = moments[name].to(_device()).contiguous() if moments else None
+        received[name] = torch.empty(shape, dtype=dtype, device=_device()) if own is None else own
+        dist.broadcast(received[name], src=source)
+    return plain | {"moments": received or None}
 
 
 def summed_over_ranks(values: Tensor) -> Tensor:

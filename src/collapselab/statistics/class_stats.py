@@ -427,10 +427,14 @@ class ClassStats:
 
     # ---------------------------------------------------------------- storage
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, with_scatter: bool = True) -> dict[str, Any]:
         """Everything needed to go on in another process: plain numbers, strings and owned tensors.
 
         Loads with `torch.load(..., weights_only=True)`.
+
+        Args:
+            with_scatter: False leaves the matrix out. What `from_state_dict` makes of that can be merged, and adds
+                nothing to the scatter.
         """
         state: dict[str, Any] = {
             "num_classes": self.num_classes,
@@ -442,7 +446,7 @@ class ClassStats:
             "class_counts": None if self.class_counts is None else self.class_counts.clone(),
             "moments": None if self._moments is None else self._moments.tensors(),
         }
-        if self._within is not None:
+        if self._within is not None and with_scatter:
             state["within"] = self._within.folded().clone()
             state["max_abs"] = self._within.max_abs
         return state
@@ -462,9 +466,27 @@ class ClassStats:
         )
         if state["moments"] is not None:
             stats._allocated_for(state["moments"]["centres"]).load(state["moments"])
-            if stats._within is not None:
+            if stats._within is not None and "within" in state:
                 stats._within.take(state["within"], state["max_abs"])
+            elif "within" not in state:
+                stats._within = None
         return stats
+
+    def scatter_total(self) -> Tensor | None:
+        """The sum that the scatter is read from, about the provisional centres; None where none is kept.
+
+        With equal centres, as `merge` leaves them for the same parts, sums of several processes can be added.
+        """
+        return None if self._within is None else self._within.folded()
+
+    def replace_scatter(self, total: Tensor, max_abs: float) -> None:
+        """Put another sum in the place of `scatter_total`.
+
+        Args:
+            max_abs: the largest absolute feature value of all samples in it.
+        """
+        if self._within is not None:
+            self._within.take(total, max_abs)
 
     def __repr__(self) -> str:
         seen = 0 if self._moments is None else self.num_samples
