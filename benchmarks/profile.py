@@ -152,7 +152,12 @@ def print_peak(name: str, what: str) -> None:
         plain(model, loader)
     else:
         measuring(case, model, loader)
-    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    # On Linux ru_maxrss would begin with the size of the process that started this one.
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    own = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    peak = own[0] if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"peak": peak * 1024}))
 
 
 def memory_row(name: str) -> dict[str, object]:
