@@ -1,6 +1,6 @@
 """How much faster two processes profile a network than one, each with one thread.
 
-    python benchmarks/processes.py                     # ResNet-18 on 32x32 images, the papers' MLP (about two minutes)
+    python benchmarks/processes.py                     # ResNet-18 on 32x32 images, the papers' MLP (about ten minutes)
 
 One and two gloo processes profile the same network on the same random images, alternating; the slower process of each
 start is what is timed, from the first batch to the numbers, without starting Python. That both end with the same
@@ -29,7 +29,7 @@ from collapselab.data import Split
 from collapselab.data.labelled import Batches, TensorInputs
 from collapselab.models import open_model
 
-CASES = {"resnet18": ("torchvision/resnet18", (3, 32, 32), 8192), "mlp": ("mlp", (1, 28, 28), 16384)}
+CASES = {"resnet18": ("torchvision/resnet18", (3, 32, 32), 24_576), "mlp": ("mlp", (1, 28, 28), 16384)}
 WANTED = 1.8
 BATCH, CLASSES = 128, 10
 
