@@ -132,7 +132,7 @@ def test_random_alignment_is_the_same_at_every_call_and_draws_from_no_shared_gen
     first = expected_random_alignment(3, 17)
     expected_random_alignment.cache_clear()
     assert expected_random_alignment(3, 17) == first
-    after = np.random.get_state()  # noqa: NPY002
+    after = np.random.get_state()  # noqa: NPY002 (the shared generator)
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from collapselab.probes.results import first_collapsed
+
 Outcome = Literal["holds", "fails", "inconclusive"]
 
 
@@ -77,9 +79,5 @@ def first_collapsed_layer(layers: pd.DataFrame, epsilon: float) -> str | None:
         layers: one row per layer of one split at one step, with columns layer, depth, normalized_within.
         epsilon: below this a layer is collapsed (Rangamani et al. 2023, sec. 4).
     """
-    first = None
-    for _, row in layers.sort_values("depth", ascending=False).iterrows():
-        if not row["normalized_within"] < epsilon:  # undefined is not collapsed
-            break
-        first = str(row["layer"])
-    return first
+    ordered = layers.sort_values("depth")
+    return first_collapsed(ordered["layer"].tolist(), ordered["normalized_within"].tolist(), epsilon)

@@ -107,7 +107,7 @@ def measure(
       collapselab measure train.npz
       collapselab measure train.npz --test test.npz --metrics vci,ncc_agreement
       collapselab measure shards/ --format json --output collapse.json
-    """  # noqa: D301
+    """  # noqa: D301 (as above)
     from collapselab.measure import measure_sources
     from collapselab.output import check_output, write_text
     from collapselab.sources import open_source
@@ -239,7 +239,7 @@ def profile(
       collapselab profile mlp --data digits
       collapselab profile torchvision/resnet18 --data cifar10/ --checkpoint resnet18.safetensors --out profiles/resnet18
       collapselab profile model.py:build --data images/ --layers "blocks.*" --reduce token --format json
-    """  # noqa: D301
+    """  # noqa: D301 (as above)
     from collapselab.profiling import ProfileJob, run_job
 
     job = ProfileJob(
@@ -295,7 +295,7 @@ def run(
     Examples:
       collapselab run digits
       collapselab run digits --out runs/second --seed 1
-    """  # noqa: D301
+    """  # noqa: D301 (as above)
     from collapselab.demo import run_digits
     from collapselab.report import run_summary
     from collapselab.training import RunFolder, RunInterrupted

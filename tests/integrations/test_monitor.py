@@ -38,7 +38,7 @@ class Noisy(Dataset[tuple[Tensor, int]]):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        noise = random.random() + np.random.rand() + float(torch.rand(())) + self.own.random()  # noqa: NPY002
+        noise = random.random() + np.random.rand() + float(torch.rand(())) + self.own.random()  # noqa: NPY002 (the shared generator is what must not move)
         return self.inputs[index] + 0.01 * noise, self.targets[index]
 
 
@@ -84,7 +84,7 @@ def run_of(out: Path) -> dict[str, Any]:
 
 def seed_all() -> None:
     random.seed(7)
-    np.random.seed(7)  # noqa: NPY002
+    np.random.seed(7)  # noqa: NPY002 (the shared generator is what must not move)
     torch.manual_seed(7)
 
 
@@ -92,7 +92,7 @@ def outcome(model: nn.Module, loader: DataLoader[Any]) -> dict[str, Any]:
     """Weights, and what each generator draws next."""
     weights = {name: tensor.tolist() for name, tensor in model.state_dict().items()}
     assert isinstance(loader.dataset, Noisy)
-    drawn = (random.random(), np.random.rand(), torch.rand(3).tolist(), loader.dataset.own.random())  # noqa: NPY002
+    drawn = (random.random(), np.random.rand(), torch.rand(3).tolist(), loader.dataset.own.random())  # noqa: NPY002 (the shared generator is what must not move)
     return {"weights": weights, "drawn": drawn, "order": [labels.tolist() for _, labels in loader]}
 
 
@@ -197,7 +197,7 @@ def test_what_was_measured_before_an_error_is_kept(
     error: type[BaseException], train_loader: DataLoader[Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    with pytest.raises(error), Monitor(network(), train_loader, out=out, every=2) as monitor:  # noqa: PT012
+    with pytest.raises(error), Monitor(network(), train_loader, out=out, every=2) as monitor:  # noqa: PT012 (the loop inside is what is interrupted)
         for _ in range(5):
             monitor.step()
         raise error
@@ -215,7 +215,7 @@ def test_a_network_that_cannot_be_measured_stops_the_run(
 
 def test_a_stopped_run_goes_on_from_a_checkpoint(train_loader: DataLoader[Any], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt), Monitor(network(), train_loader, out=out, every=2) as monitor:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), Monitor(network(), train_loader, out=out, every=2) as monitor:  # noqa: PT012 (the loop inside is what is interrupted)
         for _ in range(7):
             monitor.step()
         raise KeyboardInterrupt

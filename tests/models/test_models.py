@@ -13,7 +13,7 @@ from torch import nn
 
 from collapselab.errors import InputError
 from collapselab.models import MLP, ConvNet, open_model, required_channels, required_image_size
-from collapselab.models.seeding import seeded
+from collapselab.randomness import seeded
 
 BUILDERS = """
 import numpy as np
@@ -135,7 +135,7 @@ def test_weights_follow_from_the_seed_alone(builders: Path) -> None:
 
 def test_every_generator_is_left_as_it_was() -> None:
     def draw() -> tuple[float, float, float]:
-        return torch.rand(1).item(), random.random(), float(np.random.rand())  # noqa: NPY002
+        return torch.rand(1).item(), random.random(), float(np.random.rand())  # noqa: NPY002 (the shared generator)
 
     with seeded(1):
         first, second = draw(), draw()

@@ -161,7 +161,7 @@ class State:
             [part.training for part in self.model.modules()],
             {name: value.clone() for name, value in self.model.state_dict().items()},
             random.getstate(),
-            np.random.get_state(legacy=True)[1:],  # noqa: NPY002  # pyright: ignore[reportArgumentType] a tuple
+            np.random.get_state(legacy=True)[1:],  # noqa: NPY002 (the shared generator)  # pyright: ignore[reportArgumentType] a tuple
             torch.get_rng_state(),
             (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
             [
@@ -226,7 +226,7 @@ def test_an_error_of_the_loader_is_passed_on() -> None:
 def test_the_model_is_as_it_was_after_a_measurement() -> None:
     class Random(Body):
         def forward(self, inputs: Tensor) -> Tensor:
-            noise = torch.rand(1) + float(np.random.rand()) + random.random()  # noqa: NPY002
+            noise = torch.rand(1) + float(np.random.rand()) + random.random()  # noqa: NPY002 (the shared generator)
             return super().forward(inputs + noise)
 
     state = State(model := Random())

@@ -21,7 +21,7 @@ from collapselab.integrations.schedule import Schedule
 from collapselab.metrics import BY_NAME
 from collapselab.metrics.registry import Number
 from collapselab.probes import Profile, profile
-from collapselab.probes.capture import random_states_kept
+from collapselab.randomness import random_states_kept
 
 
 class Monitor:

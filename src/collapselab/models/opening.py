@@ -15,8 +15,8 @@ from collapselab.errors import InputError
 from collapselab.models.checkpoints import State, fitted, load_state, misshapen, read_checkpoint
 from collapselab.models.convnet import ConvNet
 from collapselab.models.mlp import MLP
-from collapselab.models.seeding import seeded
 from collapselab.models.user_file import build, find_builder, is_user_file
+from collapselab.randomness import seeded
 
 _OWN = ("mlp", "convnet")
 _TORCHVISION, _TIMM = "torchvision/", "timm/"

@@ -13,13 +13,14 @@ from collapselab.checks import check_names
 from collapselab.errors import InputError
 from collapselab.metrics import Metric, select
 from collapselab.probes.batches import SplitBatch
-from collapselab.probes.capture import evaluating, random_states_kept
+from collapselab.probes.capture import evaluating
 from collapselab.probes.passes import ProgressCallback
 from collapselab.probes.plan import AutoScatter
 from collapselab.probes.profile_run import ProfileRun, Setting
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.results import Profile
 from collapselab.probes.select import Layers, choose_layers
+from collapselab.randomness import random_states_kept
 from collapselab.statistics import WEIGHTINGS, Weighting
 
 
