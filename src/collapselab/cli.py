@@ -15,11 +15,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from collapselab import __version__
+from collapselab.cli_experiments import reproduce, run
 from collapselab.errors import InputError, one_line
-from collapselab.terminal import ReaderLeft, note, print_text, sample_progress, step_progress
+from collapselab.terminal import INTERRUPTED, ReaderLeft, note, print_text, sample_progress
 
 _USAGE = 2
-_INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 app = typer.Typer(
@@ -169,13 +169,17 @@ def profile(
         typer.Option(
             "--data",
             metavar="DATA",
-            help="digits, a folder of Parquet files (train-*.parquet) or of images (train/CLASS/*), or a .npz file.",
+            help="digits, mnist, fashion_mnist, cifar10, cifar100, svhn, stl10, imagenet (COLLAPSELAB_DATA=NAME=PATH says "
+            "where they are); a folder of Parquet files (train-*.parquet) or of images (train/CLASS/*); a .npz file; or "
+            "a hub id, owner/name.",
         ),
     ],
     test_data: Annotated[
         str | None,
         typer.Option(
-            "--test-data", metavar="DATA", help="Default: the test split of --data, where it has one."
+            "--test-data",
+            metavar="DATA",
+            help="In the same forms; default: the test split of --data, where it has one.",
         ),
     ] = None,
     checkpoint: Annotated[
@@ -272,53 +276,6 @@ def profile(
         note(line)
 
 
-class RunName(str, Enum):
-    """What can be run."""
-
-    digits = "digits"
-
-
-@app.command()
-def run(
-    name: Annotated[RunName, typer.Argument(metavar="NAME", help="What to run: digits.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default runs/NAME.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of initial weights and the order of samples.")] = 0,
-) -> None:
-    """Train a network, measure every layer while it trains, and write a page about it.
-
-    `digits`: an MLP on the handwritten digits that ship with scikit-learn, under a minute on two cores. A run
-    that was stopped or killed goes on where it was; a finished one is shown again.
-
-    \b
-    Examples:
-      collapselab run digits
-      collapselab run digits --out runs/second --seed 1
-    """  # noqa: D301 (as above)
-    from collapselab.demo import run_digits
-    from collapselab.report import run_summary
-    from collapselab.training import RunFolder, RunInterrupted
-
-    folder = RunFolder(out or Path("runs") / name.value)
-    try:
-        with step_progress(f"{name.value}: layers measured while training") as on_step:
-            result = run_digits(folder, seed=seed, on_step=on_step)
-    except RunInterrupted as stopped:
-        note(f"{folder.path}: {stopped}")
-        sys.exit(_INTERRUPTED)
-    seconds = result.run["seconds"]
-    lines = [
-        f"First collapsed layer on train data: {result.first_collapsed_layer or 'none'}",
-        f"{seconds['training']:.0f} s training and {seconds['measuring']:.0f} s measuring"
-        + (", in an earlier run: nothing was run again" if result.was_finished else ""),
-        f"Page: {folder.report}",
-    ]
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    epsilon = result.run["recipe"]["epsilon"]
-    print_text(run_summary(result.rows, result.verdicts, lines, epsilon=epsilon, colour=colour))
-
-
 def _names(options: list[str] | None, *, has_test: bool) -> list[str] | None:
     """The names of all `--metrics`, checked before any file is read."""
     from collapselab.metrics import select
@@ -368,6 +325,10 @@ def _rendered_profile(profile: Any, format: Format) -> str:
     return profile_to_table(profile, width=width, colour="NO_COLOR" not in os.environ)
 
 
+app.command()(run)
+app.command()(reproduce)
+
+
 def _fail(message: object, code: int = _USAGE) -> NoReturn:
     note(f"error: {one_line(message)}")
     sys.exit(code)
@@ -384,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except InputError as error:
         _fail(error)
     except (KeyboardInterrupt, typer.Abort):
-        code = _INTERRUPTED
+        code = INTERRUPTED
     except ReaderLeft:
         code = _BROKEN_PIPE
     except ImportError as error:
@@ -403,8 +364,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         ):
             _fail(_memory_message(error))
         raise
-    if code == _INTERRUPTED:  # newer versions of Typer catch the exception themselves
-        _fail("interrupted", _INTERRUPTED)
+    if code == INTERRUPTED:  # newer versions of Typer catch the exception themselves
+        _fail("interrupted", INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from collapselab.errors import InputError, one_line
 
+# What a shell gives a process that Ctrl-C ended.
+INTERRUPTED = 130
+
 
 class ReaderLeft(Exception):
     """Whoever read standard output has closed it: no error, but nothing more to do."""
@@ -91,3 +94,57 @@ def step_progress(what: str) -> Iterator[Callable[[int, int, str], None] | None]
             bar.update(task, completed=done, total=total, doing=doing)
 
         yield report
+
+
+class GridProgress:
+    """Two progress bars on stderr, over a whole grid of runs and over the run that is going on.
+
+    Where nobody looks at it, nothing but the lines that are noted.
+    """
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._grid: Any = None
+        self._run: Any = None
+        self._before = 0
+
+    def __enter__(self) -> GridProgress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[doing]}"),
+                TimeElapsedColumn(), TimeRemainingColumn(),
+            )  # fmt: skip
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """A line that stays, above the bars."""
+        if self._bar is None:
+            note(text)
+        else:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def begin(self, what: str, number: int, runs: int, before: int, total: int, steps: int) -> None:
+        """A run of `steps` begins; `before` of all runs' `total` steps are behind it."""
+        self._before = before
+        if self._bar is None:
+            return
+        if self._grid is None:
+            self._grid = self._bar.add_task("all runs", total=total, completed=before, doing="")
+            self._run = self._bar.add_task("", total=steps, doing="")
+        self._bar.update(self._grid, completed=before, doing=f"run {number} of {runs}")
+        self._bar.reset(self._run, total=steps, description=what, doing="starting")
+
+    def update(self, done: int, total: int, doing: str) -> None:
+        """Inside a run."""
+        if self._bar is not None and self._grid is not None:
+            self._bar.update(self._grid, completed=self._before + done)
+            self._bar.update(self._run, completed=done, total=total, doing=f"{done:,} steps, {doing}")

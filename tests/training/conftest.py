@@ -4,14 +4,37 @@ from pathlib import Path
 
 import pytest
 
+from collapselab.data.recipe import DataSpec, Sample
 from collapselab.training import Recipe, RunFolder
+from collapselab.training.recipe import Checkpoints, Measuring, ModelSpec, Optimizer
+
+FEW = ("normalized_within", "train_variance", "strong_test_variance")
+
+
+def tiny(**changes: object) -> Recipe:
+    """Dropout, so that random numbers of the network matter; a state on disk after every step."""
+    values = {
+        "model": ModelSpec(name="mlp", options={"width": 8, "depth": 2, "dropout": 0.2}),
+        "data": DataSpec(train=Sample(method="first", count=60), test=Sample(method="first", count=80)),
+        "optimizer": Optimizer(learning_rate=0.05, weight_decay=5e-3),
+        "steps": 30,
+        "num_threads": 1,
+        "measuring": Measuring(count=5, metrics=FEW, spectra=False),
+        "checkpoints": Checkpoints(at="measured", save_every=0),
+    }
+    return Recipe.model_validate(values | changes)
 
 
 @pytest.fixture
 def tiny_recipe() -> Recipe:
-    return Recipe(width=8, depth=2, steps=30, num_measurements=5, save_every=7, num_train=60)
+    return tiny()
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def tiny_recipe_of_module() -> Recipe:
+    return tiny()

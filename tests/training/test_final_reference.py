@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 
 from collapselab.data import Split
 from collapselab.training import Recipe, RunFolder, run_recipe
-from collapselab.training.loop import build_model, load_data
+from collapselab.training.building import build_model, load_data
 
 
 def _features(recipe: Recipe, folder: RunFolder, step: int, split: Split, layer: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,11 @@ _Features = Any  # of datasets: a dictionary of types
 def parquet_splits(folder: Path) -> tuple[str, ...]:
     """Splits with `SPLIT-*.parquet` files in `folder` or `folder/data`, train and test first."""
     splits = {match["split"] for path in _files(folder) if (match := _SHARD.fullmatch(path.stem))}
+    return ordered_splits(splits)
+
+
+def ordered_splits(splits: Iterable[str]) -> tuple[str, ...]:
+    """Train and test first."""
     return tuple(sorted(splits, key=lambda split: (split != "train", split != "test", split)))
 
 
@@ -41,7 +46,8 @@ def read_parquet(folder: Path, split: str) -> StoredSplit:
     Raises:
         InputError: missing or damaged files, columns that are missing or ambiguous, wrong labels.
     """
-    image, label, names = _columns(_shards(folder, split)[0])
+    first = _shards(folder, split)[0]
+    image, label, names = find_columns(_features(first), first)
     labels = {}
     for other in parquet_splits(folder) if names is None else (split,):
         labels[other] = [_read_labels(path, label, names) for path in _shards(folder, other)]
@@ -68,11 +74,14 @@ def _shards(folder: Path, split: str) -> list[Path]:
     return paths
 
 
-def _columns(path: Path) -> tuple[str, str, tuple[str, ...] | None]:
-    """The columns of images and of labels, and the names of the classes."""
+def find_columns(features: _Features, where: str | Path) -> tuple[str, str, tuple[str, ...] | None]:
+    """The columns of images and of labels, and the names of the classes.
+
+    Raises:
+        InputError: no or several columns of images, none of labels.
+    """
     import datasets
 
-    features = _features(path)
     images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     classes = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
     numbers = [
@@ -85,10 +94,10 @@ def _columns(path: Path) -> tuple[str, str, tuple[str, ...] | None]:
     images = [name for name in images if name in ("image", "img")] or images
     held = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
     if len(images) != 1:
-        raise InputError(f"{path}: {len(images)} columns of images among {held}; give one of type Image")
+        raise InputError(f"{where}: {len(images)} columns of images among {held}; give one of type Image")
     if not labels:
         raise InputError(
-            f"{path}: no column of labels among {held}; give a ClassLabel, or whole numbers named label"
+            f"{where}: no column of labels among {held}; give a ClassLabel, or whole numbers named label"
         )
     kind = features[labels[0]]
     return images[0], labels[0], tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
@@ -99,6 +108,17 @@ def _read_labels(path: Path, column: str, names: tuple[str, ...] | None) -> npt.
     return checked_labels(
         np.concatenate(parts) if parts else np.empty(0, np.int64), f"{path}, {column}", names
     )
+
+
+def cell_image(cell: Mapping[str, Any] | None, where: str) -> Image:
+    """What a column of images holds in one row.
+
+    Raises:
+        InputError: nothing, or no image.
+    """
+    if cell is None or cell["bytes"] is None:
+        raise InputError(f"{where}: no image; remove the row, or store its bytes")
+    return open_image(cell["bytes"], where)
 
 
 class _ParquetImages(ImageSource):
@@ -120,9 +140,7 @@ class _ParquetImages(ImageSource):
             for row in wanted.tolist():
                 where = f"{path}, row {row}"
                 cell = table.column(self._column)[row - first].as_py()
-                if cell is None or cell["bytes"] is None:
-                    raise InputError(f"{where}: no image; remove the row, or store its bytes")
-                yield where, open_image(cell["bytes"], where)
+                yield where, cell_image(cell, where)
             first += len(table)
             if first > rows[-1]:
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -31,9 +31,22 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """A data set: samples to train on, and others that are only measured."""
+    """A data set: samples to train on, and others that are only measured.
+
+    Attributes:
+        class_names: one per class, where the data set names them.
+    """
 
     name: str
     num_classes: int
     train: Split
     test: Split
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return tuple(self.train.inputs.shape[1:])
+
+    def to(self, device: torch.device) -> DataSplits:
+        return replace(self, train=self.train.to(device), test=self.test.to(device))

@@ -19,12 +19,21 @@ class MLP(nn.Module):
         width: units per hidden layer.
         depth: hidden layers.
         batch_norm: normalise each hidden layer over the batch.
+        dropout: share of hidden units that each training step leaves out.
     """
 
     def __init__(
-        self, num_inputs: int, num_classes: int, *, width: int, depth: int, batch_norm: bool = True
+        self,
+        num_inputs: int,
+        num_classes: int,
+        *,
+        width: int,
+        depth: int,
+        batch_norm: bool = True,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.dropout = dropout
         sizes = [num_inputs] + [width] * depth
         # A bias before batch norm would be cancelled by it.
         hidden = [nn.Linear(a, b, bias=not batch_norm) for a, b in itertools.pairwise(sizes)]
@@ -35,4 +44,6 @@ class MLP(nn.Module):
         features = inputs.flatten(1)
         for index, norm in enumerate(self.norms):
             features = norm(self.layers[index](features)).relu()
+            if self.dropout:
+                features = nn.functional.dropout(features, self.dropout, self.training)
         return self.layers[len(self.norms)](features)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
 from collapselab.checks import near_matches
-from collapselab.errors import InputError
+from collapselab.errors import InputError, one_line
 from collapselab.models.checkpoints import State, fitted, load_state, misshapen, read_checkpoint
 from collapselab.models.convnet import ConvNet
 from collapselab.models.mlp import MLP
@@ -36,6 +37,7 @@ def open_model(
     input_shape: tuple[int, ...],
     checkpoint: Path | None = None,
     seed: int = 0,
+    options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """A network, with weights drawn from `seed` or read from a file. Nothing is ever downloaded.
 
@@ -46,15 +48,16 @@ def open_model(
         input_shape: of one sample.
         checkpoint: see `load_checkpoint`.
         seed: the only thing that initial weights depend on; generators of the caller are left as they were.
+        options: more arguments of what builds the network, by name, such as `width` and `depth` of `mlp`.
 
     Raises:
-        InputError: unknown name, inputs that do not suit the network, errors in the user's function, a
-            checkpoint that does not fit.
+        InputError: unknown name or option, inputs that do not suit the network, errors in the user's function,
+            a checkpoint that does not fit.
         ImportError: an extra that is not installed.
     """
     state = None if checkpoint is None else read_checkpoint(checkpoint)
     with seeded(seed):
-        builder = _builder(name, input_shape)
+        builder = _refusing_options(name, _builder(name, input_shape, dict(options or {})), options)
     with seeded(seed):
         model = builder(num_classes)
     if checkpoint is None or state is None:
@@ -90,42 +93,62 @@ def required_channels(name: str) -> int | None:
     return 3 if name.startswith((_TORCHVISION, _TIMM)) else None
 
 
-def _builder(name: str, input_shape: tuple[int, ...]) -> _Builder:
+def _refusing_options(name: str, builder: _Builder, options: Mapping[str, Any] | None) -> _Builder:
+    """Errors of a builder that was given options are about these."""
+    if not options or is_user_file(name):
+        return builder
+
+    def built(num_classes: int) -> nn.Module:
+        try:
+            return builder(num_classes)
+        except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, InputError):
+                raise
+            given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+            raise InputError(
+                f"{name}: cannot be built with {given} ({one_line(error)[:200]}); mend the options"
+            ) from error
+
+    return built
+
+
+def _builder(name: str, input_shape: tuple[int, ...], options: dict[str, Any]) -> _Builder:
     """What makes the network from its number of outputs."""
     _check_known(name)
     if is_user_file(name):
-        function = find_builder(name)
+        function = partial(find_builder(name), **options)
         return lambda num_classes: build(name, function, num_classes, input_shape)
     if name == "mlp":
-        return partial(MLP, math.prod(input_shape), width=_MLP_WIDTH, depth=_MLP_DEPTH)
+        return partial(MLP, math.prod(input_shape), **({"width": _MLP_WIDTH, "depth": _MLP_DEPTH} | options))
     if len(input_shape) != 3:
         raise InputError(
             f"{name}: takes images, but inputs have shape {input_shape}; give images, or another model"
         )
     size = (input_shape[1], input_shape[2])
     if name == "convnet":
-        return partial(ConvNet, input_shape[0], size)
+        return partial(ConvNet, input_shape[0], size, **options)
     required = required_image_size(name)
     if required not in (None, size):
         raise InputError(
             f"{name}: takes images of {required[0]} x {required[1]} but these have {size[0]} x {size[1]}; open the data with this image size"
         )
     if name.startswith(_TIMM):
-        return lambda num_classes: _from_timm(_architecture(name), num_classes, input_shape[0])
+        return lambda num_classes: _from_timm(_architecture(name), num_classes, input_shape[0], options)
     if input_shape[0] != 3:
         raise InputError(
             f"{name}: takes images of 3 channels but these have {input_shape[0]}; open the data with 3"
         )
-    return lambda num_classes: _from_torchvision(_architecture(name), num_classes)
+    return lambda num_classes: _from_torchvision(_architecture(name), num_classes, options)
 
 
-def _from_torchvision(name: str, num_classes: int) -> nn.Module:
-    options = {"aux_logits": False, "init_weights": True} if name in _AUXILIARY else {}
+def _from_torchvision(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
+    if name in _AUXILIARY:
+        options = {"aux_logits": False, "init_weights": True} | options
     return _torchvision().get_model(name, weights=None, num_classes=num_classes, **options)
 
 
-def _from_timm(name: str, num_classes: int, channels: int) -> nn.Module:
-    create = partial(_timm().create_model, name, pretrained=False, num_classes=num_classes)
+def _from_timm(name: str, num_classes: int, channels: int, options: dict[str, Any]) -> nn.Module:
+    create = partial(_timm().create_model, name, pretrained=False, num_classes=num_classes, **options)
     try:
         return create(in_chans=channels)
     except TypeError as error:

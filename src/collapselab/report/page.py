@@ -31,7 +31,7 @@ def render_report(data: RunData) -> str:
     """The page as one HTML text; the same data give the same bytes."""
     return render(
         Page(
-            title=f"Neural collapse: {data.run['recipe']['data']}",
+            title=f"Neural collapse: {data.run['data']['name']}",
             summary=_summary(data),
             facts=_facts(data),
             verdicts=[verdict | {"words": _words(verdict["evidence"])} for verdict in data.verdicts],
@@ -46,13 +46,15 @@ def render_report(data: RunData) -> str:
 
 
 def _summary(data: RunData) -> str:
-    recipe = data.run["recipe"]
     first = data.first_collapsed
     where = f"from {first} on" if first else "nowhere"
+    model, samples = data.run["recipe"]["model"], data.run["data"]
+    options = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in model["options"].items())
+    network = f"{model['name']} ({options})" if options else model["name"]
     return (
-        f"An MLP of {recipe['depth']} hidden layers of {recipe['width']} was trained for {recipe['steps']} steps on "
-        f"{recipe['num_train']} samples of {recipe['data']}. On train data its features have collapsed {where} "
-        f"(less than {data.epsilon:.0%} of their variance lies within classes)."
+        f"The network {network} was trained for {data.run['steps']} steps on {samples['num_train']} samples of "
+        f"{samples['name']}. On train data its features have collapsed {where} (less than {data.epsilon:.0%} of their "
+        "variance lies within classes)."
     )
 
 
@@ -71,7 +73,7 @@ def _facts(data: RunData) -> list[tuple[str, str]]:
 
 def _made(run: dict[str, Any]) -> list[tuple[str, Any]]:
     return [
-        *((name.replace("_", " "), value) for name, value in run["recipe"].items()),
+        *flat_values(run["recipe"]),
         *run["versions"].items(),
         *(
             (name.replace("_", " "), "none" if value is None else value)
@@ -82,6 +84,18 @@ def _made(run: dict[str, Any]) -> list[tuple[str, Any]]:
         ("seconds training", run["seconds"]["training"]),
         ("seconds measuring", run["seconds"]["measuring"]),
     ]
+
+
+def flat_values(values: dict[str, Any], within: str = "") -> list[tuple[str, Any]]:
+    """Nested values as name and text, in order; what is not set is left out."""
+    out: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        path = f"{within} {name}".strip().replace("_", " ")
+        if isinstance(value, dict):
+            out += flat_values(value, path)
+        elif value is not None and value != []:
+            out.append((path, ", ".join(map(str, value)) if isinstance(value, list) else value))
+    return out
 
 
 def _sections(data: RunData) -> list[Section]:

@@ -41,7 +41,7 @@ class RunData:
 
     @property
     def epsilon(self) -> float:
-        return float(self.run["recipe"]["epsilon"])
+        return float(self.run["recipe"]["measuring"]["epsilon"])
 
     @property
     def last_step(self) -> int:
@@ -77,7 +77,7 @@ def read_run(folder: RunFolder) -> RunData:
         },
         spectra=_spectra(raw, last),
         layers=layers,
-        first_collapsed=first_collapsed_layer(final, float(run["recipe"]["epsilon"])),
+        first_collapsed=first_collapsed_layer(final, float(run["recipe"]["measuring"]["epsilon"])),
         warnings=[
             f"{row['split']} {row['layer']}: {warning}"
             for row in raw

@@ -26,7 +26,7 @@ _WIDTH = 80
 
 
 def final_table(rows: pd.DataFrame, epsilon: float) -> Table:
-    """Layers by main metrics at the last step, train and test; collapsed layers are marked.
+    """Layers by those main metrics that were measured, at the last step, train and test; collapsed layers are marked.
 
     Args:
         rows: measured rows of one run.
@@ -37,11 +37,12 @@ def final_table(rows: pd.DataFrame, epsilon: float) -> Table:
     test = rows_where(rows, step=last, split="test")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     table.add_column("layer", no_wrap=True)
-    for title in _MAIN.values():
+    shown = {name: title for name, title in _MAIN.items() if name in rows.columns}
+    for title in shown.values():
         table.add_column(title, justify="right", no_wrap=True)
     for a, b in zip(train.to_dict("records"), test.to_dict("records"), strict=True):
-        mark = "*" if a["normalized_within"] < epsilon else ""
-        table.add_row(f"{a['layer']}{mark}", *(f"{_short(a[name])} {_short(b[name])}" for name in _MAIN))
+        mark = "*" if a.get("normalized_within", 1.0) < epsilon else ""
+        table.add_row(f"{a['layer']}{mark}", *(f"{_short(a[name])} {_short(b[name])}" for name in shown))
     return table
 
 

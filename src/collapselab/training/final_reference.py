@@ -1,48 +1,44 @@
 """Hui's three variances of every measured step, over the references of the last one.
 
-Train and strong test variance follow from the stored class means and scatters. Weak test variance needs the test
-features of the last layer at every step: they are taken again from the checkpoints.
+Train and strong test variance follow from the stored class means and scatters; weak test variance from the last
+layer's test features, which were kept at every measured step for this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
+from torch import Tensor
 
 from collapselab.metrics.generalization import (
+    MAX_KMEANS_ROWS,
     Reference,
     fit_weak_reference,
     labelled_variance,
+    sample_rows,
     squared_distances_to_nearest,
 )
-from collapselab.probes import capture_inputs, weight_layers
-from collapselab.probes.capture import evaluating
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from collapselab.data import DataSplits
-    from collapselab.training.recipe import Recipe
-    from collapselab.training.run_folder import RunFolder
+from collapselab.training.run_folder import RunFolder
 
 
-def final_reference_rows(recipe: Recipe, data: DataSplits, folder: RunFolder) -> Iterator[dict[str, Any]]:
+def final_reference_rows(folder: RunFolder, num_classes: int) -> Iterator[dict[str, Any]]:
     """One row per measured step, split and layer: `{"step", "split", "layer", "depth", "metrics": {…}}`.
 
-    Metrics are `train_variance` on train; `strong_test_variance` on test, and at the last layer
-    `weak_test_variance`.
-    """
-    from collapselab.training.loop import build_model
+    Metrics are `train_variance` on train; `strong_test_variance` on test, and at the last layer, where its test
+    features were kept, `weak_test_variance`.
 
-    model = build_model(recipe, data)
-    layers = list(weight_layers(model))
-    final = folder.read_statistics(recipe.steps)
-    weak = _WeakVariance(model, layers[-1], data, folder, recipe.steps)
-    for step in recipe.measured_steps():
+    Args:
+        num_classes: k of k-means.
+    """
+    rows = folder.read_rows()
+    steps = sorted({row["step"] for row in rows})
+    layers = sorted({(row["depth"], row["layer"]) for row in rows})
+    final = folder.read_statistics(steps[-1])
+    weak = _WeakVariance(folder, num_classes, steps[-1])
+    for step in steps:
         now = folder.read_statistics(step)
-        for depth, layer in enumerate(layers):
+        for depth, layer in layers:
             for split, name in (("train", "train_variance"), ("test", "strong_test_variance")):
                 place = f"{split}/{layer}"
                 value = labelled_variance(
@@ -52,30 +48,29 @@ def final_reference_rows(recipe: Recipe, data: DataSplits, folder: RunFolder) ->
                     Reference(final[f"{place}/class_means"]),
                 )
                 metrics = {name: value}
-                if split == "test" and layer == layers[-1]:
+                if split == "test" and depth == layers[-1][0] and weak.is_kept:
                     metrics["weak_test_variance"] = weak.at(step)
                 yield {"step": step, "split": split, "layer": layer, "depth": depth, "metrics": metrics}
 
 
 class _WeakVariance:
-    """Weak test variance of one layer at any checkpoint, over k-means centres at the last."""
+    """Weak test variance of the last layer at any measured step, over k-means centres at the last."""
 
-    def __init__(
-        self, model: nn.Module, layer: str, data: DataSplits, folder: RunFolder, last_step: int
-    ) -> None:
-        self._model, self._layer, self._data, self._folder = model, layer, data, folder
-        self._reference = fit_weak_reference(self._features(last_step), data.num_classes)
+    def __init__(self, folder: RunFolder, num_classes: int, last_step: int) -> None:
+        self._folder = folder
+        final = folder.read_features(last_step)
+        self.is_kept = final is not None
+        self._reference = None if final is None else fit_weak_reference(_sampled(final), num_classes)
 
     def at(self, step: int) -> float | None:
-        if self._reference is None or self._reference.spread == 0:
+        features = self._folder.read_features(step)
+        if self._reference is None or self._reference.spread == 0 or features is None:
             return None
-        distances = squared_distances_to_nearest(self._features(step), self._reference)
+        distances = squared_distances_to_nearest(features, self._reference)
         return float(distances.mean()) / self._reference.spread
 
-    def _features(self, step: int) -> Tensor:
-        self._model.load_state_dict(self._folder.read_weights(step))
-        caught: list[Tensor] = []
-        layers = {self._layer: weight_layers(self._model)[self._layer]}
-        with evaluating(self._model), capture_inputs(layers, lambda _, features: caught.append(features)):
-            self._model(self._data.test.inputs)
-        return torch.cat(caught)
+
+def _sampled(features: Tensor) -> Tensor:
+    """What k-means is fitted on: all rows, or as many as it takes."""
+    rows = sample_rows(len(features)) if len(features) > MAX_KMEANS_ROWS else None
+    return features if rows is None else features[rows]

@@ -1,46 +1,48 @@
 """The training loop: an explicit loop of ours on an engine (Lightning Fabric) that is not.
 
-Every step's batch and learning rate follow from the recipe and the step's number alone, so that a run that
-was killed goes on exactly as if it had not been.
+Every step's batch and learning rate follow from the recipe and the step's number alone, and random numbers of the
+network are part of the saved state, so that a run that was killed goes on exactly as if it had not been.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from pydantic import ValidationError
+from torch import Tensor
 
-from collapselab.checks import InputError
-from collapselab.data import DataSplits, Split, load_digits
-from collapselab.models import MLP
-from collapselab.probes import profile
+from collapselab.data import DataSplits
+from collapselab.data.memory import fingerprint
+from collapselab.errors import InputError
+from collapselab.randomness import seeded
+from collapselab.training.building import build_model, classifier_name, load_data
+from collapselab.training.engine import Engine, make_fabric
 from collapselab.training.final_reference import final_reference_rows
+from collapselab.training.measuring import measure_network
 from collapselab.training.provenance import provenance
 from collapselab.training.recipe import Recipe
 from collapselab.training.run_folder import RunFolder
+from collapselab.training.stopping import RunInterrupted, Stopper
 
 # (steps done, steps in all, what is going on)
 StepCallback = Callable[[int, int, str], None]
 
-
-_MEASURED_AT_ONCE = 1024
-
-
-class RunInterrupted(Exception):
-    """The run was stopped from outside; the same call goes on from `step`."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"stopped at step {step}; the same command goes on from there")
-        self.step = step
+# Reading the loss waits for the device: seldom enough not to be seen.
+_LOSS_READ_EVERY = 100
+# Processes agree on stopping at these steps only: asking the others is a message.
+_STOP_ASKED_EVERY = 50
+_REPORT_SECONDS = 0.1
 
 
 @dataclass
-class _Clock:
+class Clock:
     """Seconds spent training and measuring, over all starts of a run."""
 
     training: float = 0.0
@@ -55,195 +57,308 @@ class _Clock:
             setattr(self, name, getattr(self, name) + time.perf_counter() - start)
 
 
-def run_recipe(recipe: Recipe, folder: RunFolder, on_step: StepCallback | None = None) -> dict[str, Any]:
+def run_recipe(
+    recipe: Recipe,
+    folder: RunFolder,
+    on_step: StepCallback | None = None,
+    *,
+    copies: Mapping[str, Path] | None = None,
+    data: DataSplits | None = None,
+    stopper: Stopper | None = None,
+) -> dict[str, Any]:
     """Train and measure, or go on with a run that was stopped, or do nothing if it is finished.
 
     Args:
         recipe: what to do. A folder holds one recipe's run.
         folder: where it is kept.
-        on_step: called after every step and measurement.
+        on_step: called after steps, at most ten times a second, and before every measurement.
+        copies: where the data sets of a name are on this machine.
+        data: what `load_data` gives for this recipe, where the caller has it already.
+        stopper: says when to stop before the end; default on Ctrl-C and SIGTERM alone.
 
     Returns:
-        What run.json says of the finished run.
+        What run.json says of the finished run. `ended` there is `steps`, `loss` (below what the recipe asks for) or
+        `diverged` (the loss is no number any more; the rows are those until then).
 
     Raises:
-        InputError: the folder holds another recipe's run, or cannot be written.
-        RunInterrupted: Ctrl-C. The state is saved.
+        InputError: the folder holds another recipe's run or one of other samples, or cannot be written.
+        RunInterrupted: stopped from outside. The state is saved.
         ImportError: the training engine is not installed; names the extra.
     """
+    stopper = stopper or Stopper()
     run = folder.read_run()
     if run is not None:
-        _refuse_other_recipe(run, recipe, folder)
+        recipe = _same_recipe(run, recipe, folder)
         if run["status"] == "finished":
             return run
-    folder.create()
-    state = folder.read_trainer()
-    run = (run or {"recipe": recipe.model_dump()}) | provenance() | {"status": "running"}
-    folder.write_run(run)
-    clock = _Clock(**(state["seconds"] if state else {}))
-    data = load_data(recipe)
-    trainer = _Trainer(recipe, data, folder, clock, on_step or (lambda *_: None))
-    if state is not None:
-        trainer.load(state)
-    folder.drop_rows_after(trainer.measured)
-    try:
-        with _cpu_threads(recipe.num_threads):
-            trainer.train()
-            with clock.of("measuring"):
-                folder.write_final_reference(final_reference_rows(recipe, data, folder))
-    except KeyboardInterrupt:
-        trainer.save()
-        run = run | {"status": "stopped"}
-        folder.write_run(run)
-        raise RunInterrupted(trainer.step) from None
-    seconds = {"training": round(clock.training, 2), "measuring": round(clock.measuring, 2)}
-    run = run | {"status": "finished", "seconds": seconds}
-    folder.write_run(run)
+    if recipe.num_threads is None:
+        recipe = recipe.model_copy(update={"num_threads": torch.get_num_threads()})
+    with cpu_threads(recipe.num_threads), seeded(recipe.seed), stopper.listening():
+        fabric = make_fabric(recipe)
+        data = data or load_data(recipe, copies)
+        facts = _facts(data)
+        if run is not None and run["data"] != facts:
+            raise InputError(
+                f"{folder.path}: was begun on other samples ({run['data']}, now {facts}); give the same data, or "
+                "another --out"
+            )
+        writer = fabric.global_rank == 0
+        if writer:
+            folder.create()
+        state = folder.read_trainer()
+        fabric.barrier()
+        here = provenance()
+        slots = [*(run["slots"] if run else []), here | {"from_step": state["step"] if state else 0}]
+        run = here | {"recipe": recipe.model_dump(mode="json"), "data": facts, "slots": slots}
+        trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, on_step or (lambda *_: None))
+        if state is not None:
+            trainer.load(state)
+        if writer:
+            folder.write_run(run | {"status": "running"})
+            folder.drop_rows_after(trainer.measured)
+        try:
+            trainer.train(stopper)
+            if writer:
+                with trainer.clock.of("measuring"):
+                    folder.write_final_reference(final_reference_rows(folder, data.num_classes))
+        except (RunInterrupted, KeyboardInterrupt) as stop:
+            if writer:
+                folder.write_run(run | {"status": "stopped"})
+            if isinstance(stop, KeyboardInterrupt):
+                raise RunInterrupted(trainer.saved) from None
+            raise
+        seconds = {
+            "training": round(trainer.clock.training, 2),
+            "measuring": round(trainer.clock.measuring, 2),
+        }
+        run |= {"status": "finished", "ended": trainer.ended, "steps": trainer.step, "seconds": seconds}
+        if writer:
+            folder.write_run(run)
+            folder.drop_working_files()
+        fabric.barrier()
     return run
 
 
-def load_data(recipe: Recipe) -> DataSplits:
-    """The recipe's data.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    if recipe.data != "digits":
-        raise InputError(f"unknown data set {recipe.data!r}; known: digits")
-    return load_digits(recipe.num_train)
-
-
-def build_model(recipe: Recipe, data: DataSplits) -> nn.Module:
-    """The recipe's network with its initial weights, which depend on the seed alone."""
-    num_inputs = data.train.inputs[0].numel()
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        return MLP(
-            num_inputs, data.num_classes, width=recipe.width, depth=recipe.depth, batch_norm=recipe.batch_norm
-        )
+def _facts(data: DataSplits) -> dict[str, Any]:
+    """What tells these samples from others."""
+    return {
+        "name": data.name,
+        "num_classes": data.num_classes,
+        "num_train": len(data.train),
+        "num_test": len(data.test),
+        "shape": list(data.input_shape),
+        "fingerprint": fingerprint(data),
+    }
 
 
 @contextmanager
-def _cpu_threads(number: int) -> Iterator[None]:
+def cpu_threads(number: int | None) -> Iterator[None]:
     """Use this many CPU threads; the caller's number is put back on the way out."""
     before = torch.get_num_threads()
-    torch.set_num_threads(number)
+    torch.set_num_threads(number or before)
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def _refuse_other_recipe(run: dict[str, Any], recipe: Recipe, folder: RunFolder) -> None:
-    wanted = recipe.model_dump()
-    for name, value in wanted.items():
-        if run["recipe"].get(name) != value:
-            raise InputError(
-                f"{folder.path}: holds a run with {name} {run['recipe'].get(name)!r}, not {value!r}; "
-                "choose another --out, or remove that folder"
-            )
-
-
-def _fabric() -> Any:
+def _same_recipe(run: dict[str, Any], recipe: Recipe, folder: RunFolder) -> Recipe:
+    """The recipe as it was resolved when the run began."""
+    held = run["recipe"]
+    if recipe.num_threads is None and isinstance(held, dict):
+        recipe = recipe.model_copy(update={"num_threads": held.get("num_threads")})
     try:
-        from lightning_fabric import Fabric
-    except ImportError as error:
-        raise ImportError("training needs Lightning Fabric: pip install 'collapselab[train]'") from error
-    return Fabric(accelerator="auto", devices=1)
+        # A run of an older version has what was fixed then, which newer fields have as their defaults.
+        held = Recipe.model_validate(held).model_dump(mode="json")
+    except ValidationError:
+        raise InputError(f"{folder.path}: holds a run of another version; choose another --out") from None
+    wanted = recipe.model_dump(mode="json")
+    if held != wanted:
+        for path, value in _flat(wanted):
+            was = dict(_flat(held)).get(path)
+            if was != value:
+                raise InputError(
+                    f"{folder.path}: holds a run with {path} {was!r}, not {value!r}; choose another --out, or "
+                    "remove that folder"
+                )
+    return recipe
 
 
-class _Trainer:
-    """The state of one run: model, optimiser, step."""
+def _flat(values: Any, path: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(values, dict) or not values:
+        return [(path, values)]
+    return [
+        pair
+        for name, value in values.items()
+        for pair in _flat(value, f"{path}.{name}" if path else str(name))
+    ]
+
+
+class Trainer:
+    """The state of one run: network, optimiser, step.
+
+    Attributes:
+        step: optimiser steps done.
+        measured: the last step whose rows are complete on disk.
+        saved: the step of the state on disk.
+        ended: why there is no next step: `steps`, `loss`, `diverged`; None while there is one.
+    """
 
     def __init__(
-        self, recipe: Recipe, data: DataSplits, folder: RunFolder, clock: _Clock, on_step: StepCallback
+        self, recipe: Recipe, data: DataSplits, folder: RunFolder, fabric: Any, on_step: StepCallback
     ) -> None:
-        self.recipe, self.folder, self.clock, self.on_step = recipe, folder, clock, on_step
-        self.step = 0
-        self.measured = -1  # the last step whose rows are complete on disk
-        self._fabric = _fabric()
-        device = self._fabric.device
-        self._train: Split = data.train.to(device)
-        self._test: Split = data.test.to(device)
-        self._num_classes = data.num_classes
-        self.model = build_model(recipe, data)
-        optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
-        self._module, self._optimizer = self._fabric.setup(self.model, optimizer)
-        self._steps_per_epoch = -(-len(self._train) // recipe.batch_size)
+        self.recipe, self.data, self.folder = recipe, data, folder
+        self.clock = Clock()
+        self.step, self.measured, self.saved = 0, -1, 0
+        self.ended: str | None = None
+        self._fabric, self._on_step = fabric, on_step
+        self.model = build_model(recipe, data, folder.path)
+        self._classifier = classifier_name(self.model)
+        self.engine = Engine(recipe, fabric, self.model, data)
+        self._shares = fabric.world_size
+        if recipe.batch_size % self._shares:
+            raise InputError(
+                f"batch_size {recipe.batch_size} cannot be shared by {self._shares} processes; give a multiple"
+            )
+        self._batches = self._batch_starts()
+        self._planned = set(recipe.measured_steps())
         self._order: tuple[int, Tensor] | None = None
+        # Sum over this epoch's samples, on the device.
+        self.epoch_loss = torch.zeros((), dtype=torch.float64, device=fabric.device)
+        self._last_save = self._last_report = -math.inf
 
-    def train(self) -> None:
-        """From the current step to the last, measuring where the recipe says so."""
-        to_measure = [step for step in self.recipe.measured_steps() if step > self.measured]
-        self._module.train()
+    def _batch_starts(self) -> list[int]:
+        """Where each batch of an epoch starts. Batch norm cannot train on a single sample: such a last batch is left out."""
+        size, number = self.recipe.batch_size, len(self.data.train)
+        starts = list(range(0, number, size))
+        if len(starts) > 1 and number - starts[-1] < 2 * self._shares:
+            starts.pop()
+        return starts
+
+    @property
+    def epoch(self) -> float:
+        return self.step / len(self._batches)
+
+    def train(self, stopper: Stopper) -> None:
+        """From the current step to the end, measuring where the recipe says so.
+
+        Raises:
+            RunInterrupted: told to stop. The state is saved.
+        """
+        self.engine.training_mode()
         while True:
-            if to_measure and self.step == to_measure[0]:
-                self.on_step(self.step, self.recipe.steps, "measuring")
-                self._measure()
-                to_measure.pop(0)
-                self.save()
-            elif self.step % self.recipe.save_every == 0:
-                self.save()
             if self.step == self.recipe.steps:
+                self.ended = self.ended or "steps"
+            if (self.ended or self.step in self._planned) and self.measured < self.step:
+                if self.ended != "diverged":
+                    self._report("measuring", always=True)
+                    self.measure()
+                self.measured = self.step
+                self.save()
+            elif time.perf_counter() - self._last_save >= self.recipe.checkpoints.save_every:
+                self.save()
+            if self.ended:
                 return
-            with self.clock.of("training"):
-                self._train_step()
-            self.on_step(self.step, self.recipe.steps, "training")
+            reason = self._reason_to_stop(stopper)
+            if reason is not None:
+                self.save()
+                raise RunInterrupted(self.step, reason)
+            start = time.perf_counter()
+            self.train_step()
+            self.clock.training += time.perf_counter() - start
+            self._report("training")
 
-    def _train_step(self) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate_at(self.step)
-        rows = self._batch_rows()
-        loss = nn.functional.cross_entropy(self._module(self._train.inputs[rows]), self._train.labels[rows])
-        self._optimizer.zero_grad()
-        self._fabric.backward(loss)
-        self._optimizer.step()
+    def train_step(self) -> None:
+        """One step; sets `ended` where the loss says so."""
+        epoch, position = divmod(self.step, len(self._batches))
+        rows = self.batch_rows(epoch, position)
+        share = rows[self._fabric.global_rank :: self._shares] if self._shares > 1 else rows
+        weight = len(share) * self._shares / len(rows)
+        loss = self.engine.step(share, self.recipe.learning_rate_at(self.step), weight)
+        if position == 0:
+            self.epoch_loss.zero_()
+        self.epoch_loss += loss * len(share)
         self.step += 1
+        is_read = self.step % _LOSS_READ_EVERY == 0 or self.step in self._planned
+        if is_read and not math.isfinite(self._over_processes(loss)):
+            self.ended = "diverged"
+        if self.recipe.stop_below_loss is not None and position == len(self._batches) - 1:
+            mean = self._over_processes(self.epoch_loss) * self._shares / self._samples_per_epoch
+            if mean < self.recipe.stop_below_loss:
+                self.ended = "loss"
 
-    def _batch_rows(self) -> Tensor:
-        epoch, position = divmod(self.step, self._steps_per_epoch)
+    @property
+    def _samples_per_epoch(self) -> int:
+        return min(len(self.data.train), self._batches[-1] + self.recipe.batch_size)
+
+    def batch_rows(self, epoch: int, position: int) -> Tensor:
+        """Training samples of a step, over all processes."""
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + epoch + 1)
-            order = torch.randperm(len(self._train), generator=generator).to(self._train.labels.device)
+            order = torch.randperm(len(self.data.train), generator=generator).to(
+                self.data.train.labels.device
+            )
             self._order = (epoch, order)
-        start = position * self.recipe.batch_size
+        start = self._batches[position]
         return self._order[1][start : start + self.recipe.batch_size]
 
-    def _measure(self) -> None:
+    def _over_processes(self, value: Tensor) -> float:
+        """The mean over processes."""
+        return float(self._fabric.all_reduce(value, reduce_op="mean") if self._shares > 1 else value)
+
+    def _reason_to_stop(self, stopper: Stopper) -> str | None:
+        if self._shares == 1:
+            return stopper.reason
+        if self.step % _STOP_ASKED_EVERY:
+            return None
+        # Of all processes, the first one decides.
+        return self._fabric.broadcast(stopper.reason)
+
+    def _report(self, doing: str, *, always: bool = False) -> None:
+        now = time.perf_counter()
+        if always or now - self._last_report >= _REPORT_SECONDS or self.step == self.recipe.steps:
+            self._last_report = now
+            self._on_step(self.step, self.recipe.steps, doing)
+
+    def measure(self) -> None:
+        """Measure the network as it is and put the rows on disk."""
         with self.clock.of("measuring"):
-            self.folder.write_weights(self.step, self.model.state_dict())
-            ends = self.step in (0, self.recipe.steps)
-            measured = profile(
-                self.model,
-                self._train.batches(_MEASURED_AT_ONCE),
-                self._test.batches(_MEASURED_AT_ONCE),
-                spectra=ends,
-                epsilon=self.recipe.epsilon,
-            )
-            epoch = self.step / self._steps_per_epoch
-            self.folder.append_profile(self.step, epoch, measured, spectra=ends)
-            self.measured = self.step
+            if not measure_network(self, writes=self._fabric.global_rank == 0):
+                self.ended = "diverged"
+
+    @property
+    def classifier(self) -> str:
+        return self._classifier
 
     def save(self) -> None:
         """Write the state from which `load` goes on."""
+        self._last_save = time.perf_counter()
+        self.saved = self.step
+        if self._fabric.global_rank:
+            return
+        on_gpu = self._fabric.device.type == "cuda"
         self.folder.write_trainer(
             {
                 "step": self.step,
                 "measured": self.measured,
+                "ended": self.ended,
                 "model": self.model.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
+                "optimizer": self.engine.optimizer.state_dict(),
+                "epoch_loss": self.epoch_loss,
+                "random_state": torch.get_rng_state(),
+                "cuda_random_state": torch.cuda.get_rng_state(self._fabric.device) if on_gpu else None,
                 "seconds": {"training": self.clock.training, "measuring": self.clock.measuring},
             }
         )
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `save` wrote."""
-        self.step, self.measured = state["step"], state["measured"]
+        self.step, self.measured, self.ended = state["step"], state["measured"], state["ended"]
+        self.saved = self.step
         self.model.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self.engine.optimizer.load_state_dict(state["optimizer"])
+        self.epoch_loss.copy_(state["epoch_loss"])
+        torch.set_rng_state(state["random_state"])
+        if state["cuda_random_state"] is not None and self._fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_random_state"], self._fabric.device)
+        self.clock = Clock(**state["seconds"])

@@ -5,7 +5,8 @@ measurements.jsonl     one line per (step, split, layer), appended and flushed
 statistics/            step-000400.safetensors: counts, class means, class scatters
 final_reference.jsonl  Hui's variances of every measured step over the references of the last one
 verdicts.json          claims about the rows
-checkpoints/           step-000400.safetensors (weights), trainer.pt (state to go on from)
+features/              step-000400.safetensors: the last layer's test features, while the run goes on
+checkpoints/           step-000400.safetensors (weights); trainer.pt (state to go on from), while the run goes on
 report.html            one page over all of it
 """
 
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from torch import Tensor
 
 from collapselab.checks import InputError, one_line
 from collapselab.probes import Profile
+
+_FOLDERS = ("statistics", "features", "checkpoints")
 
 
 class RunFolder:
@@ -44,7 +48,7 @@ class RunFolder:
             InputError: the path cannot be a folder.
         """
         try:
-            for name in ("statistics", "checkpoints"):
+            for name in _FOLDERS:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
@@ -61,7 +65,7 @@ class RunFolder:
         """
         if not self._run.exists():
             # A run killed before its first file was whole left only these.
-            own = {"statistics", "checkpoints", f"{self._run.name}.tmp"}
+            own = {*_FOLDERS, f"{self._run.name}.tmp"}
             if self.path.is_dir() and any(path.name not in own for path in self.path.iterdir()):
                 raise InputError(f"{self.path}: not empty and not a run; choose another --out")
             return None
@@ -95,7 +99,15 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def append_profile(self, step: int, epoch: float, profile: Profile, *, spectra: bool = False) -> None:
+    def append_profile(
+        self,
+        step: int,
+        epoch: float,
+        profile: Profile,
+        *,
+        spectra: bool = False,
+        of_network: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
         """Write a profile's statistics and then its rows: with these on disk the step is complete.
 
         Args:
@@ -103,6 +115,7 @@ class RunFolder:
             epoch: passes over the training data done.
             profile: of the network at this step.
             spectra: whether rows hold the spectra that the profile has, and the weights' singular values.
+            of_network: by split, more numbers for the row of the last layer: loss and accuracy of the network itself.
         """
         self.write_statistics(step, statistics_of(profile))
         rows = []
@@ -114,8 +127,10 @@ class RunFolder:
                     "split": split,
                     "layer": layer.name,
                     "depth": layer.depth,
-                    "metrics": measured.metrics,
+                    "metrics": dict(measured.metrics),
                 }
+                if layer is profile.layers[-1] and of_network is not None:
+                    row["metrics"] |= of_network.get(split, {})
                 if spectra:
                     weights = {"weight_singular_values": list(layer.weight_singular_values)}
                     row["spectra"] = measured.spectra | (weights if layer.weight_singular_values else {})
@@ -153,10 +168,26 @@ class RunFolder:
         return _load_tensors(self.path / "statistics" / f"step-{step:06d}.safetensors")
 
     def write_weights(self, step: int, weights: dict[str, Tensor]) -> None:
-        save_tensors(self.path / "checkpoints" / f"step-{step:06d}.safetensors", weights)
+        save_tensors(self.weights_path(step), weights)
 
     def read_weights(self, step: int) -> dict[str, Tensor]:
-        return _load_tensors(self.path / "checkpoints" / f"step-{step:06d}.safetensors")
+        return _load_tensors(self.weights_path(step))
+
+    def weights_path(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step:06d}.safetensors"
+
+    def write_features(self, step: int, features: Tensor) -> None:
+        """The last layer's test features (n, p), which k-means needs when the run ends."""
+        save_tensors(self.path / "features" / f"step-{step:06d}.safetensors", {"features": features})
+
+    def read_features(self, step: int) -> Tensor | None:
+        path = self.path / "features" / f"step-{step:06d}.safetensors"
+        return _load_tensors(path)["features"] if path.exists() else None
+
+    def drop_working_files(self) -> None:
+        """What a finished run needs no more: features, and the state to go on from."""
+        shutil.rmtree(self.path / "features", ignore_errors=True)
+        self._trainer.unlink(missing_ok=True)
 
     def write_trainer(self, state: dict[str, Any]) -> None:
         """Replace the state to go on from."""

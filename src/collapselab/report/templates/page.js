@@ -23,7 +23,8 @@
       const value = (trace.customdata ?? trace.z)[at[0]][at[1]];
       return `${trace.y[at[0]]}, ${trace.x[at[1]]}: ${short(value)}`;
     }
-    const value = trace.y[at];
+    // 0 on a logarithmic axis stands at a place that is not its value.
+    const value = trace.meta?.exact ? trace.customdata[at] : trace.y[at];
     const said = trace.meta?.percent && value !== null ? `${short(100 * value)} %` : short(value);
     return plain(`${trace.meta?.name ?? trace.name}, ${trace.text[at]}: ${said}`);
   };

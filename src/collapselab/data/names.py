@@ -1,0 +1,106 @@
+"""Data sets known by a short name: where the hub has them, and where this machine has copies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from collapselab.checks import near_matches
+from collapselab.errors import InputError
+
+COPIES_VARIABLE = "COLLAPSELAB_DATA"
+_OPTION = "--data"
+_EMBEDDED = "digits"
+# What a set without published test labels is tested on goes by several names.
+_VALIDATION = ("validation", "val", "valid")
+
+
+@dataclass(frozen=True)
+class NamedData:
+    """A data set that is the same whatever it is read from.
+
+    Attributes:
+        name: short.
+        hub_id: `owner/name` of its repository on the Hugging Face hub.
+        num_classes: of every copy.
+        image_shape: (channels, height, width) of every image, None where they differ.
+        config: of the repository, if it has several.
+        splits: `train` and `test`, each with what the hub calls it.
+    """
+
+    name: str
+    hub_id: str
+    num_classes: int
+    image_shape: tuple[int, int, int] | None
+    config: str | None = None
+    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
+
+    def stored_splits(self, stored: Collection[str]) -> dict[str, str]:
+        """Of `train` and `test`, those that a copy with splits `stored` has, each with its name there."""
+        found = {}
+        for split, on_hub in self.splits.items():
+            candidates = (*_VALIDATION, split) if on_hub in _VALIDATION else (on_hub, split)
+            if match := next((name for name in candidates if name in stored), None):
+                found[split] = match
+        return found
+
+
+NAMED: dict[str, NamedData] = {
+    data.name: data
+    for data in (
+        NamedData("mnist", "ylecun/mnist", 10, (1, 28, 28)),
+        NamedData("fashion_mnist", "zalando-datasets/fashion_mnist", 10, (1, 28, 28)),
+        NamedData("cifar10", "uoft-cs/cifar10", 10, (3, 32, 32)),
+        NamedData("cifar100", "uoft-cs/cifar100", 100, (3, 32, 32)),
+        NamedData("svhn", "ufldl-stanford/svhn", 10, (3, 32, 32), config="cropped_digits"),
+        NamedData("stl10", "tanganke/stl10", 10, (3, 96, 96)),
+        NamedData(
+            "imagenet", "ILSVRC/imagenet-1k", 1000, None, splits={"train": "train", "test": "validation"}
+        ),
+    )
+}
+
+
+def local_copies(pairs: Iterable[str] = ()) -> dict[str, Path]:
+    """Where this machine has the data sets of a name.
+
+    Args:
+        pairs: NAME=PATH each, as `--data` takes them. They come before those of the environment variable
+            COLLAPSELAB_DATA, which holds such entries with the separator of search paths (`:`, on Windows `;`)
+            between them.
+
+    Raises:
+        InputError: what is no NAME=PATH, an unknown name, a path that does not exist, a name with two paths; and
+            whether the option or the variable is at fault.
+    """
+    entries = os.environ.get(COPIES_VARIABLE, "").split(os.pathsep)
+    return _parsed((entry for entry in entries if entry.strip()), COPIES_VARIABLE) | _parsed(pairs, _OPTION)
+
+
+def _parsed(entries: Iterable[str], origin: str) -> dict[str, Path]:
+    copies: dict[str, Path] = {}
+    for entry in entries:
+        name, path = _pair(entry.strip(), origin)
+        if name in copies and copies[name].resolve() != path.resolve():
+            raise InputError(f"{origin}: {name} is given as {copies[name]} and as {path}; give one of them")
+        copies[name] = path
+    return copies
+
+
+def _pair(entry: str, origin: str) -> tuple[str, Path]:
+    name, equals, value = (part.strip() for part in entry.partition("="))
+    if not (equals and name and value):
+        raise InputError(f"{origin}: {entry!r} is no NAME=PATH; give such as mnist=/data/mnist")
+    if name == _EMBEDDED:
+        raise InputError(f"{origin}: {name} come with the package and have no copy; leave {entry!r} out")
+    if name not in NAMED:
+        raise InputError(f"{origin}: unknown data set {name!r} in {entry!r}; {near_matches(name, NAMED)}")
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:  # nobody's home
+        path = Path(value)
+    if not os.path.exists(path):
+        raise InputError(f"{origin}: {name}={path}: no such file or folder; check the path")
+    return name, path

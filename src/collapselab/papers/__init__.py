@@ -1,0 +1,1 @@
+"""The experiments of the papers: what they state, measured and judged."""

@@ -1,0 +1,136 @@
+"""The runs of an experiment on disk: where they are, which are left, and what is read back from them."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from collapselab.data import DataSplits
+from collapselab.errors import InputError
+from collapselab.models.checkpoints import load_checkpoint
+from collapselab.papers.experiment import Job, Preset
+from collapselab.training import Recipe, RunFolder
+from collapselab.training.building import build_model, load_data
+from collapselab.training.run_folder import replace_text
+
+
+class Grid:
+    """The jobs of a preset for some seeds, in one folder.
+
+    Args:
+        out: the experiment's folder.
+        preset: its jobs.
+        seeds: which.
+        changes: values set in recipes, by path: `{"steps": 500}` in all, `{"mnist-*:steps": 500}` in those of some jobs.
+        only: globs of job names; default all.
+        copies: where the data sets of a name are on this machine.
+
+    Raises:
+        InputError: no job has such a name, a recipe has no such value.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        preset: Preset,
+        seeds: Sequence[int],
+        *,
+        changes: Mapping[str, Any] | None = None,
+        only: Sequence[str] = (),
+        copies: Mapping[str, Path] | None = None,
+    ) -> None:
+        self.out, self.copies = out, copies
+        self._seeds = tuple(seeds)
+        self._jobs = {seed: _chosen(preset.jobs(seed), only, changes or {}) for seed in self.seeds}
+        # Of the samples read last: the next run mostly has the same.
+        self._samples: tuple[str, DataSplits] | None = None
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        return self._seeds
+
+    def jobs(self, seed: int) -> Sequence[Job]:
+        return self._jobs[seed]
+
+    def all(self) -> list[tuple[Job, int]]:
+        """Every job of every seed, seed by seed: with any number of whole seeds there is something to look at."""
+        return [(job, seed) for seed in self.seeds for job in self._jobs[seed]]
+
+    def job(self, name: str, seed: int) -> Job:
+        return next(job for job in self._jobs[seed] if job.name == name)
+
+    def folder(self, job: str, seed: int) -> RunFolder:
+        return RunFolder(self.out / "runs" / job / f"seed-{seed}")
+
+    def steps_done(self, job: str, seed: int) -> tuple[int, bool]:
+        """Steps that need not be run again, as far as rows tell, and whether the run is finished."""
+        folder = self.folder(job, seed)
+        run = folder.read_run()
+        if run is None:
+            return 0, False
+        if run["status"] == "finished":
+            return int(run["steps"]), True
+        return max((row["step"] for row in folder.read_rows()), default=0), False
+
+    def data(self, recipe: Recipe) -> DataSplits:
+        """The samples of a run; those of the last call are kept."""
+        key = f"{recipe.data.model_dump_json()} {recipe.seed} {recipe.model.name}"
+        if self._samples is None or self._samples[0] != key:
+            self._samples = None  # two large data sets need not fit at once
+            self._samples = (key, load_data(recipe, self.copies))
+        return self._samples[1]
+
+    def model(self, job: Job, step: int | None = None) -> nn.Module:
+        """The network of a run with the weights of a step, by default the last."""
+        folder = self.folder(job.name, job.recipe.seed)
+        model = build_model(job.recipe, self.data(job.recipe), folder.path)
+        if step is None:
+            run = folder.read_run()
+            assert run is not None, "rows are made of finished runs"
+            step = int(run["steps"])
+        load_checkpoint(model, folder.weights_path(step))
+        return model
+
+    def _extra_path(self, name: str, seed: int) -> Path:
+        return self.out / "extras" / f"{name}-seed-{seed}.json"
+
+    def has_extra(self, name: str, seed: int) -> bool:
+        return self._extra_path(name, seed).exists()
+
+    def extra(self, name: str, seed: int) -> list[dict[str, Any]]:
+        return json.loads(self._extra_path(name, seed).read_text(encoding="utf-8"))
+
+    def write_extra(self, name: str, seed: int, rows: list[dict[str, Any]]) -> None:
+        path = self._extra_path(name, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, json.dumps(rows, indent=1, allow_nan=False) + "\n")
+
+
+def _chosen(jobs: Sequence[Job], only: Sequence[str], changes: Mapping[str, Any]) -> list[Job]:
+    names = [job.name for job in jobs]
+    for glob in only:
+        if not fnmatch.filter(names, glob):
+            raise InputError(f"--only {glob}: matches none of the runs; there are {_few(names)}")
+    chosen = [job for job in jobs if not only or any(fnmatch.fnmatch(job.name, glob) for glob in only)]
+    return [Job(job.name, _changed(job, changes, names), job.labels) for job in chosen]
+
+
+def _changed(job: Job, changes: Mapping[str, Any], names: Sequence[str]) -> Recipe:
+    own: dict[str, Any] = {}
+    for name, value in changes.items():
+        glob, colon, path = name.rpartition(":")
+        if colon and not fnmatch.filter(names, glob):
+            raise InputError(f"--set {name}: {glob} matches none of the runs; there are {_few(names)}")
+        if not colon or fnmatch.fnmatch(job.name, glob):
+            own[path] = value
+    return job.recipe.with_changes(own) if own else job.recipe
+
+
+def _few(names: Sequence[str]) -> str:
+    names = sorted(set(names))
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")

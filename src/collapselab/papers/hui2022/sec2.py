@@ -1,0 +1,180 @@
+"""Section 2.1 and 4.1: what the definitions of collapse allow, shown on networks that are trained or constructed.
+
+Some of the networks are trained: one past zero error, one for a single epoch, one on two super-classes. The others are
+constructed: the one-hot decisions of the first, and two that know the train set by heart.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from collapselab.data import DataSplits, Split
+from collapselab.data.recipe import DataSpec
+from collapselab.metrics.generalization import fit_weak_reference, squared_distances_to_nearest
+from collapselab.papers.experiment import Experiment, Extra, Job, Preset, Runs
+from collapselab.papers.hui2022 import claims, figures
+from collapselab.papers.hui2022.bounds import any_points_bound, collapsed_representation
+from collapselab.papers.hui2022.common import (
+    MLP,
+    PAPER,
+    STANDARDIZE_NOTE,
+    balanced,
+    first,
+    images,
+    recipe,
+)
+from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
+from collapselab.probes import profile
+from collapselab.report.experiment_charts import construction_charts
+from collapselab.training.building import classifier_name
+from collapselab.training.evaluation import evaluate, layer_features
+
+_ODD_EVEN = ((1, 3, 5, 7, 9), (0, 2, 4, 6, 8))
+_ONE_EPOCH_BATCH = 32
+_ONE_EPOCH_RATE = 0.05
+_BATCH = 1024
+_PENALTIES = 13
+_COLUMNS = (
+    "construction", "seed", "train_variance", "strong_test_variance", "weak_test_variance", "train_accuracy",
+    "test_accuracy", "bound", "probe_accuracy",
+)  # fmt: skip
+
+
+def _jobs(data: DataSpec, num_train: int, width: int, steps: int, rate: float, seed: int) -> list[Job]:
+    options = MLP | {"width": width}
+    past_zero_error = recipe(
+        "mlp", data, seed, steps=steps, learning_rate=rate, options=options, count=4
+    ).with_changes({"checkpoints.at": "last"})
+    one_epoch = past_zero_error.with_changes(
+        {
+            "steps": num_train // _ONE_EPOCH_BATCH,
+            "batch_size": _ONE_EPOCH_BATCH,
+            "optimizer.learning_rate": _ONE_EPOCH_RATE,
+        }
+    )
+    super_class = past_zero_error.with_changes({"data.groups": _ODD_EVEN})
+    return [
+        Job("network", past_zero_error),
+        Job("one_epoch", one_epoch),
+        Job("super_class", super_class),
+    ]
+
+
+def _cpu(seed: int) -> list[Job]:
+    data = images("mnist", train=balanced(5000), test=balanced(1000))
+    return _jobs(data, 5000, 512, 4000, 0.02, seed)
+
+
+def _paper(seed: int) -> list[Job]:
+    return _jobs(images("mnist", test=balanced(5000)), 60_000, 1024, 80_000, 0.01, seed)
+
+
+def _smoke(seed: int) -> list[Job]:
+    data = DataSpec(name="digits", train=first(1000), test=first(400))
+    return _jobs(data, 1000, 64, 400, 0.05, seed)
+
+
+# ---------------------------------------------------------------- rows
+
+
+def measure_constructions(runs: Runs, seed: int) -> list[dict[str, Any]]:
+    """Variances and accuracies of every network, trained and constructed, each over its own references."""
+    trained = {job.name: job for job in runs.jobs(seed)}
+    data = runs.data(trained["network"].recipe)
+    network = runs.model(trained["network"])
+    train = data.train
+    models: dict[str, nn.Module] = {
+        "network": network,
+        "one_hot_decisions": OneHotDecisions(network, data.num_classes),
+        "memoriser": Memoriser(train.inputs, train.labels, data.num_classes, seed),
+        "memoriser_weak": Memoriser(
+            train.inputs, train.labels, data.num_classes, seed, weakly_collapsed=True
+        ),
+        "one_epoch": runs.model(trained["one_epoch"]),
+    }
+    rows = [{"construction": name} | _measured(model, data) for name, model in models.items()]
+    job = trained["super_class"]
+    coarse, model = runs.data(job.recipe), runs.model(job)
+    row = {"construction": "super_class"} | _measured(model, coarse)
+    return [*rows, row | _bound(model, coarse, data, seed)]
+
+
+def _measured(model: nn.Module, data: DataSplits) -> dict[str, float | None]:
+    layer = classifier_name(model)
+    batches = data.train.batches(_BATCH), data.test.batches(_BATCH)
+    last = profile(model, *batches, [layer], metrics=["train_variance", "strong_test_variance"])[layer]
+    features = layer_features(model, data.test, layer, _BATCH)
+    reference = fit_weak_reference(features, data.num_classes)
+    weak = None
+    if reference is not None and reference.spread > 0:
+        weak = float(squared_distances_to_nearest(features, reference).mean()) / reference.spread
+    loss = nn.functional.cross_entropy
+    return {
+        "train_variance": last.train["train_variance"],
+        "strong_test_variance": last.test["strong_test_variance"],
+        "weak_test_variance": weak,
+        "train_accuracy": evaluate(model, data.train, loss, _BATCH).accuracy,
+        "test_accuracy": evaluate(model, data.test, loss, _BATCH).accuracy,
+    }
+
+
+def _bound(model: nn.Module, coarse: DataSplits, fine: DataSplits, seed: int) -> dict[str, float]:
+    """What two points can do on ten classes, and what a linear probe of them does."""
+    from collapselab.transfer import linear_probe
+
+    train, test = (
+        collapsed_representation(model, coarse.num_classes, Split(a.inputs, b.labels).batches(_BATCH))
+        for a, b in ((coarse.train, fine.train), (coarse.test, fine.test))
+    )
+    counts = fine.test.labels.bincount(minlength=fine.num_classes).tolist()
+    probe = linear_probe(
+        (train.features, train.labels), (test.features, test.labels), num_penalties=_PENALTIES, seed=seed
+    )
+    return {
+        "bound": float(any_points_bound(coarse.num_classes, counts)),
+        "probe_accuracy": probe.accuracy,
+    }
+
+
+def construction_rows(runs: Runs) -> pd.DataFrame:
+    """One row per network and seed: three variances, two accuracies, and of the super-classes the bound."""
+    rows = [row | {"seed": seed} for seed in runs.seeds for row in runs.extra("constructions", seed)]
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+EXPERIMENT = Experiment(
+    id="hui2022/sec2",
+    paper=PAPER,
+    where="Definitions 1 to 3, sec. 2.1 and 4.1",
+    title="What the definitions of collapse allow",
+    question="Is train collapse, or weak test collapse, needed for a network to generalise, or enough? What can be learned "
+    "from features that have collapsed?",
+    presets={
+        "paper": Preset(
+            _paper,
+            seeds=3,
+            reduced="The paper argues and runs nothing here. These are MLPs of three layers of 1024 on MNIST, 80,000 steps "
+            f"or one epoch. {STANDARDIZE_NOTE}",
+        ),
+        "cpu": Preset(
+            _cpu,
+            seeds=3,
+            reduced="The paper argues and runs nothing here. These are MLPs of three layers of 512 on 5,000 digits of "
+            f"MNIST, 4,000 steps or one epoch. {STANDARDIZE_NOTE}",
+        ),
+        "smoke": Preset(
+            _smoke,
+            seeds=1,
+            reduced="The paper argues and runs nothing here. These are MLPs of three layers of 64 on 1,000 digits of "
+            "8 x 8 pixels, 400 steps or one epoch.",
+        ),
+    },
+    rows=construction_rows,
+    figures={"sec2": figures.figure_sec2},
+    charts=construction_charts,
+    claims=claims.SEC2,
+    extras=(Extra("constructions", measure_constructions),),
+)

@@ -1,0 +1,111 @@
+"""From a recipe to its samples, its network and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from collapselab.data import DataSplits
+from collapselab.data.memory import load_splits
+from collapselab.errors import InputError
+from collapselab.models import open_model
+from collapselab.models.checkpoints import fitted, load_state, read_checkpoint
+from collapselab.models.opening import required_channels, required_image_size
+from collapselab.probes import weight_layers
+from collapselab.training.recipe import Recipe
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def load_data(recipe: Recipe, copies: Mapping[str, Path] | None = None) -> DataSplits:
+    """The samples that a recipe trains and tests on, in the form that its network takes.
+
+    Args:
+        copies: where the data sets of a name are on this machine.
+
+    Raises:
+        InputError: no such data, fewer samples than asked for, more than fits in memory.
+    """
+    return load_splits(
+        recipe.data,
+        recipe.seed,
+        channels=required_channels(recipe.model.name),
+        image_size=required_image_size(recipe.model.name),
+        copies=copies,
+    )
+
+
+def build_model(recipe: Recipe, data: DataSplits, folder: Path | None = None) -> nn.Module:
+    """The recipe's network with its initial weights, which depend on the seed and what it starts from alone.
+
+    Args:
+        folder: of the run: a relative checkpoint to start from is relative to it.
+
+    Raises:
+        InputError: unknown names or options, a checkpoint that does not fit.
+    """
+    model = open_model(
+        recipe.model.name,
+        num_classes=data.num_classes,
+        input_shape=data.input_shape,
+        seed=recipe.seed,
+        options=recipe.model.options,
+    )
+    if recipe.start is not None:
+        path = (folder or Path()) / recipe.start.checkpoint
+        state = fitted(model, read_checkpoint(path))
+        if recipe.start.new_classifier:
+            own = {
+                name: value
+                for name, value in model.state_dict().items()
+                if name.startswith(f"{classifier_name(model)}.")
+            }
+            state = {name: value for name, value in state.items() if name not in own} | own
+        load_state(model, state, path)
+    return model
+
+
+def classifier_name(model: nn.Module) -> str:
+    """The weight layer that is registered last: in every network by name, the classifier."""
+    return list(weight_layers(model))[-1]
+
+
+def loss_function(recipe: Recipe) -> Loss:
+    """Mean loss of outputs (n, C) and labels (n,)."""
+    temperature = recipe.temperature
+
+    def cross_entropy(outputs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+        return nn.functional.cross_entropy(outputs / temperature, labels)
+
+    def mean_square(outputs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+        wanted = nn.functional.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
+        return nn.functional.mse_loss(outputs / temperature, wanted)
+
+    if recipe.loss == "mse":
+        return mean_square
+    # Dividing by one would cost a pass over the outputs.
+    return nn.functional.cross_entropy if temperature == 1 else cross_entropy
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """One pass over the parameters per step where the device has a fused kernel."""
+    settings = recipe.optimizer
+    fused = device.type in ("cpu", "cuda")
+    if settings.name == "adamw":
+        return torch.optim.AdamW(
+            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused
+        )
+    if settings.nesterov and not settings.momentum:
+        raise InputError("optimizer: nesterov needs momentum; give momentum above 0, or leave nesterov out")
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+        fused=fused,
+    )

@@ -1,0 +1,136 @@
+"""One training step, on whatever device Lightning Fabric finds: forward, backward, update."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from collapselab.data import DataSplits
+from collapselab.training.building import loss_function, make_optimizer
+from collapselab.training.recipe import Recipe
+
+# torch's advice for capturing a backward pass: libraries choose and load their kernels in the first ones.
+_WARM_UP = 3
+
+
+def make_fabric(recipe: Recipe) -> Any:
+    """The engine on one device, or on those of all processes that `torchrun` started.
+
+    Raises:
+        ImportError: it is not installed; names the extra.
+    """
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise ImportError("training needs Lightning Fabric: pip install 'collapselab[train]'") from error
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Fabric(accelerator="auto", devices=1, precision=recipe.precision)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+    fabric = Fabric(
+        accelerator="auto", devices=here, num_nodes=world // here, strategy="ddp", precision=recipe.precision
+    )
+    fabric.launch()
+    return fabric
+
+
+class Engine:
+    """A network, its optimiser and the step that improves it.
+
+    On a GPU the network is in channels-last form if it convolves, and forward and backward pass are captured once
+    per batch size and replayed: a small network is then not bound by the launches of its hundreds of kernels.
+
+    Attributes:
+        model: the network itself, to measure and to save.
+        optimizer: the one that Fabric wrapped, to save.
+    """
+
+    def __init__(self, recipe: Recipe, fabric: Any, model: nn.Module, data: DataSplits) -> None:
+        self.fabric, self.model = fabric, model
+        self._loss = loss_function(recipe)
+        on_gpu = fabric.device.type == "cuda"
+        self._inputs, self._labels = data.train.inputs, data.train.labels
+        if on_gpu and self._inputs.ndim == 4 and any(isinstance(part, nn.Conv2d) for part in model.modules()):
+            model.to(memory_format=torch.channels_last)
+            self._inputs = self._inputs.to(memory_format=torch.channels_last)
+        model.to(fabric.device)
+        optimizer = make_optimizer(recipe, model, fabric.device)
+        self._module, self.optimizer = fabric.setup(model, optimizer)
+        # Processes that talk in the backward pass cannot be captured so simply.
+        self._captures = on_gpu and fabric.world_size == 1
+        self._graphs: dict[int, _Graph] = {}
+
+    def step(self, rows: Tensor, learning_rate: float, weight: float = 1.0) -> Tensor:
+        """One update.
+
+        Args:
+            rows: of the training samples, this process's share of the batch.
+            learning_rate: of this update.
+            weight: of this process's mean loss in the mean over processes.
+
+        Returns:
+            The mean loss before the update, on the device: reading it waits for the step.
+        """
+        inputs, labels = self._inputs[rows], self._labels[rows]
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self._captures:
+            graph = self._graphs.get(len(rows))
+            if graph is None:
+                graph = self._graphs[len(rows)] = _Graph(self, inputs, labels)
+            loss = graph.run(inputs, labels)
+        else:
+            self.optimizer.zero_grad()
+            loss = self.backward(inputs, labels, weight)
+        self.optimizer.step()
+        return loss
+
+    def backward(self, inputs: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
+        """Leave the gradient of the mean loss in the parameters."""
+        loss = self._loss(self._module(inputs), labels)
+        self.fabric.backward(loss if weight == 1.0 else loss * weight)
+        return loss.detach()
+
+    def training_mode(self) -> None:
+        self._module.train()
+
+
+class _Graph:
+    """Forward and backward pass on one batch size, captured as a CUDA graph.
+
+    Gradients live where the capture put them; each replay hands these to the optimiser.
+    """
+
+    def __init__(self, engine: Engine, inputs: Tensor, labels: Tensor) -> None:
+        self._inputs, self._labels = inputs.clone(), labels.clone()
+        self._parameters = [parameter for parameter in engine.model.parameters() if parameter.requires_grad]
+        buffers = {name: buffer.clone() for name, buffer in engine.model.named_buffers()}
+        random_state = torch.cuda.get_rng_state()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                engine.optimizer.zero_grad(set_to_none=True)
+                engine.backward(self._inputs, self._labels)
+        torch.cuda.current_stream().wait_stream(stream)
+        engine.optimizer.zero_grad(set_to_none=True)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._loss = engine.backward(self._inputs, self._labels)
+        self._gradients = [parameter.grad for parameter in self._parameters]
+        # What warming up did to running means and random numbers is undone.
+        for name, buffer in engine.model.named_buffers():
+            buffer.copy_(buffers[name])
+        torch.cuda.set_rng_state(random_state)
+
+    def run(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss; gradients are in the parameters. The result is overwritten by the next run."""
+        self._inputs.copy_(inputs)
+        self._labels.copy_(labels)
+        self._graph.replay()
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient
+        return self._loss

@@ -1,0 +1,219 @@
+"""Doing an experiment: what is run, what is not run again, what is written, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import tiny_experiment
+
+from collapselab import InputError
+from collapselab.papers import runner as runner_module
+from collapselab.papers.grid import Grid
+from collapselab.papers.runner import Request, reproduce
+from collapselab.training import RunInterrupted, Stopper
+
+
+class Log:
+    """A watcher that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[Any, ...]] = []
+
+    def timing(self, *what: Any) -> None:
+        self.lines.append(("timing", *what))
+
+    def estimated(self, *what: Any) -> None:
+        self.lines.append(("estimated", *what))
+
+    def run_started(self, *what: Any) -> None:
+        self.lines.append(("started", *what))
+
+    def progress(self, *what: Any) -> None:
+        pass
+
+    def run_ended(self, *what: Any) -> None:
+        self.lines.append(("ended", *what[:-1]))
+
+    def extra(self, *what: Any) -> None:
+        self.lines.append(("extra", *what))
+
+    def of(self, kind: str) -> list[tuple[Any, ...]]:
+        return [line[1:] for line in self.lines if line[0] == kind]
+
+
+def request(out: Path, **changes: Any) -> Request:
+    return Request(**({"experiment": tiny_experiment.EXPERIMENT, "scale": "smoke", "out": out} | changes))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Log, Any]:
+    out, log = tmp_path_factory.mktemp("experiment") / "out", Log()
+    return out, log, reproduce(request(out, command="collapselab reproduce tiny/fig1"), log)
+
+
+def test_every_run_of_every_seed_is_done_in_order(done: tuple[Path, Log, Any]) -> None:
+    _, log, outcome = done
+    assert log.of("started") == [
+        ("first", 0, 1, 4, 0, 48, 12),
+        ("second", 0, 2, 4, 12, 48, 12),
+        ("first", 1, 3, 4, 24, 48, 12),
+        ("second", 1, 4, 4, 36, 48, 12),
+    ]
+    assert log.of("extra") == [("norm", 0), ("norm", 1)]
+    assert not outcome.was_finished
+    assert set(outcome.rows["seed"]) == {0, 1}
+
+
+def test_an_estimate_comes_before_the_first_run(done: tuple[Path, Log, Any]) -> None:
+    kinds = [line[0] for line in done[1].lines]
+    assert kinds.index("estimated") < kinds.index("started")
+    ((left, runs, seconds),) = done[1].of("estimated")
+    assert (left, runs) == (4, 4)
+    assert 0 < seconds < 600
+    assert len(done[1].of("timing")) == 1  # both jobs are of one kind
+
+
+def test_what_is_written_is_complete_and_agrees(done: tuple[Path, Log, Any]) -> None:
+    out, _, outcome = done
+    assert {
+        "rows.csv",
+        "verdicts.json",
+        "verdicts.txt",
+        "report.html",
+        "fig1.pdf",
+        "fig1.png",
+        "experiment.json",
+    } <= {path.name for path in out.iterdir()}
+    stored = pd.read_csv(out / "rows.csv")
+    pd.testing.assert_frame_equal(stored, outcome.rows, check_dtype=False)
+    (verdict,) = json.loads((out / "verdicts.json").read_text())
+    assert verdict["id"] == "falls"
+    assert verdict["seeds"] == [0, 1]
+    record = json.loads((out / "experiment.json").read_text())
+    assert record["status"] == "finished"
+    assert record["runs"] == 4
+    assert record["ended"] == {"steps": 4}
+    assert record["command"] == "collapselab reproduce tiny/fig1"
+    assert record["reduced"] == "Everything."
+    assert set(record["recipes"]) == {"first", "second"}
+
+
+def test_rows_are_what_the_runs_measured(done: tuple[Path, Log, Any]) -> None:
+    out, _, outcome = done
+    folder = Grid(out, tiny_experiment.EXPERIMENT.presets["smoke"], [0]).folder("second", 0)
+    rows = outcome.rows[(outcome.rows["job"] == "second") & (outcome.rows["seed"] == 0)]
+    final = {
+        (row["step"], row["layer"], name): value
+        for row in folder.read_final_reference()
+        for name, value in row["metrics"].items()
+    }
+    assert len(final) == len(rows) * 2 + rows["is_last"].sum()
+    for row in rows.to_dict("records"):
+        for name in ("train_variance", "strong_test_variance"):
+            assert row[name] == final[row["step"], row["layer"], name]
+        assert row["is_last"] == (row["layer"] == "layers.1")
+        assert pd.isna(row["train_accuracy"]) != row["is_last"]
+
+
+def test_a_second_call_runs_nothing_again(done: tuple[Path, Log, Any]) -> None:
+    out, _, outcome = done
+    log = Log()
+    again = reproduce(request(out), log)
+    assert again.was_finished
+    assert log.lines == []
+    pd.testing.assert_frame_equal(again.rows, outcome.rows)
+
+
+def test_seeds_are_added_to_those_that_are_there(done: tuple[Path, Log, Any]) -> None:
+    log = Log()
+    outcome = reproduce(request(done[0], seeds=3), log)
+    assert [line[:2] for line in log.of("started")] == [("first", 2), ("second", 2)]
+    assert set(outcome.rows["seed"]) == {0, 1, 2}
+
+
+def test_a_grid_in_short_slots_is_the_grid_in_one(done: tuple[Path, Log, Any], tmp_path: Path) -> None:
+    class StopAt(Stopper):
+        left = 9
+
+        @property
+        def reason(self) -> str | None:
+            self.left -= 1
+            return "out of time" if self.left < 0 else None
+
+    out = tmp_path / "slots"
+    stops = 0
+    while True:
+        try:
+            outcome = reproduce(request(out, seeds=2), stopper=StopAt())
+        except RunInterrupted:
+            stops += 1
+            continue
+        break
+    assert stops >= 4
+    both = done[2].rows
+    pd.testing.assert_frame_equal(outcome.rows, both)
+
+
+def test_only_some_runs_and_other_values(tmp_path: Path) -> None:
+    changes = {"steps": 6, "first:optimizer.learning_rate": 0.01, "checkpoints.at": "last"}
+    outcome = reproduce(request(tmp_path / "out", seeds=1, only=["fir*"], changes=changes))
+    assert set(outcome.rows["job"]) == {"first"}
+    assert outcome.rows["step"].max() == 6
+    record = json.loads((tmp_path / "out" / "experiment.json").read_text())
+    assert record["changes"] == changes
+    assert record["only"] == ["fir*"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"only": ["thrid"]}, "--only thrid: matches none of the runs; there are first, second"),
+        ({"changes": {"stepz": 3}}, "stepz: no recipe has it"),
+        ({"changes": {"thrid:steps": 3}}, "thrid matches none of the runs"),
+        ({"changes": {"steps": -3}}, "steps"),
+    ],
+)
+def test_what_matches_nothing_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        reproduce(request(tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="not empty and not an experiment's"):
+        reproduce(request(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_of_another_scale_is_refused(done: tuple[Path, Log, Any]) -> None:
+    with pytest.raises(InputError, match="holds tiny/fig1 at scale smoke; choose another --out"):
+        reproduce(request(done[0], scale="cpu"))
+
+
+def test_data_that_are_not_there_are_said_before_anything_is_run(tmp_path: Path) -> None:
+    changes = {"second:data.name": str(tmp_path / "none")}
+    with pytest.raises(InputError, match=r"no such file or folder.*--only first"):
+        reproduce(request(tmp_path / "out", changes=changes))
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_a_run_that_fails_leaves_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = runner_module.run_recipe
+
+    def fail(recipe: Any, folder: Any, *rest: Any, **options: Any) -> Any:
+        if "second" in str(folder.path):
+            raise InputError("the disk is full")
+        return real(recipe, folder, *rest, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runner_module, "run_recipe", fail)
+        with pytest.raises(InputError, match="the disk is full"):
+            reproduce(request(tmp_path / "out", seeds=1))
+    log = Log()
+    reproduce(request(tmp_path / "out", seeds=1), log)
+    assert [line[0] for line in log.of("started")] == ["second"]
