@@ -23,23 +23,26 @@ class Log:
     def __init__(self) -> None:
         self.lines: list[tuple[Any, ...]] = []
 
-    def timing(self, *what: Any) -> None:
-        self.lines.append(("timing", *what))
+    def timing(self, job: str) -> None:
+        self.lines.append(("timing", job))
 
-    def estimated(self, *what: Any) -> None:
-        self.lines.append(("estimated", *what))
+    def estimated(self, runs_left: int, runs: int, seconds: float) -> None:
+        self.lines.append(("estimated", runs_left, runs, seconds))
 
-    def run_started(self, *what: Any) -> None:
-        self.lines.append(("started", *what))
+    def run_started(
+        self, job: str, seed: int, number: int, runs: int, steps_before: int, steps_of_all: int, steps: int
+    ) -> None:
+        self.lines.append(("started", job, seed, number, runs, steps_before, steps_of_all, steps))
 
-    def progress(self, *what: Any) -> None:
-        pass
+    def progress(self, done: int, total: int, doing: str) -> None:
+        assert 0 <= done <= total
+        assert doing in ("training", "measuring")
 
-    def run_ended(self, *what: Any) -> None:
-        self.lines.append(("ended", *what[:-1]))
+    def run_ended(self, job: str, seed: int, number: int, runs: int, ended: str, seconds: float) -> None:
+        self.lines.append(("ended", job, seed, number, runs, ended))
 
-    def extra(self, *what: Any) -> None:
-        self.lines.append(("extra", *what))
+    def extra(self, name: str, seed: int) -> None:
+        self.lines.append(("extra", name, seed))
 
     def of(self, kind: str) -> list[tuple[Any, ...]]:
         return [line[1:] for line in self.lines if line[0] == kind]

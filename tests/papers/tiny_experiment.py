@@ -59,7 +59,7 @@ def draw(rows: pd.DataFrame) -> Any:
 
 
 def variance_falls(rows: pd.DataFrame) -> Verdict:
-    last = rows[rows["is_last"]].sort_values("step")
+    last = pd.DataFrame(rows[rows["is_last"]]).sort_values("step")
     first, final = (float(last["train_variance"].iloc[index]) for index in (0, -1))
     return Verdict("holds" if final < first else "fails", {"first": first, "final": final})
 

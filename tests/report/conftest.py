@@ -11,19 +11,28 @@ from torch.nn import functional
 
 from collapselab.claims import judge_all
 from collapselab.data import load_digits
+from collapselab.data.recipe import DataSpec, Sample
 from collapselab.demo import digits_claims
 from collapselab.models import MLP
 from collapselab.probes import profile
 from collapselab.report import write_report
 from collapselab.training import Recipe, RunFolder, run_recipe
+from collapselab.training.recipe import Measuring, ModelSpec, Optimizer
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    recipe = Recipe(width=24, depth=3, steps=400, num_measurements=8, num_train=300)
+    recipe = Recipe(
+        model=ModelSpec(name="mlp", options={"width": 24, "depth": 3}),
+        data=DataSpec(name="digits", train=Sample(method="first", count=300)),
+        optimizer=Optimizer(learning_rate=0.05, weight_decay=5e-3),
+        steps=400,
+        num_threads=1,
+        measuring=Measuring(count=8),
+    )
     folder = RunFolder(tmp_path_factory.mktemp("report") / "run")
     run_recipe(recipe, folder)
-    folder.write_verdicts(judge_all(digits_claims(recipe.epsilon), folder.table().assign(seed=0)))
+    folder.write_verdicts(judge_all(digits_claims(recipe.measuring.epsilon), folder.table().assign(seed=0)))
     write_report(folder)
     return folder
 

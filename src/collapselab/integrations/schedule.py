@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from collapselab.errors import InputError
-from collapselab.training.recipe import Recipe
+from collapselab.training.recipe import Measuring, Recipe
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Schedule:
             total, count = log_spaced
             if total < 1 or count < 2:
                 raise InputError(f"log_spaced={log_spaced}; give (steps in all, measurements from 2 on)")
-            steps = Recipe(steps=total, num_measurements=count).measured_steps()
+            steps = Recipe(steps=total, measuring=Measuring(count=count)).measured_steps()
         return cls(every, tuple(steps))
 
     def is_due(self, before: int, now: int) -> bool:

@@ -104,7 +104,7 @@ def over_seeds(rows: pd.DataFrame, by: str | Sequence[str], value: str, *, geome
     return pd.DataFrame(out, columns=[*keys, "mean", "low", "high", "seeds"])
 
 
-def defined(values: Iterable[float]) -> np.ndarray:
+def defined(values: Iterable[int | float]) -> np.ndarray:
     """The finite ones."""
     array = np.asarray(list(values), dtype=float)
     return array[np.isfinite(array)]
@@ -135,13 +135,13 @@ def hidden_layers(rows: pd.DataFrame) -> list[tuple[int, str]]:
 # ---------------------------------------------------------------- logarithmic axes
 
 
-def spans_decades(values: Iterable[float]) -> bool:
+def spans_decades(values: Iterable[int | float]) -> bool:
     """Whether positive values lie so far apart that only a logarithmic axis shows them all."""
     positive = [value for value in defined(values) if value > 0]
     return bool(positive) and math.log10(max(positive) / min(positive)) >= _DECADES_FOR_LOG
 
 
-def place_of_zero(values: Iterable[float]) -> float | None:
+def place_of_zero(values: Iterable[int | float]) -> float | None:
     """Where 0 stands on a logarithmic axis, below all positive values; None if none of the values is 0."""
     finite = defined(values)
     positive = finite[finite > 0]
@@ -153,7 +153,7 @@ def place_of_zero(values: Iterable[float]) -> float | None:
     return float(positive.min() / 10 ** max(0.3, decades * _SHARE_OF_ZERO / (1 - _SHARE_OF_ZERO)))
 
 
-def placed(values: Iterable[float], zero: float | None) -> list[float]:
+def placed(values: Iterable[int | float], zero: float | None) -> list[float]:
     """Values for a logarithmic axis: 0 at its place, the undefined NaN."""
     return [
         math.nan if not math.isfinite(value) else float(zero or value) if value == 0 else float(value)
@@ -161,7 +161,7 @@ def placed(values: Iterable[float], zero: float | None) -> list[float]:
     ]
 
 
-def log_ticks(values: Iterable[float], most: int) -> tuple[list[float], list[str]]:
+def log_ticks(values: Iterable[int | float], most: int) -> tuple[list[float], list[str]]:
     """Places and texts of two to `most` ticks, and of one at 0 where a value is 0."""
     finite = defined(values)
     zero, positive = place_of_zero(finite), finite[finite > 0]

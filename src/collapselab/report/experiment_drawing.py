@@ -112,7 +112,7 @@ def add_line(
 
 
 def log_axis_with_zero(
-    figure: go.Figure, which: Literal["x", "y"], values: Iterable[float], *, most: int
+    figure: go.Figure, which: Literal["x", "y"], values: Iterable[int | float], *, most: int
 ) -> None:
     """A logarithmic axis with a few readable ticks; 0, where it occurs, has one of its own."""
     values = list(values)

@@ -12,6 +12,14 @@ from jaxtyping import Float
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# Of a label from its point, in points, near ones first.
+_OFFSETS = tuple(
+    (side * x, y)
+    for x, up, down in ((5, 4, -11), (9, 10, -18), (4, 16, -24), (15, -3, -3))
+    for side in (1, -1)
+    for y in (up, down)
+)
+
 
 def move_labels_apart(axes: Axes) -> None:
     """Each label goes to the first place around its point where it covers no point, line or other label."""
@@ -26,7 +34,7 @@ def move_labels_apart(axes: Axes) -> None:
     inside = axes.get_window_extent()
     for label in labels:
         best: tuple[float, tuple[float, float, float, float], tuple[int, int], str] | None = None
-        for offset in ((5, 4), (5, -11), (-5, 4), (-5, -11), (9, 10), (9, -18), (-9, 10), (-9, -18)):
+        for offset in _OFFSETS:
             side = "left" if offset[0] > 0 else "right"
             label.set(position=offset, horizontalalignment=side)
             box = label.get_window_extent()

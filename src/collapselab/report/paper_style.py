@@ -99,7 +99,7 @@ def plain_text(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def log_axis(axes: Axes, which: Literal["x", "y"], values: Iterable[float], *, most: int) -> None:
+def log_axis(axes: Axes, which: Literal["x", "y"], values: Iterable[int | float], *, most: int) -> None:
     """A logarithmic axis with a few readable ticks; 0, where it occurs, has a tick of its own at the lower end."""
     values = list(values)
     ticks, texts = log_ticks(values, most)

@@ -110,7 +110,7 @@ class LogisticPath:
         def objective(variables: _Matrix) -> tuple[float, _Matrix]:
             weights = variables[: num_classes * rank].reshape(num_classes, rank)
             scores = scaled @ weights.T + variables[num_classes * rank :]
-            log_sums = special.logsumexp(scores, axis=1)
+            log_sums: _Matrix = np.asarray(special.logsumexp(scores, axis=1))
             loss = (log_sums.sum() - np.vdot(scores, self._targets)) / len(scores)
             residual = (np.exp(scores - log_sums[:, None]) - self._targets) / len(scores)
             loss += 0.5 * float((np.square(weights) * strength).sum())

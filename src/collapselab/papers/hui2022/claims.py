@@ -19,6 +19,7 @@ from collapselab.papers.hui2022.claims_transfer import SEC2 as SEC2
 from collapselab.papers.hui2022.common import PAPER
 from collapselab.papers.hui2022.curve import Curve
 from collapselab.papers.hui2022.definitions import TRAIN_COLLAPSE, VANISHED
+from collapselab.papers.hui2022.grouping import groups, last_layer, mean_by, numbers, where
 
 # "A large gap" and "do not collapse to negligible variance": an order of magnitude.
 _GAP = 10.0
@@ -30,10 +31,9 @@ _BySeed = Mapping[int, pd.DataFrame]
 
 def _runs(rows: pd.DataFrame) -> dict[str, dict[int, pd.DataFrame]]:
     """The last layer's curve of every job, by seed, in order of steps."""
-    last = rows[rows["is_last"].astype(bool)]
     return {
-        str(job): {int(seed): run.sort_values("step") for seed, run in runs.groupby("seed")}  # pyright: ignore[reportArgumentType] a seed is a number
-        for job, runs in last.groupby("job", sort=False)
+        str(job): {int(seed): run for seed, run in groups(runs, "seed")}
+        for job, runs in groups(last_layer(rows), "job")
     }
 
 
@@ -146,7 +146,7 @@ FIG3 = (
 def _not_always_zero(rows: pd.DataFrame) -> Verdict:
     """By seed, the setting with the largest train variance among those that fit their train set."""
     effects: dict[int, float | None] = {}
-    where = {}
+    settings = {}
     for job, runs in _runs(rows).items():
         for seed, run in runs.items():
             if _final(run, "train_accuracy") != 1:
@@ -155,11 +155,11 @@ def _not_always_zero(rows: pd.DataFrame) -> Verdict:
             held = effects.get(seed)
             if effect is not None and (held is None or effect > held):
                 effects[seed] = effect
-                where[f"seed {seed}"] = job
+                settings[f"seed {seed}"] = job
     if not effects:
         return inconclusive("no network has zero train error at the end")
     meaning = f"decades by which train variance is above {VANISHED:g} in the setting where it is largest"
-    return over_seeds(effects, 0.0, meaning, **{"setting": where})
+    return over_seeds(effects, 0.0, meaning, **{"setting": settings})
 
 
 FIG2 = (
@@ -184,17 +184,15 @@ FIG2 = (
 
 def _by_size(metric: str, sign: Callable[[float], float], meaning: str) -> Callable[[pd.DataFrame], Verdict]:
     def judge(rows: pd.DataFrame) -> Verdict:
-        last = rows[rows["is_last"].astype(bool)]
-        ends = last.loc[last.groupby(["job", "seed"])["step"].idxmax()]
+        ends = pd.concat([run.tail(1) for _, run in groups(last_layer(rows), "job", "seed")])
         verdicts = {}
-        for (dataset, model), group in ends.groupby(["dataset", "model"], sort=False):  # pyright: ignore[reportGeneralTypeIssues] two keys
+        for (dataset, model), group in groups(ends, "dataset", "model"):
             by_seed = {
-                int(seed): (part["num_train"].tolist(), part[metric].tolist())  # pyright: ignore[reportArgumentType] a seed is a number
-                for seed, part in group.groupby("seed")
+                int(seed): (numbers(part, "num_train"), numbers(part, metric))
+                for seed, part in groups(group, "seed")
             }
             verdict = correlated(by_seed, meaning, sign)
-            means = group.groupby("num_train")[metric].mean()
-            table = {f"{size:,} samples": float(value) for size, value in means.items()}  # pyright: ignore[reportIndexIssue] sizes are numbers
+            table = {f"{size:,} samples": mean for size, mean in mean_by(group, "num_train", metric).items()}
             fitted = bool((group["train_accuracy"] == 1).all())
             more = {f"mean {metric.replace('_', ' ')}": table, "zero train error everywhere": fitted}
             verdicts[f"{dataset}, {model}"] = Verdict(verdict.outcome, verdict.evidence | more)
@@ -226,10 +224,10 @@ FIG4 = (
 
 def _hidden(rows: pd.DataFrame) -> dict[int, dict[int, pd.DataFrame]]:
     """By seed and depth, the curve of what each hidden layer puts out: depth 0 is what the network reads."""
-    hidden = rows[rows["depth"] >= 1]
+    hidden = pd.DataFrame(rows[rows["depth"] >= 1]).sort_values(["step", "depth"])
     return {
-        int(seed): {int(depth): layer.sort_values("step") for depth, layer in run.groupby("depth")}  # pyright: ignore[reportArgumentType] numbers
-        for seed, run in hidden.groupby("seed")
+        int(seed): {int(depth): layer for depth, layer in groups(run, "depth")}
+        for seed, run in groups(hidden, "seed")
     }
 
 
@@ -322,7 +320,7 @@ FIG6 = (
 
 
 def _vgg_stays(rows: pd.DataFrame) -> Verdict:
-    vgg = rows[rows["model"].str.contains("vgg")]
+    vgg = pd.DataFrame(rows[["vgg" in str(model) for model in rows["model"]]])
     if vgg.empty:
         return inconclusive("no VGG among the runs")
 
@@ -330,23 +328,21 @@ def _vgg_stays(rows: pd.DataFrame) -> Verdict:
         effects = {seed: _log_ratio(_final(run, "train_variance"), VANISHED) for seed, run in runs.items()}
         return over_seeds(effects, 0.0, f"decades by which train variance is above {VANISHED:g}")
 
-    return _per_job(pd.DataFrame(vgg), judge)
+    return _per_job(vgg, judge)
 
 
 def _dropout_is_faster(rows: pd.DataFrame) -> Verdict:
-    last = rows[rows["is_last"].astype(bool)]
     verdicts = {}
-    for (dataset, model), group in last.groupby(["dataset", "model"], sort=False):  # pyright: ignore[reportGeneralTypeIssues] two keys
-        shares = sorted(group["dropout"].unique())
+    for (dataset, model), group in groups(last_layer(rows), "dataset", "model"):
+        shares = sorted(set(numbers(group, "dropout")))
         if len(shares) < 2:
             continue
         effects: dict[int, float | None] = {}
-        for seed, run in group.groupby("seed"):
+        for seed, run in groups(group, "seed"):
             without, with_ = (
-                pd.DataFrame(run[run["dropout"] == share]).sort_values("step")["train_variance"].iloc[-1]
-                for share in (shares[0], shares[-1])
+                _final(where(run, "dropout", share), "train_variance") for share in (shares[0], shares[-1])
             )
-            effects[int(seed)] = _log_ratio(without, with_)  # pyright: ignore[reportArgumentType] a seed is a number
+            effects[int(seed)] = _log_ratio(without, with_)
         meaning = f"decades that train variance at the end is lower with dropout {shares[-1]:g} than with {shares[0]:g}"
         verdicts[f"{dataset}, {model}"] = over_seeds(effects, 0.0, meaning)
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from collapselab.claims import Claim, Verdict
 from collapselab.evidence import all_hold, correlated, inconclusive, over_seeds
 from collapselab.papers.hui2022.common import PAPER
 from collapselab.papers.hui2022.definitions import VANISHED
+from collapselab.papers.hui2022.grouping import groups, numbers, where
 
 # Chance is 1/k; a tenth of all decisions more is what a random function will hardly ever reach on hundreds of samples.
 _CHANCE_MARGIN = 0.1
@@ -19,55 +20,82 @@ _MATCHES = 0.05
 _NUM_CLASSES = 10
 
 
-def _best(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of each checkpoint, the best accuracy over learning rates; runs that diverged have none and are not the best."""
-    tuned = rows[rows["kind"] == "fine_tuning"]
-    keys = ["dataset", "seed", "pretrain_step"]
-    return tuned.groupby(keys, sort=False).agg(
-        train_variance=("train_variance", "first"), accuracy=("accuracy", "max")
-    ).reset_index()  # fmt: skip
+_Point = dict[str, float]
+
+
+def _best(rows: pd.DataFrame) -> dict[str, dict[int, dict[int, _Point]]]:
+    """By data set, seed and checkpoint: its train variance and the best accuracy over learning rates.
+
+    Runs that diverged have no accuracy and are not the best.
+    """
+    out: dict[str, dict[int, dict[int, _Point]]] = {}
+    for (dataset, seed, step), part in groups(
+        where(rows, "kind", "fine_tuning"), "dataset", "seed", "pretrain_step"
+    ):
+        accuracies = [value for value in numbers(part, "accuracy") if math.isfinite(value)]
+        out.setdefault(str(dataset), {}).setdefault(int(seed), {})[int(step)] = {
+            "train variance": numbers(part, "train_variance")[0],
+            "accuracy": max(accuracies, default=math.nan),
+        }
+    return out
 
 
 def _collapse_hurts(rows: pd.DataFrame) -> Verdict:
     verdicts = {}
-    for dataset, group in _best(rows).groupby("dataset", sort=False):
+    for dataset, seeds in _best(rows).items():
         by_seed = {
-            int(seed): (part["train_variance"].tolist(), part["accuracy"].tolist())  # pyright: ignore[reportArgumentType] a seed is a number
-            for seed, part in group.groupby("seed")
+            seed: (
+                [point["train variance"] for point in points.values()],
+                [point["accuracy"] for point in points.values()],
+            )
+            for seed, points in seeds.items()
         }
         verdict = correlated(
             by_seed, "rank correlation of train variance and the best downstream accuracy", lambda rho: rho
         )
-        means = group.groupby("pretrain_step")[["train_variance", "accuracy"]].mean()
+        steps = sorted({step for points in seeds.values() for step in points})
         table = {
             f"step {step:,}": {
-                "train variance": float(row["train_variance"]),
-                "accuracy": float(row["accuracy"]),
-            }  # pyright: ignore[reportIndexIssue] steps are numbers
-            for step, row in means.iterrows()
+                name: sum(points[step][name] for points in seeds.values()) / len(seeds)
+                for name in ("train variance", "accuracy")
+            }
+            for step in steps
+            if all(step in points and math.isfinite(points[step]["accuracy"]) for points in seeds.values())
         }
-        verdicts[str(dataset)] = Verdict(verdict.outcome, verdict.evidence | {"means over seeds": table})
+        verdicts[dataset] = Verdict(verdict.outcome, verdict.evidence | {"means over seeds": table})
     return all_hold(verdicts)
 
 
 def _probe_is_worse(rows: pd.DataFrame) -> Verdict:
-    probes = rows[rows["kind"] == "linear_probe"]
+    probes = where(rows, "kind", "linear_probe")
     if probes.empty:
         return inconclusive("no linear probes among the rows")
-    keys = ["dataset", "seed", "pretrain_step"]
-    both = _best(rows).merge(probes[[*keys, "accuracy"]], on=keys, suffixes=("", "_probe"))
+    best = _best(rows)
+    gaps: dict[str, dict[int, list[float]]] = {}
+    for (dataset, seed, step), part in groups(probes, "dataset", "seed", "pretrain_step"):
+        tuned = best.get(str(dataset), {}).get(int(seed), {}).get(int(step), {}).get("accuracy", math.nan)
+        gap = tuned - numbers(part, "accuracy")[0]
+        gaps.setdefault(str(dataset), {}).setdefault(int(seed), []).append(gap)
     verdicts = {}
-    for dataset, group in both.groupby("dataset", sort=False):
-        gaps = (group["accuracy"] - group["accuracy_probe"]).groupby(group["seed"])
-        effects: dict[int, float | None] = {int(seed): float(gap.min()) for seed, gap in gaps}  # pyright: ignore[reportArgumentType] a seed is a number
-        means = {f"seed {seed}": float(gap.mean()) for seed, gap in gaps}
-        verdicts[str(dataset)] = over_seeds(
+    for dataset, seeds in gaps.items():
+        effects: dict[int, float | None] = {seed: _least(*values) for seed, values in seeds.items()}
+        means = {
+            f"seed {seed}": sum(values) / len(values)
+            for seed, values in seeds.items()
+            if effects[seed] is not None
+        }
+        verdicts[dataset] = over_seeds(
             effects,
             0.0,
             "accuracy of fine-tuning less that of the linear probe, at the checkpoint where this is least",
             **{"mean over checkpoints": means},
         )
     return all_hold(verdicts)
+
+
+def _least(*values: float) -> float | None:
+    """The smallest of several margins; None where one of them is not measured."""
+    return min(values) if all(math.isfinite(value) for value in values) else None
 
 
 FIG5 = (
@@ -92,35 +120,30 @@ FIG5 = (
 # ---------------------------------------------------------------- section 2
 
 
-_Effect = Callable[[pd.Series, pd.Series], float | None]
+_Effect = Callable[[Mapping[str, float], Mapping[str, float]], float | None]
 
 
 def _about(construction: str, meaning: str, effect: _Effect) -> Callable[[pd.DataFrame], Verdict]:
     """A claim about one construction, its effect a function of its row and of the trained network's."""
 
     def judge(rows: pd.DataFrame) -> Verdict:
-        names = set(rows["construction"])
-        if not {construction, "network"} <= names:
+        if not {construction, "network"} <= set(rows["construction"]):
             return inconclusive(f"no {construction.replace('_', ' ')} among the rows")
+        names = [name for name in rows.columns if name not in ("construction", "seed")]
         by_seed = {}
         values = {}
-        for seed, group in rows.groupby("seed"):
-            of = group.set_index("construction")
-            row, network = of.loc[construction], of.loc["network"]
-            by_seed[int(seed)] = effect(row, network)  # pyright: ignore[reportArgumentType] one row each; a seed is a number
+        for seed, group in groups(rows, "seed"):
+            row, network = (
+                {name: numbers(where(group, "construction", which), name)[0] for name in names}
+                for which in (construction, "network")
+            )
+            by_seed[int(seed)] = effect(row, network)
             values[f"seed {seed}"] = {
-                name.replace("_", " "): float(row[name])
-                for name in row.index
-                if name != "seed" and math.isfinite(float(row[name]))
+                name.replace("_", " "): value for name, value in row.items() if math.isfinite(value)
             }
         return over_seeds(by_seed, 0.0, meaning, **{"measured": values})
 
     return judge
-
-
-def _least(*values: float) -> float | None:
-    """The smallest of several margins; None where one of them is not measured."""
-    return min(values) if all(math.isfinite(value) for value in values) else None
 
 
 SEC2 = (

@@ -101,7 +101,7 @@ def figure_sec2(rows: pd.DataFrame) -> Figure:
             _dots(left, rows, names, column, label, colour, marker, number - 1, zero=zero)
         for number, (column, label, colour, marker) in enumerate(_ACCURACIES):
             beside = min(number, 2) - 1 if number < 2 else 1
-            _dots(right, rows, names, column, label, colour, marker, beside, factor=100)
+            _dots(right, rows, names, column, label, colour, marker, beside, factor=100.0)
         if len(values):
             log_axis(left, "x", values, most=6)
         left.set_xlabel("variance over spread of class means (0: full collapse)")
@@ -193,7 +193,7 @@ def _dots(
     beside: int,
     *,
     zero: float | None = None,
-    factor: float = 1,
+    factor: float = 1.0,
 ) -> None:
     """Every seed as a dot, constructions below each other and columns a little apart within each."""
     values = placed(rows[column], zero)
