@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -43,6 +43,7 @@ class Job:
     labels: Mapping[str, Label] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Runs(Protocol):
     """The finished runs of an experiment, as its rows and extras read them."""
 

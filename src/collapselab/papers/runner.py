@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -62,6 +62,7 @@ class Request:
         return self.out or Path("runs") / f"{self.experiment.id.replace('/', '-')}-{self.scale}"
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Is told of progress."""
 
@@ -302,7 +303,9 @@ class _Record:
 
     def _read(self, out: Path) -> dict[str, Any] | None:
         if not self._path.exists():
-            if out.is_dir() and any(out.iterdir()):
+            # An experiment that was killed before its record was whole has only these.
+            own = {"runs", "extras", f"{_RECORD}.tmp"}
+            if out.is_dir() and any(path.name not in own for path in out.iterdir()):
                 raise InputError(f"{out}: not empty and not an experiment's; choose another --out")
             return None
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -19,45 +18,43 @@ _OFFSETS = tuple(
     for side in (1, -1)
     for y in (up, down)
 )
+_HALF_POINT = 4.0  # pixels of figures of 100 dots per inch, which they are while they are laid out
 
 
 def move_labels_apart(axes: Axes) -> None:
-    """Each label goes to the first place around its point where it covers no point, line or other label."""
+    """Each label goes to the first place around its point where it covers no point, line or other label.
+
+    Args:
+        axes: of a figure that has been laid out; its annotations are moved.
+    """
     from matplotlib.text import Annotation
 
-    labels = [text for text in axes.texts if isinstance(text, Annotation)]
-    taken: list[tuple[float, float, float, float]] = []
-    for line in axes.lines:
-        taken += [
-            (x - 4, y - 4, x + 4, y + 4) for x, y in _dense(axes.transData.transform(line.get_xydata()))
-        ]
-    inside = axes.get_window_extent()
-    for label in labels:
-        best: tuple[float, tuple[float, float, float, float], tuple[int, int], str] | None = None
+    lines = [axes.transData.transform(np.asarray(line.get_xydata())) for line in axes.lines]
+    points = np.concatenate([np.zeros((0, 2)), *(_dense(line) for line in lines)])
+    taken = np.concatenate([points - _HALF_POINT, points + _HALF_POINT], axis=1)
+    inside = np.array(axes.get_window_extent().extents, dtype=np.float64)
+    for label in (text for text in axes.texts if isinstance(text, Annotation)):
+        found: list[tuple[float, Float[np.ndarray, " 4"], tuple[int, int], str]] = []
         for offset in _OFFSETS:
             side = "left" if offset[0] > 0 else "right"
             label.set(position=offset, horizontalalignment=side)
-            box = label.get_window_extent()
-            edges = (float(box.x0), float(box.y0), float(box.x1), float(box.y1))
-            overlap = sum(_shared(edges, other) for other in taken)
-            overlap += (edges[2] - edges[0]) * (edges[3] - edges[1]) - _shared(edges, inside.extents)
-            if best is None or overlap < best[0] - 1e-9:
-                best = (overlap, edges, offset, side)
-        assert best is not None
-        label.set(position=best[2], horizontalalignment=best[3])
-        taken.append(best[1])
+            box = np.array(label.get_window_extent().extents, dtype=np.float64)
+            outside = float((box[2] - box[0]) * (box[3] - box[1]) - _shared(box, inside[None])[0])
+            found.append((float(_shared(box, taken).sum()) + outside, box, offset, side))
+        _, box, offset, side = min(found, key=lambda place: round(place[0], 6))
+        label.set(position=offset, horizontalalignment=side)
+        taken = np.concatenate([taken, box[None]])
 
 
 def _dense(points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "m 2"]:
-    """Points of a line and what lies between them, a few pixels apart; separate points stay alone."""
+    """The points of a line and what lies between them, a few pixels apart."""
     points = points[np.isfinite(points).all(axis=1)]
-    between = [
-        start + (end - start) * share for start, end in pairwise(points) for share in np.linspace(0, 1, 25)
-    ]
-    return np.array([*points, *between])
+    shares = np.linspace(0, 1, 25)[:, None]
+    return np.concatenate([points, *(start + (end - start) * shares for start, end in pairwise(points))])
 
 
-def _shared(a: Iterable[float], b: Iterable[float]) -> float:
-    """Area of the overlap of two boxes."""
-    (left, low, right, high), (x0, y0, x1, y1) = a, b
-    return max(0.0, min(right, x1) - max(left, x0)) * max(0.0, min(high, y1) - max(low, y0))
+def _shared(box: Float[np.ndarray, " 4"], others: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, " n"]:
+    """Area that a box (left, low, right, high) shares with each of the others."""
+    low = np.maximum(box[:2], others[:, :2])
+    high = np.minimum(box[2:], others[:, 2:])
+    return np.prod(np.clip(high - low, 0, None), axis=1)

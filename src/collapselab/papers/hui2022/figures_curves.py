@@ -233,11 +233,12 @@ def _draw(axes: Sequence[Axes], lines: Sequence[Sequence[_Line]], *, ticks: tupl
                 dash=line.dash,
                 marker=line.marker,
             )
-        if steps:
-            log_axis(one, "x", steps, most=ticks[0])
-        if logarithmic:
-            log_axis(one, "y", values, most=ticks[1])
-        else:
-            one.set_ylim(bottom=0)
         if not any(len(line.values) for line in part):
             one.annotate("not measured", (0.5, 0.5), xycoords="axes fraction", color=SOFT, ha="center")
+    # Axes are shared: what is set on one panel holds for all.
+    if steps:
+        log_axis(axes[0], "x", steps, most=ticks[0])
+    if logarithmic:
+        log_axis(axes[0], "y", values, most=ticks[1])
+    else:
+        axes[0].set_ylim(bottom=0)

@@ -1,0 +1,154 @@
+"""Every experiment at its smallest scale, whole, without data and without network."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cli_runner import Outcome, assert_refused, run
+from collapselab.papers.experiment import SCALES
+from collapselab.papers.registry import experiments, find_experiment
+from collapselab.training.run_folder import RunFolder
+
+pytestmark = pytest.mark.slow
+IDS = list(experiments())
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.delenv("COLLAPSELAB_DATA", raising=False)
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_an_experiment_is_done_whole(name: str, tmp_path: Path, no_network: None) -> None:
+    out = tmp_path / "out"
+    done: Outcome = run("reproduce", name, "--out", out, "--threads", 1, "--seeds", 1)
+    assert done.code == 0, done.err
+    experiment = find_experiment(name)
+    for figure in experiment.figures:
+        assert (out / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert (out / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+    verdicts = json.loads((out / "verdicts.json").read_text())
+    assert [verdict["id"] for verdict in verdicts] == [claim.id for claim in experiment.claims]
+    assert all(verdict["verdict"] in ("holds", "fails", "inconclusive") for verdict in verdicts)
+    assert (out / "verdicts.txt").read_text() in done.out
+    rows = pd.read_csv(out / "rows.csv")
+    assert len(rows) > 3
+    assert set(rows["seed"]) == {0}
+    record = json.loads((out / "experiment.json").read_text())
+    assert record["status"] == "finished"
+    assert record["changes"] == {"num_threads": 1}
+    page = (out / "report.html").read_text()
+    assert experiment.presets["smoke"].reduced in page
+    for claim in experiment.claims:
+        assert claim.statement.partition(" [")[0].replace("'", "&#39;") in page
+    again = run("reproduce", name, "--out", out, "--threads", 1, "--seeds", 1)
+    assert "nothing was run again" in again.out
+    assert (out / "report.html").read_text() == page or "finished" in page
+
+
+def test_the_list_has_every_experiment_at_every_scale() -> None:
+    listed = run("reproduce", "list")
+    assert listed.code == 0
+    for name in IDS:
+        assert name in listed.out
+    assert listed.out.count("  paper ") == len(IDS)
+    assert "hui2022/fig1" in listed.out
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_every_preset_says_what_is_reduced_and_has_runs_of_their_own(name: str) -> None:
+    experiment = find_experiment(name)
+    assert set(experiment.presets) == set(SCALES)
+    for preset in experiment.presets.values():
+        assert len(preset.reduced) > 20
+        jobs = preset.jobs(3)
+        assert len({job.name for job in jobs}) == len(jobs)
+        assert {job.recipe.seed for job in jobs} == {3}
+        assert all({*job.labels} == {*jobs[0].labels} or "kind" in job.labels for job in jobs)
+    assert {job.recipe.data.name for job in experiment.presets["smoke"].jobs(0)} == {"digits"}
+
+
+def test_the_papers_numbers() -> None:
+    """What sec. 3.2, 4.2 and 5.1 say, at the scale of the paper."""
+    (fig3,) = find_experiment("hui2022/fig1").presets["paper"].jobs(0)
+    assert (fig3.recipe.model.name, fig3.recipe.steps, fig3.recipe.batch_size) == (
+        "torchvision/resnet18",
+        80_000,
+        128,
+    )
+    assert (fig3.recipe.optimizer.learning_rate, fig3.recipe.optimizer.momentum) == (0.1, 0.9)
+    assert fig3.recipe.data.standardize == "pixel"
+    fig2 = find_experiment("hui2022/fig2").presets["paper"].jobs(0)
+    assert len(fig2) == 15
+    rates = {job.labels["model"]: job.recipe.optimizer.learning_rate for job in fig2}
+    assert rates == {"resnet18": 0.1, "densenet201": 0.01, "vgg11_bn": 0.01, "resnet50": 0.1}
+    svhn = next(job for job in fig2 if job.labels["dataset"] == "svhn")
+    assert (svhn.recipe.data.train.per_class, svhn.recipe.data.test.per_class) == (4600, 1500)
+    fig4 = find_experiment("hui2022/fig4").presets["paper"].jobs(0)
+    assert [job.labels["num_train"] for job in fig4][:5] == [12_500, 25_000, 30_000, 40_000, 50_000]
+    assert {job.recipe.stop_below_loss for job in fig4} == {1e-6}
+    fig5 = find_experiment("hui2022/fig5").presets["paper"].jobs(0)
+    assert {job.recipe.steps for job in fig5} == {100_000}
+    tuning = {job.labels["learning_rate"] for job in fig5 if job.labels["kind"] == "fine_tuning"}
+    assert (min(tuning), max(tuning)) == (0.0005, 0.25)
+    cifar = next(job for job in fig5 if job.name == "cifar10-pretraining").recipe.data
+    assert (cifar.train.count, cifar.test.count) == (20_000, 4000)
+    (fig6,) = find_experiment("hui2022/fig6").presets["paper"].jobs(0)
+    assert fig6.recipe.model.options == {"width": 1024, "depth": 3, "batch_norm": False}
+    assert (fig6.recipe.steps, fig6.recipe.optimizer.learning_rate) == (80_000, 0.001)
+    assert (fig6.recipe.data.train.count, fig6.recipe.data.test.count) == (1000, 200)
+
+
+def test_fine_tuning_shares_no_sample_with_pre_training(tmp_path: Path) -> None:
+    from collapselab.training.building import load_data
+
+    jobs = find_experiment("hui2022/fig5").presets["smoke"].jobs(0)
+    first, second = (load_data(job.recipe) for job in (jobs[0], jobs[1]))
+    for split in ("train", "test"):
+        a, b = ({tuple(row) for row in getattr(data, split).inputs.tolist()} for data in (first, second))
+        assert not a & b
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["hui2022/fig7"], ["unknown experiment 'hui2022/fig7'", "hui2022/fig6"]),
+        (["papers"], ["unknown experiment 'papers'", "reproduce list"]),
+        (["hui2022/fig6", "--seeds", "0"], ["--seeds"]),
+        (["hui2022/fig6", "--scale", "huge"], ["--scale"]),
+        (
+            ["hui2022/fig5", "--scale", "paper", "--data", "somewhere"],
+            ["--data cifar10=somewhere", "--data mnist=somewhere"],
+        ),
+        (["hui2022/fig6", "--scale", "cpu", "--data", "mnist=nowhere"], ["nowhere"]),
+        (["hui2022/fig6", "--data", "mnits=."], ["mnits", "mnist"]),
+        (["hui2022/fig6", "--only", "cifar*"], ["--only cifar*", "digits-mlp"]),
+        (["hui2022/fig6", "--stop-after", "1 fortnight"], ["no duration"]),
+    ],
+)
+def test_mistakes_are_said_in_one_line(
+    arguments: list[str], fragments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_refused(run("reproduce", *arguments), *fragments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_of_time_ends_cleanly_and_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    stopped = run(
+        "reproduce", "hui2022/fig6", "--out", out, "--threads", 1, "--seeds", 1, "--stop-after", "0.001s"
+    )
+    assert stopped.code == 0
+    assert "out of time; the same command goes on from there" in stopped.err
+    assert RunFolder(out / "runs" / "digits-mlp" / "seed-0").read_run() is not None
