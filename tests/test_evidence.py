@@ -71,7 +71,7 @@ def test_the_interval_of_many_values_is_near_the_normal_one() -> None:
 def test_the_sign_test_is_a_binomial_one(signs: list[int]) -> None:
     expected = stats.binomtest(signs.count(1), len(signs)).pvalue
     assert sign_test([float(sign) for sign in signs]) == pytest.approx(expected)
-    assert sign_test([0.0, *signs]) == pytest.approx(expected)
+    assert sign_test([0.0, *map(float, signs)]) == pytest.approx(expected)
 
 
 def test_no_differences_have_no_sign() -> None:
@@ -90,7 +90,7 @@ def test_rank_correlation_is_spearmans(x: list[float], random: object) -> None:
 
 @given(VALUES)
 def test_growing_functions_change_no_rank_correlation(x: list[float]) -> None:
-    y = list(range(len(x)))
+    y = [float(index) for index in range(len(x))]
     assert rank_correlation(x, y) == rank_correlation([math.exp(value) for value in x], y)
 
 
@@ -106,11 +106,11 @@ def test_the_permutation_p_value_is_that_of_all_orders() -> None:
 
 
 def test_correlated_needs_three_different_values() -> None:
-    verdict = correlated({0: ([1, 2, 2], [1, 2, 3])}, "more", lambda rho: rho)
+    verdict = correlated({0: ([1.0, 2.0, 2.0], [1.0, 2.0, 3.0])}, "more", lambda rho: rho)
     assert verdict.outcome == "inconclusive"
-    up = correlated({0: ([1, 2, 3], [1, 2, 3]), 1: ([1, 2, 3], [1, 3, 4])}, "more", lambda rho: rho)
-    down = correlated({0: ([1, 2, 3], [1, 2, 3]), 1: ([1, 2, 3], [1, 3, 4])}, "less", lambda rho: -rho)
+    up = correlated({0: ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), 1: ([1.0, 2.0, 3.0], [1.0, 3.0, 4.0])}, "more", lambda rho: rho)
+    down = correlated({0: ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), 1: ([1.0, 2.0, 3.0], [1.0, 3.0, 4.0])}, "less", lambda rho: -rho)
     assert (up.outcome, down.outcome) == ("holds", "fails")
     assert up.evidence["permutation p"] == pytest.approx(1 / 36, abs=0.005)
-    missing = correlated({0: ([1, 2, 3], [1, 2, math.nan])}, "more", lambda rho: rho)
+    missing = correlated({0: ([1.0, 2.0, 3.0], [1.0, 2.0, math.nan])}, "more", lambda rho: rho)
     assert missing.outcome == "inconclusive"

@@ -13,7 +13,7 @@ import pytest
 from collapselab.claims import Claim, judge_all
 from collapselab.papers.hui2022 import claims
 
-STEPS = (0, 1, 10, 100, 1000, 10_000)
+STEPS = (0, *(int(step) for step in np.unique(np.geomspace(1, 10_000, 17).round())))
 NAN = float("nan")
 
 
@@ -66,7 +66,7 @@ def table(*parts: list[dict[str, Any]]) -> pd.DataFrame:
     [
         ("train-collapses", {}, "holds"),
         ("train-collapses", {"train": 0.5, "fall": 0.01}, "fails"),
-        ("train-collapses", {"train": 0.02}, "inconclusive"),  # not there, but falling
+        ("train-collapses", {"train": 0.02, "fall": 1.0}, "inconclusive"),  # not there, but falling
         ("train-collapses", {"accuracy": 0.99}, "inconclusive"),
         ("no-strong-test-collapse", {}, "holds"),
         ("no-strong-test-collapse", {"strong": 5e-3}, "fails"),
