@@ -141,7 +141,7 @@ def test_sizes_are_drawn_against_each_other_and_over_size() -> None:
     assert list(mean.x) == pytest.approx([0.1 / 1001, 1 / 1001, 10 / 1001])
     assert list(mean.y) == pytest.approx([0.5, 0.05, 0.005])
     assert len(traces(scatter)["each seed"].x) == 9
-    assert [note.text for note in scatter.figure.layout.annotations] == ["100", "1,000", "10,000"]  # pyright: ignore[reportAttributeAccessIssue] plotly types layouts loosely
+    assert [note.text for note in scatter.figure.layout.annotations] == ["100", "1,000", "10,000"]
     assert list(traces(by_size)["train"].y) == list(mean.x)
 
 
@@ -152,7 +152,7 @@ def test_transfer_takes_the_best_learning_rate() -> None:
     assert list(tuned.y) == pytest.approx([0.81, 0.71])
     assert list(tuned.error_y.array) == pytest.approx([0.01, 0.01])
     assert list(traces(rates)["from step 100"].y) == [0.5, pytest.approx(0.81), None]
-    assert list(traces(before).values())[0].y == (0.99, 0.99)
+    assert next(iter(traces(before).values())).y == (0.99, 0.99)
 
 
 def test_constructions_show_zero_and_leave_out_the_undefined() -> None:

@@ -242,7 +242,7 @@ def _write_page(
             paper=experiment.paper,
             where=experiment.where,
             question=experiment.question,
-            reduced=reduced,
+            reduced=reduced + _changes_in_words(record["changes"]),
             scale=request.scale,
             seeds=record["seeds"],
             rows=rows,
@@ -252,6 +252,12 @@ def _write_page(
             made=_made(record),
         ),
     )
+
+
+def _changes_in_words(changes: Mapping[str, Any]) -> str:
+    """What the command set differently; threads change nothing but rounding."""
+    said = [f"{name} = {value}" for name, value in changes.items() if name != "num_threads"]
+    return f" Set by the command: {', '.join(said)}." if said else ""
 
 
 def _made(record: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -255,7 +255,7 @@ def test_figure_2_has_data_sets_as_columns_and_families_of_networks_as_rows() ->
 
 def test_figure_2_without_some_panels() -> None:
     rows = grid()
-    rows = rows[~((rows["dataset"] == "mnist") & (rows["model"] == "vgg11_bn"))]
+    rows = pd.DataFrame(rows[~((rows["dataset"] == "mnist") & (rows["model"] == "vgg11_bn"))])
     figure = figures.figure_2(rows)
     assert len(figure.axes) == 14
     by_title = {axes.get_title(): axes for axes in figure.axes}
@@ -311,11 +311,12 @@ def test_figure_4_labels_cover_neither_each_other_nor_means() -> None:
 def test_figure_5_draws_the_best_learning_rate_over_seeds() -> None:
     figure = drawn_once("fig5")
     axes = figure.axes[0]
-    tuned, probe = (container.lines[0] for container in axes.containers)
+    bars: list[Any] = axes.containers  # of errors: matplotlib types them as containers of anything
+    tuned, probe = (container.lines[0] for container in bars)
     assert np.asarray(tuned.get_xdata()) == pytest.approx([1, 0.1, 0.01])  # geometric mean over seeds
     assert np.asarray(tuned.get_ydata()) == pytest.approx([81, 71, 61])
     assert np.asarray(probe.get_ydata()) == pytest.approx([30, 30, 30])
-    ranges = axes.containers[0].lines[2][0].get_segments()
+    ranges = bars[0].lines[2][0].get_segments()
     assert [segment[:, 1].tolist() for segment in ranges] == [
         pytest.approx([80 - 10 * place, 82 - 10 * place]) for place in range(3)
     ]
@@ -325,7 +326,8 @@ def test_figure_5_draws_the_best_learning_rate_over_seeds() -> None:
 def test_a_checkpoint_from_which_all_training_diverged_is_a_gap() -> None:
     rows = transfer()
     rows.loc[(rows["kind"] == "fine_tuning") & (rows["pretrain_step"] == 1000), "accuracy"] = math.nan
-    y = np.asarray(figures.figure_5(rows).axes[0].containers[0].lines[0].get_ydata(), float)
+    bars: list[Any] = figures.figure_5(rows).axes[0].containers
+    y = np.asarray(bars[0].lines[0].get_ydata(), float)
     assert np.isnan(y).tolist() == [False, True, False]
 
 
