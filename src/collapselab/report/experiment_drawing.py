@@ -122,7 +122,7 @@ def log_axis_with_zero(
 
 
 def _axes(
-    figure: go.Figure, places: Sequence[float], values: np.ndarray, logarithmic: bool, percent: bool
+    figure: go.Figure, places: Sequence[int | float], values: np.ndarray, logarithmic: bool, percent: bool
 ) -> None:
     if places:
         log_axis_with_zero(figure, "x", places, most=7)
