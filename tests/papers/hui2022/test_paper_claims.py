@@ -34,10 +34,16 @@ def curve(
     depth: int = 2,
     is_last: bool = True,
     fall: float = 2.0,
+    rests: bool = True,
     **labels: Any,
 ) -> list[dict[str, Any]]:
-    """Rows of one layer; train variance falls from 1 to `train`, late (large `fall`) or early."""
-    shares = (np.arange(len(STEPS)) / (len(STEPS) - 1)) ** fall
+    """Rows of one layer; variances fall from 1, late (large `fall`) or early, and rest in the second half of log steps.
+
+    Args:
+        rests: else they fall to the end.
+    """
+    shares = (np.arange(len(STEPS)) / (len(STEPS) - 1)).clip(max=0.45 if rests else 1)
+    shares = (shares / shares[-1]) ** fall
     return [
         {"job": job, "dataset": "cifar10", "model": "resnet18"}
         | labels
@@ -66,16 +72,24 @@ def table(*parts: list[dict[str, Any]]) -> pd.DataFrame:
     [
         ("train-collapses", {}, "holds"),
         ("train-collapses", {"train": 0.5, "fall": 0.01}, "fails"),
-        ("train-collapses", {"train": 0.02, "fall": 1.0}, "inconclusive"),  # not there, but falling
+        ("train-collapses", {"train": 0.02, "rests": False}, "inconclusive"),  # not there, but falling
+        ("train-collapses", {"train": 0.0}, "holds"),
+        ("train-collapses", {"train": NAN}, "inconclusive"),
+        ("train-collapses", {"accuracy": NAN}, "inconclusive"),
         ("train-collapses", {"accuracy": 0.99}, "inconclusive"),
         ("no-strong-test-collapse", {}, "holds"),
         ("no-strong-test-collapse", {"strong": 5e-3}, "fails"),
         ("no-strong-test-collapse", {"strong": 0.5, "train": 0.1}, "fails"),
+        ("no-strong-test-collapse", {"strong": 0.0}, "fails"),
+        ("no-strong-test-collapse", {"strong": 0.02, "rests": False}, "inconclusive"),  # there, but falling
         ("no-weak-test-collapse", {}, "holds"),
         ("no-weak-test-collapse", {"weak": 5e-3}, "fails"),
         ("no-weak-test-collapse", {"weak": NAN}, "inconclusive"),
         ("weak-below-strong", {}, "holds"),
         ("weak-below-strong", {"weak": 0.7}, "fails"),
+        ("weak-like-strong", {}, "holds"),
+        ("weak-like-strong", {"weak": 0.04}, "fails"),
+        ("weak-like-strong", {"weak": NAN}, "inconclusive"),
     ],
 )
 def test_figure_3(id: str, changes: dict[str, Any], outcome: str) -> None:
@@ -85,6 +99,35 @@ def test_figure_3(id: str, changes: dict[str, Any], outcome: str) -> None:
 def test_one_seed_that_disagrees_leaves_a_claim_open() -> None:
     rows = table(curve(), curve(seed=1, strong=5e-3))
     assert verdict(claims.FIG3, "no-strong-test-collapse", rows) == "inconclusive"
+
+
+def test_a_job_that_lacks_a_seed_leaves_a_claim_open() -> None:
+    rows = table(curve("a"), curve("a", seed=1), curve("b"))
+    judged = {one["id"]: one for one in judge_all(claims.FIG2, rows)}["gap-everywhere"]
+    assert judged["verdict"] == "inconclusive"
+    assert judged["evidence"]["b"]["seeds without an effect"] == [1]
+    assert "missing" in judged["evidence"]["b"]["reason"]
+
+
+@pytest.mark.parametrize("train", [0.5, 0.02])
+def test_two_claims_never_disagree_about_a_curve_that_still_falls(train: float) -> None:
+    rows = table(curve("vgg", model="vgg11_bn", dropout=0.5, train=train, rests=False))
+    for of, id in (
+        (claims.FIG3, "train-collapses"),
+        (claims.FIG2, "train-not-always-zero"),
+        (claims.FOOTNOTE2, "vgg-does-not-vanish"),
+    ):
+        assert verdict(of, id, rows) == "inconclusive"
+
+
+def test_that_no_setting_stays_takes_all_settings() -> None:
+    """That one stays takes one."""
+    id, gone, stays = "train-not-always-zero", curve("a"), curve("c", train=0.05)
+    for unknown in (curve("b", train=0.05, accuracy=0.9), curve("b", train=NAN)):
+        assert verdict(claims.FIG2, id, table(gone, unknown)) == "inconclusive"
+        assert verdict(claims.FIG2, id, table(gone, unknown, stays)) == "holds"
+    other_seed = curve("c", train=0.05, seed=1, accuracy=0.9)
+    assert verdict(claims.FIG2, id, table(stays, other_seed)) == "inconclusive"
 
 
 def test_figure_2_speaks_of_every_setting() -> None:
@@ -119,6 +162,19 @@ def test_figure_4_is_a_rank_correlation_over_sizes() -> None:
     assert verdict(claims.FIG4, "more-data-more-test-collapse", few) == "inconclusive"
 
 
+def test_figure_4_needs_every_size_of_every_seed_at_zero_error() -> None:
+    id = "more-data-less-train-collapse"
+    train, strong = [1e-4, 2e-4, 5e-4, 9e-4], [0.9, 0.8, 0.6, 0.5]
+    assert verdict(claims.FIG4, id, table(sizes(train, strong))) == "holds"
+    shorter = sizes(train[:3], strong[:3], seed=1)
+    assert verdict(claims.FIG4, id, table(sizes(train, strong), shorter)) == "inconclusive"
+    unmeasured = sizes([1e-4, NAN, 5e-4, 9e-4], strong)
+    assert verdict(claims.FIG4, id, table(unmeasured)) == "inconclusive"
+    errs = table(sizes(train, strong))
+    errs.loc[errs["num_train"] == 4000, "train_accuracy"] = 0.8
+    assert verdict(claims.FIG4, id, errs) == "inconclusive"
+
+
 def layers(finals: Sequence[float], falls: Sequence[float], seed: int = 0) -> list[dict[str, Any]]:
     """Depth 0, which no claim looks at, and three hidden layers."""
     parts = [curve(seed=seed, depth=0, is_last=False, train=1e-9)]
@@ -141,8 +197,34 @@ def test_figure_6_is_an_order_in_degree_and_in_time() -> None:
 def test_a_layer_that_never_falls_does_so_after_the_last() -> None:
     rows = table(layers([0.5, 0.5, 1e-4], [1, 1, 1]))
     assert verdict(claims.FIG6, "last-layer-first", rows) == "holds"
+    last_never = table(layers([1e-4, 0.5, 0.5], [1, 1, 1]))
+    assert verdict(claims.FIG6, "last-layer-first", last_never) == "fails"
+    to_nothing = table(layers([0.5, 0.5, 0.0], [1, 1, 1]))
+    assert verdict(claims.FIG6, "last-layer-first", to_nothing) == "holds"
     none = table(layers([0.5, 0.5, 0.5], [1, 1, 1]))
     assert verdict(claims.FIG6, "last-layer-first", none) == "inconclusive"
+
+
+def test_a_layer_that_falls_in_the_last_step_is_before_one_that_never_does() -> None:
+    rows = table(layers([0.5, 0.5, 0.1], [1, 1, 1]))
+    at_end = (rows["depth"] == 3) & (rows["step"] == STEPS[-1])
+    rows.loc[(rows["depth"] == 3) & ~at_end, "train_variance"] = 1.0
+    assert verdict(claims.FIG6, "last-layer-first", rows) == "holds"
+
+
+@pytest.mark.parametrize(("gap", "outcome"), [(STEPS[1], "inconclusive"), (STEPS[-1], "fails")])
+def test_a_gap_in_the_curve_of_a_layer_is_not_taken_for_a_late_fall(gap: int, outcome: str) -> None:
+    """Behind the fall it is no matter: the first layer has fallen first, and the claim fails."""
+    rows = table(layers([1e-4, 0.5, 1e-4], [0.5, 1, 4]))
+    rows.loc[(rows["depth"] == 1) & (rows["step"] == gap), "train_variance"] = NAN
+    assert verdict(claims.FIG6, "last-layer-first", rows) == outcome
+
+
+def test_a_first_layer_that_still_falls_has_not_saturated() -> None:
+    rows = table(layers([0.05, 1e-3, 1e-4], [3, 2, 1]))
+    falls = table(curve(depth=1, is_last=False, train=0.05, rests=False))["train_variance"].to_numpy()
+    rows.loc[rows["depth"] == 1, "train_variance"] = falls
+    assert verdict(claims.FIG6, "first-layer-not", rows) == "inconclusive"
 
 
 def transfer(
@@ -195,6 +277,24 @@ def test_runs_that_diverged_are_not_the_best() -> None:
     assert verdict(claims.FIG5, "collapse-transfers-worse", nothing) == "inconclusive"
 
 
+def test_figure_5_needs_every_checkpoint_of_every_seed() -> None:
+    id, full = "collapse-transfers-worse", transfer([0.9, 0.8, 0.7, 0.6])
+    assert verdict(claims.FIG5, id, table(full, transfer([0.9, 0.8, 0.7], seed=1))) == "inconclusive"
+    only_probed = [row for row in transfer([0.9], [0.5], seed=1) if row["kind"] == "linear_probe"]
+    assert verdict(claims.FIG5, id, table(full, only_probed)) == "inconclusive"
+    rows = table(full)
+    rows.loc[rows["pretrain_step"] == 10, "train_variance"] = NAN
+    assert verdict(claims.FIG5, id, rows) == "inconclusive"
+    assert verdict(claims.FIG5, "probing-is-worse", table(transfer([0.9, 0.8], [0.1]))) == "inconclusive"
+
+
+def test_figure_5_says_how_the_best_were_chosen() -> None:
+    judged = judge_all(claims.FIG5, table(transfer([0.9, 0.8, 0.7], sweep=(0.0, -0.1, NAN))))
+    evidence = judged[0]["evidence"]["mnist"]
+    assert evidence["learning rates of each checkpoint, best on the test samples"] == [3]
+    assert evidence["runs without an accuracy"] == 3
+
+
 def test_probing_is_compared_at_every_checkpoint() -> None:
     below = table(transfer([0.9, 0.8, 0.7], [0.8, 0.7, 0.6]))
     assert verdict(claims.FIG5, "probing-is-worse", below) == "holds"
@@ -237,6 +337,9 @@ def test_every_claim_of_section_2_holds_on_what_it_describes() -> None:
         ("weak-collapse-is-possible", {"one_hot_decisions": {"weak_test_variance": 0.1}}, "fails"),
         ("weak-collapse-is-possible", {"one_hot_decisions": {"test_accuracy": 0.94}}, "fails"),
         ("weak-collapse-is-possible", {"one_hot_decisions": {"weak_test_variance": NAN}}, "inconclusive"),
+        ("weak-collapse-is-possible", {"network": {"test_accuracy": NAN}}, "inconclusive"),
+        ("train-collapse-is-not-enough", {"memoriser": {"train_accuracy": NAN}}, "inconclusive"),
+        ("collapse-is-not-necessary", {"network": {"train_accuracy": 0.9}}, "inconclusive"),
         ("train-collapse-is-not-enough", {"memoriser": {"test_accuracy": 0.5}}, "fails"),
         ("train-collapse-is-not-enough", {"memoriser": {"train_variance": 0.1}}, "fails"),
         ("train-collapse-is-not-enough", {"memoriser": {"train_accuracy": 0.99}}, "fails"),
@@ -252,6 +355,28 @@ def test_each_claim_of_section_2_fails_where_it_is_false(
     id: str, changes: dict[str, dict[str, float]], outcome: str
 ) -> None:
     assert verdict(claims.SEC2, id, constructions(**changes)) == outcome
+
+
+def test_a_construction_that_one_seed_lacks_leaves_its_claim_open() -> None:
+    rows = constructions()
+    rows = pd.DataFrame(rows[(rows["seed"] == 0) | (rows["construction"] != "memoriser")])
+    assert verdict(claims.SEC2, "train-collapse-is-not-enough", rows) == "inconclusive"
+
+
+def dropout(share: float, train: float, **changes: Any) -> list[dict[str, Any]]:
+    return curve(f"mlp-{share}", model="mlp", dropout=share, train=train, **changes)
+
+
+def test_dropout_is_compared_at_the_same_step_of_the_same_seed() -> None:
+    both = [*dropout(0.0, 1e-3), *dropout(0.5, 1e-4)]
+    lacks = table(both, dropout(0.0, 1e-3, seed=1))
+    assert verdict(claims.FOOTNOTE2, "dropout-accelerates", lacks) == "inconclusive"
+    # Without dropout the run goes on, and gets lower in the end.
+    longer = table(dropout(0.0, 1e-6, rests=False), dropout(0.5, 1e-4))
+    rows = pd.DataFrame(longer[(longer["dropout"] == 0) | (longer["step"] <= 100)])
+    judged = judge_all(claims.FOOTNOTE2, rows)[1]
+    assert judged["verdict"] == "holds"
+    assert judged["evidence"]["cifar10, mlp"]["at step"] == {"seed 0": 100}
 
 
 def test_footnote_2() -> None:

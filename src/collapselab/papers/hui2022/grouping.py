@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,8 +30,11 @@ def numbers(rows: pd.DataFrame, name: str) -> list[float]:
     return [float(value) for value in rows[name].tolist()]
 
 
-def mean_by(rows: pd.DataFrame, by: str, name: str) -> dict[Any, float]:
-    """The mean of a column for each value of another, ascending; values that are missing are left out."""
-    return {
-        key: float(pd.Series(numbers(part, name)).mean()) for key, part in groups(rows.sort_values(by), by)
-    }
+def only(rows: pd.DataFrame, name: str) -> float:
+    """A column of the one row there is; NaN where there is none."""
+    return numbers(rows, name)[0] if len(rows) else math.nan
+
+
+def least(*values: float) -> float | None:
+    """The smallest of several margins; None where one of them is not measured."""
+    return min(values) if all(math.isfinite(value) for value in values) else None
