@@ -152,3 +152,8 @@ def legend_above(figure: Figure, axes: Sequence[Axes], *, columns: int, title: s
         list(handles.values()), list(handles), loc="outside upper center", ncols=columns, title=title or None
     )
     legend.get_title().set_color(SOFT)
+
+
+def say_not_measured(axes: Axes) -> None:
+    """In place of data, where there are none."""
+    axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, color=SOFT, ha="center")

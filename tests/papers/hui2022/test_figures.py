@@ -21,6 +21,7 @@ from collapselab.papers.hui2022 import figures
 from collapselab.report.experiment_data import at_the_end, log_ticks, over_seeds, place_of_zero, spans_decades
 from collapselab.report.paper_style import paper_style, save_figure
 
+VARIANCES = ("train_variance", "strong_test_variance", "weak_test_variance")
 STEPS = (0, 1, 10, 100, 1000)
 # Seeds differ by these factors: their geometric mean is 1, their arithmetic mean is not.
 FACTORS = (0.5, 1.0, 2.0)
@@ -136,7 +137,9 @@ EVERY: dict[str, tuple[Callable[[pd.DataFrame], Figure], Callable[[int], pd.Data
     "fig2": (figures.figure_2, lambda seeds: grid(seeds)),
     "fig3": (figures.figure_3, lambda seeds: curves(seeds=seeds)),
     "fig4": (figures.figure_4, sizes),
+    "fig4, one panel": (figures.figure_4, lambda seeds: sizes(seeds).query("dataset == 'cifar10'")),
     "fig5": (figures.figure_5, transfer),
+    "fig5, one panel": (figures.figure_5, lambda seeds: transfer(seeds).query("dataset == 'mnist'")),
     "fig6": (figures.figure_6, lambda seeds: curves("mnist", "mlp", seeds=seeds, depths=4)),
     "footnote2": (figures.figure_footnote2, dropouts),
     "sec2": (figures.figure_sec2, constructions),
@@ -159,6 +162,11 @@ def lines(axes: Axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         for line in axes.lines
         if not str(line.get_label()).startswith("_")
     }
+
+
+def bars(axes: Axes) -> list[Any]:
+    """Lines with error bars."""
+    return list(axes.containers)
 
 
 def ticks(axes: Axes, which: str) -> dict[str, float]:
@@ -344,6 +352,23 @@ def test_footnote_2_tells_dropout_apart() -> None:
     assert legend(figure) == ["no dropout", "dropout 0.5"]
 
 
+@pytest.mark.parametrize(
+    ("draw", "rows"),
+    [
+        (figures.figure_3, lambda: curves().assign(**dict.fromkeys(VARIANCES, math.nan))),
+        (figures.figure_4, lambda: sizes().assign(train_variance=math.nan)),
+        (figures.figure_5, lambda: transfer().assign(accuracy=math.nan)),
+    ],
+)
+def test_what_was_not_measured_is_said_to_be_missing(
+    draw: Callable[[pd.DataFrame], Figure], rows: Callable[[], pd.DataFrame]
+) -> None:
+    figure = draw(rows())
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert "not measured" in [text.get_text() for text in axes.texts]
+
+
 def test_section_2_draws_zero_at_zero_and_leaves_out_the_undefined() -> None:
     left, right = drawn_once("sec2", seeds=1).axes
     x, y = lines(left)["train"]
@@ -396,6 +421,22 @@ def test_ticks_do_not_touch_each_other(name: str) -> None:
                 if tick.label1.get_visible() and tick.label1 not in unseen
             ]
             assert not [pair for pair in combinations(labels, 2) if pair[0].overlaps(pair[1])]
+
+
+@pytest.mark.parametrize("name", ["fig1", "fig3", "fig6", "footnote2", "fig3, rising"])
+def test_what_is_said_of_full_collapse_covers_no_point(name: str) -> None:
+    if name == "fig3, rising":
+        rising = curves()
+        rising["weak_test_variance"] = 1e-9 * (rising["step"] + 1.0)
+        figure = figures.figure_3(rising)
+        figure.draw_without_rendering()
+    else:
+        figure = drawn_once(name)
+    axes = figure.axes[0]
+    (said,) = axes.texts
+    assert said.get_text() == "full collapse: 0 ↓"
+    points = np.concatenate([axes.transData.transform(np.asarray(line.get_xydata())) for line in axes.lines])
+    assert not any(said.get_window_extent().contains(*point) for point in points)
 
 
 def test_names_with_dollars_are_no_formulas(tmp_path: Path) -> None:

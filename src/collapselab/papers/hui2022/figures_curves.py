@@ -32,6 +32,7 @@ from collapselab.report.paper_style import (
     paper_figure,
     paper_style,
     plain_text,
+    say_not_measured,
 )
 
 if TYPE_CHECKING:
@@ -203,6 +204,9 @@ def _row_of_panels(
             one.set_xlabel(_STEPS)
         axes[0].set_ylabel(y_label)
         _draw(axes, [lines for _, lines in parts], ticks=(7 if count == 1 else 4, 6))
+        if axes[0].get_yscale() == "log":  # room for what is said below the data
+            low, high = axes[0].get_ylim()
+            axes[0].set_ylim(bottom=low / (high / low) ** 0.1)
         axes[0].annotate(
             f"{_LIMIT} ↓", (0.02, 0.03), xycoords="axes fraction", color=SOFT, fontsize=7, va="bottom"
         )
@@ -234,7 +238,7 @@ def _draw(axes: Sequence[Axes], lines: Sequence[Sequence[_Line]], *, ticks: tupl
                 marker=line.marker,
             )
         if not any(len(line.values) for line in part):
-            one.annotate("not measured", (0.5, 0.5), xycoords="axes fraction", color=SOFT, ha="center")
+            say_not_measured(one)
     # Axes are shared: what is set on one panel holds for all.
     if steps:
         log_axis(axes[0], "x", steps, most=ticks[0])

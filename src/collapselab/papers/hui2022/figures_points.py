@@ -32,6 +32,7 @@ from collapselab.report.paper_style import (
     paper_figure,
     paper_style,
     plain_text,
+    say_not_measured,
 )
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def figure_sec2(rows: pd.DataFrame) -> Figure:
             _dots(right, rows, names, column, label, colour, marker, beside, factor=100.0)
         if len(values):
             log_axis(left, "x", values, most=6)
-        left.set_xlabel("variance over spread of class means (0: full collapse)")
+        left.set_xlabel("variance / class-mean spread (0: full collapse)")
         right.set(xlabel="accuracy (%)", xlim=(-3, 103))
         left.set_yticks(range(len(names)), [plain_text(shown(name)) for name in names])
         left.set_ylim(len(names) - 0.5, -0.5)
@@ -114,7 +115,8 @@ def figure_sec2(rows: pd.DataFrame) -> Figure:
             for border in np.arange(len(names) - 1) + 0.5:
                 axes.axhline(border, color="#e3e6ec", linewidth=0.6, zorder=0)
         for axes, columns in ((left, 3), (right, 2)):
-            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns)
+            if axes.get_legend_handles_labels()[1]:
+                axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns)
         figure.suptitle(_said_of_dots(rows), fontsize=7, color=SOFT)
     return figure
 
@@ -150,6 +152,9 @@ def _train_against_test(axes: Axes, rows: pd.DataFrame) -> None:
             log_axis(axes, which, rows[column], most=4)
         else:
             axes.locator_params(axis=which, nbins=6)
+    if not any(np.isfinite(place).all() for place in zip(*seeds, strict=True)):
+        say_not_measured(axes)
+        return
     axes.margins(0.12)
     axes.autoscale_view()
 
@@ -180,6 +185,8 @@ def _transfer(axes: Axes, rows: pd.DataFrame) -> None:
         )
     if len(defined(rows["train_variance"])):
         log_axis(axes, "x", rows["train_variance"], most=5)
+    if not axes.containers:
+        say_not_measured(axes)
 
 
 def _dots(
@@ -221,5 +228,5 @@ def _said_of_dots(rows: pd.DataFrame) -> str:
 
 def _said_of_sizes(rows: pd.DataFrame) -> str:
     count = rows["seed"].nunique()
-    dots = "one seed" if count == 1 else f"large dots: mean of {count} seeds, small dots: each of them"
-    return f"numbers: training samples; {dots}"
+    dots = "one seed" if count == 1 else f"large dots: mean of {count} seeds, small dots: each"
+    return f"numbers: training samples\n{dots}"
