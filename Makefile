@@ -33,6 +33,7 @@ bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/statistics.py
 	$(BIN)/python benchmarks/profile.py
 	$(BIN)/python benchmarks/processes.py
+	$(BIN)/python benchmarks/training.py
 
 # An environment is made once and brought up to date when pyproject.toml changes.
 $(VENV)/bin/python:
