@@ -53,7 +53,8 @@ def test_an_experiment_is_done_whole(name: str, tmp_path: Path, no_network: None
         assert claim.statement.partition(" [")[0].replace("'", "&#39;") in page
     again = run("reproduce", name, "--out", out, "--threads", 1, "--seeds", 1)
     assert "nothing was run again" in again.out
-    assert (out / "report.html").read_text() == page or "finished" in page
+    assert (out / "report.html").read_text() == page
+    assert json.loads((out / "experiment.json").read_text()) == record
 
 
 def test_the_list_has_every_experiment_at_every_scale() -> None:
@@ -134,6 +135,7 @@ def test_fine_tuning_shares_no_sample_with_pre_training(tmp_path: Path) -> None:
         (["hui2022/fig6", "--data", "mnits=."], ["mnits", "mnist"]),
         (["hui2022/fig6", "--only", "cifar*"], ["--only cifar*", "digits-mlp"]),
         (["hui2022/fig6", "--stop-after", "1 fortnight"], ["no duration"]),
+        (["hui2022/sec2", "--only", "network"], ["needs all of its runs", "--only"]),
     ],
 )
 def test_mistakes_are_said_in_one_line(
@@ -152,3 +154,26 @@ def test_out_of_time_ends_cleanly_and_goes_on(tmp_path: Path) -> None:
     assert stopped.code == 0
     assert "out of time; the same command goes on from there" in stopped.err
     assert RunFolder(out / "runs" / "digits-mlp" / "seed-0").read_run() is not None
+
+
+def test_fine_tuning_brings_the_pre_training_it_starts_from(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--out", out, "--threads", 1, "--seeds", 1)
+    some = run("reproduce", "hui2022/fig5", *options, "--only", "*-from-20-*")
+    assert some.code == 0, some.err
+    rows = pd.read_csv(out / "rows.csv")
+    assert set(rows[rows["kind"] != "pretraining"]["pretrain_step"]) == {20}
+    # Runs that are added are probed too: what was computed from fewer is not taken for all.
+    assert run("reproduce", "hui2022/fig5", *options).code == 0
+    rows = pd.read_csv(out / "rows.csv")
+    for kind in ("fine_tuning", "linear_probe"):
+        assert set(rows[rows["kind"] == kind]["pretrain_step"]) == {20, 60, 200}
+
+
+def test_several_processes_are_sent_to_the_command_that_takes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert_refused(
+        run("reproduce", "hui2022/fig6", "--out", tmp_path / "out"), "one process", "collapselab run"
+    )

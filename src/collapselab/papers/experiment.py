@@ -36,11 +36,13 @@ class Job:
         name: of its folder; the same for every seed.
         recipe: what is run; a checkpoint of another job is `../../OTHER/seed-0/checkpoints/…`, see `checkpoint_of`.
         labels: columns of the rows that tell this job from others.
+        after: the job whose checkpoint it starts from, which comes before it and is run with it.
     """
 
     name: str
     recipe: Recipe
     labels: Mapping[str, Label] = field(default_factory=dict)
+    after: str | None = None
 
 
 @runtime_checkable
@@ -114,6 +116,7 @@ class Experiment:
         claims: sentences that the rows hold or fail.
         extras: what is computed from the finished runs before the rows are made.
         also: other ids that mean this one, as of figures drawn from the same runs.
+        is_whole: its rows need all of its runs: some of them alone are refused.
     """
 
     id: str
@@ -128,6 +131,7 @@ class Experiment:
     claims: Sequence[Claim]
     extras: Sequence[Extra] = ()
     also: Sequence[str] = ()
+    is_whole: bool = False
 
 
 def checkpoint_of(job: str, seed: int, step: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class Grid:
         preset: its jobs.
         seeds: which.
         changes: values set in recipes, by path: `{"steps": 500}` in all, `{"mnist-*:steps": 500}` in those of some jobs.
-        only: globs of job names; default all.
+        only: globs of job names; default all. What a job starts from comes with it.
         copies: where the data sets of a name are on this machine.
 
     Raises:
@@ -100,15 +101,21 @@ class Grid:
         return self.out / "extras" / f"{name}-seed-{seed}.json"
 
     def has_extra(self, name: str, seed: int) -> bool:
-        return self._extra_path(name, seed).exists()
+        """Whether it was computed, from these very runs."""
+        path = self._extra_path(name, seed)
+        return path.exists() and json.loads(path.read_text(encoding="utf-8"))["jobs"] == self._names(seed)
 
     def extra(self, name: str, seed: int) -> list[dict[str, Any]]:
-        return json.loads(self._extra_path(name, seed).read_text(encoding="utf-8"))
+        return json.loads(self._extra_path(name, seed).read_text(encoding="utf-8"))["rows"]
 
     def write_extra(self, name: str, seed: int, rows: list[dict[str, Any]]) -> None:
         path = self._extra_path(name, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, json.dumps(rows, indent=1, allow_nan=False) + "\n")
+        content = {"jobs": self._names(seed), "rows": rows}
+        replace_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    def _names(self, seed: int) -> list[str]:
+        return [job.name for job in self._jobs[seed]]
 
 
 def _chosen(jobs: Sequence[Job], only: Sequence[str], changes: Mapping[str, Any]) -> list[Job]:
@@ -116,8 +123,9 @@ def _chosen(jobs: Sequence[Job], only: Sequence[str], changes: Mapping[str, Any]
     for glob in only:
         if not fnmatch.filter(names, glob):
             raise InputError(f"--only {glob}: matches none of the runs; there are {_few(names)}")
-    chosen = [job for job in jobs if not only or any(fnmatch.fnmatch(job.name, glob) for glob in only)]
-    return [Job(job.name, _changed(job, changes, names), job.labels) for job in chosen]
+    wanted = {name for name in names if not only or any(fnmatch.fnmatch(name, glob) for glob in only)}
+    wanted |= {job.after for job in jobs if job.name in wanted and job.after}
+    return [replace(job, recipe=_changed(job, changes, names)) for job in jobs if job.name in wanted]
 
 
 def _changed(job: Job, changes: Mapping[str, Any], names: Sequence[str]) -> Recipe:

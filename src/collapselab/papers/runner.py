@@ -12,6 +12,7 @@ OUT/report.html
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,6 @@ from collapselab.errors import InputError
 from collapselab.papers.experiment import Experiment, Scale
 from collapselab.papers.grid import Grid
 from collapselab.training import RunInterrupted, Stopper, run_recipe
-from collapselab.training.provenance import provenance
 from collapselab.training.run_folder import replace_text
 
 _RECORD = "experiment.json"
@@ -135,6 +135,12 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
     watcher, stopper = watcher or _Silent(), stopper or Stopper()
     experiment, out = request.experiment, request.folder
     preset = experiment.presets[request.scale]
+    if experiment.is_whole and request.only:
+        raise InputError(f"--only: {experiment.id} needs all of its runs; leave --only out")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "experiments run in one process; give a single recipe to torchrun -m collapselab run"
+        )
     seeds = range(preset.seeds if request.seeds is None else request.seeds)
     grid = Grid(out, preset, seeds, changes=request.changes, only=request.only, copies=request.copies)
     _check_data(grid)
@@ -155,7 +161,7 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
     rows = experiment.rows(grid)
     verdicts = judge_all(experiment.claims, rows)
     figures = _write(experiment, rows, verdicts, out)
-    record.finish(grid)
+    record.finish(grid, anything_new=bool(left))
     _write_page(request, preset.reduced, rows, verdicts, record.content)
     return Outcome(out, rows, verdicts, figures, was_finished=not left)
 
@@ -238,7 +244,7 @@ def _write_page(
     write_experiment_page(
         request.folder,
         ExperimentPageData(
-            title=f"{experiment.title}",
+            title=experiment.title,
             paper=experiment.paper,
             where=experiment.where,
             question=experiment.question,
@@ -248,7 +254,6 @@ def _write_page(
             rows=rows,
             charts=list(experiment.charts(rows)),
             verdicts=verdicts,
-            facts=[],
             made=_made(record),
         ),
     )
@@ -304,7 +309,8 @@ class _Record:
             "reduced": request.experiment.presets[request.scale].reduced,
             "status": "running",
         }
-        if held is None or held.get("status") != "finished":
+        self._held = held if held is not None and held.get("status") == "finished" else None
+        if self._held is None:
             replace_text(self._path, json.dumps(self.content, indent=2) + "\n")
 
     def _read(self, out: Path) -> dict[str, Any] | None:
@@ -322,14 +328,28 @@ class _Record:
             raise InputError(f"{self._path}: not an experiment's; choose another --out")
         return held
 
-    def finish(self, grid: Grid) -> None:
-        """Add what the runs say of themselves."""
+    def finish(self, grid: Grid, *, anything_new: bool) -> None:
+        """Add what the runs say of themselves.
+
+        Args:
+            grid: the runs.
+            anything_new: whether one of them was not finished before. Else, asked for the same again, the record stays
+                what it was: when it was finished, by which command.
+        """
+        same = ("seeds", "changes", "only", "reduced")
+        if (
+            self._held is not None
+            and not anything_new
+            and all(self._held[n] == self.content[n] for n in same)
+        ):
+            self.content = self._held
+            return
         runs = [grid.folder(job.name, seed).read_run() or {} for job, seed in grid.all()]
         hours = {
             name: round(sum(run["seconds"][name] for run in runs) / 3600, 3)
             for name in ("training", "measuring")
         }
-        here = provenance()
+        # In the order of the runs; where these were on several machines, the last one stands for them.
         slots = [slot for run in runs for slot in run["slots"]]
         self.content |= {
             "status": "finished",
@@ -338,8 +358,8 @@ class _Record:
             "ended": _counts([run["ended"] for run in runs]),
             "hours": hours,
             "commits": sorted({slot["commit"] for slot in slots if slot["commit"]}),
-            "hardware": _same([slot["hardware"] for slot in slots]) or here["hardware"],
-            "versions": _same([slot["versions"] for slot in slots]) or here["versions"],
+            "hardware": slots[-1]["hardware"],
+            "versions": slots[-1]["versions"],
             "data": {run["data"]["name"]: run["data"]["fingerprint"] for run in runs},
             "recipes": {job.name: _short(job.recipe.model_dump(mode="json")) for job, _ in grid.all()},
         }
@@ -348,11 +368,6 @@ class _Record:
 
 def _counts(values: list[str]) -> dict[str, int]:
     return {value: values.count(value) for value in sorted(set(values))}
-
-
-def _same(values: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """What all agree on; the last of what they do not."""
-    return values[-1] if values else None
 
 
 def _short(recipe: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from collapselab.data import DataSplits
+from collapselab.errors import InputError
 from collapselab.training.building import loss_function, make_optimizer
 from collapselab.training.recipe import Recipe
 
@@ -20,6 +21,7 @@ def make_fabric(recipe: Recipe) -> Any:
     """The engine on one device, or on those of all processes that `torchrun` started.
 
     Raises:
+        InputError: other processes are expected that nobody started.
         ImportError: it is not installed; names the extra.
     """
     try:
@@ -29,6 +31,9 @@ def make_fabric(recipe: Recipe) -> Any:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Fabric(accelerator="auto", devices=1, precision=recipe.precision)
+    if "RANK" not in os.environ:
+        # The engine would start the others itself, each a copy of this whole program.
+        raise InputError(f"WORLD_SIZE is {world}, but RANK is not set; start processes with torchrun")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
     fabric = Fabric(
         accelerator="auto", devices=here, num_nodes=world // here, strategy="ddp", precision=recipe.precision

@@ -199,7 +199,8 @@ class RunFolder:
         """The state to go on from, or None; nothing in it is unpickled but tensors and plain values."""
         if not self._trainer.exists():
             return None
-        return torch.load(self._trainer, weights_only=True)
+        # On the CPU whatever device wrote it: the network and its optimiser copy it to where they are.
+        return torch.load(self._trainer, map_location="cpu", weights_only=True)
 
 
 def statistics_of(profile: Profile) -> dict[str, Tensor]:

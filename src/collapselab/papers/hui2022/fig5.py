@@ -71,7 +71,8 @@ class _Half:
             update={"start": start, "measuring": _measuring(count=2), "checkpoints": Checkpoints(at=())}
         )
         labels = self._labels("fine_tuning") | {"pretrain_step": checkpoint, "learning_rate": learning_rate}
-        return Job(f"{self.dataset}-from-{checkpoint}-lr-{learning_rate:g}", recipe, labels)
+        name = f"{self.dataset}-from-{checkpoint}-lr-{learning_rate:g}"
+        return Job(name, recipe, labels, after=f"{self.dataset}-pretraining")
 
     def _labels(self, kind: str) -> dict[str, str | int | float]:
         return {"kind": kind, "dataset": self.dataset, "model": self.model}

@@ -181,4 +181,5 @@ EXPERIMENT = Experiment(
     charts=construction_charts,
     claims=claims.SEC2,
     extras=(Extra("constructions", measure_constructions),),
+    is_whole=True,
 )
