@@ -74,6 +74,18 @@ def test_a_curve_that_fell_and_levelled_off_no_longer_falls() -> None:
     assert "no longer falling" in degree.sentence
 
 
+def test_a_curve_that_turned_no_longer_falls() -> None:
+    """Down as 1/t until step 700, then up again: both fitted slopes are negative, the end is not."""
+    steps = np.array([1, 2, 5, 10, 20, 50, 100, 200, 400, 700, 1000])
+    values = np.append(10 / steps[:-1], 12 / 700)
+    degree = TRAIN_COLLAPSE.judge(Curve(steps, values))
+    assert degree.late_slope is not None
+    assert degree.late_slope < -0.5
+    assert degree.still_falling is False
+    lower = TRAIN_COLLAPSE.judge(Curve(steps, np.append(values[:-1], 9 / 700)))
+    assert lower.still_falling is True
+
+
 def test_still_falling_is_not_yet_collapsed() -> None:
     degree = _judged(_power_law(-0.5))
     assert degree.final_value == pytest.approx(1 / 64)

@@ -109,6 +109,20 @@ def test_a_job_that_lacks_a_seed_leaves_a_claim_open() -> None:
     assert "missing" in judged["evidence"]["b"]["reason"]
 
 
+def test_a_gap_that_may_still_grow_leaves_a_claim_open() -> None:
+    """Test variance rests at five times a train variance that falls to the end."""
+    rows = table(curve(strong=0.5, train=0.1))
+    falling = table(curve(train=0.1, rests=False))["train_variance"]
+    assert verdict(claims.FIG3, "no-strong-test-collapse", rows) == "fails"
+    assert (
+        verdict(claims.FIG3, "no-strong-test-collapse", rows.assign(train_variance=falling)) == "inconclusive"
+    )
+    vanished = table(curve(strong=5e-3, train=1e-3)).assign(
+        train_variance=table(curve(train=1e-3, rests=False))["train_variance"]
+    )
+    assert verdict(claims.FIG3, "no-strong-test-collapse", vanished) == "fails"
+
+
 @pytest.mark.parametrize("train", [0.5, 0.02])
 def test_two_claims_never_disagree_about_a_curve_that_still_falls(train: float) -> None:
     rows = table(curve("vgg", model="vgg11_bn", dropout=0.5, train=train, rests=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float, Int
 
 from collapselab.errors import InputError
@@ -49,15 +50,25 @@ class Curve:
         Returns:
             The exponent of a power law; None with fewer than three positive values there.
         """
+        inside = self._late(share) & (self.values > 0)
+        if int(inside.sum()) < _MIN_POINTS:
+            return None
+        return float(np.polyfit(np.log(self.steps[inside]), np.log(self.values[inside]), 1)[0])
+
+    def has_turned(self, share: float) -> bool:
+        """Whether the value at T lies above one in the last `share` of the log-spaced steps before it.
+
+        The value at T is biased low, see `definitions`: that it is not lower still says that the curve has been lower.
+        """
+        return bool((self.values[self._late(share)] < self.values[-1]).any())
+
+    def _late(self, share: float) -> npt.NDArray[np.bool_]:
+        """Which steps are in the last `share` of the log-spaced ones, T itself left out."""
         later = self.steps[self.steps > 0]
         if len(later) == 0:
-            return None
+            return np.zeros(len(self.steps), dtype=np.bool_)
         first, last = np.log(later[0]), np.log(later[-1])
         with np.errstate(divide="ignore"):  # of step 0, which is never inside
             log_steps = np.log(self.steps)
-        start = last - share * (last - first)
         # Rounding of the logarithms must not push out a step that lies on the border.
-        inside = (log_steps >= start - 1e-9) & (self.steps < self.steps[-1]) & (self.values > 0)
-        if int(inside.sum()) < _MIN_POINTS:
-            return None
-        return float(np.polyfit(log_steps[inside], np.log(self.values[inside]), 1)[0])
+        return (log_steps >= last - share * (last - first) - 1e-9) & (self.steps < self.steps[-1])

@@ -54,8 +54,8 @@ class Degree:
         vanished: whether the final value is below; None where undefined.
         slope: of log value over log step in the second half of the log-spaced steps; None with too few of them.
         late_slope: the same in the last quarter.
-        still_falling: whether both slopes are below `FALLING`: a curve that fell and then levelled off is not. None
-            with too few steps.
+        still_falling: whether both slopes are below `FALLING` and the curve was nowhere lower in its last quarter than it
+            is at T: one that fell and then levelled off or turned is not. None with too few steps.
         separation: smallest squared distance between two points over their spread; None where points were not given.
         outcome: `undefined` where there are no k distinct points.
         sentence: all of this to be read.
@@ -113,7 +113,11 @@ class Definition:
         final = float(curve.values[-1])
         is_defined = not np.isnan(final) and (separation is None or separation > threshold)
         slope, late = curve.slope(0.5), curve.slope(0.25)
-        falling = None if slope is None or late is None else slope < FALLING and late < FALLING
+        falling = (
+            None
+            if slope is None or late is None
+            else slope < FALLING and late < FALLING and not curve.has_turned(0.25)
+        )
         vanished = final < threshold if is_defined else None
         return Degree(
             definition=self.name,

@@ -67,11 +67,12 @@ def unless_falling(verdict: Verdict, runs: BySeed, name: str, outcome: Outcome) 
             said of a curve that still falls, so that two claims never disagree about one curve.
     """
     falling = {seed: still_falling(run, name) for seed, run in runs.items()}
+    words = name.replace("_", " ")
     evidence = verdict.evidence | {
-        "still falling": {f"seed {seed}": value for seed, value in falling.items()}
+        f"{words} still falling": {f"seed {seed}": value for seed, value in falling.items()}
     }
     if verdict.outcome == outcome and any(falling.values()):
-        reason = f"{name.replace('_', ' ')} has not vanished, but is still falling"
+        reason = f"{words} has not vanished, but is still falling"
         return Verdict("inconclusive", {"reason": reason} | evidence)
     return Verdict(verdict.outcome, evidence)
 
