@@ -45,7 +45,7 @@ def make_fabric(recipe: Recipe) -> Any:
 class Engine:
     """A network, its optimiser and the step that improves it.
 
-    A network that convolves is kept in channels-last form, in which convolutions are faster on every device. On a GPU,
+    A network that convolves is kept in channels-last form, a tenth faster on the CPU (docs/benchmarks.md). On a GPU,
     forward and backward pass are captured once per batch size and replayed: a small network is then not bound by the
     launches of its hundreds of kernels.
 
