@@ -4,9 +4,10 @@
     python benchmarks/training.py --case mlp --repeat 9
 
 The floor is a bare loop: index a batch, forward, cross-entropy, backward, SGD with momentum (fused, as the engine's), images
-in channels-last form, as the engine's. Blocks of steps of the two alternate, so that both see the same machine; the ratio is of the fastest blocks, the median of
-the ratios of neighbouring blocks stands beside it. On a GPU the engine runs bf16 and captured, the bare loop
-bf16, and a second ratio says how much of the engine's step the kernels take (1.00 is not launch-bound).
+in channels-last form, as the engine's. Blocks of steps of the two alternate, so that both see the same machine; the ratio
+is of the fastest blocks, the median of the ratios of neighbouring blocks stands beside it. On a GPU the engine runs bf16
+and captured, the bare loop bf16, and a second ratio says how much of the engine's step the kernels take (1.00 is not
+launch-bound).
 Results are appended to a JSON file.
 """
 

@@ -1,11 +1,12 @@
 """A run small enough to be repeated many times."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from collapselab.data.recipe import DataSpec, Sample
-from collapselab.training import Recipe, RunFolder
+from collapselab.training import Recipe, RunFolder, Stopper
 from collapselab.training.recipe import Checkpoints, Measuring, ModelSpec, Optimizer
 
 FEW = ("normalized_within", "train_variance", "strong_test_variance")
@@ -38,3 +39,21 @@ def folder(tmp_path: Path) -> RunFolder:
 @pytest.fixture(scope="module")
 def tiny_recipe_of_module() -> Recipe:
     return tiny()
+
+
+class StopAt(Stopper):
+    """Says stop when asked for the n-th time."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self._left = times
+
+    @property
+    def reason(self) -> str | None:
+        self._left -= 1
+        return "out of time" if self._left < 0 else None
+
+
+@pytest.fixture
+def stop_at() -> Callable[[int], Stopper]:
+    return StopAt

@@ -1,5 +1,6 @@
 """A network that convolves is trained in channels-last form: the same steps, and nothing of it is lost on the way."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,19 +12,6 @@ from collapselab.training.building import build_model, load_data
 from collapselab.training.engine import make_fabric
 from collapselab.training.loop import Trainer
 from collapselab.training.recipe import ModelSpec
-
-
-class StopAfter(Stopper):
-    """Says stop when asked for the n-th time."""
-
-    def __init__(self, times: int) -> None:
-        super().__init__()
-        self._left = times
-
-    @property
-    def reason(self) -> str | None:
-        self._left -= 1
-        return "out of time" if self._left < 0 else None
 
 
 @pytest.fixture
@@ -63,12 +51,14 @@ def test_its_steps_are_those_of_a_contiguous_network_in_float64(
         assert torch.allclose(ours.double(), theirs, rtol=0, atol=2e-5)
 
 
-def test_it_goes_on_bit_for_bit(convolving: Recipe, tmp_path: Path) -> None:
+def test_it_goes_on_bit_for_bit(
+    convolving: Recipe, tmp_path: Path, stop_at: Callable[[int], Stopper]
+) -> None:
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
     run_recipe(convolving, whole)
     for _ in range(2):
         with pytest.raises(RunInterrupted):
-            run_recipe(convolving, parts, stopper=StopAfter(5))
+            run_recipe(convolving, parts, stopper=stop_at(5))
     run_recipe(convolving, parts)
     for name in ("measurements.jsonl", "final_reference.jsonl"):
         assert (parts.path / name).read_bytes() == (whole.path / name).read_bytes()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,6 @@ from collapselab.training.recipe import Checkpoints, Measuring, ModelSpec, Optim
 
 class Killed(BaseException):
     """Stands for the process's end: no handler of the code under test may catch it."""
-
-
-class StopAt(Stopper):
-    """Says stop when asked for the n-th time."""
-
-    def __init__(self, times: int) -> None:
-        super().__init__()
-        self._left = times
-
-    @property
-    def reason(self) -> str | None:
-        self._left -= 1
-        return "out of time" if self._left < 0 else None
 
 
 def _results(folder: RunFolder, recipe: Recipe) -> dict[str, Any]:
@@ -153,15 +141,15 @@ def test_killing_the_process_at_random_moments_loses_nothing(tmp_path: Path, tin
 
 
 def test_a_run_in_short_slots_is_the_run_in_one(
-    tiny_recipe: Recipe, folder: RunFolder, uninterrupted: dict[str, Any]
+    tiny_recipe: Recipe, folder: RunFolder, uninterrupted: dict[str, Any], stop_at: Callable[[int], Stopper]
 ) -> None:
     for step in (7, 14, 21, 28):
         with pytest.raises(RunInterrupted, match=f"out of time at step {step};"):
-            run_recipe(tiny_recipe, folder, stopper=StopAt(7))
+            run_recipe(tiny_recipe, folder, stopper=stop_at(7))
         run = folder.read_run()
         assert run is not None
         assert run["status"] == "stopped"
-    run_recipe(tiny_recipe, folder, stopper=StopAt(7))
+    run_recipe(tiny_recipe, folder, stopper=stop_at(7))
     assert _results(folder, tiny_recipe) == uninterrupted
 
 
@@ -236,9 +224,11 @@ def test_another_recipe_in_the_folder_is_refused(
         run_recipe(tiny_recipe.with_changes(changes), folder)
 
 
-def test_other_samples_under_the_same_name_are_refused(tiny_recipe: Recipe, folder: RunFolder) -> None:
+def test_other_samples_under_the_same_name_are_refused(
+    tiny_recipe: Recipe, folder: RunFolder, stop_at: Callable[[int], Stopper]
+) -> None:
     with pytest.raises(RunInterrupted):
-        run_recipe(tiny_recipe, folder, stopper=StopAt(3))
+        run_recipe(tiny_recipe, folder, stopper=stop_at(3))
     data = load_data(tiny_recipe)
     data.train.inputs[0, 0] += 1e-3
     with pytest.raises(InputError, match="was begun on other samples"):
@@ -364,7 +354,7 @@ def test_a_run_ends_when_the_loss_of_an_epoch_is_low_enough(tiny_recipe: Recipe,
 
 
 def test_a_run_that_ends_early_goes_on_from_a_kill_to_the_same_end(
-    tiny_recipe: Recipe, tmp_path: Path
+    tiny_recipe: Recipe, tmp_path: Path, stop_at: Callable[[int], Stopper]
 ) -> None:
     recipe = tiny_recipe.with_changes(
         {"steps": 500, "stop_below_loss": 1.2, "batch_size": 16, "checkpoints.save_every": 60}
@@ -373,7 +363,7 @@ def test_a_run_that_ends_early_goes_on_from_a_kill_to_the_same_end(
     run = run_recipe(recipe, whole)
     assert run["ended"] == "loss"
     with pytest.raises(RunInterrupted):
-        run_recipe(recipe, slots, stopper=StopAt(run["steps"] - 2))  # in the middle of the last epoch
+        run_recipe(recipe, slots, stopper=stop_at(run["steps"] - 2))  # in the middle of the last epoch
     again = run_recipe(recipe, slots)
     assert (again["ended"], again["steps"]) == (run["ended"], run["steps"])
     assert slots.read_rows() == whole.read_rows()
