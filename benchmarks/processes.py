@@ -12,11 +12,11 @@ from __future__ import annotations
 import sys
 
 sys.path.pop(0)  # this folder: the names of its files would hide the standard library's
+sys.path.append(__file__.rpartition("benchmarks")[0])
 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import time
 from pathlib import Path
@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 
 import collapselab
+from benchmarks.record import append_record
 from collapselab.data import Split
 from collapselab.data.labelled import Batches, TensorInputs
 from collapselab.models import open_model
@@ -90,16 +91,7 @@ def main() -> None:
             f"{name:<10} two processes {one / two:.2f}x as fast as one (wanted {WANTED:g}x; {two:.2f} s, {one:.2f} s)",
             flush=True,
         )
-    known = json.loads(options.append.read_text()) if options.append.exists() else []
-    known.append(
-        {
-            "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
-            "torch": torch.__version__,
-            "processor": platform.processor() or platform.machine(),
-            "rows": rows,
-        }
-    )
-    options.append.write_text(json.dumps(known, indent=1) + "\n")
+    append_record(options.append, rows)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from __future__ import annotations
 import sys
 
 sys.path.pop(0)  # this folder: the names of its files would hide the standard library's
+sys.path.append(__file__.rpartition("benchmarks")[0])
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import time
@@ -30,6 +30,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from benchmarks.record import append_record
 from collapselab import profile
 from collapselab.models import open_model
 
@@ -189,17 +190,7 @@ def main() -> None:
     names = options.case or list(CASES)
     rows = [time_case(name, CASES[name], options.repeat) for name in names]
     rows += [memory_row(name) for name in names if name == "resnet18, whole"]
-    known = json.loads(options.append.read_text()) if options.append.exists() else []
-    known.append(
-        {
-            "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "processor": platform.processor() or platform.machine(),
-            "rows": rows,
-        }
-    )
-    options.append.write_text(json.dumps(known, indent=1) + "\n")
+    append_record(options.append, rows)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import sys
 
-sys.path.pop(0)  # this folder: the name of this file would hide the standard library's `statistics`
+sys.path.pop(0)  # this folder: the names of its files would hide the standard library's
+sys.path.append(__file__.rpartition("benchmarks")[0])
 
 import argparse
 import json
-import platform
 import subprocess
 import threading
 import time
@@ -28,6 +28,7 @@ from statistics import median
 import psutil
 import torch
 
+from benchmarks.record import append_record
 from collapselab import ClassStats
 from collapselab.metrics import METRICS, MetricInputs, evaluate
 from collapselab.metrics.decision import nearest_centre_rule
@@ -195,17 +196,7 @@ def main() -> None:
     for n, p, c in options.shape or SHAPES:
         rows += time_shape(n, p, c, options.repeat)
         rows.append(memory_row(n, p, c))
-    known = json.loads(options.append.read_text()) if options.append.exists() else []
-    known.append(
-        {
-            "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "processor": platform.processor() or platform.machine(),
-            "rows": rows,
-        }
-    )
-    options.append.write_text(json.dumps(known, indent=1) + "\n")
+    append_record(options.append, rows)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,9 @@ from __future__ import annotations
 import sys
 
 sys.path.pop(0)  # this folder: the names of its files would hide the standard library's
+sys.path.append(__file__.rpartition("benchmarks")[0])
 
 import argparse
-import json
-import platform
 import statistics
 import tempfile
 import time
@@ -29,6 +28,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchmarks.record import append_record
 from collapselab.data import DataSplits, Split
 from collapselab.training import Recipe, RunFolder
 from collapselab.training.building import build_model
@@ -166,16 +166,7 @@ def main() -> None:
     parser.add_argument("--append", type=Path, default=Path("benchmarks/training.json"), metavar="FILE")
     options = parser.parse_args()
     rows = [compare(name, options.repeat) for name in options.case or list(CASES)]
-    known = json.loads(options.append.read_text()) if options.append.exists() else []
-    known.append(
-        {
-            "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
-            "torch": torch.__version__,
-            "processor": platform.processor() or platform.machine(),
-            "rows": rows,
-        }
-    )
-    options.append.write_text(json.dumps(known, indent=1) + "\n")
+    append_record(options.append, rows)
 
 
 if __name__ == "__main__":

@@ -477,6 +477,7 @@ def test_run_json_says_where_the_result_comes_from(tiny_recipe: Recipe, folder: 
     assert run["recipe"] == tiny_recipe.model_dump(mode="json")
     assert run["versions"]["torch"] == torch.__version__
     assert run["hardware"]["cpu_count"] == os.cpu_count()
+    assert run["hardware"]["processor"] != "x86_64", "the architecture is not the processor"
     assert run["status"] == "finished"
     assert run["ended"] == "steps"
     assert run["data"]["num_train"] == 60
