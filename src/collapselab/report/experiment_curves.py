@@ -8,7 +8,8 @@ import pandas as pd
 
 from collapselab.report.experiment_data import defined, hidden_layers, kept, panels
 from collapselab.report.experiment_drawing import Series, curve_chart
-from collapselab.report.figures import TEST, TRAIN, WEAK, Chart, number, shades
+from collapselab.report.experiment_looks import ACCURACIES, VARIANCES
+from collapselab.report.figures import Chart, number, shades
 
 _VARIANCE = "variance / class-mean spread"
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -21,13 +22,9 @@ def variance_charts(rows: pd.DataFrame) -> list[Chart]:
         last = kept(part, part["is_last"].astype(bool))
         kinds = _kinds(last)
         series = [
-            Series(f"{label}{kind}", one, column, colour, dash)
+            Series(f"{look.label}{kind}", one, look.key, look.colour, dash)
             for (kind, one), dash in zip(kinds, _cycled(_DASHES, len(kinds)), strict=True)
-            for label, column, colour in (
-                ("train", "train_variance", TRAIN),
-                ("test, strong", "strong_test_variance", TEST),
-                ("test, weak", "weak_test_variance", WEAK),
-            )
+            for look in VARIANCES
         ]
         charts.append(
             curve_chart(
@@ -40,9 +37,9 @@ def variance_charts(rows: pd.DataFrame) -> list[Chart]:
             )
         )
         accuracies = [
-            Series(f"{label}{kind}", one, column, colour, dash)
+            Series(f"{look.label}{kind}", one, look.key, look.colour, dash)
             for (kind, one), dash in zip(kinds, _cycled(_DASHES, len(kinds)), strict=True)
-            for label, column, colour in (("train", "train_accuracy", TRAIN), ("test", "test_accuracy", TEST))
+            for look in ACCURACIES[:2]
         ]
         charts.append(
             curve_chart(

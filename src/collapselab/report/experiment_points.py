@@ -20,19 +20,8 @@ from collapselab.report.experiment_data import (
     spans_decades,
 )
 from collapselab.report.experiment_drawing import Series, curve_chart, log_axis_with_zero
-from collapselab.report.figures import NEUTRAL, TEST, TRAIN, WEAK, Chart, escaped, new_figure, plain
-
-_VARIANCES = (
-    ("train_variance", "train", TRAIN, "circle"),
-    ("strong_test_variance", "test, strong", TEST, "square"),
-    ("weak_test_variance", "test, weak", WEAK, "triangle-up"),
-)
-_ACCURACIES = (
-    ("train_accuracy", "train", TRAIN, "circle"),
-    ("test_accuracy", "test", TEST, "square"),
-    ("probe_accuracy", "linear probe of two points", WEAK, "diamond"),
-    ("bound", "bound for two points", NEUTRAL, "line-ew-open"),
-)
+from collapselab.report.experiment_looks import ACCURACIES, VARIANCES, Look
+from collapselab.report.figures import TRAIN, Chart, escaped, new_figure, plain
 
 
 def size_charts(rows: pd.DataFrame) -> list[Chart]:
@@ -43,7 +32,7 @@ def size_charts(rows: pd.DataFrame) -> list[Chart]:
         charts.append(_train_against_test(last, index, title))
         charts.append(
             curve_chart(
-                [Series(name, last, column, colour) for column, name, colour, _ in _VARIANCES],
+                [Series(look.label, last, look.key, look.colour) for look in VARIANCES],
                 x="num_train",
                 id=f"by-size-{index}",
                 title=f"Variance at the end by size of the train set: {title}",
@@ -60,7 +49,7 @@ def construction_charts(rows: pd.DataFrame) -> list[Chart]:
     return [
         _dots(
             rows,
-            _VARIANCES,
+            VARIANCES,
             id="construction-variances",
             title="Variances of every network",
             text="Each over its own references; 0 is full collapse and stands at the lower end. What is undefined is "
@@ -69,7 +58,7 @@ def construction_charts(rows: pd.DataFrame) -> list[Chart]:
         ),
         _dots(
             rows,
-            _ACCURACIES,
+            ACCURACIES,
             id="construction-accuracies",
             title="Accuracies of every network",
             text="On train and on test data; of the two super-classes also what can be told about all classes from "
@@ -153,7 +142,7 @@ def _add_seeds(
 
 def _dots(
     rows: pd.DataFrame,
-    columns: Sequence[tuple[str, str, str, str]],
+    looks: Sequence[Look],
     *,
     id: str,
     title: str,
@@ -161,35 +150,35 @@ def _dots(
     y_title: str,
     percent: bool = False,
 ) -> Chart:
-    """A dot per network, column and seed; columns stand a little apart."""
+    """A dot per network, quantity and seed; quantities stand a little apart."""
     names = list(dict.fromkeys(rows["construction"]))
     figure = new_figure("", y_title)
-    values = np.concatenate([defined(rows[column]) for column, *_ in columns])
+    values = np.concatenate([defined(rows[look.key]) for look in looks])
     logarithmic = not percent and spans_decades(values)
     zero = place_of_zero(values) if logarithmic else None
-    for place, (column, label, colour, marker) in enumerate(columns):
-        part = kept(rows, np.isfinite(rows[column]))
+    for place, look in enumerate(looks):
+        part = kept(rows, np.isfinite(rows[look.key]))
         if part.empty:
             continue
         figure.add_scatter(
             x=[names.index(name) + 0.18 * (min(place, 2) - 1) for name in part["construction"]],
-            y=placed(part[column], zero),
+            y=placed(part[look.key], zero),
             text=[
                 f"{escaped(shown(name))}, seed {seed}"
                 for name, seed in zip(part["construction"], part["seed"], strict=True)
             ],
-            customdata=plain(part[column]),
-            meta={"name": label, "percent": percent, "exact": True},
-            name=label,
+            customdata=plain(part[look.key]),
+            meta={"name": look.label, "percent": percent, "exact": True},
+            name=look.label,
             mode="markers",
             marker={
                 "size": 9,
-                "symbol": marker,
-                "color": colour,
+                "symbol": look.symbol,
+                "color": look.colour,
                 "opacity": 0.85,
-                "line": {"width": 2 * (place == 3)},
+                "line": {"width": 2 * (look.marker == "|")},
             },
-            hovertemplate=f"{label}<br>%{{text}}<br>%{{customdata:{'.1%' if percent else '.3g'}}}<extra></extra>",
+            hovertemplate=f"{look.label}<br>%{{text}}<br>%{{customdata:{'.1%' if percent else '.3g'}}}<extra></extra>",
         )
     # Slanting names below and a legend above take room.
     figure.update_layout(height=430)
@@ -203,7 +192,7 @@ def _dots(
         tickangle=-30,
         range=[-0.5, len(names) - 0.5],
     )
-    table = rows.filter(["construction", "seed", *(column for column, *_ in columns)])
+    table = rows.filter(["construction", "seed", *(look.key for look in looks)])
     return Chart(
         id, title, text, figure, table.assign(construction=[shown(name) for name in rows["construction"]])
     )

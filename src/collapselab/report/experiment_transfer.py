@@ -14,12 +14,8 @@ from collapselab.report.experiment_data import (
     placed,
 )
 from collapselab.report.experiment_drawing import Series, curve_chart, log_axis_with_zero
-from collapselab.report.figures import NEUTRAL, TEST, TRAIN, Chart, new_figure, plain, shades
-
-_TRANSFER = (
-    ("fine_tuning", "fine-tuned, best learning rate", TEST, "circle", "solid"),
-    ("linear_probe", "linear probe", NEUTRAL, "square", "dash"),
-)
+from collapselab.report.experiment_looks import TRANSFER
+from collapselab.report.figures import TEST, TRAIN, Chart, new_figure, plain, shades
 
 
 def transfer_charts(rows: pd.DataFrame) -> list[Chart]:
@@ -70,8 +66,8 @@ def transfer_charts(rows: pd.DataFrame) -> list[Chart]:
 def _transfer(best: pd.DataFrame, index: int, title: str) -> Chart:
     figure = new_figure("train variance of the checkpoint", "downstream test accuracy")
     zero = place_of_zero(best["train_variance"])
-    for kind, label, colour, marker, dash in _TRANSFER:
-        part = kept(best, best["kind"] == kind)
+    for look in TRANSFER:
+        part = kept(best, best["kind"] == look.key)
         if not len(defined(part["accuracy"])):
             continue
         x = over_seeds(part, "pretrain_step", "train_variance", geometric=True)
@@ -89,12 +85,12 @@ def _transfer(best: pd.DataFrame, index: int, title: str) -> Chart:
                 "thickness": 1,
                 "width": 3,
             },
-            name=label,
-            meta={"name": f"{label}, mean", "percent": True},
+            name=look.label,
+            meta={"name": f"{look.label}, mean", "percent": True},
             mode="lines+markers",
-            line={"color": colour, "dash": dash, "width": 2.5},
-            marker={"size": 9, "symbol": marker},
-            hovertemplate=f"{label}<br>%{{text}}<br>%{{y:.1%}}<extra></extra>",
+            line={"color": look.colour, "dash": look.dash, "width": 2.5},
+            marker={"size": 9, "symbol": look.symbol},
+            hovertemplate=f"{look.label}<br>%{{text}}<br>%{{y:.1%}}<extra></extra>",
         )
         figure.add_scatter(
             x=plain(placed(part["train_variance"], zero)),
@@ -105,12 +101,12 @@ def _transfer(best: pd.DataFrame, index: int, title: str) -> Chart:
                     part["seed"], part["pretrain_step"], part["train_variance"], strict=True
                 )
             ],
-            name=f"{label}, each seed",
+            name=f"{look.label}, each seed",
             meta={"percent": True},
             mode="markers",
-            marker={"size": 5, "color": colour, "symbol": marker, "opacity": 0.5},
+            marker={"size": 5, "color": look.colour, "symbol": look.symbol, "opacity": 0.5},
             showlegend=False,
-            hovertemplate=f"{label}<br>%{{text}}<br>%{{y:.1%}}<extra></extra>",
+            hovertemplate=f"{look.label}<br>%{{text}}<br>%{{y:.1%}}<extra></extra>",
         )
     if len(defined(best["train_variance"])):
         log_axis_with_zero(figure, "x", best["train_variance"], most=6)

@@ -21,7 +21,8 @@ from collapselab.report.experiment_data import (
     shown,
     spans_decades,
 )
-from collapselab.report.figures import NEUTRAL, TEST, TRAIN, WEAK
+from collapselab.report.experiment_looks import VARIANCES, Look
+from collapselab.report.figures import NEUTRAL
 from collapselab.report.paper_style import (
     COLUMN,
     PAGE,
@@ -43,6 +44,7 @@ _STEPS = "SGD step"
 _REFERENCES = "(references at last step)"
 _VARIANCE = f"variance / class-mean spread\n{_REFERENCES}"
 _TRAIN_VARIANCE = f"train variance\n{_REFERENCES}"
+_TRAIN_AND_TEST = VARIANCES[:2]
 _LIMIT = "full collapse: 0"
 # From light to dark and each with a mark of its own: to be told apart in grey.
 _SHADES = ("#7cb0fb", "#2f6fe0", "#152b66")
@@ -68,22 +70,14 @@ class _Line:
 
 def figure_1(rows: pd.DataFrame) -> Figure:
     """Train and strong test variance of the last layer over steps."""
-    return _row_of_panels([(title, _train_and_test(part)) for title, part in panels(rows)], rows)
+    return _row_of_panels(
+        [(title, _of_last_layer(part, _TRAIN_AND_TEST)) for title, part in panels(rows)], rows
+    )
 
 
 def figure_3(rows: pd.DataFrame) -> Figure:
     """Train, strong test and weak test variance of the last layer over steps."""
-    parts = [
-        (
-            title,
-            [
-                *_train_and_test(part),
-                _Line(_last(part), "weak_test_variance", "test, weak", WEAK, ":", "^"),
-            ],
-        )
-        for title, part in panels(rows)
-    ]
-    return _row_of_panels(parts, rows)
+    return _row_of_panels([(title, _of_last_layer(part, VARIANCES)) for title, part in panels(rows)], rows)
 
 
 def figure_6(rows: pd.DataFrame) -> Figure:
@@ -146,7 +140,7 @@ def figure_2(rows: pd.DataFrame) -> Figure:
             drawn[row, column] = axes
             names = " / ".join(shown(name) for name in dict.fromkeys(part["model"]))
             axes.set_title(plain_text(f"{shown(datasets[column])}\n{names}"), fontsize=7.5)
-            lines += _train_and_test(part)
+            lines += _of_last_layer(part, _TRAIN_AND_TEST)
         _draw(list(drawn.values()), [lines[at : at + 2] for at in range(0, len(lines), 2)], ticks=(4, 4))
         for (row, column), axes in drawn.items():
             # Where a panel is missing, its neighbour carries the numbers of the axis.
@@ -167,12 +161,9 @@ def _last(rows: pd.DataFrame) -> pd.DataFrame:
     return kept(rows, rows["is_last"].astype(bool))
 
 
-def _train_and_test(rows: pd.DataFrame) -> list[_Line]:
+def _of_last_layer(rows: pd.DataFrame, looks: Sequence[Look]) -> list[_Line]:
     last = _last(rows)
-    return [
-        _Line(last, "train_variance", "train", TRAIN),
-        _Line(last, "strong_test_variance", "test, strong", TEST, "--", "s"),
-    ]
+    return [_Line(last, look.key, look.label, look.colour, look.line_style, look.marker) for look in looks]
 
 
 def _families(table: pd.DataFrame) -> list[list[str]]:

@@ -21,7 +21,8 @@ from collapselab.report.experiment_data import (
     shown,
     spans_decades,
 )
-from collapselab.report.figures import NEUTRAL, TEST, TRAIN, WEAK
+from collapselab.report.experiment_looks import ACCURACIES, TRANSFER, VARIANCES, Look
+from collapselab.report.figures import TRAIN
 from collapselab.report.paper_labels import move_labels_apart
 from collapselab.report.paper_style import (
     COLUMN,
@@ -38,22 +39,6 @@ from collapselab.report.paper_style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_TRANSFER = (
-    ("fine_tuning", "fine-tuned, best learning rate", TEST, "o", "-"),
-    ("linear_probe", "linear probe", NEUTRAL, "s", "--"),
-)
-_VARIANCES = (
-    ("train_variance", "train", TRAIN, "o"),
-    ("strong_test_variance", "test, strong", TEST, "s"),
-    ("weak_test_variance", "test, weak", WEAK, "^"),
-)
-_ACCURACIES = (
-    ("train_accuracy", "train", TRAIN, "o"),
-    ("test_accuracy", "test", TEST, "s"),
-    ("probe_accuracy", "linear probe of two points", WEAK, "D"),
-    ("bound", "bound for two points", SOFT, "|"),
-)
 
 
 def figure_4(rows: pd.DataFrame) -> Figure:
@@ -96,13 +81,12 @@ def figure_sec2(rows: pd.DataFrame) -> Figure:
     with paper_style():
         figure = paper_figure(PAGE, 1.35 + 0.3 * len(names))
         left, right = figure.subplots(1, 2, sharey=True)
-        values = np.concatenate([defined(rows[column]) for column, *_ in _VARIANCES])
+        values = np.concatenate([defined(rows[look.key]) for look in VARIANCES])
         zero = place_of_zero(values)
-        for number, (column, label, colour, marker) in enumerate(_VARIANCES):
-            _dots(left, rows, names, column, label, colour, marker, number - 1, zero=zero)
-        for number, (column, label, colour, marker) in enumerate(_ACCURACIES):
-            beside = min(number, 2) - 1 if number < 2 else 1
-            _dots(right, rows, names, column, label, colour, marker, beside, factor=100.0)
+        for number, look in enumerate(VARIANCES):
+            _dots(left, rows, names, look, number - 1, zero=zero)
+        for number, look in enumerate(ACCURACIES):
+            _dots(right, rows, names, look, min(number, 2) - 1, factor=100.0)
         if len(values):
             log_axis(left, "x", values, most=6)
         left.set_xlabel("variance / class-mean spread (0: full collapse)")
@@ -161,27 +145,29 @@ def _train_against_test(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _transfer(axes: Axes, rows: pd.DataFrame) -> None:
     zero = place_of_zero(rows["train_variance"])
-    for kind, label, colour, marker, dash in _TRANSFER:
-        part = kept(rows, rows["kind"] == kind)
+    for look in TRANSFER:
+        part = kept(rows, rows["kind"] == look.key)
         if not len(defined(part["accuracy"])):
             continue
         x = over_seeds(part, "pretrain_step", "train_variance", geometric=True)
         y = over_seeds(part, "pretrain_step", "accuracy", geometric=False)
         seeds = placed(part["train_variance"], zero), 100 * part["accuracy"]
         if part["seed"].nunique() > 1:
-            axes.plot(*seeds, linestyle="", marker=marker, color=colour, alpha=0.4, markeredgewidth=0)
+            axes.plot(
+                *seeds, linestyle="", marker=look.marker, color=look.colour, alpha=0.4, markeredgewidth=0
+            )
         mean = 100 * y["mean"]
         axes.errorbar(
             placed(x["mean"], zero),
             mean,
             yerr=[mean - 100 * y["low"], 100 * y["high"] - mean],
-            color=colour,
-            marker=marker,
+            color=look.colour,
+            marker=look.marker,
             markersize=4.5,
-            linestyle=dash,
+            linestyle=look.line_style,
             elinewidth=0.8,
             capsize=2,
-            label=label,
+            label=look.label,
         )
     if len(defined(rows["train_variance"])):
         log_axis(axes, "x", rows["train_variance"], most=5)
@@ -193,17 +179,14 @@ def _dots(
     axes: Axes,
     rows: pd.DataFrame,
     names: Sequence[str],
-    column: str,
-    label: str,
-    colour: str,
-    marker: str,
+    look: Look,
     beside: int,
     *,
     zero: float | None = None,
     factor: float = 1.0,
 ) -> None:
-    """Every seed as a dot, constructions below each other and columns a little apart within each."""
-    values = placed(rows[column], zero)
+    """Every seed as a dot, constructions below each other and quantities a little apart within each."""
+    values = placed(rows[look.key], zero)
     if not len(defined(values)):
         return
     places = [names.index(name) + 0.24 * beside for name in rows["construction"]]
@@ -211,12 +194,12 @@ def _dots(
         [factor * value for value in values],
         places,
         linestyle="",
-        marker=marker,
-        markersize=11 if marker == "|" else 4.5,
-        markeredgewidth=2 if marker == "|" else 0,
-        color=colour,
+        marker=look.marker,
+        markersize=11 if look.marker == "|" else 4.5,
+        markeredgewidth=2 if look.marker == "|" else 0,
+        color=look.colour,
         alpha=0.85,
-        label=label,
+        label=look.label,
         clip_on=False,
     )
 
