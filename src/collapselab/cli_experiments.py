@@ -195,6 +195,7 @@ def reproduce(
 
     What is smaller than in the paper at each scale is written in the preset, and on the page. A grid that was stopped
     or killed goes on where it was; runs that are finished are not run again, so that seeds can be added later.
+    The same command in several terminals shares the runs out among them.
 
     \b
     Examples:
@@ -254,6 +255,11 @@ class _Told:
         self._progress.note(
             f"{runs_left} of {runs} runs to do: about {say_duration(seconds)} at the speed of now (Ctrl-C and the same "
             "command again lose nothing)"
+        )
+
+    def waiting(self, runs: int) -> None:
+        self._progress.note(
+            f"waiting for {runs} run{'s' if runs > 1 else ''} that another process is at, or that start from one of its runs"
         )
 
     def run_started(

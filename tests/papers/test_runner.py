@@ -29,6 +29,9 @@ class Log:
     def estimated(self, runs_left: int, runs: int, seconds: float) -> None:
         self.lines.append(("estimated", runs_left, runs, seconds))
 
+    def waiting(self, runs: int) -> None:
+        self.lines.append(("waiting", runs))
+
     def run_started(
         self, job: str, seed: int, number: int, runs: int, steps_before: int, steps_of_all: int, steps: int
     ) -> None:

@@ -40,7 +40,7 @@ def jobs(seed: int) -> list[Job]:
     start = StartFrom(checkpoint=checkpoint_of("first", seed, STEPS))
     return [
         Job("first", recipe(seed), {"dataset": "digits", "model": "mlp"}),
-        Job("second", recipe(seed, start=start), {"dataset": "digits", "model": "mlp"}),
+        Job("second", recipe(seed, start=start), {"dataset": "digits", "model": "mlp"}, after="first"),
     ]
 
 

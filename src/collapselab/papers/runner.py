@@ -7,6 +7,9 @@ OUT/rows.csv           the table that everything below is a function of
 OUT/FIGURE.pdf, .png   as in the paper
 OUT/verdicts.json, .txt
 OUT/report.html
+OUT/experiment.lock    empty; locked while a process writes here
+
+Any number of processes may do the same experiment in the same folder: each takes runs that no other is at.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,12 +28,14 @@ import pandas as pd
 from collapselab.claims import judge_all
 from collapselab.data import open_data
 from collapselab.errors import InputError
-from collapselab.papers.experiment import Experiment, Scale
+from collapselab.papers.experiment import Experiment, Job, Scale
 from collapselab.papers.grid import Grid
-from collapselab.training import RunInterrupted, Stopper, run_recipe
+from collapselab.papers.record import LOCK, Record, how_made, read_record
+from collapselab.training import FolderInUse, RunInterrupted, Stopper, run_recipe
+from collapselab.training.locking import exclusive
 from collapselab.training.run_folder import replace_text
 
-_RECORD = "experiment.json"
+_LOOK_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,13 @@ class Watcher(Protocol):
     def estimated(self, runs_left: int, runs: int, seconds: float) -> None:
         """Before anything starts."""
 
+    def waiting(self, runs: int) -> None:
+        """Nothing is left to do but `runs` that other processes are at, or that start from such a run."""
+
     def run_started(
         self, job: str, seed: int, number: int, runs: int, steps_before: int, steps_of_all: int, steps: int
     ) -> None:
-        """A run of `steps` begins; `steps_before` of all runs' `steps_of_all` are behind it."""
+        """A run of `steps` begins; `steps_before` of all runs' `steps_of_all` are in finished ones."""
 
     def progress(self, done: int, total: int, doing: str) -> None:
         """Inside a run."""
@@ -90,6 +98,7 @@ class Watcher(Protocol):
 class _Silent:
     def timing(self, job: str) -> None: ...
     def estimated(self, runs_left: int, runs: int, seconds: float) -> None: ...
+    def waiting(self, runs: int) -> None: ...
     def run_started(
         self, job: str, seed: int, number: int, runs: int, steps_before: int, steps_of_all: int, steps: int
     ) -> None: ...
@@ -144,47 +153,104 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
     seeds = range(preset.seeds if request.seeds is None else request.seeds)
     grid = Grid(out, preset, seeds, changes=request.changes, only=request.only, copies=request.copies)
     _check_data(grid)
-    record = _Record(out, request, list(seeds))
-    everything = grid.all()
-    left = [(job, seed) for job, seed in everything if not grid.steps_done(job.name, seed)[1]]
+    asked = {
+        "experiment": experiment.id,
+        "scale": request.scale,
+        "seeds": list(seeds),
+        "command": request.command,
+        "changes": dict(request.changes or {}),
+        "only": list(request.only),
+        "reduced": preset.reduced,
+    }
+    read_record(out, asked)  # before anything is written where something else may be
     with stopper.listening():
+        with _writing(out, stopper):
+            record = Record(out, asked)
+        runs = [_Run(number, job, seed) for number, (job, seed) in enumerate(grid.all(), start=1)]
+        left = [run for run in runs if not grid.steps_done(run.job.name, run.seed)[1]]
         if left:
-            watcher.estimated(len(left), len(everything), seconds_left(grid, watcher.timing))
-        _run_all(grid, watcher, stopper)
-        for extra in experiment.extras:
-            for seed in seeds:
-                if not grid.has_extra(extra.name, seed):
-                    if stopper.reason:
-                        raise RunInterrupted(0, stopper.reason)
-                    watcher.extra(extra.name, seed)
-                    grid.write_extra(extra.name, seed, extra.compute(grid, seed))
-    rows = experiment.rows(grid)
-    verdicts = judge_all(experiment.claims, rows)
-    figures = _write(experiment, rows, verdicts, out)
-    record.finish(grid, anything_new=bool(left))
-    _write_page(request, preset.reduced, rows, verdicts, record.content)
+            watcher.estimated(len(left), len(runs), seconds_left(grid, watcher.timing))
+        _run_all(grid, left, watcher, stopper)
+        with _writing(out, stopper):
+            for extra in experiment.extras:
+                for seed in seeds:
+                    if not grid.has_extra(extra.name, seed):
+                        _check_stop(stopper)
+                        watcher.extra(extra.name, seed)
+                        grid.write_extra(extra.name, seed, extra.compute(grid, seed))
+            rows = experiment.rows(grid)
+            verdicts = judge_all(experiment.claims, rows)
+            figures = _write(experiment, rows, verdicts, out)
+            record.finish(grid, anything_new=bool(left))
+            _write_page(request, preset.reduced, rows, verdicts, record.content)
     return Outcome(out, rows, verdicts, figures, was_finished=not left)
 
 
-def _run_all(grid: Grid, watcher: Watcher, stopper: Stopper) -> None:
+@dataclass(frozen=True)
+class _Run:
+    """A job for one seed, and its place among all."""
+
+    number: int
+    job: Job
+    seed: int
+
+
+def _run_all(grid: Grid, left: Sequence[_Run], watcher: Watcher, stopper: Stopper) -> None:
+    """Every run that is left. One that another process is at is passed over, and looked at again later."""
+    told = False
+    while left:
+        others = [run for run in left if not _finish(grid, run, watcher, stopper)]
+        if len(others) == len(left):
+            if not told:
+                watcher.waiting(len(others))
+                told = True
+            _check_stop(stopper)
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        left = others
+
+
+def _finish(grid: Grid, run: _Run, watcher: Watcher, stopper: Stopper) -> bool:
+    """Do a run; False if another process is at it, or at the one it starts from."""
+    job, folder = run.job, grid.folder(run.job.name, run.seed)
+    if grid.steps_done(job.name, run.seed)[1]:  # meanwhile, by another process
+        return True
+    if folder.in_use() or (job.after and not grid.steps_done(job.after, run.seed)[1]):
+        return False
     everything = grid.all()
-    steps = sum(job.recipe.steps for job, _ in everything)
-    before = 0
-    for number, (job, seed) in enumerate(everything, start=1):
-        if not grid.steps_done(job.name, seed)[1]:
-            start = time.perf_counter()
-            watcher.run_started(job.name, seed, number, len(everything), before, steps, job.recipe.steps)
-            run = run_recipe(
-                job.recipe,
-                grid.folder(job.name, seed),
-                watcher.progress,
-                data=grid.data(job.recipe),
-                stopper=stopper,
-            )
-            watcher.run_ended(
-                job.name, seed, number, len(everything), run["ended"], time.perf_counter() - start
-            )
-        before += job.recipe.steps
+    finished = sum(one.recipe.steps for one, seed in everything if grid.steps_done(one.name, seed)[1])
+    steps = sum(one.recipe.steps for one, _ in everything)
+    start = time.perf_counter()
+    watcher.run_started(job.name, run.seed, run.number, len(everything), finished, steps, job.recipe.steps)
+    try:
+        done = run_recipe(job.recipe, folder, watcher.progress, data=grid.data(job.recipe), stopper=stopper)
+    except FolderInUse:  # since it was looked at
+        return False
+    seconds = time.perf_counter() - start
+    watcher.run_ended(job.name, run.seed, run.number, len(everything), done["ended"], seconds)
+    return True
+
+
+@contextmanager
+def _writing(out: Path, stopper: Stopper) -> Iterator[None]:
+    """While open, no other process writes what all runs of an experiment share."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made ({error.strerror}); choose another --out") from error
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(exclusive(out / LOCK))
+                break
+            except FolderInUse:
+                _check_stop(stopper)
+                time.sleep(_LOOK_AGAIN_SECONDS)
+        yield
+
+
+def _check_stop(stopper: Stopper) -> None:
+    if stopper.reason:
+        raise RunInterrupted(0, stopper.reason)
 
 
 def _check_data(grid: Grid) -> None:
@@ -254,7 +320,7 @@ def _write_page(
             rows=rows,
             charts=list(experiment.charts(rows)),
             verdicts=verdicts,
-            made=_made(record),
+            made=how_made(record),
         ),
     )
 
@@ -263,127 +329,3 @@ def _changes_in_words(changes: Mapping[str, Any]) -> str:
     """What the command set differently; threads change nothing but rounding."""
     said = [f"{name} = {value}" for name, value in changes.items() if name != "num_threads"]
     return f" Set by the command: {', '.join(said)}." if said else ""
-
-
-def _made(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """How the numbers came to be, as name and text."""
-    out: list[tuple[str, Any]] = [("command", record["command"])] if record["command"] else []
-    out += [("seeds", ", ".join(map(str, record["seeds"]))), ("runs", record["runs"])]
-    if record["changes"]:
-        out.append(("set", ", ".join(f"{name} = {value}" for name, value in record["changes"].items())))
-    out += [
-        ("hours training", record["hours"]["training"]),
-        ("hours measuring", record["hours"]["measuring"]),
-    ]
-    out += [("commits", ", ".join(record["commits"]) or "unknown"), ("finished", record["finished"])]
-    for place in ("versions", "hardware"):
-        out += [
-            (name.replace("_", " "), "none" if value is None else value)
-            for name, value in record[place].items()
-        ]
-    for name, recipe in record["recipes"].items():
-        out.append((f"recipe of {name}", recipe))
-    return out
-
-
-class _Record:
-    """experiment.json."""
-
-    def __init__(self, out: Path, request: Request, seeds: list[int]) -> None:
-        self._path = out / _RECORD
-        asked = {"experiment": request.experiment.id, "scale": request.scale}
-        held = self._read(out)
-        if held is not None and {name: held.get(name) for name in asked} != asked:
-            raise InputError(
-                f"{out}: holds {held.get('experiment')} at scale {held.get('scale')}; choose another --out"
-            )
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{out}: cannot be made ({error.strerror}); choose another --out") from error
-        self.content: dict[str, Any] = asked | {
-            "seeds": seeds,
-            "command": request.command,
-            "changes": dict(request.changes or {}),
-            "only": list(request.only),
-            "reduced": request.experiment.presets[request.scale].reduced,
-            "status": "running",
-        }
-        self._held = held if held is not None and held.get("status") == "finished" else None
-        if self._held is None:
-            replace_text(self._path, json.dumps(self.content, indent=2) + "\n")
-
-    def _read(self, out: Path) -> dict[str, Any] | None:
-        if not self._path.exists():
-            # An experiment that was killed before its record was whole has only these.
-            own = {"runs", "extras", f"{_RECORD}.tmp"}
-            if out.is_dir() and any(path.name not in own for path in out.iterdir()):
-                raise InputError(f"{out}: not empty and not an experiment's; choose another --out")
-            return None
-        try:
-            held = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            held = None
-        if not isinstance(held, dict):
-            raise InputError(f"{self._path}: not an experiment's; choose another --out")
-        return held
-
-    def finish(self, grid: Grid, *, anything_new: bool) -> None:
-        """Add what the runs say of themselves.
-
-        Args:
-            grid: the runs.
-            anything_new: whether one of them was not finished before. Else, asked for the same again, the record stays
-                what it was: when it was finished, by which command.
-        """
-        same = ("seeds", "changes", "only", "reduced")
-        if (
-            self._held is not None
-            and not anything_new
-            and all(self._held[n] == self.content[n] for n in same)
-        ):
-            self.content = self._held
-            return
-        runs = [grid.folder(job.name, seed).read_run() or {} for job, seed in grid.all()]
-        hours = {
-            name: round(sum(run["seconds"][name] for run in runs) / 3600, 3)
-            for name in ("training", "measuring")
-        }
-        # In the order of the runs; where these were on several machines, the last one stands for them.
-        slots = [slot for run in runs for slot in run["slots"]]
-        self.content |= {
-            "status": "finished",
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "runs": len(runs),
-            "ended": _counts([run["ended"] for run in runs]),
-            "hours": hours,
-            "commits": sorted({slot["commit"] for slot in slots if slot["commit"]}),
-            "hardware": slots[-1]["hardware"],
-            "versions": slots[-1]["versions"],
-            "data": {run["data"]["name"]: run["data"]["fingerprint"] for run in runs},
-            "recipes": {job.name: _short(job.recipe.model_dump(mode="json")) for job, _ in grid.all()},
-        }
-        replace_text(self._path, json.dumps(self.content, indent=2) + "\n")
-
-
-def _counts(values: list[str]) -> dict[str, int]:
-    return {value: values.count(value) for value in sorted(set(values))}
-
-
-def _short(recipe: dict[str, Any]) -> str:
-    """A recipe in one line: what differs from the defaults."""
-    from collapselab.training import Recipe
-
-    return ", ".join(
-        f"{path} {value}" for path, value in _differences(recipe, Recipe().model_dump(mode="json"))
-    )
-
-
-def _differences(values: Any, defaults: Any, path: str = "") -> list[tuple[str, Any]]:
-    if isinstance(values, dict) and isinstance(defaults, dict) and values:
-        return [
-            pair
-            for name, value in values.items()
-            for pair in _differences(value, defaults.get(name), f"{path}.{name}" if path else name)
-        ]
-    return [] if values == defaults else [(path, values)]

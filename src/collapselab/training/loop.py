@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ def run_recipe(
 
     Raises:
         InputError: the folder holds another recipe's run or one of other samples, or cannot be written.
+        FolderInUse: another process trains there.
         RunInterrupted: stopped from outside. The state is saved.
         ImportError: the training engine is not installed; names the extra.
     """
@@ -93,18 +94,25 @@ def run_recipe(
             return run
     if recipe.num_threads is None:
         recipe = recipe.model_copy(update={"num_threads": torch.get_num_threads()})
-    with cpu_threads(recipe.num_threads), seeded(recipe.seed), stopper.listening():
+    with cpu_threads(recipe.num_threads), seeded(recipe.seed), stopper.listening(), ExitStack() as held:
         fabric = make_fabric(recipe)
         data = data or load_data(recipe, copies)
         facts = _facts(data)
+        writer = fabric.global_rank == 0
+        if writer:
+            folder.create()
+            held.enter_context(folder.exclusive())
+        # Again, now that nobody else writes there: another process may have begun the run, or finished it.
+        run = fabric.broadcast(folder.read_run() if writer else None)
+        if run is not None:
+            recipe = _same_recipe(run, recipe, folder)
+            if run["status"] == "finished":
+                return run
         if run is not None and run["data"] != facts:
             raise InputError(
                 f"{folder.path}: was begun on other samples ({run['data']}, now {facts}); give the same data, or "
                 "another --out"
             )
-        writer = fabric.global_rank == 0
-        if writer:
-            folder.create()
         state = folder.read_trainer()
         fabric.barrier()
         here = provenance()

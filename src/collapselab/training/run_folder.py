@@ -8,6 +8,7 @@ verdicts.json          claims about the rows
 features/              step-000400.safetensors: the last layer's test features, while the run goes on
 checkpoints/           step-000400.safetensors (weights); trainer.pt (state to go on from), while the run goes on
 report.html            one page over all of it
+run.lock               empty; locked while a process trains here
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from torch import Tensor
 
 from collapselab.checks import InputError, one_line
 from collapselab.probes import Profile
+from collapselab.training.locking import FolderInUse, exclusive
 
 _FOLDERS = ("statistics", "features", "checkpoints")
 
@@ -40,6 +43,7 @@ class RunFolder:
         self._final = self.path / "final_reference.jsonl"
         self._verdicts = self.path / "verdicts.json"
         self._trainer = self.path / "checkpoints" / "trainer.pt"
+        self._lock = self.path / "run.lock"
 
     def create(self) -> None:
         """Make the folders.
@@ -55,6 +59,24 @@ class RunFolder:
                 f"{self.path}: cannot be made ({one_line(error)}); choose another --out"
             ) from error
 
+    def exclusive(self) -> AbstractContextManager[None]:
+        """While open, no other process trains here.
+
+        Raises:
+            FolderInUse: one does.
+        """
+        return exclusive(self._lock)
+
+    def in_use(self) -> bool:
+        """Whether some process trains here now."""
+        if not self._lock.exists():
+            return False
+        try:
+            with self.exclusive():
+                return False
+        except FolderInUse:
+            return True
+
     # ---------------------------------------------------------------- run.json, verdicts.json
 
     def read_run(self) -> dict[str, Any] | None:
@@ -65,7 +87,7 @@ class RunFolder:
         """
         if not self._run.exists():
             # A run killed before its first file was whole left only these.
-            own = {*_FOLDERS, f"{self._run.name}.tmp"}
+            own = {*_FOLDERS, self._lock.name, f"{self._run.name}.tmp"}
             if self.path.is_dir() and any(path.name not in own for path in self.path.iterdir()):
                 raise InputError(f"{self.path}: not empty and not a run; choose another --out")
             return None
