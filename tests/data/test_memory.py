@@ -9,7 +9,7 @@ import torch
 from collapselab import InputError
 from collapselab.data import load_digits
 from collapselab.data import memory as memory_module
-from collapselab.data.memory import fingerprint, load_splits
+from collapselab.data.memory import check_samples, fingerprint, load_splits
 from collapselab.data.recipe import DataSpec, Sample
 
 
@@ -98,3 +98,24 @@ def test_more_than_fits_in_memory_is_refused_before_it_is_read(
     load_splits(_spec(images, train={"method": "first", "count": 9}, test={"method": "first", "count": 9}), 0)
     with pytest.raises(InputError, match=r"30 samples of \(3, 6, 5\).*take fewer samples"):
         load_splits(_spec(images), 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train": {"method": "first", "count": 31}},
+        {"test": {"method": "balanced", "per_class": 5}},
+        {"groups": [[0], [7]]},
+    ],
+)
+def test_samples_that_are_not_there_are_known_from_the_labels(
+    images: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    spec = _spec(images, **changes)
+    with pytest.raises(InputError) as late:
+        load_splits(spec, 0)
+    monkeypatch.setattr("collapselab.data.pixels.Pixels.read", None)
+    with pytest.raises(InputError) as early:
+        check_samples(spec, 0)
+    assert str(early.value) == str(late.value)
+    check_samples(_spec(images), 0)

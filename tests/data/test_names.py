@@ -214,6 +214,16 @@ def test_a_copy_must_be_of_that_data_set(here: Path, images: np.ndarray[Any, Any
     )
 
 
+def test_classes_of_a_copy_that_has_only_numbers_go_by_their_published_names(
+    here: Path, rng: np.random.Generator
+) -> None:
+    path = write_npz(here / "copy.npz", rng.integers(0, 256, (60, 8, 8), dtype=np.uint8))
+    data = open_data("cifar10", copies={"cifar10": path})
+    assert data.class_names is not None
+    assert [data.class_names[label] for label in (0, 1, 2, 9)] == ["airplane", "automobile", "bird", "truck"]
+    assert open_data(path).class_names is None, "what is no copy of it has no such names"
+
+
 def test_misspelt_names_and_pairs_are_explained() -> None:
     assert "did you mean 'mnist'" in refusal(open_data, "mnits")
     message = refusal(open_data, "mnist=/data/mnist")

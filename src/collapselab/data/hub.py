@@ -49,14 +49,22 @@ def hub_splits(hub_id: str, config: str | None = None, name: str | None = None) 
 
 
 def read_hub(hub_id: str, config: str | None, split: str, name: str | None = None) -> StoredSplit:
-    """One split of `hub_splits`. Columns are found by their types; no image is decoded yet.
+    """One split of `hub_splits`.
 
     Raises:
-        InputError: as `hub_splits`; no such split; columns that are missing or ambiguous, wrong labels.
+        InputError: as `hub_splits` and `split_of`.
         ImportError: an extra that is not installed.
     """
-    splits = _opened(hub_id, config, name)
     where = hub_id if config is None else f"{hub_id}:{config}"
+    return split_of(_opened(hub_id, config, name), split, where)
+
+
+def split_of(splits: _DatasetDict, split: str, where: str) -> StoredSplit:
+    """One split of a data set that is open. Columns are found by their types; no image is decoded yet.
+
+    Raises:
+        InputError: no such split; columns that are missing or ambiguous, wrong labels.
+    """
     if split not in splits:
         raise InputError(f"{where}: no split {split!r}; it has {', '.join(ordered_splits(splits))}")
     image, label, names = find_columns(splits[split].features, where)
@@ -65,7 +73,7 @@ def read_hub(hub_id: str, config: str | None, split: str, name: str | None = Non
         for other in (splits if names is None else (split,))
     }
     values = np.unique(np.concatenate(list(labels.values())))
-    return StoredSplit(labels[split], names, values, _HubImages(splits[split], image, f"{where} ({split})"))
+    return StoredSplit(labels[split], names, values, _TableImages(splits[split], image, f"{where} ({split})"))
 
 
 def _labels(data: _Dataset, column: str, names: tuple[str, ...] | None, where: str) -> npt.NDArray[np.int64]:
@@ -73,7 +81,7 @@ def _labels(data: _Dataset, column: str, names: tuple[str, ...] | None, where: s
     return checked_labels(stored.to_numpy(), where, names)
 
 
-class _HubImages(ImageSource):
+class _TableImages(ImageSource):
     def __init__(self, data: _Dataset, column: str, where: str) -> None:
         import datasets
 

@@ -15,12 +15,13 @@ from collapselab.data.hub import hub_splits, read_hub
 from collapselab.data.image_folder import folder_splits, read_folder
 from collapselab.data.names import COPIES_VARIABLE, NAMED, NamedData, local_copies
 from collapselab.data.parquet import parquet_splits, read_parquet
+from collapselab.data.saved import read_saved, saved_splits
 from collapselab.data.stored import StoredSplit
 from collapselab.errors import InputError
 
 _FORMS = (
-    f"a name (digits, {', '.join(NAMED)}), a folder of Parquet files (train-*.parquet), a folder of images "
-    "(train/CLASS/*.png), a .npz file, or a hub id (owner/name)"
+    f"a name (digits, {', '.join(NAMED)}), a folder of Parquet files (train-*.parquet) or one that "
+    "datasets saved, a folder of images (train/CLASS/*.png), a .npz file, or a hub id (owner/name)"
 )
 # One slash and no dot in front: `./sets/x` and `../x` are always paths.
 _HUB_ID = re.compile(r"(?P<hub_id>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?")
@@ -35,6 +36,7 @@ class Layout(NamedTuple):
         splits: as they are asked for, each with its name where it is stored.
         read: a stored split by its name there.
         num_classes: that a copy must have to be what it is called.
+        class_names: of labels 0, 1, …, where what is stored does not name its classes.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Layout(NamedTuple):
     splits: Mapping[str, str]
     read: Callable[[str], StoredSplit]
     num_classes: int | None = None
+    class_names: tuple[str, ...] | None = None
 
 
 def find_layout(source: str | Path, copies: Mapping[str, Path] | None = None) -> Layout:
@@ -74,12 +77,12 @@ def _named(data: NamedData, copies: Mapping[str, Path]) -> Layout:
             raise InputError(
                 f"{copies[data.name]}: holds {', '.join(found.splits)}, but a copy of {data.name} has train and test"
             )
-        return Layout(data.name, found.where, splits, found.read, data.num_classes)
+        return Layout(data.name, found.where, splits, found.read, data.num_classes, data.class_names)
     if os.path.isdir(data.name):
         found = _at_path(Path(data.name), data.name)
         return found._replace(splits=dict(found.splits) | data.stored_splits(found.splits))
     read = partial(read_hub, data.hub_id, data.config, name=data.name)
-    return Layout(data.name, data.hub_id, data.splits, read, data.num_classes)
+    return Layout(data.name, data.hub_id, data.splits, read, data.num_classes, data.class_names)
 
 
 def _is_here(source: str) -> bool:
@@ -101,6 +104,8 @@ def _at_path(path: Path, source: str) -> Layout:
     name = path.resolve().name
     try:
         if path.is_dir():
+            if splits := saved_splits(path):
+                return Layout(name, str(path), _same(splits), partial(read_saved, path))
             if splits := parquet_splits(path):
                 return Layout(name, str(path), _same(splits), partial(read_parquet, path))
             if inner := next((other for other in sorted(path.iterdir()) if parquet_splits(other)), None):

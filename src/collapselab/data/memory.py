@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from collapselab.data.labelled import LabelledData
 from collapselab.data.opening import open_data
-from collapselab.data.recipe import DataSpec
+from collapselab.data.recipe import DataSpec, Sample
 from collapselab.data.sampling import group_labels, sample_rows
 from collapselab.data.splits import DataSplits, Split
 from collapselab.errors import InputError
@@ -54,14 +55,10 @@ def load_splits(
         every = open_data(
             spec.name, split=name, standardize=spec.standardize, reference=reference, copies=copies, **form
         )
-        labels, class_names, num_classes = every.labels.numpy(), every.class_names, every.num_classes
+        num_classes, class_names = every.num_classes, every.class_names
         if spec.groups is not None:
-            grouped = group_labels(labels, spec.groups, num_classes, class_names, where)
-            labels = np.where(grouped >= 0, labels, -1)
             num_classes, class_names = len(spec.groups), None
-        else:
-            grouped = labels
-        rows = sample_rows(labels, sample, seed, where)
+        rows, labels = _chosen(every, spec, sample, seed, where)
         chosen = open_data(
             spec.name,
             split=name,
@@ -75,9 +72,33 @@ def load_splits(
         inputs = torch.cat([batch for batch, _ in chosen.batches(_READ_AT_ONCE)])
         if as_images:
             inputs = _digit_images(inputs, channels or 1, image_size)
-        splits[name] = Split(inputs, torch.from_numpy(grouped[rows]))
+        splits[name] = Split(inputs, torch.from_numpy(labels))
         reference = reference or chosen
     return DataSplits(spec.name, num_classes, splits["train"], splits["test"], class_names)
+
+
+def check_samples(spec: DataSpec, seed: int, copies: Mapping[str, Path] | None = None) -> None:
+    """That the samples of a recipe are there; only labels are read.
+
+    Raises:
+        InputError, ImportError: as `load_splits`, but for what is wrong with inputs.
+    """
+    for name, sample in (("train", spec.train), ("test", spec.test)):
+        every = open_data(spec.name, split=name, standardize="none", copies=copies)
+        _chosen(every, spec, sample, seed, f"{spec.name}, {name}")
+
+
+def _chosen(
+    every: LabelledData, spec: DataSpec, sample: Sample, seed: int, where: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Numbers of the samples that a recipe takes from a split, and their labels, those of their groups if there are any."""
+    labels = every.labels.numpy()
+    grouped = labels
+    if spec.groups is not None:
+        grouped = group_labels(labels, spec.groups, every.num_classes, every.class_names, where)
+        labels = np.where(grouped >= 0, labels, -1)
+    rows = sample_rows(labels, sample, seed, where)
+    return rows, grouped[rows]
 
 
 def _refuse_too_large(data: LabelledData, where: str) -> None:

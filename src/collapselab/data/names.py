@@ -28,6 +28,8 @@ class NamedData:
         image_shape: (channels, height, width) of every image, None where they differ.
         config: of the repository, if it has several.
         splits: `train` and `test`, each with what the hub calls it.
+        class_names: of labels 0, 1, … as they are published, for copies that have only numbers; None where experiments
+            go by numbers.
     """
 
     name: str
@@ -36,6 +38,7 @@ class NamedData:
     image_shape: tuple[int, int, int] | None
     config: str | None = None
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
+    class_names: tuple[str, ...] | None = None
 
     def stored_splits(self, stored: Collection[str]) -> dict[str, str]:
         """Of `train` and `test`, those that a copy with splits `stored` has, each with its name there."""
@@ -47,12 +50,13 @@ class NamedData:
         return found
 
 
+_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NAMED: dict[str, NamedData] = {
     data.name: data
     for data in (
         NamedData("mnist", "ylecun/mnist", 10, (1, 28, 28)),
         NamedData("fashion_mnist", "zalando-datasets/fashion_mnist", 10, (1, 28, 28)),
-        NamedData("cifar10", "uoft-cs/cifar10", 10, (3, 32, 32)),
+        NamedData("cifar10", "uoft-cs/cifar10", 10, (3, 32, 32), class_names=_CIFAR10),
         NamedData("cifar100", "uoft-cs/cifar100", 100, (3, 32, 32)),
         NamedData("svhn", "ufldl-stanford/svhn", 10, (3, 32, 32), config="cropped_digits"),
         NamedData("stl10", "tanganke/stl10", 10, (3, 96, 96)),

@@ -81,6 +81,7 @@ def open_data(
     stored = layout.read(layout.splits[split])
     labels, names = stored.numbered()
     num_classes = len(stored.label_values if names is None else names)
+    names = names or layout.class_names
     if layout.num_classes not in (None, num_classes):
         raise InputError(
             f"{layout.where}: {num_classes} classes, but {source} has {layout.num_classes}; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,25 @@ from torch import nn
 from collapselab.data import DataSplits
 from collapselab.errors import InputError
 from collapselab.models.checkpoints import load_checkpoint
+from collapselab.models.opening import required_channels, required_image_size
 from collapselab.papers.experiment import Job, Preset
 from collapselab.training import Recipe, RunFolder
 from collapselab.training.building import build_model, load_data
 from collapselab.training.run_folder import replace_text
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Of the samples that a run was trained on, as its record has it."""
+
+    num_classes: int
+    input_shape: tuple[int, ...]
+
+
+def samples_key(recipe: Recipe) -> str:
+    """Equal where the samples are: the seed counts only where some are drawn."""
+    drawn = any(sample.method not in ("all", "first") for sample in (recipe.data.train, recipe.data.test))
+    return f"{recipe.data.model_dump_json()} {recipe.seed if drawn else ''}"
 
 
 class Grid:
@@ -80,7 +95,8 @@ class Grid:
 
     def data(self, recipe: Recipe) -> DataSplits:
         """The samples of a run; those of the last call are kept."""
-        key = f"{recipe.data.model_dump_json()} {recipe.seed} {recipe.model.name}"
+        name = recipe.model.name
+        key = f"{samples_key(recipe)} {required_channels(name)} {required_image_size(name)}"
         if self._samples is None or self._samples[0] != key:
             self._samples = None  # two large data sets need not fit at once
             self._samples = (key, load_data(recipe, self.copies))
@@ -89,12 +105,11 @@ class Grid:
     def model(self, job: Job, step: int | None = None) -> nn.Module:
         """The network of a run with the weights of a step, by default the last."""
         folder = self.folder(job.name, job.recipe.seed)
-        model = build_model(job.recipe, self.data(job.recipe), folder.path)
-        if step is None:
-            run = folder.read_run()
-            assert run is not None, "rows are made of finished runs"
-            step = int(run["steps"])
-        load_checkpoint(model, folder.weights_path(step))
+        run = folder.read_run()
+        assert run is not None, "rows are made of finished runs"
+        form = _Form(run["data"]["num_classes"], tuple(run["data"]["shape"]))
+        model = build_model(job.recipe, form, folder.path)
+        load_checkpoint(model, folder.weights_path(int(run["steps"]) if step is None else step))
         return model
 
     def _extra_path(self, name: str, seed: int) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +18,20 @@ from collapselab.models.checkpoints import fitted, load_state, read_checkpoint
 from collapselab.models.opening import required_channels, required_image_size
 from collapselab.probes import weight_layers
 from collapselab.training.recipe import Recipe
+
+
+@runtime_checkable  # the shape checks of the tests look at it
+class SampleForm(Protocol):
+    """What a network is built for, as `DataSplits` have it."""
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        ...
+
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -39,10 +54,11 @@ def load_data(recipe: Recipe, copies: Mapping[str, Path] | None = None) -> DataS
     )
 
 
-def build_model(recipe: Recipe, data: DataSplits, folder: Path | None = None) -> nn.Module:
+def build_model(recipe: Recipe, data: SampleForm, folder: Path | None = None) -> nn.Module:
     """The recipe's network with its initial weights, which depend on the seed and what it starts from alone.
 
     Args:
+        data: what it is trained on, of which only the form matters here.
         folder: of the run: a relative checkpoint to start from is relative to it.
 
     Raises:
