@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -226,7 +227,7 @@ def reproduce(
     stopper = _stopper(stop_after)
     try:
         with GridProgress() as progress:
-            outcome = do(request, _Told(progress), stopper)
+            outcome = do(request, _Told(progress, [extra.name for extra in experiment.extras]), stopper)
     except RunInterrupted as stopped:
         note(f"{request.folder}: {stopped.reason}; the same command goes on from there")
         sys.exit(_code(stopped))
@@ -245,16 +246,17 @@ def reproduce(
 class _Told:
     """Progress of an experiment, in a terminal."""
 
-    def __init__(self, progress: GridProgress) -> None:
+    def __init__(self, progress: GridProgress, extras: Sequence[str]) -> None:
         self._progress = progress
+        self._then = " and ".join(name.replace("_", " ") for name in extras)
 
     def timing(self, job: str) -> None:
         self._progress.note(f"timing a few steps of {job}")
 
     def estimated(self, runs_left: int, runs: int, seconds: float) -> None:
         self._progress.note(
-            f"{runs_left} of {runs} runs to do: about {say_duration(seconds)} at the speed of now (Ctrl-C and the same "
-            "command again lose nothing)"
+            f"{runs_left} of {runs} runs to do: about {say_duration(seconds)} at the speed of now"
+            f"{f', then {self._then}' if self._then else ''} (Ctrl-C and the same command again lose nothing)"
         )
 
     def waiting(self, runs: int) -> None:

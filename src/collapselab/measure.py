@@ -18,8 +18,9 @@ from collapselab.checks import InputError, check_classifier
 from collapselab.metrics import BY_NAME, Metric, MetricInputs, NearestCentreCounts, evaluate, select
 from collapselab.metrics.decision import nearest_centre_rule, network_rule
 from collapselab.metrics.generalization import (
-    MAX_KMEANS_ROWS,
     fit_weak_reference,
+    kmeans_sampled,
+    kmeans_undefined,
     sample_rows,
     squared_distances_to_nearest,
 )
@@ -435,9 +436,7 @@ def _weak_variance(
     n, num_centres = len(source.labels), len(setting.classes)
     chosen = sample_rows(n)
     if chosen is not None:
-        inputs.warn(
-            f"weak_test_variance: k-means is fitted on a seeded sample of {MAX_KMEANS_ROWS} of {n} samples"
-        )
+        inputs.warn(kmeans_sampled(n))
     rows, start = [], 0
     for block in source.blocks():
         stop = start + len(block.labels)
@@ -450,7 +449,7 @@ def _weak_variance(
     reference = fit_weak_reference(torch.cat(rows) if len(rows) > 1 else rows[0], num_centres)
     del rows
     if reference is None:
-        inputs.warn(f"weak_test_variance is undefined: fewer than {num_centres} distinct samples for k-means")
+        inputs.warn(kmeans_undefined(num_centres))
         return None
     total, done = 0.0, 0
     for block in source.blocks():

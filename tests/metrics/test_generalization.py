@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from families import random_case
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from collapselab import measure
 from collapselab.metrics import generalization
@@ -43,6 +46,21 @@ def test_centres_do_not_depend_on_chance() -> None:
     assert first is not None
     assert second is not None
     assert torch.equal(first.centres, second.centres)
+
+
+def test_k_means_adds_up_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several would add in the order in which they get there, and centres would differ in their last digits by call."""
+    threads: list[int] = []
+    real = KMeans.fit
+
+    def fit(self: KMeans, *arguments: Any) -> KMeans:
+        threads.extend(pool["num_threads"] for pool in threadpool_info())
+        return real(self, *arguments)
+
+    monkeypatch.setattr(KMeans, "fit", fit)
+    with threadpool_limits(2):
+        fit_weak_reference(torch.as_tensor(random_case([30, 40, 35], 5).features), 6)
+    assert set(threads) == {1}
 
 
 def test_collapsed_far_from_the_origin() -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import tiny_experiment
+import torch
 
 from collapselab import InputError
+from collapselab.papers import estimate
 from collapselab.papers import runner as runner_module
 from collapselab.papers.grid import Grid
 from collapselab.papers.runner import Request, reproduce
@@ -208,6 +210,50 @@ def test_data_that_are_not_there_are_said_before_anything_is_run(tmp_path: Path)
     with pytest.raises(InputError, match=r"no such file or folder.*--only first"):
         reproduce(request(tmp_path / "out", changes=changes))
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_samples_that_are_too_few_are_said_before_anything_is_run(tmp_path: Path) -> None:
+    changes = {"second:data.train.count": 1001}
+    with pytest.raises(InputError, match=r"1001 samples wanted, but there are 1000.*--only first"):
+        reproduce(request(tmp_path / "out", changes=changes))
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_what_was_timed_a_short_while_ago_is_not_timed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StopFirst(Stopper):
+        @property
+        def reason(self) -> str | None:
+            return "out of time" if log.of("estimated") else None
+
+    for timings in (1, 0):
+        log = Log()
+        with pytest.raises(RunInterrupted):
+            reproduce(request(tmp_path / "out"), log, StopFirst())
+        assert len(log.of("timing")) == timings
+    monkeypatch.setattr(estimate, "hardware", lambda: {"processor": "another"})
+    log = Log()
+    with pytest.raises(RunInterrupted):
+        reproduce(request(tmp_path / "out"), log, StopFirst())
+    assert len(log.of("timing")) == 1
+
+
+def test_nothing_is_timed_once_it_is_to_stop(tmp_path: Path) -> None:
+    log = Log()
+    with pytest.raises(RunInterrupted, match="out of time"):
+        reproduce(request(tmp_path / "out"), log, Stopper(deadline=0.0))
+    assert log.lines == []
+
+
+def test_a_network_is_read_back_without_its_samples(
+    done: tuple[Path, Log, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = Grid(done[0], tiny_experiment.EXPERIMENT.presets["smoke"], [0])
+    monkeypatch.setattr(Grid, "data", None)
+    model = grid.model(grid.job("second", 0))
+    weights = grid.folder("second", 0).read_weights(tiny_experiment.STEPS)
+    assert all(torch.equal(model.state_dict()[name], weight) for name, weight in weights.items())
 
 
 def test_a_run_that_fails_leaves_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

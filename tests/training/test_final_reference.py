@@ -83,3 +83,19 @@ def test_at_the_end_both_references_agree(finished: RunFolder, tiny_recipe: Reci
             name = "train_variance" if row["split"] == "train" else "strong_test_variance"
             value = current[row["split"], row["layer"]][name]
             assert row["metrics"][name] == pytest.approx(value, rel=1e-12)
+
+
+def test_what_is_unusual_about_the_centres_is_said(
+    tiny_recipe: Recipe, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collapselab.metrics.generalization.MAX_KMEANS_ROWS", 30)
+    run_recipe(tiny_recipe, folder)
+    weak = [row for row in folder.read_final_reference() if "weak_test_variance" in row["metrics"]]
+    assert weak
+    sampled = "weak_test_variance: k-means is fitted on a seeded sample of 30 of 80 samples"
+    assert all(row["warnings"] == [sampled] for row in weak)
+    assert all(
+        "warnings" not in row
+        for row in folder.read_final_reference()
+        if "weak_test_variance" not in row["metrics"]
+    )

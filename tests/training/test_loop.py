@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from torch import nn
 
 from collapselab import InputError
@@ -19,7 +20,7 @@ from collapselab.data.recipe import DataSpec, Sample
 from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
 from collapselab.training.building import build_model, load_data
 from collapselab.training.engine import make_fabric
-from collapselab.training.loop import Trainer
+from collapselab.training.loop import Trainer, cpu_threads
 from collapselab.training.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, StartFrom
 
 
@@ -482,3 +483,21 @@ def test_run_json_says_where_the_result_comes_from(tiny_recipe: Recipe, folder: 
     assert run["ended"] == "steps"
     assert run["data"]["num_train"] == 60
     assert run["data"]["num_test"] == 80
+
+
+def test_the_gpu_of_a_mac_is_left_alone(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no float64."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert make_fabric(tiny_recipe).device.type == "cpu"
+
+
+def test_threads_are_those_of_every_library_and_then_as_before() -> None:
+    def numbers() -> list[int]:
+        return [torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())]
+
+    torch.mm(torch.ones(8, 8), torch.ones(8, 8))
+    before = numbers()
+    with cpu_threads(2):
+        assert set(numbers()) == {2}
+    assert numbers() == before

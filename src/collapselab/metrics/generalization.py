@@ -93,6 +93,7 @@ def fit_weak_reference(features: Float[Tensor, "n p"], num_centres: int, seed: i
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
     rows = features.to(device="cpu", dtype=torch.float64, copy=True).numpy()
     shift = rows.mean(axis=0)
@@ -108,7 +109,8 @@ def fit_weak_reference(features: Float[Tensor, "n p"], num_centres: int, seed: i
         random_state=seed,
         copy_x=False,  # these rows are a copy already
     )
-    with warnings.catch_warnings():
+    # More than two threads add their sums in the order in which they get there: the last digits would differ by call.
+    with warnings.catch_warnings(), threadpool_limits(1):
         # Restarts whose start repeats a point; the best restart is what counts, and k distinct rows exist.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(rows)
@@ -132,6 +134,18 @@ def sample_rows(num_rows: int, seed: int = 0) -> Tensor | None:
         return None
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(num_rows, generator=generator)[:MAX_KMEANS_ROWS].sort().values
+
+
+def kmeans_sampled(num_rows: int) -> str:
+    """The warning where k-means is fitted on some of the rows."""
+    return (
+        f"weak_test_variance: k-means is fitted on a seeded sample of {MAX_KMEANS_ROWS} of {num_rows} samples"
+    )
+
+
+def kmeans_undefined(num_centres: int) -> str:
+    """The warning where there is no reference."""
+    return f"weak_test_variance is undefined: fewer than {num_centres} distinct samples for k-means"
 
 
 def squared_distances_to_nearest(features: Float[Tensor, "n p"], reference: Reference) -> Float[Tensor, " n"]:

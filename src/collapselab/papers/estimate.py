@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from collapselab.data import DataSplits, Split
 from collapselab.papers.grid import Grid
-from collapselab.training import Recipe, RunFolder
+from collapselab.papers.record import TIMINGS
+from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper
 from collapselab.training.engine import make_fabric
 from collapselab.training.loop import Trainer, cpu_threads
+from collapselab.training.provenance import hardware
 
+_KEPT_SECONDS = 1800.0  # other work on the machine comes and goes
 _WARM_STEPS = 2
 _TIMED_SECONDS = 1.0
 _TIMED_STEPS = 50
 _TIMED_SAMPLES = 512
 
 
-def seconds_left(grid: Grid, on_timing: Callable[[str], None] | None = None) -> float:
-    """Of all runs that are not finished.
+def seconds_left(
+    grid: Grid, on_timing: Callable[[str], None] | None = None, stopper: Stopper | None = None
+) -> float:
+    """Of all runs that are not finished; what is computed from finished runs is not in it.
 
     One run of each kind (network, form of the samples, batch size, what is measured) is timed for a second or two in
-    a folder that is thrown away; its steps and its measurements are counted for the others.
+    a folder that is thrown away; its steps and its measurements are counted for the others. Timings are kept beside the
+    runs for a while, so that of many short slots not each spends its time on them.
 
     Args:
         on_timing: told the name of each run that is timed.
+        stopper: asked before each whether to stop.
+
+    Raises:
+        RunInterrupted: told to stop.
     """
-    timed: dict[str, tuple[float, float]] = {}
+    timings = _Timings(grid.out / TIMINGS)
     total = 0.0
     for job, seed in grid.all():
         done, finished = grid.steps_done(job.name, seed)
@@ -39,14 +55,43 @@ def seconds_left(grid: Grid, on_timing: Callable[[str], None] | None = None) -> 
             include={"model", "batch_size", "precision", "num_threads", "measuring"}
         )
         kind += recipe.data.model_dump_json(include={"name", "image_size", "channels"})
-        if kind not in timed:
+        if (timed := timings.get(kind)) is None:
+            if stopper is not None and stopper.reason:
+                raise RunInterrupted(0, stopper.reason)
             if on_timing is not None:
                 on_timing(job.name)
-            timed[kind] = time_recipe(recipe, grid.data(recipe))
-        step, sample = timed[kind]
+            timed = time_recipe(recipe, grid.data(recipe))
+            timings.add(kind, timed)
+        step, sample = timed
         measured = sum(at >= done for at in recipe.measured_steps())
         total += (recipe.steps - done) * step + measured * sample * _num_samples(recipe, grid)
     return total
+
+
+class _Timings:
+    """Seconds of a step and of measuring a sample, by kind of run: of this machine, and not of long ago."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._here = hardware() | {"torch": torch.__version__}
+        self._kept: dict[str, dict[str, Any]] = {}
+        with suppress(OSError, ValueError, KeyError, TypeError):  # not there yet, or not ours: timed again
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["on"] == self._here:
+                self._kept = kept["seconds"]
+
+    def get(self, kind: str) -> tuple[float, float] | None:
+        kept = self._kept.get(kind)
+        if kept is None or not 0 <= time.time() - kept["at"] < _KEPT_SECONDS:
+            return None
+        return kept["step"], kept["sample"]
+
+    def add(self, kind: str, timed: tuple[float, float]) -> None:
+        self._kept[kind] = {"at": time.time(), "step": timed[0], "sample": timed[1]}
+        # Another process may be writing its own at this moment: each has a name of its own, the last one stays.
+        temporary = self._path.with_name(f"{TIMINGS}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"on": self._here, "seconds": self._kept}, indent=1) + "\n")
+        os.replace(temporary, self._path)
 
 
 def _num_samples(recipe: Recipe, grid: Grid) -> int:

@@ -12,7 +12,7 @@ from collapselab.errors import InputError
 from collapselab.papers.grid import Grid
 from collapselab.training.run_folder import replace_text
 
-RECORD, LOCK = "experiment.json", "experiment.lock"
+RECORD, LOCK, TIMINGS = "experiment.json", "experiment.lock", "timings.json"
 
 
 def read_record(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ OUT/FIGURE.pdf, .png   as in the paper
 OUT/verdicts.json, .txt
 OUT/report.html
 OUT/experiment.lock    empty; locked while a process writes here
+OUT/timings.json       how long steps took, for the estimate
 
 Any number of processes may do the same experiment in the same folder: each takes runs that no other is at.
 """
@@ -26,13 +27,14 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 
 from collapselab.claims import judge_all
-from collapselab.data import open_data
+from collapselab.data.memory import check_samples
 from collapselab.errors import InputError
 from collapselab.papers.experiment import Experiment, Job, Scale
-from collapselab.papers.grid import Grid
+from collapselab.papers.grid import Grid, samples_key
 from collapselab.papers.record import LOCK, Record, how_made, read_record
 from collapselab.training import FolderInUse, RunInterrupted, Stopper, run_recipe
 from collapselab.training.locking import exclusive
+from collapselab.training.loop import cpu_threads
 from collapselab.training.run_folder import replace_text
 
 _LOOK_AGAIN_SECONDS = 1.0
@@ -152,7 +154,7 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
         )
     seeds = range(preset.seeds if request.seeds is None else request.seeds)
     grid = Grid(out, preset, seeds, changes=request.changes, only=request.only, copies=request.copies)
-    _check_data(grid)
+    _check_data(grid, is_whole=experiment.is_whole)
     asked = {
         "experiment": experiment.id,
         "scale": request.scale,
@@ -169,7 +171,7 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
         runs = [_Run(number, job, seed) for number, (job, seed) in enumerate(grid.all(), start=1)]
         left = [run for run in runs if not grid.steps_done(run.job.name, run.seed)[1]]
         if left:
-            watcher.estimated(len(left), len(runs), seconds_left(grid, watcher.timing))
+            watcher.estimated(len(left), len(runs), seconds_left(grid, watcher.timing, stopper))
         _run_all(grid, left, watcher, stopper)
         with _writing(out, stopper):
             for extra in experiment.extras:
@@ -177,7 +179,8 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
                     if not grid.has_extra(extra.name, seed):
                         _check_stop(stopper)
                         watcher.extra(extra.name, seed)
-                        grid.write_extra(extra.name, seed, extra.compute(grid, seed))
+                        with cpu_threads(grid.jobs(seed)[0].recipe.num_threads):
+                            grid.write_extra(extra.name, seed, extra.compute(grid, seed))
             rows = experiment.rows(grid)
             verdicts = judge_all(experiment.claims, rows)
             figures = _write(experiment, rows, verdicts, out)
@@ -253,30 +256,33 @@ def _check_stop(stopper: Stopper) -> None:
         raise RunInterrupted(0, stopper.reason)
 
 
-def _check_data(grid: Grid) -> None:
-    """Every data set is there before hours are spent on the first.
+def _check_data(grid: Grid, *, is_whole: bool) -> None:
+    """The samples of every run are there before hours are spent on the first.
 
     Raises:
-        InputError: one is not; names those runs that do without it, if any.
+        InputError: some are not; names those runs that do without them, if any and if they are enough.
     """
-    missing: dict[str, InputError] = {}
-    names: dict[str, list[str]] = {}
+    checked: dict[str, InputError | None] = {}
+    lacking: dict[str, InputError] = {}
+    names = []
     for job, seed in grid.all():
-        names.setdefault(job.recipe.data.name, []).append(job.name)
+        names.append(job.name)
         if grid.steps_done(job.name, seed)[1]:
             continue
-        name = job.recipe.data.name
-        if name in missing:
-            continue
-        try:
-            open_data(name, copies=grid.copies)
-        except InputError as error:
-            missing[name] = error
-    if not missing:
+        key = samples_key(job.recipe)
+        if key not in checked:
+            try:
+                check_samples(job.recipe.data, job.recipe.seed, grid.copies)
+                checked[key] = None
+            except InputError as error:
+                checked[key] = error
+        if (error := checked[key]) is not None:
+            lacking.setdefault(job.name, error)
+    if not lacking:
         return
-    first = next(iter(missing.values()))
-    others = sorted({job for name, jobs in names.items() if name not in missing for job in jobs})
-    if others:
+    first = next(iter(lacking.values()))
+    others = sorted(set(names) - set(lacking))
+    if others and not is_whole:
         raise InputError(f"{first}; or leave it out with --only {','.join(others)}")
     raise first
 

@@ -28,15 +28,21 @@ def make_fabric(recipe: Recipe) -> Any:
         from lightning_fabric import Fabric
     except ImportError as error:
         raise ImportError("training needs Lightning Fabric: pip install 'collapselab[train]'") from error
+    # Not "auto", which takes the GPU of a Mac: that has no float64, which sums of losses need.
+    accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        return Fabric(accelerator="auto", devices=1, precision=recipe.precision)
+        return Fabric(accelerator=accelerator, devices=1, precision=recipe.precision)
     if "RANK" not in os.environ:
         # The engine would start the others itself, each a copy of this whole program.
         raise InputError(f"WORLD_SIZE is {world}, but RANK is not set; start processes with torchrun")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
     fabric = Fabric(
-        accelerator="auto", devices=here, num_nodes=world // here, strategy="ddp", precision=recipe.precision
+        accelerator=accelerator,
+        devices=here,
+        num_nodes=world // here,
+        strategy="ddp",
+        precision=recipe.precision,
     )
     fabric.launch()
     return fabric

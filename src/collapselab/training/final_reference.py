@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
-
 from collapselab.metrics.generalization import (
-    MAX_KMEANS_ROWS,
     Reference,
     fit_weak_reference,
+    kmeans_sampled,
+    kmeans_undefined,
     labelled_variance,
     sample_rows,
     squared_distances_to_nearest,
@@ -26,7 +25,7 @@ def final_reference_rows(folder: RunFolder, num_classes: int) -> Iterator[dict[s
     """One row per measured step, split and layer: `{"step", "split", "layer", "depth", "metrics": {…}}`.
 
     Metrics are `train_variance` on train; `strong_test_variance` on test, and at the last layer, where its test
-    features were kept, `weak_test_variance`.
+    features were kept, `weak_test_variance`; what is unusual about that is in `warnings`.
 
     Args:
         num_classes: k of k-means.
@@ -47,20 +46,36 @@ def final_reference_rows(folder: RunFolder, num_classes: int) -> Iterator[dict[s
                     now[f"{place}/class_variances"],
                     Reference(final[f"{place}/class_means"]),
                 )
-                metrics = {name: value}
+                row = {"step": step, "split": split, "layer": layer, "depth": depth, "metrics": {name: value}}
                 if split == "test" and depth == layers[-1][0] and weak.is_kept:
-                    metrics["weak_test_variance"] = weak.at(step)
-                yield {"step": step, "split": split, "layer": layer, "depth": depth, "metrics": metrics}
+                    row["metrics"]["weak_test_variance"] = weak.at(step)
+                    if weak.warnings:
+                        row["warnings"] = weak.warnings
+                yield row
 
 
 class _WeakVariance:
-    """Weak test variance of the last layer at any measured step, over k-means centres at the last."""
+    """Weak test variance of the last layer at any measured step, over k-means centres at the last.
+
+    Attributes:
+        is_kept: whether features are there.
+        warnings: what is unusual about the centres.
+    """
 
     def __init__(self, folder: RunFolder, num_classes: int, last_step: int) -> None:
         self._folder = folder
         final = folder.read_features(last_step)
         self.is_kept = final is not None
-        self._reference = None if final is None else fit_weak_reference(_sampled(final), num_classes)
+        self.warnings: list[str] = []
+        self._reference = None
+        if final is None:
+            return
+        chosen = sample_rows(len(final))
+        if chosen is not None:
+            self.warnings.append(kmeans_sampled(len(final)))
+        self._reference = fit_weak_reference(final if chosen is None else final[chosen], num_classes)
+        if self._reference is None:
+            self.warnings.append(kmeans_undefined(num_classes))
 
     def at(self, step: int) -> float | None:
         features = self._folder.read_features(step)
@@ -68,9 +83,3 @@ class _WeakVariance:
             return None
         distances = squared_distances_to_nearest(features, self._reference)
         return float(distances.mean()) / self._reference.spread
-
-
-def _sampled(features: Tensor) -> Tensor:
-    """What k-means is fitted on: all rows, or as many as it takes."""
-    rows = sample_rows(len(features)) if len(features) > MAX_KMEANS_ROWS else None
-    return features if rows is None else features[rows]

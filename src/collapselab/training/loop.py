@@ -96,6 +96,8 @@ def run_recipe(
         recipe = recipe.model_copy(update={"num_threads": torch.get_num_threads()})
     with cpu_threads(recipe.num_threads), seeded(recipe.seed), stopper.listening(), ExitStack() as held:
         fabric = make_fabric(recipe)
+        if fabric.device.type == "cuda":  # which nothing may have used yet: `seeded` leaves it alone then
+            torch.cuda.manual_seed_all(recipe.seed)
         data = data or load_data(recipe, copies)
         facts = _facts(data)
         writer = fabric.global_rank == 0
@@ -161,11 +163,14 @@ def _facts(data: DataSplits) -> dict[str, Any]:
 
 @contextmanager
 def cpu_threads(number: int | None) -> Iterator[None]:
-    """Use this many CPU threads; the caller's number is put back on the way out."""
+    """Use this many CPU threads, in torch, BLAS and OpenMP; the caller's numbers are put back on the way out."""
+    from threadpoolctl import threadpool_limits
+
     before = torch.get_num_threads()
     torch.set_num_threads(number or before)
     try:
-        yield
+        with threadpool_limits(number):
+            yield
     finally:
         torch.set_num_threads(before)
 

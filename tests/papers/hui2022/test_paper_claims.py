@@ -322,7 +322,7 @@ CONSTRUCTIONS = {
     "one_hot_decisions": {"train_variance": 0.0, "weak_test_variance": 0.0, "train_accuracy": 1.0, "test_accuracy": 0.95},
     "memoriser": {"train_variance": 0.0, "weak_test_variance": 1.5, "train_accuracy": 1.0, "test_accuracy": 0.11},
     "memoriser_weak": {"train_variance": 0.0, "weak_test_variance": 0.0, "train_accuracy": 1.0, "test_accuracy": 0.09},
-    "one_epoch": {"train_variance": 0.4, "weak_test_variance": 0.5, "train_accuracy": 0.94, "test_accuracy": 0.92},
+    "one_epoch": {"epochs": 1.0, "train_variance": 0.4, "weak_test_variance": 0.5, "train_accuracy": 0.94, "test_accuracy": 0.92},
     "super_class": {"train_variance": 0.01, "test_accuracy": 0.98, "bound": 0.2, "probe_accuracy": 0.198},
 }  # fmt: skip
 
@@ -334,7 +334,7 @@ def constructions(**changes: dict[str, float]) -> pd.DataFrame:
         for name, values in CONSTRUCTIONS.items()
     ]
     columns = [
-        "construction", "seed", "train_variance", "strong_test_variance", "weak_test_variance", "train_accuracy",
+        "construction", "seed", "epochs", "train_variance", "strong_test_variance", "weak_test_variance", "train_accuracy",
         "test_accuracy", "bound", "probe_accuracy",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
@@ -361,6 +361,8 @@ def test_every_claim_of_section_2_holds_on_what_it_describes() -> None:
         ("weak-test-collapse-is-not-enough", {"memoriser_weak": {"test_accuracy": 0.5}}, "fails"),
         ("collapse-is-not-necessary", {"one_epoch": {"test_accuracy": 0.8}}, "fails"),
         ("collapse-is-not-necessary", {"one_epoch": {"train_variance": 0.005}}, "fails"),
+        ("collapse-is-not-necessary", {"one_epoch": {"epochs": 2.5}}, "inconclusive"),
+        ("collapse-is-not-necessary", {"one_epoch": {"epochs": NAN}}, "inconclusive"),
         ("two-points-cannot-tell-ten-classes", {"super_class": {"probe_accuracy": 0.21}}, "fails"),
         ("two-points-cannot-tell-ten-classes", {"super_class": {"probe_accuracy": NAN}}, "inconclusive"),
     ],
@@ -391,6 +393,15 @@ def test_dropout_is_compared_at_the_same_step_of_the_same_seed() -> None:
     judged = judge_all(claims.FOOTNOTE2, rows)[1]
     assert judged["verdict"] == "holds"
     assert judged["evidence"]["cifar10, mlp"]["at step"] == {"seed 0": 100}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_dropout_is_judged_at_zero_train_error_only(share: float) -> None:
+    errs = {share: 0.99}
+    rows = table(
+        *(dropout(one, train, accuracy=errs.get(one, 1.0)) for one, train in ((0.0, 1e-3), (0.5, 1e-4)))
+    )
+    assert verdict(claims.FOOTNOTE2, "dropout-accelerates", rows) == "inconclusive"
 
 
 def test_footnote_2() -> None:

@@ -107,10 +107,11 @@ SEC2 = (
         _about(
             "one_epoch",
             "the least of the margins by which it is not collapsed, less so than the other, and as accurate; none where "
-            "the other does not interpolate",
+            "the other does not interpolate, or it was trained for more than an epoch",
             lambda row, network: least(
-                # A precondition: without it there is nothing to match.
+                # Preconditions: without them there is nothing to match, or nothing that may match it.
                 1.0 if network["train_accuracy"] == 1 else math.nan,
+                1.0 if row["epochs"] <= 1 else math.nan,
                 row["train_variance"] - VANISHED,
                 row["train_variance"] - network["train_variance"],
                 row["test_accuracy"] - network["test_accuracy"] + _MATCHES,

@@ -40,7 +40,7 @@ _BATCH = 1024
 _PENALTIES = 13
 _ROUNDING = 1e-24
 _COLUMNS = (
-    "construction", "seed", "train_variance", "strong_test_variance", "weak_test_variance", "train_accuracy",
+    "construction", "seed", "epochs", "train_variance", "strong_test_variance", "weak_test_variance", "train_accuracy",
     "test_accuracy", "bound", "probe_accuracy",
 )  # fmt: skip
 
@@ -97,10 +97,14 @@ def measure_constructions(runs: Runs, seed: int) -> list[dict[str, Any]]:
         ),
         "one_epoch": runs.model(trained["one_epoch"]),
     }
-    rows = [{"construction": name} | _measured(model, data) for name, model in models.items()]
+    epochs = {name: runs.folder(name, seed).read_rows()[-1]["epoch"] for name in trained}
+    rows = [
+        {"construction": name, "epochs": epochs.get(name)} | _measured(model, data)
+        for name, model in models.items()
+    ]
     job = trained["super_class"]
     coarse, model = runs.data(job.recipe), runs.model(job)
-    row = {"construction": "super_class"} | _measured(model, coarse)
+    row = {"construction": "super_class", "epochs": epochs["super_class"]} | _measured(model, coarse)
     return [*rows, row | _bound(model, coarse, data, seed)]
 
 
@@ -144,7 +148,9 @@ def _bound(model: nn.Module, coarse: DataSplits, fine: DataSplits, seed: int) ->
 
 
 def construction_rows(runs: Runs) -> pd.DataFrame:
-    """One row per network and seed: three variances, two accuracies, and of the super-classes the bound."""
+    """One row per network and seed: three variances, two accuracies, of trained ones the passes over the train set, and of
+    the super-classes the bound.
+    """
     rows = [row | {"seed": seed} for seed in runs.seeds for row in runs.extra("constructions", seed)]
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
