@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,11 +57,14 @@ def test_a_lock_is_dropped_when_its_holder_fails(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("no flock"), OSError(errno.ENOLCK, "No locks available")]
+)
 def test_a_file_system_without_locks_is_worked_on_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def acquire(*_: object, **__: object) -> None:
-        raise NotImplementedError("FileSystem does not appear to support flock")
+        raise error
 
     monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
     with exclusive(tmp_path / "run.lock"):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from collapselab.errors import InputError
+
+# What file systems without locks answer, some network ones among them.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 class FolderInUse(InputError):
@@ -32,8 +36,10 @@ def exclusive(path: Path) -> Iterator[None]:
         raise FolderInUse(
             f"{path.parent}: another process is at work there; let it finish, or choose another --out"
         ) from None
-    except NotImplementedError:  # a file system without locks: two processes are not told of each other
-        yield
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        yield  # two processes are not told of each other
         return
     try:
         yield
