@@ -36,12 +36,12 @@ def exclusive(path: Path) -> Iterator[None]:
         raise FolderInUse(
             f"{path.parent}: another process is at work there; let it finish, or choose another --out"
         ) from None
-    except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+    except NotImplementedError:
+        pass  # as below
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
             raise
-        yield  # two processes are not told of each other
-        return
     try:
         yield
     finally:
-        lock.release()
+        lock.release()  # of nothing where there are no locks: two processes are not told of each other there
