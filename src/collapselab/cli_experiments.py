@@ -233,9 +233,13 @@ def reproduce(
         sys.exit(_code(stopped))
     from collapselab.report.experiment_page import verdicts_text
 
-    lines = [verdicts_text(outcome.verdicts).rstrip(), ""]
+    lines = [verdicts_text(outcome.verdicts, scale.value).rstrip(), ""]
     if outcome.was_finished:
         lines.append("All runs were finished before; nothing was run again")
+    if outcome.left_out:
+        lines.append(
+            f"{outcome.left_out} more runs were in the results before; rows, figures and verdicts are without them now"
+        )
     lines += [
         f"Figures: {', '.join(str(path) for path in outcome.figures)}",
         f"Rows: {outcome.folder / 'rows.csv'}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -185,6 +186,10 @@ def test_only_some_runs_and_other_values(tmp_path: Path) -> None:
         ({"changes": {"stepz": 3}}, "stepz: no recipe has it"),
         ({"changes": {"thrid:steps": 3}}, "thrid matches none of the runs"),
         ({"changes": {"steps": -3}}, "steps"),
+        ({"changes": {"optimizer.lr": 1}}, "optimizer.lr: no recipe has it; known: learning_rate, "),
+        ({"changes": {"first:start.checkpoint": "a"}}, "start is not set; give all of it"),
+        ({"changes": {"seed": 3}}, "say how many with --seeds"),
+        ({"changes": {"data.name": "mnist"}}, "first stands for dataset digits in rows and figures"),
     ],
 )
 def test_what_matches_nothing_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -205,16 +210,9 @@ def test_a_folder_of_another_scale_is_refused(done: tuple[Path, Log, Any]) -> No
         reproduce(request(done[0], scale="cpu"))
 
 
-def test_data_that_are_not_there_are_said_before_anything_is_run(tmp_path: Path) -> None:
-    changes = {"second:data.name": str(tmp_path / "none")}
-    with pytest.raises(InputError, match=r"no such file or folder.*--only first"):
-        reproduce(request(tmp_path / "out", changes=changes))
-    assert not (tmp_path / "out" / "runs").exists()
-
-
-def test_samples_that_are_too_few_are_said_before_anything_is_run(tmp_path: Path) -> None:
-    changes = {"second:data.train.count": 1001}
-    with pytest.raises(InputError, match=r"1001 samples wanted, but there are 1000.*--only first"):
+def test_samples_that_are_not_there_are_said_before_anything_is_run(tmp_path: Path) -> None:
+    changes = {"second:data.train.count": 5000}
+    with pytest.raises(InputError, match=r"5000 samples wanted, but there are 1000.*--only first"):
         reproduce(request(tmp_path / "out", changes=changes))
     assert not (tmp_path / "out" / "runs").exists()
 
@@ -254,6 +252,59 @@ def test_a_network_is_read_back_without_its_samples(
     model = grid.model(grid.job("second", 0))
     weights = grid.folder("second", 0).read_weights(tiny_experiment.STEPS)
     assert all(torch.equal(model.state_dict()[name], weight) for name, weight in weights.items())
+
+
+@pytest.fixture
+def copy(done: tuple[Path, Log, Any], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(done[0], tmp_path / "copy"))
+
+
+def test_values_of_another_recipe_are_not_taken_for_those_that_were_run(copy: Path) -> None:
+    before = (copy / "experiment.json").read_bytes()
+    with pytest.raises(
+        InputError, match=r"first/seed-0: holds a run with optimizer.learning_rate 0.05, not 0.5"
+    ):
+        reproduce(request(copy, changes={"optimizer.learning_rate": 0.5}))
+    assert (copy / "experiment.json").read_bytes() == before
+    reproduce(request(copy, changes={"num_threads": 2}))  # of finished runs: nothing is run
+
+
+def test_what_is_computed_from_runs_is_computed_again_from_others(copy: Path) -> None:
+    shutil.rmtree(copy / "runs" / "first" / "seed-0")
+    shutil.rmtree(copy / "runs" / "second" / "seed-0")
+    (copy / "extras" / "norm-seed-1.json").write_text("{")
+    log = Log()
+    reproduce(request(copy), log)
+    assert log.of("extra") == [("norm", 0), ("norm", 1)], "of other runs; a damaged file"
+
+
+def test_fewer_runs_than_before_are_said(copy: Path) -> None:
+    assert reproduce(request(copy, seeds=1)).left_out == len(list(copy.glob("runs/*/*"))) - 2
+    assert reproduce(request(copy, seeds=1)).left_out == 0
+
+
+def test_a_run_whose_start_never_came_about_is_said_to_be_one(tmp_path: Path) -> None:
+    changes = {"first:optimizer.learning_rate": 1e30}
+    with pytest.raises(
+        InputError, match=r"second, seed 0: starts from step-000012.* of first, which ended .*diverged"
+    ):
+        reproduce(request(tmp_path / "out", seeds=1, changes=changes))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{torn\n", "measurements.jsonl, line 1: damaged"), ("", "rows of step 0 are gone")]
+)
+def test_damaged_rows_are_one_line(copy: Path, text: str, message: str) -> None:
+    (copy / "runs" / "first" / "seed-0" / "measurements.jsonl").write_text(text)
+    with pytest.raises(InputError, match=message):
+        reproduce(request(copy))
+
+
+def test_every_fingerprint_and_every_ending_is_on_record(copy: Path) -> None:
+    reproduce(request(copy, seeds=2, only=["first"]))
+    record = json.loads((copy / "experiment.json").read_text())
+    assert [len(of_name) for of_name in record["data"].values()] == [1]
+    assert "runs that ended by" in (copy / "report.html").read_text()
 
 
 def test_a_run_that_fails_leaves_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

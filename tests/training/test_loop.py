@@ -501,3 +501,28 @@ def test_threads_are_those_of_every_library_and_then_as_before() -> None:
     with cpu_threads(2):
         assert set(numbers()) == {2}
     assert numbers() == before
+
+
+def test_a_run_that_has_nothing_to_lose_begins_anew_with_another_recipe(
+    tiny_recipe: Recipe, folder: RunFolder
+) -> None:
+    wrong = tiny_recipe.with_changes({"measuring.layers": ["layers.9"]})
+    with pytest.raises(InputError, match=r"layers\.9"):
+        run_recipe(wrong, folder)
+    assert run_recipe(tiny_recipe, folder)["status"] == "finished"
+
+
+def test_a_state_that_is_damaged_or_without_its_rows_is_one_line(
+    tiny_recipe: Recipe, folder: RunFolder, stop_at: Callable[[int], Stopper]
+) -> None:
+    with pytest.raises(RunInterrupted):
+        run_recipe(tiny_recipe, folder, stopper=stop_at(7))
+    rows = folder.path / "measurements.jsonl"
+    kept = rows.read_bytes()
+    rows.write_bytes(b"")
+    with pytest.raises(InputError, match=r"rows of step \d+ are gone"):
+        run_recipe(tiny_recipe, folder)
+    rows.write_bytes(kept)
+    (folder.path / "checkpoints" / "trainer.pt").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"trainer.pt: damaged"):
+        run_recipe(tiny_recipe, folder)

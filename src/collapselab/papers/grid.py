@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,17 @@ class _Form:
 
     num_classes: int
     input_shape: tuple[int, ...]
+
+
+# Labels of jobs, each with what it says of the recipe.
+_LABELLED = {
+    "dataset": "data.name",
+    "model": "model.name",
+    "num_train": "data.train.count",
+    "learning_rate": "optimizer.learning_rate",
+    "dropout": "model.options.dropout",
+    "pretrain_step": "start.checkpoint",
+}
 
 
 def samples_key(recipe: Recipe) -> str:
@@ -116,9 +128,12 @@ class Grid:
         return self.out / "extras" / f"{name}-seed-{seed}.json"
 
     def has_extra(self, name: str, seed: int) -> bool:
-        """Whether it was computed, from these very runs."""
-        path = self._extra_path(name, seed)
-        return path.exists() and json.loads(path.read_text(encoding="utf-8"))["jobs"] == self._names(seed)
+        """Whether it was computed, from these very runs. A damaged file is computed again."""
+        try:
+            held = json.loads(self._extra_path(name, seed).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(held, dict) and "rows" in held and held.get("of") == self._identities(seed)
 
     def extra(self, name: str, seed: int) -> list[dict[str, Any]]:
         return json.loads(self._extra_path(name, seed).read_text(encoding="utf-8"))["rows"]
@@ -126,11 +141,18 @@ class Grid:
     def write_extra(self, name: str, seed: int, rows: list[dict[str, Any]]) -> None:
         path = self._extra_path(name, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"jobs": self._names(seed), "rows": rows}
+        content = {"of": self._identities(seed), "rows": rows}
         replace_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
-    def _names(self, seed: int) -> list[str]:
-        return [job.name for job in self._jobs[seed]]
+    def _identities(self, seed: int) -> dict[str, str]:
+        """What tells each run of a seed from another of the same job: its recipe, its samples and when it began."""
+        out = {}
+        for job in self._jobs[seed]:
+            run = self.folder(job.name, seed).read_run() or {}
+            begun = [slot.get("started") for slot in run.get("slots", [])[:1]]
+            told = json.dumps([run.get("recipe"), run.get("data"), begun], sort_keys=True)
+            out[job.name] = hashlib.sha256(told.encode()).hexdigest()[:16]
+        return out
 
 
 def _chosen(jobs: Sequence[Job], only: Sequence[str], changes: Mapping[str, Any]) -> list[Job]:
@@ -149,7 +171,16 @@ def _changed(job: Job, changes: Mapping[str, Any], names: Sequence[str]) -> Reci
         glob, colon, path = name.rpartition(":")
         if colon and not fnmatch.filter(names, glob):
             raise InputError(f"--set {name}: {glob} matches none of the runs; there are {_few(names)}")
+        if path == "seed":
+            raise InputError(f"--set {name}: every run has a seed of its own; say how many with --seeds")
         if not colon or fnmatch.fnmatch(job.name, glob):
+            label = next(
+                (key for key, place in _LABELLED.items() if path == place and key in job.labels), None
+            )
+            if label is not None:
+                raise InputError(
+                    f"--set {name}: {job.name} stands for {label} {job.labels[label]} in rows and figures; leave it out"
+                )
             own[path] = value
     return job.recipe.with_changes(own) if own else job.recipe
 

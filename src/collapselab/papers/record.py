@@ -99,7 +99,7 @@ class Record:
             "commits": sorted({slot["commit"] for slot in slots if slot["commit"]}),
             "hardware": slots[-1]["hardware"],
             "versions": slots[-1]["versions"],
-            "data": {run["data"]["name"]: run["data"]["fingerprint"] for run in runs},
+            "data": _fingerprints(runs),
             "recipes": {job.name: _short(job.recipe.model_dump(mode="json")) for job, _ in grid.all()},
         }
         replace_text(self._path, json.dumps(self.content, indent=2) + "\n")
@@ -115,6 +115,7 @@ def how_made(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("hours training", record["hours"]["training"]),
         ("hours measuring", record["hours"]["measuring"]),
     ]
+    out.append(("runs that ended by", record["ended"]))
     out += [("commits", ", ".join(record["commits"]) or "unknown"), ("finished", record["finished"])]
     for place in ("versions", "hardware"):
         out += [
@@ -123,6 +124,16 @@ def how_made(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ]
     for name, recipe in record["recipes"].items():
         out.append((f"recipe of {name}", recipe))
+    return out
+
+
+def _fingerprints(runs: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Of all samples that were taken, by the name of their data set."""
+    out: dict[str, list[str]] = {}
+    for run in runs:
+        of_name = out.setdefault(run["data"]["name"], [])
+        if run["data"]["fingerprint"] not in of_name:
+            of_name.append(run["data"]["fingerprint"])
     return out
 
 

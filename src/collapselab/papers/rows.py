@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from collapselab.errors import InputError
 from collapselab.papers.experiment import Job, Runs
 from collapselab.training import RunFolder
 
@@ -19,6 +20,9 @@ def curve_rows(runs: Runs) -> pd.DataFrame:
     Columns: job, the job's labels, seed, step, epoch, layer, depth, is_last (what the classifier reads),
     train_variance, strong_test_variance, weak_test_variance (last layer), and of the network itself, in rows of the
     last layer: train_loss, test_loss, train_accuracy, test_accuracy. What was not measured is missing.
+
+    Raises:
+        InputError: rows of a run are damaged or gone.
     """
     tables = [
         run_curve(runs.folder(job.name, seed), job, seed) for seed in runs.seeds for job in runs.jobs(seed)
@@ -39,7 +43,12 @@ def run_curve(folder: RunFolder, job: Job, seed: int) -> pd.DataFrame:
             if name in row["metrics"]:
                 place[f"{row['split']}_{name}"] = row["metrics"][name]
     for row in folder.read_final_reference():
-        place = by_place[row["step"], row["layer"]]
+        place = by_place.get((row["step"], row["layer"]))
+        if place is None:
+            raise InputError(
+                f"{folder.path}: rows of step {row['step']} are gone from measurements.jsonl; put that file back, or "
+                "remove the folder so that it is run again"
+            )
         place |= {name: value for name, value in row["metrics"].items() if name in _VARIANCES}
     table = pd.DataFrame(by_place.values())
     table.insert(table.columns.get_loc("depth") + 1, "is_last", table["depth"] == table["depth"].max())  # pyright: ignore[reportArgumentType, reportOperatorIssue] one column of that name

@@ -34,7 +34,7 @@ from collapselab.papers.grid import Grid, samples_key
 from collapselab.papers.record import LOCK, Record, how_made, read_record
 from collapselab.training import FolderInUse, RunInterrupted, Stopper, run_recipe
 from collapselab.training.locking import exclusive
-from collapselab.training.loop import cpu_threads
+from collapselab.training.loop import check_recipe, cpu_threads
 from collapselab.training.run_folder import replace_text
 
 _LOOK_AGAIN_SECONDS = 1.0
@@ -119,6 +119,7 @@ class Outcome:
         verdicts: as in verdicts.json.
         figures: the files that were drawn.
         was_finished: whether no run was left to do.
+        left_out: runs that the results before had, and these have not: fewer seeds or names were asked for.
     """
 
     folder: Path
@@ -126,6 +127,7 @@ class Outcome:
     verdicts: list[dict[str, Any]]
     figures: list[Path]
     was_finished: bool
+    left_out: int = 0
 
 
 def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper | None = None) -> Outcome:
@@ -164,7 +166,9 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
         "only": list(request.only),
         "reduced": preset.reduced,
     }
-    read_record(out, asked)  # before anything is written where something else may be
+    held = read_record(out, asked)  # before anything is written where something else may be
+    for job, seed in grid.all():
+        check_recipe(job.recipe, grid.folder(job.name, seed))
     with stopper.listening():
         with _writing(out, stopper):
             record = Record(out, asked)
@@ -183,10 +187,11 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
                             grid.write_extra(extra.name, seed, extra.compute(grid, seed))
             rows = experiment.rows(grid)
             verdicts = judge_all(experiment.claims, rows)
-            figures = _write(experiment, rows, verdicts, out)
+            figures = _write(experiment, request.scale, rows, verdicts, out)
             record.finish(grid, anything_new=bool(left))
             _write_page(request, preset.reduced, rows, verdicts, record.content)
-    return Outcome(out, rows, verdicts, figures, was_finished=not left)
+    left_out = max(0, (held or {}).get("runs", 0) - len(runs))
+    return Outcome(out, rows, verdicts, figures, was_finished=not left, left_out=left_out)
 
 
 @dataclass(frozen=True)
@@ -219,6 +224,7 @@ def _finish(grid: Grid, run: _Run, watcher: Watcher, stopper: Stopper) -> bool:
         return True
     if folder.in_use() or (job.after and not grid.steps_done(job.after, run.seed)[1]):
         return False
+    _check_start(grid, run)
     everything = grid.all()
     finished = sum(one.recipe.steps for one, seed in everything if grid.steps_done(one.name, seed)[1])
     steps = sum(one.recipe.steps for one, _ in everything)
@@ -231,6 +237,26 @@ def _finish(grid: Grid, run: _Run, watcher: Watcher, stopper: Stopper) -> bool:
     seconds = time.perf_counter() - start
     watcher.run_ended(job.name, run.seed, run.number, len(everything), done["ended"], seconds)
     return True
+
+
+def _check_start(grid: Grid, run: _Run) -> None:
+    """That the weights which a run starts from are there.
+
+    Raises:
+        InputError: the run that should have written them ended before.
+    """
+    job = run.job
+    if job.after is None or job.recipe.start is None:
+        return
+    # Relative to a folder that need not exist yet.
+    path = os.path.normpath(grid.folder(job.name, run.seed).path / job.recipe.start.checkpoint)
+    if not os.path.exists(path):
+        before = grid.folder(job.after, run.seed).read_run() or {}
+        raise InputError(
+            f"{job.name}, seed {run.seed}: starts from {Path(job.recipe.start.checkpoint).name} of {job.after}, which "
+            f"ended at step {before.get('steps')} ({before.get('ended')}); set other values for {job.after} and "
+            f"remove {grid.out / 'runs' / job.after}"
+        )
 
 
 @contextmanager
@@ -288,14 +314,14 @@ def _check_data(grid: Grid, *, is_whole: bool) -> None:
 
 
 def _write(
-    experiment: Experiment, rows: pd.DataFrame, verdicts: list[dict[str, Any]], out: Path
+    experiment: Experiment, scale: Scale, rows: pd.DataFrame, verdicts: list[dict[str, Any]], out: Path
 ) -> list[Path]:
     from collapselab.report.experiment_page import verdicts_text
     from collapselab.report.paper_style import save_figure
 
     replace_text(out / "rows.csv", rows.to_csv(index=False, lineterminator="\n"))
     replace_text(out / "verdicts.json", json.dumps(verdicts, indent=2, allow_nan=False) + "\n")
-    replace_text(out / "verdicts.txt", verdicts_text(verdicts))
+    replace_text(out / "verdicts.txt", verdicts_text(verdicts, scale))
     paths: list[Path] = []
     for name, draw in experiment.figures.items():
         save_figure(draw(rows), out / name)

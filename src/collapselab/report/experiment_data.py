@@ -168,7 +168,7 @@ def log_ticks(values: Iterable[int | float], most: int) -> tuple[list[float], li
     ticks: list[float] = []
     if len(positive):
         low, high = float(positive.min()), float(positive.max())
-        ticks = _ticks_between(low / 1.05, high * 1.05, most)
+        ticks = _ticks_between(low / 1.05, high * 1.05, most) if high > low else [low]
     whole = all(abs(math.log10(tick) - round(math.log10(tick))) < 1e-6 for tick in ticks)
     texts = [_tick_text(tick, whole) for tick in ticks]
     return ([zero, *ticks], ["0", *texts]) if zero is not None else (ticks, texts)

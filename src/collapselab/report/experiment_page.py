@@ -12,7 +12,7 @@ import pandas as pd
 from collapselab.report.experiment_data import kept, said_seeds
 from collapselab.report.figures import Chart
 from collapselab.report.rendering import Page, Section, cells, render
-from collapselab.report.verdict_words import counted, flat, in_words, is_flag, verdicts_text
+from collapselab.report.verdict_words import cautions, counted, flat, in_words, is_flag, verdicts_text
 from collapselab.training.run_folder import replace_text
 
 __all__ = ["ExperimentPageData", "render_experiment_page", "verdicts_text", "write_experiment_page"]
@@ -93,7 +93,10 @@ def render_experiment_page(data: ExperimentPageData) -> str:
 
 def _summary(data: ExperimentPageData) -> str:
     said = f" {counted(data.verdicts).capitalize()}." if data.verdicts else ""
-    return f"{data.question} Measured at scale “{data.scale}” after {data.where} of {data.paper}.{said}"
+    caution = f" {words}" if (words := cautions(data.verdicts, data.scale)) else ""
+    return (
+        f"{data.question} Measured at scale “{data.scale}” after {data.where} of {data.paper}.{said}{caution}"
+    )
 
 
 def _facts(data: ExperimentPageData) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from collapselab.report.figures import number
 
+_SMOKE = "scale smoke shows that everything works: its verdicts say nothing about the paper"
 _WIDTH = 100
 _INDENT = 14  # INCONCLUSIVE and two spaces
 _EVIDENCE_LINES = 2
@@ -17,13 +18,15 @@ _SUMMARIES = ("mean", "95 % interval", "sign test p", "permutation p")
 _EFFECT, _THRESHOLD, _BY_SEED = "effect", "threshold", "by seed"
 
 
-def verdicts_text(verdicts: Sequence[dict[str, Any]]) -> str:
+def verdicts_text(verdicts: Sequence[dict[str, Any]], scale: str = "") -> str:
     """The verdicts for a terminal or a file, at most 100 columns wide: outcome, sentence, where, what was measured.
 
     Args:
         verdicts: as `judge_all` gives them.
+        scale: of the experiment's preset; verdicts of `smoke` mean nothing, and that is said.
     """
     lines = [f"{counted(verdicts).capitalize()}."] if verdicts else ["No claims were judged."]
+    lines += textwrap.wrap(cautions(verdicts, scale), _WIDTH)
     for verdict in verdicts:
         head = verdict["verdict"].upper().ljust(_INDENT)
         lines += ["", *_wrapped(verdict["statement"], head), *_wrapped(verdict["where"])]
@@ -41,6 +44,20 @@ def counted(verdicts: Sequence[dict[str, Any]]) -> str:
     counts = {outcome: sum(verdict["verdict"] == outcome for verdict in verdicts) for outcome in verbs}
     said = [f"{count} {verbs[outcome][count != 1]}" for outcome, count in counts.items() if count]
     return f"of {len(verdicts)} claim{'s' if len(verdicts) != 1 else ''}, {', '.join(said)}"
+
+
+def cautions(verdicts: Sequence[dict[str, Any]], scale: str = "") -> str:
+    """What keeps a reader from taking verdicts for more than they are: sentences, or nothing."""
+    said = [_SMOKE] if scale == "smoke" and verdicts else []
+    said += dict.fromkeys(note for verdict in verdicts for note in _notes(verdict["evidence"]))
+    return " ".join(f"{one[0].upper()}{one[1:].rstrip('.')}." for one in said)
+
+
+def _notes(evidence: Any) -> list[str]:
+    if not isinstance(evidence, Mapping):
+        return []
+    own = [str(evidence["note"])] if "note" in evidence else []
+    return own + [note for part in evidence.values() for note in _notes(part)]
 
 
 def in_words(evidence: Any, *, brief: bool = False) -> str:

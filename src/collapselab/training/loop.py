@@ -110,7 +110,7 @@ def run_recipe(
             recipe = _same_recipe(run, recipe, folder)
             if run["status"] == "finished":
                 return run
-        if run is not None and run["data"] != facts:
+        if run is not None and folder.has_results() and run["data"] != facts:
             raise InputError(
                 f"{folder.path}: was begun on other samples ({run['data']}, now {facts}); give the same data, or "
                 "another --out"
@@ -120,6 +120,8 @@ def run_recipe(
         here = provenance()
         slots = [*(run["slots"] if run else []), here | {"from_step": state["step"] if state else 0}]
         run = here | {"recipe": recipe.model_dump(mode="json"), "data": facts, "slots": slots}
+        if state is not None:
+            _check_rows(folder, state)
         trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, on_step or (lambda *_: None))
         if state is not None:
             trainer.load(state)
@@ -149,6 +151,18 @@ def run_recipe(
     return run
 
 
+def _check_rows(folder: RunFolder, state: dict[str, Any]) -> None:
+    """That the rows which the saved state says are on disk are there."""
+    measured = state["measured"]
+    if measured < 0 or state["ended"] == "diverged":
+        return
+    if not any(row["step"] == measured for row in folder.read_rows()):
+        raise InputError(
+            f"{folder.path}: its rows of step {measured} are gone from measurements.jsonl; put that file back, or "
+            "remove the folder"
+        )
+
+
 def _facts(data: DataSplits) -> dict[str, Any]:
     """What tells these samples from others."""
     return {
@@ -176,7 +190,9 @@ def cpu_threads(number: int | None) -> Iterator[None]:
 
 
 def _same_recipe(run: dict[str, Any], recipe: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe as it was resolved when the run began."""
+    """The recipe as it was resolved when the run began; a run that has nothing to lose begins anew, with any."""
+    if not folder.has_results():
+        return recipe
     held = run["recipe"]
     if recipe.num_threads is None and isinstance(held, dict):
         recipe = recipe.model_copy(update={"num_threads": held.get("num_threads")})
@@ -195,6 +211,20 @@ def _same_recipe(run: dict[str, Any], recipe: Recipe, folder: RunFolder) -> Reci
                     "remove that folder"
                 )
     return recipe
+
+
+def check_recipe(recipe: Recipe, folder: RunFolder) -> None:
+    """That a folder holds no run of another recipe. The number of threads of a finished one may differ.
+
+    Raises:
+        InputError: it does.
+    """
+    run = folder.read_run()
+    if run is None:
+        return
+    if run["status"] == "finished" and isinstance(run["recipe"], dict):
+        recipe = recipe.model_copy(update={"num_threads": run["recipe"].get("num_threads")})
+    _same_recipe(run, recipe, folder)
 
 
 def _flat(values: Any, path: str = "") -> list[tuple[str, Any]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
+from collapselab.checks import near_matches
 from collapselab.data.recipe import DataSpec, Part
 from collapselab.errors import InputError, one_line
 
@@ -178,9 +180,9 @@ class Recipe(Part):
             *parents, last = path.split(".")
             part = values
             for name in parents:
-                part = part.get(name) if isinstance(part, dict) else None
-            if not isinstance(part, dict) or (last not in part and parents != ["model", "options"]):
-                raise InputError(f"{path}: no recipe has it; known: {', '.join(values)}")
+                part = _inside(part, name, path)
+            if parents != ["model", "options"]:
+                _inside(part, last, path)
             part[last] = value
         return Recipe.parse(values, "the changed recipe")
 
@@ -197,6 +199,8 @@ class Recipe(Part):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "recipe"
             message = first["msg"].removeprefix("Value error, ")
+            if first["type"] == "extra_forbidden":
+                message = f"no recipe has it; {_near(first['loc'])}"
             raise InputError(f"{where}: {field}: {one_line(message)}") from error
 
     @staticmethod
@@ -225,6 +229,31 @@ class Recipe(Part):
     def documented_yaml(self) -> str:
         """Like `to_yaml`, with what each field means beside it."""
         return _documented(self, "")
+
+
+def _inside(part: Any, name: str, path: str) -> Any:
+    """The value of a field that a part of a recipe has.
+
+    Raises:
+        InputError: it has none of that name, or is not set.
+    """
+    if part is None:
+        before = path.rpartition(f".{name}")[0]
+        raise InputError(f"{path}: {before} is not set; give all of it, as {before}={{{name}: VALUE}}")
+    if not isinstance(part, dict) or name not in part:
+        known = near_matches(name, part if isinstance(part, dict) else ())
+        raise InputError(f"{path}: no recipe has it; {known}")
+    return part[name]
+
+
+def _near(place: Sequence[int | str]) -> str:
+    """What an unknown field of a recipe may have meant."""
+    part: type[Part] | None = Recipe
+    for name in place[:-1]:
+        field = part.model_fields.get(str(name)) if part is not None else None
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        part = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Part)), None)
+    return near_matches(str(place[-1]), part.model_fields if part is not None else ())
 
 
 def _documented(part: Part, indent: str) -> str:

@@ -108,6 +108,10 @@ class RunFolder:
     def write_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
         replace_text(self._verdicts, json.dumps(verdicts, indent=2, allow_nan=False) + "\n")
 
+    def has_results(self) -> bool:
+        """Whether there is anything that took time: rows, or a state to go on from."""
+        return self._trainer.exists() or bool(self._rows.exists() and self._rows.stat().st_size)
+
     # ---------------------------------------------------------------- rows
 
     def read_rows(self) -> list[dict[str, Any]]:
@@ -222,7 +226,12 @@ class RunFolder:
         if not self._trainer.exists():
             return None
         # On the CPU whatever device wrote it: the network and its optimiser copy it to where they are.
-        return torch.load(self._trainer, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(self._trainer, map_location="cpu", weights_only=True)
+        except Exception as error:  # of zip files, of unpickling, of torch: all are the file's fault
+            raise InputError(
+                f"{self._trainer}: damaged ({one_line(error)[:100]}); remove {self.path}, or put the file back"
+            ) from error
 
 
 def statistics_of(profile: Profile) -> dict[str, Tensor]:
@@ -247,9 +256,16 @@ def replace_text(path: Path, text: str) -> None:
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
+    rows = []
     # What follows the last line break was being written when the run was killed.
-    return [json.loads(line) for line in lines[:-1]]
+    for number, line in enumerate(path.read_text(errors="replace").split("\n")[:-1], start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise InputError(
+                f"{path}, line {number}: damaged ({error}); put the file back, or remove {path.parent}"
+            ) from error
+    return rows
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

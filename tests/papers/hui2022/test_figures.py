@@ -496,6 +496,8 @@ def test_the_end_is_that_of_each_run() -> None:
         ([0.2, 0.9], 6, ["0.2", "0.3", "0.5", "0.7"]),
         ([1e-8, 1], 5, ["10⁻⁸", "10⁻⁶", "10⁻⁴", "0.01", "1"]),
         ([0.0], 5, ["0"]),
+        ([0, 1], 7, ["0", "1"]),
+        ([0, 2], 7, ["0", "2"]),
         ([math.nan], 5, []),
     ],
 )
@@ -510,3 +512,14 @@ def test_a_place_for_zero_only_where_there_is_one() -> None:
     assert 0 < place < 1
     assert not spans_decades([1, 9.9])
     assert spans_decades([1, 10, 0])
+
+
+@pytest.mark.parametrize("draw", [figures.figure_1, figures.figure_3, figures.figure_6])
+def test_nothing_to_draw_is_a_figure_all_the_same(draw: Callable[[pd.DataFrame], Figure]) -> None:
+    rows = curves()
+    draw(rows.assign(depth=0, is_last=False))
+
+
+def test_transfer_without_any_fine_tuning_is_a_figure_all_the_same() -> None:
+    rows = transfer()
+    figures.figure_5(pd.DataFrame(rows[rows["kind"] == "pretraining"]))

@@ -219,6 +219,22 @@ def test_a_layer_that_never_falls_does_so_after_the_last() -> None:
     assert verdict(claims.FIG6, "last-layer-first", none) == "inconclusive"
 
 
+def test_layers_of_a_network_with_train_errors_leave_figure_6_open() -> None:
+    rows = table(layers([0.05, 1e-3, 1e-4], [3, 2, 1]))
+    rows.loc[rows["is_last"].astype(bool), "train_accuracy"] = 0.1  # diverged
+    for id in ("last-layer-most", "last-layer-first", "first-layer-not"):
+        assert verdict(claims.FIG6, id, rows) == "inconclusive"
+
+
+def test_what_was_measured_too_seldom_to_fall_does_not_stand_still() -> None:
+    rows = table(curve(train=0.5, strong=10.0))
+    seldom = pd.DataFrame(rows[rows["step"] == rows["step"].max()])
+    judged = {one["id"]: one for one in judge_all(claims.FIG3, seldom)}
+    assert judged["train-collapses"]["verdict"] == "inconclusive"
+    assert judged["no-strong-test-collapse"]["verdict"] == "inconclusive"
+    assert "too few steps" in judged["train-collapses"]["evidence"]["cifar10-resnet18"]["reason"]
+
+
 def test_a_layer_that_falls_in_the_last_step_is_before_one_that_never_does() -> None:
     rows = table(layers([0.5, 0.5, 0.1], [1, 1, 1]))
     at_end = (rows["depth"] == 3) & (rows["step"] == STEPS[-1])

@@ -143,7 +143,11 @@ def _not_always_zero(rows: pd.DataFrame) -> Verdict:
             run = runs[seed]
             effect = decades(final(run, "train_variance"), VANISHED)
             fitted = final(run, "train_accuracy") == 1
-            if effect is None or not fitted or (effect > 0 and still_falling(run, "train_variance")):
+            if (
+                effect is None
+                or not fitted
+                or (effect > 0 and still_falling(run, "train_variance") is not False)
+            ):
                 unknown.setdefault(f"seed {seed}", []).append(job)
                 continue
             held = effects[seed]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,11 @@ from collapselab.papers.hui2022.endings import (
     claim,
     decades,
     final,
+    only_if_fitted,
     seeds_of,
     unless_falling,
 )
-from collapselab.papers.hui2022.grouping import numbers, where
+from collapselab.papers.hui2022.grouping import last_layer, numbers, where
 
 # A layer has begun to collapse when its variance is a tenth of that of the untrained network.
 _FALLEN = 0.1
@@ -107,26 +109,36 @@ def _first_does_not_vanish(rows: pd.DataFrame) -> Verdict:
     return unless_falling(verdict, first, "train_variance", "holds")
 
 
+def _fitted(judge: Callable[[pd.DataFrame], Verdict]) -> Callable[[pd.DataFrame], Verdict]:
+    """Of networks that fit their train set, which a diverged one does not: the paper trains all to zero error."""
+
+    def judged(rows: pd.DataFrame) -> Verdict:
+        ends = {seed: where(last_layer(rows), "seed", seed) for seed in seeds_of(rows)}
+        return only_if_fitted(ends, judge(rows))
+
+    return judged
+
+
 FIG6 = (
     claim(
         "last-layer-most",
         "Fig. 6, sec. 5.1",
         "The last layer has the greatest degree of collapse, each layer below it a lesser one, the first the least [train "
         "variance at the end falls from each hidden layer to the next].",
-        _degree_by_depth,
+        _fitted(_degree_by_depth),
     ),
     claim(
         "last-layer-first",
         "Fig. 6, sec. 5.1",
         f"The last layer collapses first [its train variance falls to {_FALLEN:g} of that of the untrained network before "
         "that of any other hidden layer].",
-        _order_in_time,
+        _fitted(_order_in_time),
     ),
     claim(
         "first-layer-not",
         "Fig. 6, sec. 5.1",
         f"Earlier layers saturate at a finite variance in the time observed [the first hidden layer's is above {VANISHED:g} "
         "at the end, and no longer falling].",
-        _first_does_not_vanish,
+        _fitted(_first_does_not_vanish),
     ),
 )

@@ -64,15 +64,18 @@ def unless_falling(verdict: Verdict, runs: BySeed, name: str, outcome: Outcome) 
 
     Args:
         outcome: the one that says the curve stays above. A claim that it vanishes fails, its opposite holds: neither is
-            said of a curve that still falls, so that two claims never disagree about one curve.
+            said of a curve that still falls, or that was measured too seldom to tell, so that two claims never disagree
+            about one curve.
     """
     falling = {seed: still_falling(run, name) for seed, run in runs.items()}
     words = name.replace("_", " ")
     evidence = verdict.evidence | {
         f"{words} still falling": {f"seed {seed}": value for seed, value in falling.items()}
     }
-    if verdict.outcome == outcome and any(falling.values()):
+    if verdict.outcome == outcome and any(value is not False for value in falling.values()):
         reason = f"{words} has not vanished, but is still falling"
+        if not any(falling.values()):
+            reason = f"too few steps were measured to say whether {words} is still falling"
         return Verdict("inconclusive", {"reason": reason} | evidence)
     return Verdict(verdict.outcome, evidence)
 

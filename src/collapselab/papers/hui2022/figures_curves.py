@@ -209,7 +209,7 @@ def _draw(axes: Sequence[Axes], lines: Sequence[Sequence[_Line]], *, ticks: tupl
     """The lines of each panel, all panels on one pair of axes."""
     everything = [line for part in lines for line in part]
     steps = [step for line in everything for step in line.rows["step"]]
-    values = np.concatenate([line.values for line in everything])
+    values = np.concatenate([np.zeros(0), *(line.values for line in everything)])
     logarithmic = spans_decades(values)
     zero_x, zero_y = place_of_zero(steps), place_of_zero(values) if logarithmic else None
     for one, part in zip(axes, lines, strict=True):

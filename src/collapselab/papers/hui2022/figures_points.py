@@ -62,7 +62,7 @@ def figure_4(rows: pd.DataFrame) -> Figure:
 def figure_5(rows: pd.DataFrame) -> Figure:
     """Accuracy on the downstream task by the train variance of the checkpoint it starts from."""
     best = best_transfer(rows)
-    parts = list(panels(best))
+    parts = list(panels(best)) or [("", best)]
     with paper_style():
         figure = paper_figure(COLUMN if len(parts) == 1 else min(PAGE, 3.3 * len(parts)), 2.75)
         grid = list(figure.subplots(1, len(parts), squeeze=False)[0])
