@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,13 @@ def test_what_is_written_is_complete_and_agrees(done: tuple[Path, Log, Any]) -> 
     assert record["command"] == "collapselab reproduce tiny/fig1"
     assert record["reduced"] == "Everything."
     assert set(record["recipes"]) == {"first", "second"}
+
+
+def test_the_page_leads_to_the_files_beside_it(done: tuple[Path, Log, Any]) -> None:
+    page = (done[0] / "report.html").read_text()
+    names = re.findall(r'<a href="([^"#]+\.(?:pdf|png|csv|json))">', page)
+    assert {Path(name).suffix for name in names} == {".pdf", ".png", ".csv", ".json"}
+    assert all((done[0] / name).exists() for name in names)
 
 
 def test_rows_are_what_the_runs_measured(done: tuple[Path, Log, Any]) -> None:

@@ -353,6 +353,8 @@ def _write_page(
             charts=list(experiment.charts(rows)),
             verdicts=verdicts,
             made=how_made(record),
+            beside=[f"{name}.{form}" for name in experiment.figures for form in ("pdf", "png")]
+            + ["rows.csv", "verdicts.json"],
         ),
     )
 

@@ -39,6 +39,7 @@ class ExperimentPageData:
         verdicts: as `judge_all` gives them; evidence may be nested.
         made: name and value of all that tells how the numbers came to be; values may be nested.
         facts: name and value of further numbers that matter.
+        beside: names of the files in its folder that hold the same.
     """
 
     title: str
@@ -53,6 +54,7 @@ class ExperimentPageData:
     verdicts: Sequence[dict[str, Any]]
     made: Sequence[tuple[str, Any]]
     facts: Sequence[tuple[str, str]] = ()
+    beside: Sequence[str] = ()
 
 
 def write_experiment_page(folder: str | Path, data: ExperimentPageData) -> Path:
@@ -83,6 +85,7 @@ def render_experiment_page(data: ExperimentPageData) -> str:
             numbers=_numbers(data),
             warnings=_warnings(data.rows),
             warnings_of="of the measurements",
+            beside=data.beside,
             made=[pair for name, value in data.made for pair in flat(value, name)],
         )
     )

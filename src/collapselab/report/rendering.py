@@ -45,6 +45,7 @@ class Page:
         warnings: everything unusual.
         warnings_of: what raised them, behind their number.
         made: name and value of all that tells how the numbers came to be.
+        beside: names of the files in the page's folder that hold the same.
     """
 
     title: str
@@ -57,6 +58,7 @@ class Page:
     warnings_of: str
     made: Sequence[tuple[str, Any]]
     verdicts: Sequence[dict[str, Any]] = ()
+    beside: Sequence[str] = ()
 
 
 def render(page: Page) -> str:
