@@ -308,11 +308,15 @@ def test_damaged_rows_are_one_line(copy: Path, text: str, message: str) -> None:
         reproduce(request(copy))
 
 
-def test_every_fingerprint_and_every_ending_is_on_record(copy: Path) -> None:
-    reproduce(request(copy, seeds=2, only=["first"]))
-    record = json.loads((copy / "experiment.json").read_text())
-    assert [len(of_name) for of_name in record["data"].values()] == [1]
-    assert "runs that ended by" in (copy / "report.html").read_text()
+def test_every_fingerprint_and_every_ending_is_on_record(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    reproduce(request(out, seeds=1, changes={"second:data.train.count": 50}))
+    record = json.loads((out / "experiment.json").read_text())
+    runs = [json.loads(path.read_text()) for path in out.glob("runs/*/*/run.json")]
+    assert set(record["data"]["digits"]) == {run["data"]["fingerprint"] for run in runs}
+    assert len(record["data"]["digits"]) == 2
+    assert record["ended"] == {"steps": 2}
+    assert "runs that ended by" in (out / "report.html").read_text()
 
 
 def test_a_run_that_fails_leaves_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

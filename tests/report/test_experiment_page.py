@@ -248,6 +248,21 @@ def test_verdicts_text_has_outcome_sentence_place_and_evidence() -> None:
     assert verdicts_text([]) == "No claims were judged.\n"
 
 
+def test_what_keeps_verdicts_from_being_overrated_is_said_once() -> None:
+    note = "2 seeds: an interval says nothing"
+    judged = [
+        verdict("holds", {"mnist": judgement(2.0, 1.9) | {"note": note}}),
+        verdict("fails", {"note": note}),
+    ]
+    text = " ".join(verdicts_text(judged, "smoke").split())
+    assert text.count("2 seeds: an interval says nothing.") == 1
+    assert "its verdicts say nothing about the paper" in text
+    assert "say nothing about the paper" not in verdicts_text(judged, "cpu")
+    rows = curve_rows()
+    page = render_experiment_page(page_data(rows, [], scale="smoke"))
+    assert "its verdicts say nothing about the paper" in page
+
+
 def test_verdicts_text_stays_within_100_columns_and_two_lines_of_evidence() -> None:
     evidence = {
         f"data set {index}": {"train variance": [0.1] * 9, "seeds": {"a": 1.0}} for index in range(30)

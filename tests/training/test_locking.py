@@ -57,6 +57,7 @@ def test_a_lock_is_dropped_when_its_holder_fails(tmp_path: Path) -> None:
         pass
 
 
+# The first is what `filelock` makes of ENOSYS.
 @pytest.mark.parametrize(
     "error", [NotImplementedError("no flock"), OSError(errno.ENOLCK, "No locks available")]
 )

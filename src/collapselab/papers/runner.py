@@ -34,7 +34,8 @@ from collapselab.papers.grid import Grid, samples_key
 from collapselab.papers.record import LOCK, Record, how_made, read_record
 from collapselab.training import FolderInUse, RunInterrupted, Stopper, run_recipe
 from collapselab.training.locking import exclusive
-from collapselab.training.loop import check_recipe, cpu_threads
+from collapselab.training.loop import cpu_threads
+from collapselab.training.resuming import check_recipe
 from collapselab.training.run_folder import replace_text
 
 _LOOK_AGAIN_SECONDS = 1.0

@@ -36,10 +36,9 @@ def exclusive(path: Path) -> Iterator[None]:
         raise FolderInUse(
             f"{path.parent}: another process is at work there; let it finish, or choose another --out"
         ) from None
-    except NotImplementedError:
-        pass  # as below
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
+    except (NotImplementedError, OSError) as error:
+        # `filelock` says the former for ENOSYS: the file system has no locks.
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
     try:
         yield

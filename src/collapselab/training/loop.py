@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from collapselab.data import DataSplits
-from collapselab.data.memory import fingerprint
 from collapselab.errors import InputError
 from collapselab.randomness import seeded
 from collapselab.training.building import build_model, classifier_name, load_data
@@ -28,6 +26,7 @@ from collapselab.training.final_reference import final_reference_rows
 from collapselab.training.measuring import measure_network
 from collapselab.training.provenance import provenance
 from collapselab.training.recipe import Recipe
+from collapselab.training.resuming import check_rows, same_recipe, sample_facts
 from collapselab.training.run_folder import RunFolder
 from collapselab.training.stopping import RunInterrupted, Stopper
 
@@ -89,7 +88,7 @@ def run_recipe(
     stopper = stopper or Stopper()
     run = folder.read_run()
     if run is not None:
-        recipe = _same_recipe(run, recipe, folder)
+        recipe = same_recipe(run, recipe, folder)
         if run["status"] == "finished":
             return run
     if recipe.num_threads is None:
@@ -99,7 +98,7 @@ def run_recipe(
         if fabric.device.type == "cuda":  # which nothing may have used yet: `seeded` leaves it alone then
             torch.cuda.manual_seed_all(recipe.seed)
         data = data or load_data(recipe, copies)
-        facts = _facts(data)
+        facts = sample_facts(data)
         writer = fabric.global_rank == 0
         if writer:
             folder.create()
@@ -107,7 +106,7 @@ def run_recipe(
         # Again, now that nobody else writes there: another process may have begun the run, or finished it.
         run = fabric.broadcast(folder.read_run() if writer else None)
         if run is not None:
-            recipe = _same_recipe(run, recipe, folder)
+            recipe = same_recipe(run, recipe, folder)
             if run["status"] == "finished":
                 return run
         if run is not None and folder.has_results() and run["data"] != facts:
@@ -121,7 +120,7 @@ def run_recipe(
         slots = [*(run["slots"] if run else []), here | {"from_step": state["step"] if state else 0}]
         run = here | {"recipe": recipe.model_dump(mode="json"), "data": facts, "slots": slots}
         if state is not None:
-            _check_rows(folder, state)
+            check_rows(folder, state)
         trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, on_step or (lambda *_: None))
         if state is not None:
             trainer.load(state)
@@ -151,30 +150,6 @@ def run_recipe(
     return run
 
 
-def _check_rows(folder: RunFolder, state: dict[str, Any]) -> None:
-    """That the rows which the saved state says are on disk are there."""
-    measured = state["measured"]
-    if measured < 0 or state["ended"] == "diverged":
-        return
-    if not any(row["step"] == measured for row in folder.read_rows()):
-        raise InputError(
-            f"{folder.path}: its rows of step {measured} are gone from measurements.jsonl; put that file back, or "
-            "remove the folder"
-        )
-
-
-def _facts(data: DataSplits) -> dict[str, Any]:
-    """What tells these samples from others."""
-    return {
-        "name": data.name,
-        "num_classes": data.num_classes,
-        "num_train": len(data.train),
-        "num_test": len(data.test),
-        "shape": list(data.input_shape),
-        "fingerprint": fingerprint(data),
-    }
-
-
 @contextmanager
 def cpu_threads(number: int | None) -> Iterator[None]:
     """Use this many CPU threads, in torch, BLAS and OpenMP; the caller's numbers are put back on the way out."""
@@ -187,54 +162,6 @@ def cpu_threads(number: int | None) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def _same_recipe(run: dict[str, Any], recipe: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe as it was resolved when the run began; a run that has nothing to lose begins anew, with any."""
-    if not folder.has_results():
-        return recipe
-    held = run["recipe"]
-    if recipe.num_threads is None and isinstance(held, dict):
-        recipe = recipe.model_copy(update={"num_threads": held.get("num_threads")})
-    try:
-        # A run of an older version has what was fixed then, which newer fields have as their defaults.
-        held = Recipe.model_validate(held).model_dump(mode="json")
-    except ValidationError:
-        raise InputError(f"{folder.path}: holds a run of another version; choose another --out") from None
-    wanted = recipe.model_dump(mode="json")
-    if held != wanted:
-        for path, value in _flat(wanted):
-            was = dict(_flat(held)).get(path)
-            if was != value:
-                raise InputError(
-                    f"{folder.path}: holds a run with {path} {was!r}, not {value!r}; choose another --out, or "
-                    "remove that folder"
-                )
-    return recipe
-
-
-def check_recipe(recipe: Recipe, folder: RunFolder) -> None:
-    """That a folder holds no run of another recipe. The number of threads of a finished one may differ.
-
-    Raises:
-        InputError: it does.
-    """
-    run = folder.read_run()
-    if run is None:
-        return
-    if run["status"] == "finished" and isinstance(run["recipe"], dict):
-        recipe = recipe.model_copy(update={"num_threads": run["recipe"].get("num_threads")})
-    _same_recipe(run, recipe, folder)
-
-
-def _flat(values: Any, path: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(values, dict) or not values:
-        return [(path, values)]
-    return [
-        pair
-        for name, value in values.items()
-        for pair in _flat(value, f"{path}.{name}" if path else str(name))
-    ]
 
 
 class Trainer:
