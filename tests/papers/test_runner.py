@@ -119,6 +119,7 @@ def test_the_page_leads_to_the_files_beside_it(done: tuple[Path, Log, Any]) -> N
     names = re.findall(r'<a href="([^"#]+\.(?:pdf|png|csv|json))">', page)
     assert {Path(name).suffix for name in names} == {".pdf", ".png", ".csv", ".json"}
     assert all((done[0] / name).exists() for name in names)
+    assert "by the command" not in page
 
 
 def test_rows_are_what_the_runs_measured(done: tuple[Path, Log, Any]) -> None:
@@ -185,6 +186,9 @@ def test_only_some_runs_and_other_values(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "out" / "experiment.json").read_text())
     assert record["changes"] == changes
     assert record["only"] == ["fir*"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "steps = 6" in page
+    assert "Left out by the command, of each seed: second." in page
 
 
 @pytest.mark.parametrize(

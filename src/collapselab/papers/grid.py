@@ -74,13 +74,23 @@ class Grid:
     ) -> None:
         self.out, self.copies = out, copies
         self._seeds = tuple(seeds)
-        self._jobs = {seed: _chosen(preset.jobs(seed), only, changes or {}) for seed in self.seeds}
+        everything = {seed: preset.jobs(seed) for seed in self.seeds}
+        self._jobs = {seed: _chosen(jobs, only, changes or {}) for seed, jobs in everything.items()}
+        names, chosen = (
+            {job.name for jobs in of.values() for job in jobs} for of in (everything, self._jobs)
+        )
+        self._left_out = sorted(names - chosen)
         # Of the samples read last: the next run mostly has the same.
         self._samples: tuple[str, DataSplits] | None = None
 
     @property
     def seeds(self) -> Sequence[int]:
         return self._seeds
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Names of the preset's jobs that `only` leaves out."""
+        return self._left_out
 
     def jobs(self, seed: int) -> Sequence[Job]:
         return self._jobs[seed]
@@ -159,7 +169,7 @@ def _chosen(jobs: Sequence[Job], only: Sequence[str], changes: Mapping[str, Any]
     names = [job.name for job in jobs]
     for glob in only:
         if not fnmatch.filter(names, glob):
-            raise InputError(f"--only {glob}: matches none of the runs; there are {_few(names)}")
+            raise InputError(f"--only {glob}: matches none of the runs; there are {few(names)}")
     wanted = {name for name in names if not only or any(fnmatch.fnmatch(name, glob) for glob in only)}
     wanted |= {job.after for job in jobs if job.name in wanted and job.after}
     return [replace(job, recipe=_changed(job, changes, names)) for job in jobs if job.name in wanted]
@@ -170,7 +180,7 @@ def _changed(job: Job, changes: Mapping[str, Any], names: Sequence[str]) -> Reci
     for name, value in changes.items():
         glob, colon, path = name.rpartition(":")
         if colon and not fnmatch.filter(names, glob):
-            raise InputError(f"--set {name}: {glob} matches none of the runs; there are {_few(names)}")
+            raise InputError(f"--set {name}: {glob} matches none of the runs; there are {few(names)}")
         if path == "seed":
             raise InputError(f"--set {name}: every run has a seed of its own; say how many with --seeds")
         if not colon or fnmatch.fnmatch(job.name, glob):
@@ -185,6 +195,7 @@ def _changed(job: Job, changes: Mapping[str, Any], names: Sequence[str]) -> Reci
     return job.recipe.with_changes(own) if own else job.recipe
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first of them, in alphabetical order."""
     names = sorted(set(names))
     return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")

@@ -30,7 +30,7 @@ from collapselab.claims import judge_all
 from collapselab.data.memory import check_samples
 from collapselab.errors import InputError
 from collapselab.papers.experiment import Experiment, Job, Scale
-from collapselab.papers.grid import Grid, samples_key
+from collapselab.papers.grid import Grid, few, samples_key
 from collapselab.papers.record import LOCK, Record, how_made, read_record
 from collapselab.training import FolderInUse, RunInterrupted, Stopper, run_recipe
 from collapselab.training.locking import exclusive
@@ -190,7 +190,9 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
             verdicts = judge_all(experiment.claims, rows)
             figures = _write(experiment, request.scale, rows, verdicts, out)
             record.finish(grid, anything_new=bool(left))
-            _write_page(request, preset.reduced, rows, verdicts, record.content)
+            _write_page(
+                request, _reduced(preset.reduced, grid, record.content), rows, verdicts, record.content
+            )
     left_out = max(0, (held or {}).get("runs", 0) - len(runs))
     return Outcome(out, rows, verdicts, figures, was_finished=not left, left_out=left_out)
 
@@ -347,7 +349,7 @@ def _write_page(
             paper=experiment.paper,
             where=experiment.where,
             question=experiment.question,
-            reduced=reduced + _changes_in_words(record["changes"]),
+            reduced=reduced,
             scale=request.scale,
             seeds=record["seeds"],
             rows=rows,
@@ -360,7 +362,14 @@ def _write_page(
     )
 
 
-def _changes_in_words(changes: Mapping[str, Any]) -> str:
-    """What the command set differently; threads change nothing but rounding."""
-    said = [f"{name} = {value}" for name, value in changes.items() if name != "num_threads"]
-    return f" Set by the command: {', '.join(said)}." if said else ""
+def _reduced(reduced: str, grid: Grid, record: Mapping[str, Any]) -> str:
+    """What differs from the paper: by the preset, by the command, and by runs that are not there.
+
+    Threads change nothing but rounding.
+    """
+    said = [reduced] if reduced else []
+    if changes := [f"{name} = {value}" for name, value in record["changes"].items() if name != "num_threads"]:
+        said.append(f"Set by the command: {', '.join(changes)}.")
+    if grid.left_out:
+        said.append(f"Left out by the command, of each seed: {few(grid.left_out)}.")
+    return " ".join(said)
