@@ -1,0 +1,71 @@
+"""Claims about constructed networks (sec. 2.1 and 4.1): each holds on what it describes and fails where it is false."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from claim_rows import NAN, verdict
+
+from collapselab.claims import judge_all
+from collapselab.papers.hui2022 import claims
+
+CONSTRUCTIONS = {
+    "network": {"train_variance": 0.002, "weak_test_variance": 0.2, "train_accuracy": 1.0, "test_accuracy": 0.95},
+    "one_hot_decisions": {"train_variance": 0.0, "weak_test_variance": 0.0, "train_accuracy": 1.0, "test_accuracy": 0.95},
+    "memoriser": {"train_variance": 0.0, "weak_test_variance": 1.5, "train_accuracy": 1.0, "test_accuracy": 0.11},
+    "memoriser_weak": {"train_variance": 0.0, "weak_test_variance": 0.0, "train_accuracy": 1.0, "test_accuracy": 0.09},
+    "one_epoch": {"epochs": 1.0, "train_variance": 0.4, "weak_test_variance": 0.5, "train_accuracy": 0.94, "test_accuracy": 0.92},
+    "super_class": {"train_variance": 0.01, "test_accuracy": 0.98, "bound": 0.2, "probe_accuracy": 0.198},
+}  # fmt: skip
+
+
+def constructions(**changes: dict[str, float]) -> pd.DataFrame:
+    rows = [
+        {"construction": name, "seed": seed} | values | changes.get(name, {})
+        for seed in (0, 1)
+        for name, values in CONSTRUCTIONS.items()
+    ]
+    columns = [
+        "construction", "seed", "epochs", "train_variance", "strong_test_variance", "weak_test_variance", "train_accuracy",
+        "test_accuracy", "bound", "probe_accuracy",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_every_claim_of_section_2_holds_on_what_it_describes() -> None:
+    rows = constructions()
+    assert {one["verdict"] for one in judge_all(claims.SEC2, rows)} == {"holds"}
+
+
+@pytest.mark.parametrize(
+    ("id", "changes", "outcome"),
+    [
+        ("weak-collapse-is-possible", {"one_hot_decisions": {"weak_test_variance": 0.1}}, "fails"),
+        ("weak-collapse-is-possible", {"one_hot_decisions": {"test_accuracy": 0.94}}, "fails"),
+        ("weak-collapse-is-possible", {"one_hot_decisions": {"weak_test_variance": NAN}}, "inconclusive"),
+        ("weak-collapse-is-possible", {"network": {"test_accuracy": NAN}}, "inconclusive"),
+        ("train-collapse-is-not-enough", {"memoriser": {"train_accuracy": NAN}}, "inconclusive"),
+        ("collapse-is-not-necessary", {"network": {"train_accuracy": 0.9}}, "inconclusive"),
+        ("train-collapse-is-not-enough", {"memoriser": {"test_accuracy": 0.5}}, "fails"),
+        ("train-collapse-is-not-enough", {"memoriser": {"train_variance": 0.1}}, "fails"),
+        ("train-collapse-is-not-enough", {"memoriser": {"train_accuracy": 0.99}}, "fails"),
+        ("weak-test-collapse-is-not-enough", {"memoriser_weak": {"weak_test_variance": 0.1}}, "fails"),
+        ("weak-test-collapse-is-not-enough", {"memoriser_weak": {"test_accuracy": 0.5}}, "fails"),
+        ("collapse-is-not-necessary", {"one_epoch": {"test_accuracy": 0.8}}, "fails"),
+        ("collapse-is-not-necessary", {"one_epoch": {"train_variance": 0.005}}, "fails"),
+        ("collapse-is-not-necessary", {"one_epoch": {"epochs": 2.5}}, "inconclusive"),
+        ("collapse-is-not-necessary", {"one_epoch": {"epochs": NAN}}, "inconclusive"),
+        ("two-points-cannot-tell-ten-classes", {"super_class": {"probe_accuracy": 0.21}}, "fails"),
+        ("two-points-cannot-tell-ten-classes", {"super_class": {"probe_accuracy": NAN}}, "inconclusive"),
+    ],
+)
+def test_each_claim_of_section_2_fails_where_it_is_false(
+    id: str, changes: dict[str, dict[str, float]], outcome: str
+) -> None:
+    assert verdict(claims.SEC2, id, constructions(**changes)) == outcome
+
+
+def test_a_construction_that_one_seed_lacks_leaves_its_claim_open() -> None:
+    rows = constructions()
+    rows = pd.DataFrame(rows[(rows["seed"] == 0) | (rows["construction"] != "memoriser")])
+    assert verdict(claims.SEC2, "train-collapse-is-not-enough", rows) == "inconclusive"
