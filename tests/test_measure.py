@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from collapselab import METRICS, InputError, Measurement, measure
+from collapselab import METRICS, InputError, Measurement, measure, passes
 from collapselab.metrics import BY_NAME, names_of
 from collapselab.metrics.inputs import MetricInputs
 from collapselab.statistics import ClassStats
@@ -19,7 +18,6 @@ from helpers import assert_close, uneven_labels
 from oracles import Oracle, nearest
 
 # The package's attribute of this name is the function.
-measure_module = importlib.import_module("collapselab.measure")
 
 
 def draw(counts: list[int], dim: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +79,7 @@ def scatters(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             super().__init__(*args, **kwargs)
             made.append(self.scatter)
 
-    monkeypatch.setattr(measure_module, "ClassStats", Spy)
+    monkeypatch.setattr(passes, "ClassStats", Spy)
     return made
 
 
@@ -119,13 +117,13 @@ def test_a_pass_is_made_only_for_what_needs_it(
     function: str, needed_by: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    original = getattr(measure_module, function)
+    original = getattr(passes, function)
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         calls.append(function)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(measure_module, function, spy)
+    monkeypatch.setattr(passes, function, spy)
     rest = [metric.name for metric in METRICS if metric.name not in needed_by]
     measure(FEATURES, LABELS, weight=WEIGHT, test=(FEATURES, LABELS), metrics=rest)
     assert calls == []
