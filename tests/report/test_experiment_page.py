@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from experiment_rows import (
@@ -30,7 +31,8 @@ from collapselab.report.experiment_charts import (
     variance_charts,
 )
 from collapselab.report.experiment_page import render_experiment_page, verdicts_text, write_experiment_page
-from collapselab.report.figures import Chart
+from collapselab.report.experiment_points import add_labels
+from collapselab.report.figures import Chart, new_figure
 from collapselab.report.verdict_words import in_words
 
 HOSTILE = '</script><img src="https://example.org/x">'
@@ -143,6 +145,19 @@ def test_sizes_are_drawn_against_each_other_and_over_size() -> None:
     assert len(traces(scatter)["each seed"].x) == 9
     assert [note.text for note in scatter.figure.layout.annotations] == ["100", "1,000", "10,000"]
     assert list(traces(by_size)["train"].y) == list(mean.x)
+
+
+@pytest.mark.parametrize("right", [1, -1])
+@pytest.mark.parametrize("up", [1, -1])
+def test_a_label_stands_where_no_dot_is(right: int, up: int) -> None:
+    figure = new_figure("x", "y")
+    # Dots in three corners of the only mean, and one at each end of the panel.
+    others = [(a, b) for a in (1, -1) for b in (1, -1) if (a, b) != (right, up)]
+    dots = [np.array([0.07 * pair[axis] for pair in others] + [-0.5, 0.5]) for axis in (0, 1)]
+    add_labels(figure, ["500"], [np.zeros(1), np.zeros(1)], dots)
+    (note,) = figure.layout.annotations
+    assert note.xanchor == ("left" if right > 0 else "right")
+    assert note.yanchor == ("bottom" if up > 0 else "top")
 
 
 def test_transfer_takes_the_best_learning_rate() -> None:

@@ -97,11 +97,12 @@ def _train_against_test(rows: pd.DataFrame, index: int, title: str) -> Chart:
         hovertemplate="%{text}<br>test variance %{customdata:.3g}<extra></extra>",
     )
     _add_seeds(figure, rows, columns, zeros)
-    for place, label in zip(zip(*means, strict=True), labels, strict=True):
-        if all(np.isfinite(place)):
-            at = [float(np.log10(value)) if log else value for value, log in zip(place, logs, strict=True)]
-            figure.add_annotation(x=at[0], y=at[1], text=label, showarrow=False, xanchor="left", yanchor="bottom",
-                                  xshift=7, yshift=3)  # fmt: skip
+    dots = [placed(rows[column], zero) for column, zero in zip(columns, zeros, strict=True)]
+    add_labels(
+        figure,
+        labels,
+        *([_on_axis(values, log) for values, log in zip(pair, logs, strict=True)] for pair in (means, dots)),
+    )
     for which, column, log in zip(("x", "y"), columns, logs, strict=True):
         if log:
             log_axis_with_zero(figure, which, rows[column], most=6)
@@ -118,6 +119,50 @@ def _train_against_test(rows: pd.DataFrame, index: int, title: str) -> Chart:
         figure,
         table,
     )
+
+
+def _on_axis(values: Sequence[float], log: bool) -> np.ndarray:
+    """Where plotly puts an annotation: at the logarithm on a logarithmic axis."""
+    array = np.asarray(values, dtype=float)
+    return np.log10(array) if log else array
+
+
+def add_labels(
+    figure: go.Figure, labels: Sequence[str], means: Sequence[np.ndarray], dots: Sequence[np.ndarray]
+) -> None:
+    """A label at each mean, in the corner that lies farthest from dots, means and the labels before it.
+
+    Args:
+        means: x and y of each label's point, as `_on_axis` gives them.
+        dots: x and y of what labels are not to cover.
+    """
+    taken = np.stack([np.concatenate(pair) for pair in zip(means, dots, strict=True)], axis=1)
+    low, high = np.nanmin(taken, axis=0), np.nanmax(taken, axis=0)
+    extent = np.where(high > low, high - low, 1.0)
+    for label, x, y in zip(labels, *means, strict=True):
+        point = np.array([x, y])
+        if not np.isfinite(point).all():
+            continue
+        # Half a label away, in shares of the panel.
+        corners = {
+            (right, up): point + extent * (0.07 * right, 0.05 * up) for right in (1, -1) for up in (1, -1)
+        }
+        nearest = {
+            corner: np.nanmin(np.linalg.norm((taken - centre) / extent, axis=1))
+            for corner, centre in corners.items()
+        }
+        right, up = best = max(nearest, key=lambda corner: nearest[corner])
+        taken = np.vstack([taken, corners[best]])
+        figure.add_annotation(
+            x=float(x),
+            y=float(y),
+            text=label,
+            showarrow=False,
+            xanchor="left" if right > 0 else "right",
+            yanchor="bottom" if up > 0 else "top",
+            xshift=7 * right,
+            yshift=3 * up,
+        )
 
 
 def _add_seeds(
