@@ -313,7 +313,14 @@ def _copies(pairs: list[str], experiment: Any, scale: str) -> dict[str, Path]:
     if bare and len(names) != 1:
         wanted = " or ".join(f"--data {name}={bare[0]}" for name in sorted(names)) or "leave --data out"
         raise InputError(f"--data {bare[0]}: of which data set? Say {wanted}")
-    return local_copies([pair if "=" in pair else f"{next(iter(names))}={pair}" for pair in pairs])
+    copies = local_copies([pair if "=" in pair else f"{next(iter(names))}={pair}" for pair in pairs])
+    asked = [pair.partition("=")[0].strip() for pair in pairs if "=" in pair]
+    if unused := [name for name in asked if name not in names]:
+        raise InputError(
+            f"--data {unused[0]}=…: {experiment.id} at scale {scale} reads {' and '.join(sorted(names)) or 'digits'} only; "
+            "choose another --scale, or leave it out"
+        )
+    return copies
 
 
 def parse_changes(pairs: list[str]) -> dict[str, Any]:

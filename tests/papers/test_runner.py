@@ -202,6 +202,7 @@ def test_only_some_runs_and_other_values(tmp_path: Path) -> None:
         ({"changes": {"first:start.checkpoint": "a"}}, "start is not set; give all of it"),
         ({"changes": {"seed": 3}}, "say how many with --seeds"),
         ({"changes": {"data.name": "mnist"}}, "first stands for dataset digits in rows and figures"),
+        ({"changes": {"data": {"name": "mnist"}}}, "first stands for dataset digits in rows and figures"),
     ],
 )
 def test_what_matches_nothing_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -301,6 +302,23 @@ def test_a_run_whose_start_never_came_about_is_said_to_be_one(tmp_path: Path) ->
         InputError, match=r"second, seed 0: starts from step-000012.* of first, which ended .*diverged"
     ):
         reproduce(request(tmp_path / "out", seeds=1, changes=changes))
+
+
+def test_what_a_lost_run_does_not_concern_is_run_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actual = runner_module.run_recipe
+
+    def first_diverges_once(recipe: Any, folder: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        if folder.path.parts[-2:] == ("first", "seed-0"):
+            recipe = recipe.with_changes({"optimizer.learning_rate": 1e30})
+        return actual(recipe, folder, *args, **kwargs)
+
+    monkeypatch.setattr(runner_module, "run_recipe", first_diverges_once)
+    log = Log()
+    with pytest.raises(InputError, match="second, seed 0: starts from"):
+        reproduce(request(tmp_path / "out"), log)
+    assert [line[:2] for line in log.of("ended")] == [("first", 0), ("first", 1), ("second", 1)]
 
 
 @pytest.mark.parametrize(

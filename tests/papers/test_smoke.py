@@ -103,6 +103,20 @@ def test_the_papers_numbers() -> None:
     assert (min(tuning), max(tuning)) == (0.0005, 0.25)
     cifar = next(job for job in fig5 if job.name == "cifar10-pretraining").recipe.data
     assert (cifar.train.count, cifar.test.count) == (20_000, 4000)
+    cifar_tuned = next(job for job in fig5 if job.name.startswith("cifar10-from-")).recipe.data
+    assert (cifar_tuned.train.count, cifar_tuned.test.count) == (10_000, 2000)
+    assert (cifar_tuned.train.skip, cifar_tuned.test.skip) == (cifar.train.count, cifar.test.count)
+    assert [len(group) for group in cifar.groups or ()] == [4, 4]
+    assert sum(cifar.groups or (), ()) == sum(cifar_tuned.groups or (), ())
+    digits, tuned = (
+        next(job for job in fig5 if job.name.startswith(name)).recipe
+        for name in ("mnist-pretraining", "mnist-from-")
+    )
+    assert (digits.data.train.count, digits.data.test.count) == (1000, 200)
+    assert (tuned.data.train.count, tuned.data.test.count) == (500, 100)
+    assert (tuned.data.train.skip, tuned.data.test.skip) == (1000, 200)
+    assert digits.data.groups == ((1, 3, 5, 7, 9), (0, 2, 4, 6, 8))
+    assert (digits.optimizer.learning_rate, digits.batch_size) == (0.001, 128)
     (fig6,) = find_experiment("hui2022/fig6").presets["paper"].jobs(0)
     assert fig6.recipe.model.options == {"width": 1024, "depth": 3, "batch_norm": False}
     assert (fig6.recipe.steps, fig6.recipe.optimizer.learning_rate) == (80_000, 0.001)
@@ -132,6 +146,13 @@ def test_fine_tuning_shares_no_sample_with_pre_training(tmp_path: Path) -> None:
         ),
         (["hui2022/fig6", "--scale", "cpu", "--data", "mnist=nowhere"], ["nowhere"]),
         (["hui2022/fig6", "--data", "mnits=."], ["mnits", "mnist"]),
+        (
+            ["hui2022/fig6", "--data", "mnist=."],
+            ["--data mnist=…", "scale smoke reads digits only", "--scale"],
+        ),
+        (["hui2022/fig6", "--scale", "cpu", "--data", "cifar10=."], ["--data cifar10=…", "reads mnist only"]),
+        (["hui2022/fig4", "--set", "data.train={method: first, count: 50}"], ["stands for num_train"]),
+        (["hui2022/fig5", "--set", "optimizer={learning_rate: 0.5}"], ["stands for learning_rate"]),
         (["hui2022/fig6", "--only", "cifar*"], ["--only cifar*", "digits-mlp"]),
         (["hui2022/fig6", "--stop-after", "1 fortnight"], ["no duration"]),
         (["hui2022/sec2", "--only", "network"], ["needs all of its runs", "--only"]),

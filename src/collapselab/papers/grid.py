@@ -185,7 +185,13 @@ def _changed(job: Job, changes: Mapping[str, Any], names: Sequence[str]) -> Reci
             raise InputError(f"--set {name}: every run has a seed of its own; say how many with --seeds")
         if not colon or fnmatch.fnmatch(job.name, glob):
             label = next(
-                (key for key, place in _LABELLED.items() if path == place and key in job.labels), None
+                # Or a part of the recipe that holds it.
+                (
+                    key
+                    for key, place in _LABELLED.items()
+                    if f"{place}.".startswith(f"{path}.") and key in job.labels
+                ),
+                None,
             )
             if label is not None:
                 raise InputError(

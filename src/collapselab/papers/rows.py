@@ -30,6 +30,19 @@ def curve_rows(runs: Runs) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def ended_rows(runs: Runs) -> pd.DataFrame:
+    """`curve_rows`, with a column `ended`: why each run stopped, as its record has it (`loss`, `steps`, `diverged`)."""
+    table = curve_rows(runs)
+    ended = {
+        (job.name, seed): (runs.folder(job.name, seed).read_run() or {}).get("ended")
+        for seed in runs.seeds
+        for job in runs.jobs(seed)
+    }
+    places = zip(table["job"], table["seed"], strict=True)
+    table.insert(table.columns.get_loc("seed") + 1, "ended", [ended[place] for place in places])  # pyright: ignore[reportArgumentType, reportOperatorIssue] one column of that name
+    return table
+
+
 def run_curve(folder: RunFolder, job: Job, seed: int) -> pd.DataFrame:
     """The rows of one run, as `curve_rows` has them."""
     head = {"job": job.name, **job.labels, "seed": seed}

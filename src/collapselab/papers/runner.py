@@ -207,10 +207,24 @@ class _Run:
 
 
 def _run_all(grid: Grid, left: Sequence[_Run], watcher: Watcher, stopper: Stopper) -> None:
-    """Every run that is left. One that another process is at is passed over, and looked at again later."""
+    """Every run that is left. One that another process is at is passed over, and looked at again later.
+
+    Raises:
+        InputError: some cannot begin; all others are done by then.
+    """
     told = False
+    lost: dict[tuple[str | None, int], InputError] = {}
     while left:
-        others = [run for run in left if not _finish(grid, run, watcher, stopper)]
+        others = []
+        for run in left:
+            if (run.job.after, run.seed) in lost:
+                lost[run.job.name, run.seed] = lost[run.job.after, run.seed]
+                continue
+            try:
+                if not _finish(grid, run, watcher, stopper):
+                    others.append(run)
+            except _NoStart as error:
+                lost[run.job.name, run.seed] = error
         if len(others) == len(left):
             if not told:
                 watcher.waiting(len(others))
@@ -218,6 +232,12 @@ def _run_all(grid: Grid, left: Sequence[_Run], watcher: Watcher, stopper: Stoppe
             _check_stop(stopper)
             time.sleep(_LOOK_AGAIN_SECONDS)
         left = others
+    if lost:
+        raise next(iter(lost.values()))
+
+
+class _NoStart(InputError):
+    """A run that cannot begin, as the one it starts from ended too early."""
 
 
 def _finish(grid: Grid, run: _Run, watcher: Watcher, stopper: Stopper) -> bool:
@@ -246,7 +266,7 @@ def _check_start(grid: Grid, run: _Run) -> None:
     """That the weights which a run starts from are there.
 
     Raises:
-        InputError: the run that should have written them ended before.
+        _NoStart: the run that should have written them ended before.
     """
     job = run.job
     if job.after is None or job.recipe.start is None:
@@ -255,7 +275,7 @@ def _check_start(grid: Grid, run: _Run) -> None:
     path = os.path.normpath(grid.folder(job.name, run.seed).path / job.recipe.start.checkpoint)
     if not os.path.exists(path):
         before = grid.folder(job.after, run.seed).read_run() or {}
-        raise InputError(
+        raise _NoStart(
             f"{job.name}, seed {run.seed}: starts from {Path(job.recipe.start.checkpoint).name} of {job.after}, which "
             f"ended at step {before.get('steps')} ({before.get('ended')}); set other values for {job.after} and "
             f"remove {grid.out / 'runs' / job.after}"

@@ -50,7 +50,11 @@ class Optimizer(Part):
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Share of the last update that is kept.")
     nesterov: bool = Field(default=False, description="Look ahead by the momentum.")
-    weight_decay: float = Field(default=0.0, ge=0, description="L2 on every parameter, per step and unit.")
+    weight_decay: float = Field(
+        default=0.0,
+        ge=0,
+        description="On every parameter, per step and unit: L2 in sgd, decoupled from the gradient in adamw.",
+    )
 
 
 class Schedule(Part):

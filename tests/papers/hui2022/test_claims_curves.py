@@ -24,7 +24,14 @@ from collapselab.papers.hui2022 import claims
         ("train-collapses", {"accuracy": 0.99}, "inconclusive"),
         ("no-strong-test-collapse", {}, "holds"),
         ("no-strong-test-collapse", {"strong": 5e-3}, "fails"),
-        ("no-strong-test-collapse", {"strong": 0.5, "train": 0.1}, "fails"),
+        ("no-strong-test-collapse", {"strong": 0.05, "train": 9e-3}, "fails"),
+        (
+            "no-strong-test-collapse",
+            {"strong": 0.5, "train": 0.1},
+            "inconclusive",
+        ),  # no train collapse to tell apart
+        ("no-strong-test-collapse", {"strong": 0.5, "train": 0.02}, "holds"),
+        ("no-weak-test-collapse", {"weak": 0.3, "train": 0.1}, "inconclusive"),
         ("no-strong-test-collapse", {"strong": 0.0}, "fails"),
         ("no-strong-test-collapse", {"strong": 0.02, "rests": False}, "inconclusive"),  # there, but falling
         ("no-weak-test-collapse", {}, "holds"),
@@ -55,13 +62,11 @@ def test_a_job_that_lacks_a_seed_leaves_a_claim_open() -> None:
 
 
 def test_a_gap_that_may_still_grow_leaves_a_claim_open() -> None:
-    """Test variance rests at five times a train variance that falls to the end."""
+    """Test variance rests at five times a train variance that falls to the end; here the gap is what is claimed."""
     rows = table(curve(strong=0.5, train=0.1))
     falling = table(curve(train=0.1, rests=False))["train_variance"]
-    assert verdict(claims.FIG3, "no-strong-test-collapse", rows) == "fails"
-    assert (
-        verdict(claims.FIG3, "no-strong-test-collapse", rows.assign(train_variance=falling)) == "inconclusive"
-    )
+    assert verdict(claims.FIG2, "gap-everywhere", rows) == "fails"
+    assert verdict(claims.FIG2, "gap-everywhere", rows.assign(train_variance=falling)) == "inconclusive"
     vanished = table(curve(strong=5e-3, train=1e-3)).assign(
         train_variance=table(curve(train=1e-3, rests=False))["train_variance"]
     )
@@ -119,6 +124,18 @@ def test_figure_4_is_a_rank_correlation_over_sizes() -> None:
     assert verdict(claims.FIG4, "more-data-less-train-collapse", other) == "fails"
     few = table(sizes([1e-4, 2e-4], [0.9, 0.8]))
     assert verdict(claims.FIG4, "more-data-more-test-collapse", few) == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("ended", "outcome"),
+    [(["loss"] * 4, "holds"), (["steps"] * 4, "holds"), (["steps", "loss", "loss", "loss"], "inconclusive")],
+)
+def test_figure_4_compares_networks_that_ended_alike(ended: list[str], outcome: str) -> None:
+    rows = table(sizes([1e-5, 1e-4, 1e-3, 1e-2], [0.9, 0.8, 0.7, 0.6]))
+    rows["ended"] = rows["num_train"].map(dict(zip((500, 1000, 2000, 4000), ended, strict=True)))
+    judged = judge_all(claims.FIG4, rows)
+    assert {one["verdict"] for one in judged} == {outcome}
+    assert sum(judged[0]["evidence"]["cifar10, resnet18"]["ended by"].values()) == 4
 
 
 def test_figure_4_needs_every_size_of_every_seed_at_zero_error() -> None:

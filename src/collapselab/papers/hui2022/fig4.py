@@ -6,7 +6,7 @@ from collapselab.data.recipe import DataSpec
 from collapselab.papers.experiment import Experiment, Job, Preset
 from collapselab.papers.hui2022 import claims, figures
 from collapselab.papers.hui2022.common import PAPER, STANDARDIZE_NOTE, balanced, first, images, recipe
-from collapselab.papers.rows import curve_rows
+from collapselab.papers.rows import ended_rows
 from collapselab.report.experiment_charts import size_charts
 
 _CIFAR_SIZES = (12_500, 25_000, 30_000, 40_000, 50_000)
@@ -76,14 +76,15 @@ EXPERIMENT = Experiment(
             seeds=3,
             reduced="Nothing: each network is trained until its loss is below 1e-6, for at most 80,000 steps. The loss "
             "is the mean over an epoch of training, with the dropout that VGG-11 has; the paper does not say which it "
-            "means. Nor does it say which subsets of FashionMNIST it takes; these are 12,000 to 60,000 images. "
+            "means. Nor does it say which subsets of FashionMNIST it takes; these are 12,000 to 60,000 images. Subsets have as many images of each "
+            "class. "
             f"{STANDARDIZE_NOTE}",
         ),
         "cpu": Preset(
             _cpu,
             seeds=3,
             reduced="ResNet-18 on 500, 1,000, 2,000 and 4,000 images of CIFAR-10 instead of 12,500 to 50,000, 1,000 test "
-            "images; at most 1,500 steps, over which the learning rate falls to 0, so that most networks end "
+            "images, as many of each class; at most 1,500 steps, over which the learning rate falls to 0, so that most networks end "
             "above a loss of 1e-6. No FashionMNIST.",
         ),
         "smoke": Preset(
@@ -92,7 +93,7 @@ EXPERIMENT = Experiment(
             reduced="An MLP on 100 to 400 digits of 8 x 8 pixels, 200 steps. Shows that the machinery works, nothing else.",
         ),
     },
-    rows=curve_rows,
+    rows=ended_rows,
     figures={"fig4": figures.figure_4},
     charts=size_charts,
     claims=claims.FIG4,

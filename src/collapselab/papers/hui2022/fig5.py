@@ -41,6 +41,11 @@ _DIGITS = tuple((digit,) for digit in range(10))
 _OBJECTS = ("airplane", "automobile", "ship", "truck")
 _ANIMALS = ("bird", "cat", "frog", "horse")
 _PENALTIES = 13
+_LEFT_OPEN = (
+    f"Batches are of {BATCH_SIZE}, as in sec. 3.2. Of MNIST the samples are the first ones and those that follow them, the "
+    "same for every seed; of CIFAR-10 they are drawn, as many of each class. The penalty of the linear probe is one of "
+    f"{_PENALTIES}."
+)
 _BATCH = 1024
 
 
@@ -253,13 +258,13 @@ EXPERIMENT = Experiment(
             seeds=3,
             reduced="Nothing: MNIST and CIFAR-10, 100,000 steps of pre-training and of each fine-tuning. The paper names "
             "neither its checkpoints nor the learning rates within 0.0005 to 0.25: six of each. "
-            f"{STANDARDIZE_NOTE}",
+            f"{_LEFT_OPEN} {STANDARDIZE_NOTE}",
         ),
         "cpu": Preset(
             _cpu,
             seeds=3,
             reduced="The MNIST half; 20,000 steps of pre-training and 2,000 of fine-tuning instead of 100,000 each; six "
-            f"checkpoints, six learning rates. {STANDARDIZE_NOTE}",
+            f"checkpoints, six learning rates. {_LEFT_OPEN} {STANDARDIZE_NOTE}",
         ),
         "smoke": Preset(
             _smoke,
