@@ -160,6 +160,14 @@ def test_a_label_stands_where_no_dot_is(right: int, up: int) -> None:
     assert note.yanchor == ("bottom" if up > 0 else "top")
 
 
+def test_what_was_measured_nowhere_has_no_label() -> None:
+    nowhere = [np.full(2, math.nan), np.ones(2)]
+    figure = new_figure("x", "y")
+    add_labels(figure, ["100", "200"], nowhere, nowhere)
+    assert len(figure.layout.annotations) == 0
+    size_charts(size_rows().assign(strong_test_variance=math.nan))
+
+
 def test_transfer_takes_the_best_learning_rate() -> None:
     transfer, rates, _, before = transfer_charts(transfer_rows())
     tuned = traces(transfer)["fine-tuned, best learning rate"]

@@ -137,7 +137,10 @@ def add_labels(
         dots: x and y of what labels are not to cover.
     """
     taken = np.stack([np.concatenate(pair) for pair in zip(means, dots, strict=True)], axis=1)
-    low, high = np.nanmin(taken, axis=0), np.nanmax(taken, axis=0)
+    taken = taken[np.isfinite(taken).all(axis=1)]
+    if not len(taken):
+        return
+    low, high = taken.min(axis=0), taken.max(axis=0)
     extent = np.where(high > low, high - low, 1.0)
     for label, x, y in zip(labels, *means, strict=True):
         point = np.array([x, y])
@@ -148,7 +151,7 @@ def add_labels(
             (right, up): point + extent * (0.07 * right, 0.05 * up) for right in (1, -1) for up in (1, -1)
         }
         nearest = {
-            corner: np.nanmin(np.linalg.norm((taken - centre) / extent, axis=1))
+            corner: np.linalg.norm((taken - centre) / extent, axis=1).min()
             for corner, centre in corners.items()
         }
         right, up = best = max(nearest, key=lambda corner: nearest[corner])

@@ -36,8 +36,8 @@ def exclusive(path: Path) -> Iterator[None]:
         raise FolderInUse(
             f"{path.parent}: another process is at work there; let it finish, or choose another --out"
         ) from None
-    except (NotImplementedError, OSError) as error:
-        # `filelock` says the former for ENOSYS: the file system has no locks.
+    except (NotImplementedError, OSError) as error:  # the former is what `filelock` makes of ENOSYS
+        # A file system without locks is gone on with, anything else is not.
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
     try:

@@ -108,12 +108,10 @@ def _weak_like_strong(runs: BySeed) -> Verdict:
 
 
 _NOT_NEGLIGIBLE = (
-    f"[at the end above {VANISHED:g} and no longer falling, and more than {_GAP:g} times train variance]"
+    f"at the end above {VANISHED:g} and no longer falling, and more than {_GAP:g} times train variance"
 )
-
 _BESIDE_COLLAPSE = (
-    f"[at the end above {VANISHED:g} and no longer falling, and more than {_GAP:g} times train variance; open where only "
-    "the gap is too small and train variance has not vanished]"
+    f"{_NOT_NEGLIGIBLE}; open where only the gap is too small and train variance has not vanished"
 )
 
 FIG3 = (
@@ -126,13 +124,13 @@ FIG3 = (
     claim(
         "no-strong-test-collapse",
         "Fig. 1 and 3",
-        f"Strong test variance does not {_BESIDE_COLLAPSE}.",
+        f"Strong test variance does not [{_BESIDE_COLLAPSE}].",
         lambda rows: per_job(rows, _test_stays("strong_test_variance", gap_is_claimed=False)),
     ),
     claim(
         "no-weak-test-collapse",
         "Fig. 3",
-        f"Nor does weak test variance, about the best k points whatever the class {_BESIDE_COLLAPSE}.",
+        f"Nor does weak test variance, about the best k points whatever the class [{_BESIDE_COLLAPSE}].",
         lambda rows: per_job(rows, _test_stays("weak_test_variance", gap_is_claimed=False)),
     ),
     claim(
@@ -195,7 +193,7 @@ FIG2 = (
     claim(
         "gap-everywhere",
         "Fig. 2",
-        f"In no setting does strong test variance become negligible, and in all of them the gap is large {_NOT_NEGLIGIBLE}.",
+        f"In no setting does strong test variance become negligible, and in all of them the gap is large [{_NOT_NEGLIGIBLE}].",
         lambda rows: per_job(rows, _test_stays("strong_test_variance", gap_is_claimed=True)),
     ),
     claim(
@@ -257,8 +255,8 @@ FIG4 = (
     claim(
         "more-data-more-test-collapse",
         "Fig. 4",
-        "As the train set grows, strong test variance decreases [rank correlation over sizes below 0 in every seed, at zero "
-        "train error].",
+        "As the train set grows, strong test variance decreases [rank correlation over sizes below 0 in every seed, of "
+        "networks at zero train error that ended alike].",
         _by_size(
             "strong_test_variance", lambda rho: -rho, "rank correlation with the number of samples, times -1"
         ),
@@ -266,8 +264,8 @@ FIG4 = (
     claim(
         "more-data-less-train-collapse",
         "Fig. 4",
-        "As the train set grows, train variance increases [rank correlation over sizes above 0 in every seed, at zero train "
-        "error].",
+        "As the train set grows, train variance increases [rank correlation over sizes above 0 in every seed, of networks at "
+        "zero train error that ended alike].",
         _by_size("train_variance", lambda rho: rho, "rank correlation with the number of samples"),
     ),
 )

@@ -76,16 +76,15 @@ EXPERIMENT = Experiment(
             seeds=3,
             reduced="Nothing: each network is trained until its loss is below 1e-6, for at most 80,000 steps. The loss "
             "is the mean over an epoch of training, with the dropout that VGG-11 has; the paper does not say which it "
-            "means. Nor does it say which subsets of FashionMNIST it takes; these are 12,000 to 60,000 images. Subsets have as many images of each "
-            "class. "
-            f"{STANDARDIZE_NOTE}",
+            "means. Nor does it say which subsets of FashionMNIST it takes; these are 12,000 to 60,000 images. Subsets "
+            f"have as many images of each class. {STANDARDIZE_NOTE}",
         ),
         "cpu": Preset(
             _cpu,
             seeds=3,
             reduced="ResNet-18 on 500, 1,000, 2,000 and 4,000 images of CIFAR-10 instead of 12,500 to 50,000, 1,000 test "
-            "images, as many of each class; at most 1,500 steps, over which the learning rate falls to 0, so that most networks end "
-            "above a loss of 1e-6. No FashionMNIST.",
+            "images, as many of each class; at most 1,500 steps, over which the learning rate falls to 0, so that most "
+            "networks end above a loss of 1e-6. No FashionMNIST.",
         ),
         "smoke": Preset(
             _smoke,

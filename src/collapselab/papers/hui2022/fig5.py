@@ -42,9 +42,8 @@ _OBJECTS = ("airplane", "automobile", "ship", "truck")
 _ANIMALS = ("bird", "cat", "frog", "horse")
 _PENALTIES = 13
 _LEFT_OPEN = (
-    f"Batches are of {BATCH_SIZE}, as in sec. 3.2. Of MNIST the samples are the first ones and those that follow them, the "
-    "same for every seed; of CIFAR-10 they are drawn, as many of each class. The penalty of the linear probe is one of "
-    f"{_PENALTIES}."
+    f"Batches are of {BATCH_SIZE}, as in sec. 3.2; the penalty of the linear probe is one of {_PENALTIES}. Of MNIST the "
+    "samples are the first ones and those that follow them, the same for every seed."
 )
 _BATCH = 1024
 
@@ -258,7 +257,7 @@ EXPERIMENT = Experiment(
             seeds=3,
             reduced="Nothing: MNIST and CIFAR-10, 100,000 steps of pre-training and of each fine-tuning. The paper names "
             "neither its checkpoints nor the learning rates within 0.0005 to 0.25: six of each. "
-            f"{_LEFT_OPEN} {STANDARDIZE_NOTE}",
+            f"{_LEFT_OPEN} Of CIFAR-10 they are drawn, as many of each class. {STANDARDIZE_NOTE}",
         ),
         "cpu": Preset(
             _cpu,

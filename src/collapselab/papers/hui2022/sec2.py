@@ -38,6 +38,7 @@ _ONE_EPOCH_BATCH = 8
 _ONE_EPOCH_RATE = 0.01
 _BATCH = 1024
 _PENALTIES = 13
+_PROBE_NOTE = f"The penalty of the linear probe is one of {_PENALTIES}."
 _ROUNDING = 1e-24
 _COLUMNS = (
     "construction", "seed", "epochs", "train_variance", "strong_test_variance", "weak_test_variance", "train_accuracy",
@@ -167,13 +168,13 @@ EXPERIMENT = Experiment(
             _paper,
             seeds=3,
             reduced="The paper argues and runs nothing here. These are MLPs of three layers of 1024 on MNIST, 80,000 steps "
-            f"or one epoch. {STANDARDIZE_NOTE}",
+            f"or one epoch. {_PROBE_NOTE} {STANDARDIZE_NOTE}",
         ),
         "cpu": Preset(
             _cpu,
             seeds=3,
             reduced="The paper argues and runs nothing here. These are MLPs of three layers of 512 on 5,000 digits of "
-            f"MNIST, 4,000 steps or one epoch. {STANDARDIZE_NOTE}",
+            f"MNIST, 4,000 steps or one epoch. {_PROBE_NOTE} {STANDARDIZE_NOTE}",
         ),
         "smoke": Preset(
             _smoke,
