@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from collapselab.training.provenance import hardware
+from collapselab.storage import hardware
 
 
 def append_record(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -30,11 +30,11 @@ from torch import nn
 
 from benchmarks.record import append_record
 from collapselab.data import DataSplits, Split
+from collapselab.records.recipe import ModelSpec, Optimizer
 from collapselab.training import Recipe, RunFolder
 from collapselab.training.building import build_model
 from collapselab.training.engine import make_fabric
 from collapselab.training.loop import Trainer
-from collapselab.training.recipe import ModelSpec, Optimizer
 
 WANTED = 1.10
 BATCH, CLASSES, SAMPLES = 128, 10, 2048

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from collapselab.errors import InputError
 
 if TYPE_CHECKING:
+    from collapselab.features import Measurement, measure
     from collapselab.integrations import Monitor
-    from collapselab.measure import Measurement, measure
     from collapselab.metrics import METRICS, Metric
     from collapselab.probes import LayerProfile, Profile, profile
     from collapselab.statistics import ClassStats
@@ -35,11 +33,11 @@ _HOMES = {
     "METRICS": "collapselab.metrics",
     "ClassStats": "collapselab.statistics",
     "LayerProfile": "collapselab.probes",
-    "Measurement": "collapselab.measure",
+    "Measurement": "collapselab.features",
     "Metric": "collapselab.metrics",
     "Monitor": "collapselab.integrations",
     "Profile": "collapselab.probes",
-    "measure": "collapselab.measure",
+    "measure": "collapselab.features",
     "profile": "collapselab.probes",
 }
 
@@ -56,15 +54,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Keeps `collapselab.measure` the function: importing the submodule of that name would put itself there."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "measure" and isinstance(value, ModuleType):
-            value = value.measure
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from cli_runner import Outcome, assert_refused, run
-from collapselab.papers.experiment import SCALES
+from collapselab.experiments.experiment import SCALES
 from collapselab.papers.registry import experiments, find_experiment
 
 pytestmark = pytest.mark.slow

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from collapselab.claims import judge_all
 from collapselab.data import load_digits
 from collapselab.data.recipe import DataSpec, Sample
-from collapselab.demo import digits_claims
+from collapselab.experiments.claims.claim import judge_all
+from collapselab.findings.digits import digits_claims
 from collapselab.models import MLP
 from collapselab.probes import profile
+from collapselab.records.recipe import Measuring, ModelSpec, Optimizer
 from collapselab.report import write_report
 from collapselab.training import Recipe, RunFolder, run_recipe
-from collapselab.training.recipe import Measuring, ModelSpec, Optimizer
 
 
 @pytest.fixture(scope="session")

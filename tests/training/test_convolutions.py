@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from collapselab.records.recipe import ModelSpec
 from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
 from collapselab.training.building import build_model, load_data
 from collapselab.training.engine import make_fabric
 from collapselab.training.loop import Trainer
-from collapselab.training.recipe import ModelSpec
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from torch import nn
 
 from collapselab import InputError
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, StartFrom
 from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
 from collapselab.training.building import build_model, load_data
 from collapselab.training.engine import make_fabric
 from collapselab.training.loop import Trainer, cpu_threads
-from collapselab.training.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, StartFrom
 
 
 def test_measuring_does_not_change_the_training(tiny_recipe: Recipe, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from collapselab import InputError
+from collapselab.records.recipe import Checkpoints
 from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
 from collapselab.training.building import load_data
 from collapselab.training.loop import Trainer
-from collapselab.training.recipe import Checkpoints
 
 
 class Killed(BaseException):

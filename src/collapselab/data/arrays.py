@@ -16,7 +16,7 @@ from torch import Tensor
 from collapselab.checks import check_finite
 from collapselab.data.stored import ImageSource, StoredSplit, ValueSource, checked_labels
 from collapselab.errors import InputError
-from collapselab.files import NpzFile
+from collapselab.features.files import NpzFile
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,8 +9,8 @@ from typing import Any
 from collapselab.distributed import raise_together, rank_and_world
 from collapselab.errors import InputError
 from collapselab.probes import Profile
-from collapselab.training.provenance import provenance
-from collapselab.training.run_folder import RunFolder
+from collapselab.records.run_folder import RunFolder
+from collapselab.storage import provenance
 
 
 class MonitoredRun:

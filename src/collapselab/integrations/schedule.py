@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from collapselab.errors import InputError
-from collapselab.training.recipe import Measuring, Recipe
+from collapselab.records.recipe import Measuring, Recipe
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from functools import cache
 
 from collapselab.checks import near_matches
 from collapselab.errors import InputError
-from collapselab.papers.experiment import Experiment
+from collapselab.experiments.experiment import Experiment
 
 
 @cache

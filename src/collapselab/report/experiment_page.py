@@ -13,7 +13,7 @@ from collapselab.report.experiment_data import kept, said_seeds
 from collapselab.report.figures import Chart
 from collapselab.report.rendering import Page, Section, cells, render
 from collapselab.report.verdict_words import cautions, counted, flat, in_words, is_flag, verdicts_text
-from collapselab.training.run_folder import replace_text
+from collapselab.storage import replace_text
 
 __all__ = ["ExperimentPageData", "render_experiment_page", "verdicts_text", "write_experiment_page"]
 

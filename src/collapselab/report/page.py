@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from collapselab.metrics import BY_NAME
+from collapselab.records.run_folder import RunFolder
 from collapselab.report.charts import (
     cosine_map,
     heat_map,
@@ -15,7 +16,7 @@ from collapselab.report.charts import (
 from collapselab.report.figures import number
 from collapselab.report.rendering import Page, Section, cells, render
 from collapselab.report.run_data import RunData, read_run
-from collapselab.training.run_folder import RunFolder, replace_text
+from collapselab.storage import replace_text
 
 
 def write_report(folder: RunFolder) -> None:

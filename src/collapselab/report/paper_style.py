@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from collapselab.report.experiment_data import log_ticks, place_of_zero, placed
+from collapselab.storage import replace_bytes
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -88,10 +88,7 @@ def save_figure(figure: Figure, path_stem: str | Path) -> None:
         for ending in ("pdf", "png"):
             content = io.BytesIO()
             figure.savefig(content, format=ending, metadata=metadata[ending])
-            path = stem.with_name(f"{stem.name}.{ending}")
-            temporary = path.with_name(f"{path.name}.tmp")
-            temporary.write_bytes(content.getvalue())
-            os.replace(temporary, path)
+            replace_bytes(stem.with_name(f"{stem.name}.{ending}"), content.getvalue())
 
 
 def plain_text(text: str) -> str:

@@ -13,7 +13,7 @@ from collapselab.report.nc_charts import nc1, nc2, nc3, nc4
 from collapselab.report.profile_data import ProfileData
 from collapselab.report.rank_charts import more, ranks
 from collapselab.report.rendering import Page, Section, cells, render
-from collapselab.training.run_folder import replace_text
+from collapselab.storage import replace_text
 
 
 def write_profile_report(

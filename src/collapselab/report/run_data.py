@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import torch
 
-from collapselab.claims import first_collapsed_layer, rows_where
-from collapselab.training.run_folder import RunFolder
+from collapselab.experiments.claims.claim import first_collapsed_layer, rows_where
+from collapselab.records.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from collapselab.claims import rows_where
+from collapselab.experiments.claims.claim import rows_where
 
 _MAIN = {
     "normalized_within": "within/total",

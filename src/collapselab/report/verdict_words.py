@@ -13,7 +13,7 @@ _SMOKE = "scale smoke shows that everything works: its verdicts say nothing abou
 _WIDTH = 100
 _INDENT = 14  # INCONCLUSIVE and two spaces
 _EVIDENCE_LINES = 2
-# Evidence that every judgement over seeds has; see `collapselab.evidence`.
+# Evidence that every judgement over seeds has; see `collapselab.experiments.claims.evidence`.
 _SUMMARIES = ("mean", "95 % interval", "sign test p", "permutation p")
 _EFFECT, _THRESHOLD, _BY_SEED = "effect", "threshold", "by seed"
 

@@ -1,9 +1,9 @@
 """Training that knows when to measure: recipes, the loop, runs on disk."""
 
-from collapselab.training.locking import FolderInUse
+from collapselab.records.recipe import Recipe
+from collapselab.records.run_folder import RunFolder
+from collapselab.storage import FolderInUse
 from collapselab.training.loop import run_recipe
-from collapselab.training.recipe import Recipe
-from collapselab.training.run_folder import RunFolder
 from collapselab.training.stopping import RunInterrupted, Stopper, parse_duration
 
 __all__ = ["FolderInUse", "Recipe", "RunFolder", "RunInterrupted", "Stopper", "parse_duration", "run_recipe"]

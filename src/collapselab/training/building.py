@@ -17,7 +17,7 @@ from collapselab.models import open_model
 from collapselab.models.checkpoints import fitted, load_state, read_checkpoint
 from collapselab.models.opening import required_channels, required_image_size
 from collapselab.probes import weight_layers
-from collapselab.training.recipe import Recipe
+from collapselab.records.recipe import Recipe
 
 
 @runtime_checkable  # the shape checks of the tests look at it

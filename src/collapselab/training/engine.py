@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from collapselab.data import DataSplits
 from collapselab.errors import InputError
+from collapselab.records.recipe import Recipe
 from collapselab.training.building import loss_function, make_optimizer
-from collapselab.training.recipe import Recipe
 
 # torch's advice for capturing a backward pass: libraries choose and load their kernels in the first ones.
 _WARM_UP = 3

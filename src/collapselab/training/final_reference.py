@@ -18,7 +18,7 @@ from collapselab.metrics.generalization import (
     sample_rows,
     squared_distances_to_nearest,
 )
-from collapselab.training.run_folder import RunFolder
+from collapselab.records.run_folder import RunFolder
 
 
 def final_reference_rows(folder: RunFolder, num_classes: int) -> Iterator[dict[str, Any]]:

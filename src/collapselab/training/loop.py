@@ -20,14 +20,14 @@ from torch import Tensor
 from collapselab.data import DataSplits
 from collapselab.errors import InputError
 from collapselab.randomness import seeded
+from collapselab.records.recipe import Recipe
+from collapselab.records.run_folder import RunFolder
+from collapselab.storage import provenance
 from collapselab.training.building import build_model, classifier_name, load_data
 from collapselab.training.engine import Engine, make_fabric
 from collapselab.training.final_reference import final_reference_rows
 from collapselab.training.measuring import measure_network
-from collapselab.training.provenance import provenance
-from collapselab.training.recipe import Recipe
 from collapselab.training.resuming import check_rows, same_recipe, sample_facts
-from collapselab.training.run_folder import RunFolder
 from collapselab.training.stopping import RunInterrupted, Stopper
 
 # (steps done, steps in all, what is going on)

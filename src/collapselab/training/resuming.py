@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from collapselab.data import DataSplits
 from collapselab.data.memory import fingerprint
 from collapselab.errors import InputError
-from collapselab.training.recipe import Recipe
-from collapselab.training.run_folder import RunFolder
+from collapselab.records.recipe import Recipe
+from collapselab.records.run_folder import RunFolder
 
 
 def same_recipe(run: dict[str, Any], recipe: Recipe, folder: RunFolder) -> Recipe:

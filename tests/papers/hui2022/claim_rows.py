@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from collapselab.claims import Claim, judge_all
+from collapselab.experiments.claims.claim import Claim, judge_all
 
 STEPS = (0, *(int(step) for step in np.unique(np.geomspace(1, 10_000, 17).round())))
 NAN = float("nan")

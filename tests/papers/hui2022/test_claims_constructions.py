@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from claim_rows import NAN, verdict
 
-from collapselab.claims import judge_all
+from collapselab.experiments.claims.claim import judge_all
 from collapselab.papers.hui2022 import claims
 
 CONSTRUCTIONS = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from claim_rows import NAN, curve, table, verdict
 
-from collapselab.claims import judge_all
+from collapselab.experiments.claims.claim import judge_all
 from collapselab.papers.hui2022 import claims
 
 

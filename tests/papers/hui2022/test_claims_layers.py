@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from claim_rows import NAN, STEPS, curve, table, verdict
 
-from collapselab.claims import judge_all
+from collapselab.experiments.claims.claim import judge_all
 from collapselab.papers.hui2022 import claims
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from claim_rows import NAN, table, verdict
 
-from collapselab.claims import judge_all
+from collapselab.experiments.claims.claim import judge_all
 from collapselab.papers.hui2022 import claims
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from collapselab.claims import Verdict
-from collapselab.evidence import all_hold, correlated, inconclusive, over_seeds
+from collapselab.experiments.claims.claim import Verdict
+from collapselab.experiments.claims.evidence import all_hold, correlated, inconclusive, over_seeds
 from collapselab.papers.hui2022.claims_constructions import SEC2 as SEC2
 from collapselab.papers.hui2022.claims_footnote import FOOTNOTE2 as FOOTNOTE2
 from collapselab.papers.hui2022.claims_layers import FIG6 as FIG6

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from collapselab.claims import Claim, Verdict
-from collapselab.evidence import inconclusive, over_seeds
+from collapselab.experiments.claims.claim import Claim, Verdict
+from collapselab.experiments.claims.evidence import inconclusive, over_seeds
 from collapselab.papers.hui2022.common import PAPER
 from collapselab.papers.hui2022.definitions import VANISHED
 from collapselab.papers.hui2022.grouping import groups, least, only, where

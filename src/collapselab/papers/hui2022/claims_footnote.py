@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from collapselab.claims import Verdict
-from collapselab.evidence import all_hold, inconclusive, over_seeds
+from collapselab.experiments.claims.claim import Verdict
+from collapselab.experiments.claims.evidence import all_hold, inconclusive, over_seeds
 from collapselab.papers.hui2022.definitions import VANISHED
 from collapselab.papers.hui2022.endings import (
     BySeed,

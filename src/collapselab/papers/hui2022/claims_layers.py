@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from collapselab.claims import Verdict
-from collapselab.evidence import over_seeds
+from collapselab.experiments.claims.claim import Verdict
+from collapselab.experiments.claims.evidence import over_seeds
 from collapselab.papers.hui2022.definitions import VANISHED
 from collapselab.papers.hui2022.endings import (
     ROUNDING,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option
 from collapselab.training import Recipe
-from collapselab.training.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option
 
 PAPER = "Hui, Belkin, Nakkiran, Limitations of Neural Collapse for Understanding Generalization in Deep Learning (2022)"
 BATCH_SIZE = 128  # sec. 3.2

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from collapselab.claims import Claim, Outcome, Verdict
-from collapselab.evidence import all_hold
+from collapselab.experiments.claims.claim import Claim, Outcome, Verdict
+from collapselab.experiments.claims.evidence import all_hold
 from collapselab.papers.hui2022.common import PAPER
 from collapselab.papers.hui2022.curve import Curve
 from collapselab.papers.hui2022.definitions import TRAIN_COLLAPSE

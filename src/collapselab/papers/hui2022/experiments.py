@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collapselab.papers.experiment import Experiment
+from collapselab.experiments.experiment import Experiment
 from collapselab.papers.hui2022 import fig2, fig3, fig4, fig5, fig6, footnote2, sec2
 
 EXPERIMENTS: tuple[Experiment, ...] = (

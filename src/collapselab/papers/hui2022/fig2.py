@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec, Sample
-from collapselab.papers.experiment import Experiment, Job, Preset
+from collapselab.experiments.experiment import Experiment, Job, Preset
+from collapselab.experiments.rows import curve_rows
 from collapselab.papers.hui2022 import claims, figures
 from collapselab.papers.hui2022.common import PAPER, STANDARDIZE_NOTE, balanced, first, images, recipe
-from collapselab.papers.rows import curve_rows
 from collapselab.report.experiment_charts import variance_charts
 
 _NETWORKS = ("resnet18", "densenet201", "vgg11_bn")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec
-from collapselab.papers.experiment import Experiment, Job, Preset
+from collapselab.experiments.experiment import Experiment, Job, Preset
+from collapselab.experiments.rows import ended_rows
 from collapselab.papers.hui2022 import claims, figures
 from collapselab.papers.hui2022.common import PAPER, STANDARDIZE_NOTE, balanced, first, images, recipe
-from collapselab.papers.rows import ended_rows
 from collapselab.report.experiment_charts import size_charts
 
 _CIFAR_SIZES = (12_500, 25_000, 30_000, 40_000, 50_000)

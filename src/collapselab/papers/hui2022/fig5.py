@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from collapselab.data.recipe import DataSpec, Sample
-from collapselab.papers.experiment import Experiment, Extra, Job, Preset, Runs, checkpoint_of
+from collapselab.experiments.experiment import Experiment, Extra, Job, Preset, Runs, checkpoint_of
+from collapselab.experiments.rows import run_curve
 from collapselab.papers.hui2022 import claims, figures
 from collapselab.papers.hui2022.common import (
     BATCH_SIZE,
@@ -27,12 +28,11 @@ from collapselab.papers.hui2022.common import (
     first,
     images,
 )
-from collapselab.papers.rows import run_curve
+from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option, StartFrom
 from collapselab.report.experiment_charts import transfer_charts
 from collapselab.training import Recipe
 from collapselab.training.building import classifier_name
 from collapselab.training.evaluation import layer_features
-from collapselab.training.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option, StartFrom
 
 # "We search over 0.0005 to 0.25": six values, evenly spaced on a logarithmic scale.
 SWEEP = (0.0005, 0.0017, 0.006, 0.021, 0.072, 0.25)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec
-from collapselab.papers.experiment import Experiment, Job, Preset
+from collapselab.experiments.experiment import Experiment, Job, Preset
+from collapselab.experiments.rows import curve_rows
 from collapselab.papers.hui2022 import claims, figures
 from collapselab.papers.hui2022.common import (
     BATCH_SIZE,
@@ -17,10 +18,9 @@ from collapselab.papers.hui2022.common import (
     first,
     images,
 )
-from collapselab.papers.rows import curve_rows
+from collapselab.records.recipe import Measuring, ModelSpec, Optimizer, Option
 from collapselab.report.experiment_charts import layer_charts
 from collapselab.training import Recipe
-from collapselab.training.recipe import Measuring, ModelSpec, Optimizer, Option
 
 _METRICS = (
     "normalized_within", "train_variance", "strong_test_variance", "cdnv", "ncc_agreement", "ncc_accuracy",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec
-from collapselab.papers.experiment import Experiment, Job, Preset
+from collapselab.experiments.experiment import Experiment, Job, Preset
+from collapselab.experiments.rows import curve_rows
 from collapselab.papers.hui2022 import claims, figures
 from collapselab.papers.hui2022.common import (
     MLP,
@@ -14,7 +15,6 @@ from collapselab.papers.hui2022.common import (
     images,
     recipe,
 )
-from collapselab.papers.rows import curve_rows
 from collapselab.report.experiment_charts import variance_charts
 
 _DROPOUT = 0.5

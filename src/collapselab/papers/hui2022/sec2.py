@@ -13,8 +13,8 @@ from torch import nn
 
 from collapselab.data import DataSplits, Split
 from collapselab.data.recipe import DataSpec
+from collapselab.experiments.experiment import Experiment, Extra, Job, Preset, Runs
 from collapselab.metrics.generalization import fit_weak_reference, squared_distances_to_nearest
-from collapselab.papers.experiment import Experiment, Extra, Job, Preset, Runs
 from collapselab.papers.hui2022 import claims, figures
 from collapselab.papers.hui2022.bounds import any_points_bound, collapsed_representation
 from collapselab.papers.hui2022.common import (

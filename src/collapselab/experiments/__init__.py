@@ -1,0 +1,1 @@
+"""The engine of experiments: grids of runs, their rows, charts and claims."""

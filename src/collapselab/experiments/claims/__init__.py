@@ -1,0 +1,1 @@
+"""Sentences that measured rows can support or contradict, and how they are judged."""

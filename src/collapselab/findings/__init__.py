@@ -1,0 +1,1 @@
+"""Experiments of our own, in the form of those of the papers."""

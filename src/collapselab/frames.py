@@ -1,0 +1,44 @@
+"""Selecting rows of tables. The one place that works around what the types of pandas do not express."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+
+def rows_where(rows: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """Return the rows whose columns have these values, in their order."""
+    for name, value in values.items():
+        rows = pd.DataFrame(rows[rows[name] == value])
+    return rows
+
+
+def rows_that(rows: pd.DataFrame, mask: Any) -> pd.DataFrame:
+    """Return the rows for which a boolean mask (one entry per row) is true."""
+    return pd.DataFrame(rows[np.asarray(mask, dtype=bool)])
+
+
+def groups(rows: pd.DataFrame, *names: str) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Yield the rows that share a value of one column, or a tuple of values of several, in order of appearance."""
+    for key, part in rows.groupby(names[0] if len(names) == 1 else list(names), sort=False, dropna=False):
+        yield key, pd.DataFrame(part)
+
+
+def numbers(rows: pd.DataFrame, name: str) -> list[float]:
+    """Return a column as plain numbers; NaN where it is missing."""
+    return [float(value) for value in rows[name].tolist()]
+
+
+def finite(values: Iterable[int | float]) -> npt.NDArray[np.float64]:
+    """Return the finite values."""
+    array = np.asarray(list(values), dtype=np.float64)
+    return array[np.isfinite(array)]
+
+
+def last_rows(rows: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    """Return the row of the largest step of every group that shares `keys`, in order of appearance."""
+    return rows.loc[list(rows.groupby(list(keys), sort=False)["step"].idxmax())]

@@ -1,0 +1,1 @@
+"""What is stored: recipes, runs, experiments and judgements, with their types."""

@@ -1,0 +1,109 @@
+"""What is stored of a judged claim: one entry of verdicts.json."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Verdict = Literal["holds", "fails", "inconclusive"]
+Kind = Literal["finding", "identity"]
+SCHEMA = 2
+
+
+class Stored(BaseModel):
+    """Immutable model; unknown fields are rejected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
+
+
+class Reading(Stored):
+    """The number a reader looks at, in its own unit, and what the claim asks of it.
+
+    Attributes:
+        what: name of the quantity: `train variance at the end`.
+        by_seed: its value per seed; seeds without an effect may have one too.
+        must: what it must be: `be below 0.1`.
+    """
+
+    what: str
+    by_seed: dict[int, float]
+    must: str
+
+
+class Effect(Stored):
+    """What is tested: one number per seed, larger where the claim is more true.
+
+    Attributes:
+        means: what the number is, in words.
+        unit: `decades`, `difference`, `Fisher z`, `steps` …
+        threshold: value that it must exceed.
+        mean, low, high: over seeds, with the two-sided 95 % Student interval of the mean; None where undefined.
+        by_seed: by seed; void seeds have none.
+    """
+
+    means: str
+    unit: str
+    threshold: float
+    mean: float | None
+    low: float | None
+    high: float | None
+    by_seed: dict[int, float]
+
+
+class Sensitivity(Stored):
+    """The verdict at another threshold, given in the unit of the reading."""
+
+    threshold: float
+    verdict: Verdict
+
+
+class SettingJudgement(Stored):
+    """A claim judged in one setting: one data set and network, one layer …
+
+    Attributes:
+        setting: its name; empty where a claim has only one.
+        verdict: by the rule of `collapselab.experiments.claims`.
+        readings: the numbers that the effect is made of.
+        effect: None for identities.
+        agreement: `2 of 3`: seeds whose effect exceeds the threshold; cases of an identity that hold.
+        void: seeds without an effect, each with the reason.
+        p: two-sided p-value of the t-test of the effects against the threshold; None where undefined.
+        p_holm: the same, corrected over the claims of the experiment, or over the settings of a claim.
+        sensitivity: verdicts at other thresholds.
+        notes: everything else a reader must know.
+    """
+
+    setting: str = ""
+    verdict: Verdict
+    readings: list[Reading] = Field(default_factory=list)
+    effect: Effect | None = None
+    agreement: str = ""
+    void: dict[int, str] = Field(default_factory=dict)
+    p: float | None = None
+    p_holm: float | None = None
+    sensitivity: list[Sensitivity] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+
+class Judgement(SettingJudgement):
+    """A judged claim.
+
+    Attributes:
+        id: short and stable.
+        paper: where the sentence comes from.
+        where: section or figure.
+        statement: the sentence; it stands alone.
+        criterion: the rule in numbers.
+        kind: `finding`, or `identity`: what cannot come out otherwise unless code is wrong.
+        settings: one judgement per setting, where there are several.
+    """
+
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    id: str
+    paper: str
+    where: str
+    statement: str
+    criterion: str = ""
+    kind: Kind = "finding"
+    settings: list[SettingJudgement] = Field(default_factory=list)

@@ -1,0 +1,78 @@
+"""Numbers, durations and nested values as text: one formatter for tables, charts, pages, verdicts and messages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+MISSING = "–"
+_MOST_NAMES = 6
+
+
+def number(value: float | None, digits: int = 3, missing: str = "undefined") -> str:
+    """Format a number for a reader: `digits` significant digits, whole numbers in full.
+
+    Args:
+        value: None, NaN and infinity are `missing`.
+        digits: significant digits; beyond 1e-3 … 1e5 the number is written with an exponent.
+        missing: text for an undefined value.
+    """
+    if value is None or not math.isfinite(value):
+        return missing
+    value = float(value)
+    if value.is_integer() and abs(value) < 1e6:
+        return f"{value:.0f}"
+    if 1e-3 <= abs(value) < 1e5:
+        return f"{value:.{digits}g}"
+    return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def percent(value: float | None, missing: str = "undefined") -> str:
+    """Format a share of one as a percentage with one decimal, none for whole ones."""
+    return missing if value is None or not math.isfinite(value) else f"{value:.1%}".replace(".0%", "%")
+
+
+def duration(seconds: float) -> str:
+    """Format a duration as precisely as an estimate of it deserves: `40 s`, `12 min`, `3.5 h`, `2.1 days`."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
+def counted(count: int, noun: str) -> str:
+    """Format a count with its noun: `1 run`, `2,000 runs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def few(names: Sequence[str]) -> str:
+    """List the first names in alphabetical order, with an ellipsis for the others."""
+    names = sorted(set(names))
+    return ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
+
+
+def words(name: object) -> str:
+    """An identifier as words: underscores become spaces."""
+    return str(name).replace("_", " ")
+
+
+def flat(values: Any, separator: str = ".") -> Iterator[tuple[str, Any]]:
+    """Yield every leaf of nested mappings with its path; an empty mapping and a list are leaves.
+
+    Example:
+        >>> list(flat({"model": {"name": "mlp", "options": {}}, "steps": 10}))
+        [('model.name', 'mlp'), ('model.options', {}), ('steps', 10)]
+    """
+    yield from _flat(values, "", separator)
+
+
+def _flat(values: Any, path: str, separator: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(values, Mapping) or not values:
+        yield path, values
+        return
+    for name, value in values.items():
+        yield from _flat(value, f"{path}{separator}{name}" if path else str(name), separator)

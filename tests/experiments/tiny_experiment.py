@@ -1,0 +1,79 @@
+"""An experiment of two small runs, the second of which starts from a checkpoint of the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from collapselab.data.recipe import DataSpec, Sample
+from collapselab.experiments.claims.claim import Claim, Verdict
+from collapselab.experiments.experiment import Experiment, Extra, Job, Preset, Runs, checkpoint_of
+from collapselab.experiments.rows import curve_rows
+from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, StartFrom
+from collapselab.training import Recipe
+
+STEPS = 12
+
+
+def recipe(seed: int, **changes: object) -> Recipe:
+    values = {
+        "model": ModelSpec(options={"width": 8, "depth": 1}),
+        "data": DataSpec(train=Sample(method="first", count=60), test=Sample(method="first", count=60)),
+        "optimizer": Optimizer(learning_rate=0.05),
+        "steps": STEPS,
+        "batch_size": 32,
+        "seed": seed,
+        "num_threads": 1,
+        "measuring": Measuring(
+            count=3,
+            metrics=("train_variance", "strong_test_variance"),
+            weak_test_variance=True,
+            spectra=False,
+        ),
+        "checkpoints": Checkpoints(at=(STEPS,), save_every=0),
+    }
+    return Recipe.model_validate(values | changes)
+
+
+def jobs(seed: int) -> list[Job]:
+    start = StartFrom(checkpoint=checkpoint_of("first", seed, STEPS))
+    return [
+        Job("first", recipe(seed), {"dataset": "digits", "model": "mlp"}),
+        Job("second", recipe(seed, start=start), {"dataset": "digits", "model": "mlp"}, after="first"),
+    ]
+
+
+def weight_norm(runs: Runs, seed: int) -> list[dict[str, Any]]:
+    model = runs.model(runs.jobs(seed)[0])
+    return [{"norm": float(sum(weight.detach().square().sum() for weight in model.parameters()))}]
+
+
+def draw(rows: pd.DataFrame) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    last = rows[rows["is_last"]]
+    figure.add_subplot().plot(last["step"], last["train_variance"], ".")
+    return figure
+
+
+def variance_falls(rows: pd.DataFrame) -> Verdict:
+    last = pd.DataFrame(rows[rows["is_last"]]).sort_values("step")
+    first, final = (float(last["train_variance"].iloc[index]) for index in (0, -1))
+    return Verdict("holds" if final < first else "fails", {"first": first, "final": final})
+
+
+EXPERIMENT = Experiment(
+    id="tiny/fig1",
+    paper="Nobody",
+    where="Fig. 1",
+    title="Tiny",
+    question="Does it run?",
+    presets={"smoke": Preset(jobs, seeds=2, reduced="Everything."), "cpu": Preset(jobs, 2, "More.")},
+    rows=curve_rows,
+    figures={"fig1": draw},
+    charts=lambda rows: [],
+    claims=(Claim("falls", "Nobody", "Fig. 1", "It falls.", variance_falls),),
+    extras=(Extra("norm", weight_norm),),
+)

@@ -1,0 +1,159 @@
+"""Recipes: when they measure, how the learning rate falls, what they refuse, YAML there and back."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from collapselab import InputError
+from collapselab.records.recipe import Checkpoints, Measuring, Optimizer, Schedule
+from collapselab.training import Recipe
+
+
+def test_measured_steps_are_log_spaced_from_zero_to_the_last() -> None:
+    steps = Recipe(steps=4000, measuring=Measuring(count=24)).measured_steps()
+    assert steps[0] == 0
+    assert steps[-1] == 4000
+    assert steps == sorted(set(steps))
+    ratios = [b / a for a, b in itertools.pairwise(steps[10:])]
+    # 24 points over log(4000): neighbours differ by the factor 4000^(1/23), up to rounding to whole steps.
+    assert max(ratios) / min(ratios) < 1.1
+    assert ratios[-1] == pytest.approx(4000 ** (1 / 23), rel=0.01)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 50])
+def test_short_runs_measure_no_step_twice(steps: int) -> None:
+    measured = Recipe(steps=steps).measured_steps()
+    assert len(measured) == len(set(measured))
+    assert measured[-1] == steps
+
+
+def test_steps_that_are_asked_for_and_those_of_kept_weights_are_measured() -> None:
+    recipe = Recipe(steps=100, measuring=Measuring(count=2, at=(7,)), checkpoints=Checkpoints(at=(9, 100)))
+    assert recipe.measured_steps() == [0, 1, 7, 9, 100]
+    assert [step for step in recipe.measured_steps() if recipe.keeps_weights(step, is_last=step == 100)] == [
+        9,
+        100,
+    ]
+
+
+@pytest.mark.parametrize(("at", "kept"), [("measured", [0, 1, 100]), ("last", [100]), ((), [])])
+def test_which_weights_are_kept(at: Any, kept: list[int]) -> None:
+    recipe = Recipe(steps=100, measuring=Measuring(count=2), checkpoints=Checkpoints(at=at))
+    assert [s for s in recipe.measured_steps() if recipe.keeps_weights(s, is_last=s == 100)] == kept
+
+
+def test_learning_rate_falls_as_a_cosine() -> None:
+    recipe = Recipe(steps=100, optimizer=Optimizer(learning_rate=0.4))
+    assert recipe.learning_rate_at(0) == 0.4
+    assert recipe.learning_rate_at(50) == pytest.approx(0.2)
+    assert recipe.learning_rate_at(100) == pytest.approx(0.0, abs=1e-15)
+
+
+def test_learning_rate_falls_at_milestones_or_not_at_all() -> None:
+    steps = Schedule(name="steps", milestones=(10, 20), factor=0.1)
+    rates = [steps.learning_rate(1.0, step, 30) for step in (0, 9, 10, 19, 20, 29)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert Schedule(name="constant").learning_rate(0.3, 29, 30) == 0.3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"optimizer": {"momentum": 1.0}},
+        {"measuring": {"epsilon": 0.0}},
+        {"optimizer": {"learning_rate": -1.0}},
+        {"layers": 3},
+        {"steps": 10, "measuring": {"at": [11]}},
+        {"steps": 10, "checkpoints": {"at": [11]}},
+        {"data": {"train": {"method": "first"}}},
+        {"data": {"train": {"method": "all", "count": 3}}},
+        {"data": {"train": {"method": "balanced", "count": 10, "per_class": 1}}},
+        {"data": {"train": {"method": "random", "per_class": 1}}},
+    ],
+)
+def test_values_out_of_range_and_unknown_names_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Recipe.model_validate(wrong)
+
+
+@given(
+    st.builds(
+        Recipe,
+        steps=st.integers(1, 10**6),
+        temperature=st.floats(1e-3, 1e3),
+        seed=st.integers(0, 10**6),
+        loss=st.sampled_from(["cross_entropy", "mse"]),
+        optimizer=st.builds(Optimizer, learning_rate=st.floats(1e-9, 10)),
+    )
+)
+def test_yaml_there_and_back_changes_nothing(recipe: Recipe) -> None:
+    assert Recipe.parse(yaml.safe_load(recipe.to_yaml()), "here") == recipe
+    assert Recipe.parse(yaml.safe_load(recipe.documented_yaml()), "here") == recipe
+
+
+def test_every_field_is_documented_in_the_yaml_that_is_shown() -> None:
+    lines = Recipe().documented_yaml().splitlines()
+    assert len(lines) > 40
+    for line in lines:
+        name, comment = line.split(":", 1)[0].strip(), line.partition("  # ")[2]
+        assert len(comment) > 5, name
+
+
+def test_a_recipe_is_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("steps: 7\nmodel: {name: mlp, options: {width: 3, depth: 1}}\n")
+    recipe = Recipe.read(path)
+    assert recipe.steps == 7
+    assert recipe.model.options["width"] == 3
+    assert recipe.batch_size == Recipe().batch_size
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: [", "not YAML"),
+        ("stepz: 3", "stepz"),
+        ("steps: many", "steps"),
+        ("- 1", "recipe"),
+        ("optimizer: {learning_rate: 0}", "optimizer.learning_rate"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        Recipe.read(path)
+    assert str(path) in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        Recipe.read(tmp_path / "none.yaml")
+
+
+def test_values_are_changed_by_their_path() -> None:
+    recipe = Recipe().with_changes(
+        {
+            "steps": 5,
+            "optimizer.learning_rate": 0.5,
+            "model.options.width": 9,
+            "data.train": {"method": "first", "count": 3},
+        }
+    )
+    assert (recipe.steps, recipe.optimizer.learning_rate, recipe.model.options) == (5, 0.5, {"width": 9})
+    assert recipe.data.train.count == 3
+
+
+@pytest.mark.parametrize("path", ["stepz", "optimizer.rate", "steps.more", ""])
+def test_an_unknown_path_is_refused(path: str) -> None:
+    with pytest.raises(InputError, match="no recipe has it"):
+        Recipe().with_changes({path: 1})
