@@ -1,0 +1,221 @@
+"""A chart as matplotlib draws it: PDF and PNG, readable at the width of a column, the same bytes every time.
+
+The one module that imports matplotlib.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from collapselab.report.chart import Chart, Look
+from collapselab.report.layout import Drawing, DrawnPanel, Entry, Stroke, lay_out
+from collapselab.report.scales import Scale, colour_scale
+from collapselab.report.words import alternative_text
+from collapselab.storage import replace_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN, PAGE = 3.4, 7.0  # inches: one column, both columns
+_SOFT, _GRID = "#5b6472", "#e3e6ec"  # words beside the data, 4.5 : 1 on white; lines of the grid
+_DASHES = {"solid": "-", "dash": (0, (4, 1.6)), "dot": (0, (1, 1.4)), "dashdot": (0, (4, 1.4, 1, 1.4))}
+_MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D", "bar": "|", "none": ""}
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7.5, "legend.title_fontsize": 7, "legend.frameon": False, "legend.handlelength": 2.6,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6, "axes.grid": True, "axes.axisbelow": True, "grid.color": _GRID, "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4, "savefig.dpi": 200, "text.usetex": False,
+    "pdf.fonttype": 42,  # text stays text
+}  # fmt: skip
+
+
+@contextmanager
+def _paper_style() -> Iterator[None]:
+    """The style of everything that is made inside; nothing outside changes, pyplot plays no part.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError("drawing figures needs matplotlib: pip install 'collapselab[papers]'") from error
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        for name, value in _STYLE.items():
+            matplotlib.rcParams[name] = value  # pyright: ignore[reportArgumentType] names of parameters are literals there
+        yield
+
+
+def save_figures(charts: Iterable[Chart], folder: Path) -> list[Path]:
+    """Write FIGURE.pdf and FIGURE.png of every chart that has a `figure`; the same charts give the same bytes.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        OSError: the folder cannot be written to.
+    """
+    paths = []
+    for drawing in (lay_out(chart) for chart in charts if chart.figure):
+        figure = draw(drawing)
+        alt = " ".join(f"{drawn.panel.title}: {alternative_text(drawn)}" for drawn in drawing.panels)
+        # Without the date and the version of matplotlib, which say nothing about the figure.
+        pdf = {"CreationDate": None, "Producer": None, "Creator": None, "Title": drawing.chart.title, "Subject": alt}
+        png = {"Software": None, "Title": drawing.chart.title, "Description": alt}
+        for ending, metadata in (("pdf", pdf), ("png", png)):
+            content = io.BytesIO()
+            with _paper_style():
+                figure.savefig(content, format=ending, metadata=metadata)
+            paths.append(folder / f"{drawing.chart.figure}.{ending}")
+            replace_bytes(paths[-1], content.getvalue())
+    return paths
+
+
+def draw(drawing: Drawing) -> Figure:
+    """Draw a chart.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    rows, columns = (1 + max(drawn.panel.place[axis] for drawn in drawing.panels) for axis in (0, 1))
+    width, height = COLUMN if columns == 1 else PAGE, _height(drawing, rows)
+    with _paper_style():
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(width, height), layout="constrained")
+        grid = figure.add_gridspec(rows, columns)
+        for drawn in drawing.panels:
+            axes = figure.add_subplot(grid[drawn.panel.place])
+            axes.set_title(_wrapped(drawn.panel.title, (width - 0.6) / columns))
+            _draw_axes(axes, drawn, drawing)
+            _draw_data(axes, drawn)
+        _write_around(figure, drawing, width)
+    return figure
+
+
+def _height(drawing: Drawing, rows: int) -> float:
+    names = [len(drawn.y.ticks) for drawn in drawing.panels if drawn.panel.sideways]
+    return 0.95 + 0.13 * len(drawing.chart.notes) + (0.3 * max(names) if names else (1.85 if rows == 1 else 1.2) * rows)
+
+
+# ---------------------------------------------------------------- one panel
+
+
+def _draw_axes(axes: Axes, drawn: DrawnPanel, drawing: Drawing) -> None:
+    """Ticks and titles; where panels share an axis, only the outer ones carry its numbers."""
+    (row, column), chart = drawn.panel.place, drawing.chart
+    places = {other.panel.place for other in drawing.panels}
+    is_left = not chart.share_y or not any((row, left) in places for left in range(column))
+    is_bottom = not chart.share_x or not any(other > row and at == column for other, at in places)
+    for axis, scale, title, is_outer, room in (
+        (axes.xaxis, drawn.x, drawn.panel.x.title, is_bottom, 2.6),
+        (axes.yaxis, drawn.y, drawn.panel.y.title, is_left, 1.6),
+    ):
+        places_of_ticks, texts = zip(*scale.ticks, strict=True) if scale.ticks else ((), ())
+        axis.set_ticks(places_of_ticks, labels=[_plain(text) for text in texts] if is_outer else [""] * len(texts))
+        axis.set_label_text(_wrapped(title, room) if is_outer else "")
+    axes.set(xlim=(drawn.x.low, drawn.x.high), ylim=(drawn.y.low, drawn.y.high))
+    if drawn.x.slanted:
+        axes.tick_params(axis="x", rotation=35)
+
+
+def _draw_data(axes: Axes, drawn: DrawnPanel) -> None:
+    if drawn.is_empty:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, color=_SOFT, ha="center")
+    if drawn.panel.heat is not None:
+        _draw_heat(axes, drawn)
+    for band in drawn.bands:
+        axes.fill_between(band.x, band.low, band.high, color=band.colour, alpha=0.2, linewidth=0)
+    for mark in drawn.panel.marks:
+        style = {"color": mark.look.colour, "linestyle": _DASHES[mark.look.dash], "linewidth": 0.9}
+        if (mark.axis == "x") != drawn.panel.sideways:
+            axes.axvline(drawn.x.place([mark.at])[0], **style)
+        else:
+            axes.axhline(drawn.y.place([mark.at])[0], **style)
+    for stroke in reversed(drawn.strokes):
+        _draw_stroke(axes, stroke, drawn.y)
+    for label in drawn.labels:
+        axes.text(*label.corner, _plain(label.text), transform=axes.transAxes, fontsize=6.5)
+        axes.plot(*zip(*label.leader, strict=True), transform=axes.transAxes, color=_SOFT, linewidth=0.4)
+
+
+def _draw_stroke(axes: Axes, stroke: Stroke, scale: Scale) -> None:
+    x, y, hollow = np.array(stroke.x), np.array(stroke.y), np.array(stroke.hollow, dtype=bool)
+    if stroke.kind == "bars":
+        base = scale.place([0.0])[0]
+        axes.bar(x, y - base, bottom=base, color=stroke.look.colour, width=0.7)
+    if stroke.kind == "line":
+        axes.plot(x, y, **_style(stroke.look, line=True, faint=stroke.faint))
+    if stroke.bars:
+        low, high = np.array(stroke.bars).T
+        axes.errorbar(x, y, yerr=[y - low, high - y], fmt="none", color=stroke.look.colour, elinewidth=0.8, capsize=2)
+    for is_hollow in (False, True):
+        if stroke.kind in ("points", "dots") and (hollow == is_hollow).any():
+            style = _style(stroke.look, line=False, faint=stroke.faint, hollow=is_hollow)
+            axes.plot(x[hollow == is_hollow], y[hollow == is_hollow], **style)
+
+
+def _style(look: Look, *, line: bool, faint: bool = False, hollow: bool = False) -> dict[str, Any]:
+    style: dict[str, Any] = {"color": look.colour, "linestyle": _DASHES[look.dash] if line else "", "markeredgewidth": 0}
+    style |= {"marker": _MARKERS[look.marker], "markersize": 3 if line or faint else 5}
+    if faint:
+        style |= {"alpha": 0.55, "linewidth": 0.6, "marker": "" if line else _MARKERS[look.marker]}
+    if look.marker == "bar":
+        style |= {"markersize": 11, "markeredgewidth": 2}
+    return style | ({"markerfacecolor": "white", "markeredgewidth": 0.9} if hollow else {})
+
+
+def _draw_heat(axes: Axes, drawn: DrawnPanel) -> None:
+    heat = drawn.panel.heat
+    assert heat is not None
+    scale = colour_scale(heat)
+    cells = np.stack([scale.place(row) for row in heat.values.to_numpy(dtype=np.float64)])
+    palette = "RdBu_r" if heat.diverging else "viridis_r"
+    image = axes.pcolormesh(cells, cmap=palette, vmin=scale.low, vmax=scale.high, edgecolor="white", linewidth=0.4)
+    bar = axes.figure.colorbar(image, ax=axes)
+    bar.set_ticks([place for place, _ in scale.ticks], labels=[text for _, text in scale.ticks])
+
+
+# ---------------------------------------------------------------- around the panels
+
+
+def _write_around(figure: Figure, drawing: Drawing, width: float) -> None:
+    """Write the legend above, with what lines and bands are, and the notes below."""
+    from matplotlib.lines import Line2D
+
+    def sample(entry: Entry) -> Artist:
+        return Line2D([], [], **_style(entry.look, line=entry.line, hollow=entry.hollow))
+
+    samples, texts = [sample(entry) for entry in drawing.legend], [_plain(entry.text) for entry in drawing.legend]
+    letters = sum(map(len, texts)) + 8 * len(texts)
+    per_row = max(1, min(len(texts), math.floor(len(texts) * width / (0.065 * letters)))) if texts else 1
+    legend = figure.legend(samples, texts, loc="outside upper center", ncols=per_row, title=_plain(drawing.how) or None)
+    legend.get_title().set_color(_SOFT)
+    if drawing.chart.notes:
+        notes = _wrapped(" ".join(drawing.chart.notes), width * 1.1)
+        below = figure.legend([], [], loc="outside lower center", title=notes)
+        below.get_title().set_color(_SOFT)
+
+
+def _wrapped(text: str, inches: float) -> str:
+    """Break a line that is longer than its room at 8 points."""
+    return _plain("\n".join(textwrap.wrap(text, max(round(inches / 0.064), 12))))
+
+
+def _plain(text: str) -> str:
+    """Text for matplotlib, which takes dollars for the ends of formulas."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,189 @@
+"""Where values stand along an axis, its ticks, and the place of 0 on a logarithmic one: once, for paper and screen.
+
+A position is the value itself, or its log10 on a logarithmic axis. Both drawers draw positions on plain linear axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from collapselab.frames import finite
+from collapselab.report.chart import Axis, Heat
+from collapselab.text import percent
+
+_DECADES_FOR_LOG = 1.0
+_SHARE_OF_ZERO = (
+    0.1  # of a logarithmic axis, between 0 and the smallest positive value: room for two tick labels
+)
+_AIR = 0.04
+_NOISE = 1e-9  # rounding of 0; blown up to the height of a panel it would look like a finding
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_STEPS_IN_DECADE = (
+    tuple(number / 10 for number in range(10, 100)), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,),
+)  # fmt: skip
+_MAX_NAMES, _MAX_NAME = 10, 20  # of a category axis; beyond, numbers stand in for names
+_FLAT_NAMES = 30  # characters that stand side by side on a phone
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A computed axis.
+
+    Attributes:
+        log: whether positions are logarithms.
+        zero: position of 0 on a logarithmic axis; NaN where no value is 0.
+        low, high: its ends, as positions; the larger first where the axis is reversed.
+        ticks: position and text of each.
+        slanted: the texts are too long to stand side by side.
+    """
+
+    log: bool
+    zero: float
+    low: float
+    high: float
+    ticks: tuple[tuple[float, str], ...]
+    slanted: bool = False
+
+    def place(self, values: Iterable[float]) -> Floats:
+        """Return positions; NaN where a value is undefined or has no place on the axis."""
+        array = np.asarray(list(values), dtype=np.float64)
+        if not self.log:
+            return array
+        logs = np.log10(array, where=array > 0, out=np.full(len(array), math.nan))
+        return np.where(array == 0, self.zero, logs)
+
+    def share(self, positions: Iterable[float]) -> Floats:
+        """Return where positions stand between both ends, from 0 to 1."""
+        return (np.asarray(list(positions), dtype=np.float64) - self.low) / (self.high - self.low)
+
+
+def is_log(axis: Axis, values: Iterable[float]) -> bool:
+    """Whether an axis of these values is logarithmic."""
+    positive = [value for value in finite(values) if value > 0]
+    if axis.names or axis.percent or axis.scale == "tight" or not positive:
+        return False
+    return axis.scale == "log" or math.log10(max(positive) / min(positive)) >= _DECADES_FOR_LOG
+
+
+def make_scale(axis: Axis, values: Iterable[float], most_ticks: int) -> Scale:
+    """Compute the axis that shows all of these values."""
+    drawn = finite(values)
+    if axis.names:
+        return _categories(axis)
+    scale = _logarithmic(drawn, most_ticks) if is_log(axis, drawn) else _linear(axis, drawn, most_ticks)
+    return _reversed(scale) if axis.reverse else scale
+
+
+def colour_scale(heat: Heat) -> Scale:
+    """Compute the scale of a heat map's colours."""
+    place = math.log10 if heat.log else float
+    low, high = place(heat.low), place(heat.high)
+    ticks = log_ticks([heat.low, heat.high], 5) if heat.log else linear_ticks(low, high, 5)
+    return Scale(heat.log, math.nan, low, high, ticks)
+
+
+# ---------------------------------------------------------------- kinds of axes
+
+
+def _categories(axis: Axis) -> Scale:
+    names = axis.names
+    if len(names) > _MAX_NAMES or (len(names) > 1 and max(map(len, names)) > _MAX_NAME):
+        stride = math.ceil(len(names) / _MAX_NAMES)
+        ticks = tuple((float(place), str(place)) for place in range(0, len(names), stride))
+    else:
+        ticks = tuple((float(place), name) for place, name in enumerate(names))
+    slanted = sum(len(text) + 1 for _, text in ticks) > _FLAT_NAMES
+    scale = Scale(False, math.nan, -0.5, len(names) - 0.5, ticks, slanted)
+    return _reversed(scale) if axis.reverse else scale
+
+
+def _reversed(scale: Scale) -> Scale:
+    return Scale(scale.log, scale.zero, scale.high, scale.low, scale.ticks, scale.slanted)
+
+
+def _logarithmic(values: Floats, most: int) -> Scale:
+    zero, places = place_of_zero(values), np.log10(values[values > 0])
+    low, high = float(places.min()) if math.isnan(zero) else zero, float(places.max())
+    air = max(_AIR * (high - low), 0.01)
+    return Scale(True, zero, low - air, high + air, log_ticks(values, most))
+
+
+def place_of_zero(values: Floats) -> float:
+    """Return where 0 stands on a logarithmic axis: below the logarithm of every positive value; NaN if none is 0."""
+    places = np.log10(values[values > 0])
+    if len(places) == len(values):
+        return math.nan
+    decades = float(places.max() - places.min())
+    return float(places.min()) - max(0.3, decades * _SHARE_OF_ZERO / (1 - _SHARE_OF_ZERO))
+
+
+def _linear(axis: Axis, values: Floats, most: int) -> Scale:
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if axis.scale == "auto" and not axis.percent:
+        low = min(low, 0.0)
+    if max(abs(low), abs(high)) < _NOISE:
+        low, high = 0.0, 1.0
+    air = _AIR * (high - low) or 0.1 * abs(high)
+    end = low if low == 0 and axis.scale == "auto" and not axis.percent else low - air
+    return Scale(False, math.nan, end, high + air, linear_ticks(low, high + air / 2, most, axis.percent))
+
+
+# ---------------------------------------------------------------- ticks
+
+
+def linear_ticks(
+    low: float, high: float, most: int, as_percent: bool = False
+) -> tuple[tuple[float, str], ...]:
+    """Return at most `most` round numbers between two ends, and their texts."""
+    rough = max((high - low) / most, 1e-300)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power * most >= high - low)
+    places = [
+        step * place for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
+    return tuple(
+        (place, percent(place) if as_percent else f"{round(place / step) * step:.6g}") for place in places
+    )
+
+
+def log_ticks(values: Iterable[float], most: int) -> tuple[tuple[float, str], ...]:
+    """Return positions and texts of two to `most` ticks, and of one at 0 where a value is 0."""
+    drawn = finite(values)
+    positive = drawn[drawn > 0]
+    low, high = float(positive.min()), float(positive.max())
+    places = _between(low / 1.05, high * 1.05, most) if high > low else [low]
+    whole = all(abs(math.log10(place) - round(math.log10(place))) < 1e-6 for place in places)
+    ticks = [(math.log10(place), _power(place, whole)) for place in places]
+    zero = place_of_zero(drawn)
+    return tuple(ticks if math.isnan(zero) else [(zero, "0"), *ticks])
+
+
+def _between(low: float, high: float, most: int) -> Sequence[float]:
+    """Return the densest readable choice that is not too dense."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    choices = [[step * 10.0**decade for decade in decades for step in steps] for steps in _STEPS_IN_DECADE]
+    choices += [[10.0**decade for decade in decades if decade % stride == 0] for stride in (2, 3, 4, 5, 10)]
+    for ticks in choices:
+        inside = [tick for tick in ticks if low <= tick <= high]
+        if 2 <= len(inside) <= most:
+            return inside
+    return [float(f"{math.sqrt(low * high):.3g}")]
+
+
+def _power(value: float, whole: bool) -> str:
+    """Format a tick: powers of ten as such where all ticks are, else numbers that a reader takes in at a glance."""
+    if 1e-3 <= value < 1e4:
+        return f"{value:.6g}"
+    if not whole and 1e4 <= value < 1e6:
+        return f"{value:,.0f}"
+    decade = math.floor(math.log10(value) + 1e-9)
+    times = value / 10.0**decade
+    power = f"10{str(decade).translate(_SUPERSCRIPTS)}"
+    return power if abs(times - 1) < 1e-6 else f"{times:.3g}×{power}"
