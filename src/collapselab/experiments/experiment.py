@@ -17,11 +17,10 @@ from collapselab.experiments.claims.claim import Claim
 from collapselab.training import Recipe, RunFolder
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch import nn
 
     from collapselab.data import DataSplits
-    from collapselab.report.figures import Chart
+    from collapselab.report.chart import Chart
 
 Scale = Literal["smoke", "cpu", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "cpu", "paper")
@@ -111,8 +110,7 @@ class Experiment:
         question: what is asked, in a sentence or two.
         presets: by scale.
         rows: the table that all figures, charts and claims are functions of.
-        figures: by file name, without its ending.
-        charts: of the page.
+        charts: each makes charts from the rows; those with a `figure` are also drawn as PDF and PNG.
         claims: sentences that the rows hold or fail.
         extras: what is computed from the finished runs before the rows are made.
         also: other ids that mean this one, as of figures drawn from the same runs.
@@ -126,8 +124,7 @@ class Experiment:
     question: str
     presets: Mapping[Scale, Preset]
     rows: Callable[[Runs], pd.DataFrame]
-    figures: Mapping[str, Callable[[pd.DataFrame], Figure]]
-    charts: Callable[[pd.DataFrame], Sequence[Chart]]
+    charts: Sequence[Callable[[pd.DataFrame], Sequence[Chart]]]
     claims: Sequence[Claim]
     extras: Sequence[Extra] = ()
     also: Sequence[str] = ()

@@ -33,8 +33,8 @@ class Axis:
 
     Attributes:
         title: beside the axis.
-        scale: `auto` is logarithmic where positive values span a decade or more, and linear from 0 elsewhere; `tight` is
-            linear and as wide as the values.
+        scale: `auto` is logarithmic where positive values span a decade or more, and linear from 0 elsewhere; `tight` the
+            same, but only as wide as the values; `log` is always logarithmic.
         names: of a category axis: what stands at 0, 1, 2, …
         percent: values are shares of 1, written in percent.
         start: points before it are not drawn; the table has them.
@@ -62,6 +62,7 @@ class Series:
         look: colour, dash and marker.
         kind: `line` through the means over seeds; `points` at the means and at every seed; `dots` at every row; `bars`.
         legend: entry of the legend, None for the name; series with the same entry share it.
+        shift: moves points aside, by this share of the axis, where they would cover those of another series.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Series:
     look: Look
     kind: Literal["line", "points", "dots", "bars"] = "line"
     legend: str | None = None
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Panel:
     """One pair of axes.
 
     Attributes:
-        title: above it.
+        title, subtitle: above it.
         series: in order; the first is drawn on top.
         marks: lines across.
         heat: cells instead of series.
@@ -120,6 +122,7 @@ class Panel:
     heat: Heat | None = None
     place: tuple[int, int] = (0, 0)
     sideways: bool = False
+    subtitle: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +135,7 @@ class Chart:
         text: what a reader sees in it, with the numbers that matter.
         panels: in order.
         figure: name of the files FIGURE.pdf and FIGURE.png; empty if it is drawn on the page alone.
-        share_x, share_y: whether all panels have the same axis.
+        share_x, share_y: whether all panels have the same axis (of a panel that is `sideways`: before it is turned).
         notes: sentences a reader must know, under the figure.
         hollow: what hollow points are.
     """

@@ -109,7 +109,7 @@ def lay_out(chart: Chart) -> Drawing:
     xs = _scales([panel.x for panel in panels], [x for x, _ in values], chart.share_x, most_x)
     ys = _scales([panel.y for panel in panels], [y for _, y in values], chart.share_y, most_y)
     drawn = tuple(_drawn(*parts) for parts in zip(panels, means, xs, ys, strict=True))
-    return Drawing(chart, drawn, _legend(chart, panels), how_drawn(chart))
+    return Drawing(chart, drawn, _legend(chart, panels), _how_drawn(chart, any(log for _, log in logs)))
 
 
 def _started(panel: Panel) -> Panel:
@@ -212,7 +212,7 @@ def _stroke(one: Series, table: pd.DataFrame, panel: Panel, x: Scale, y: Scale) 
         name=one.name,
         look=one.look,
         kind=one.kind,
-        x=tuple(x.place(table["x"]).tolist()),
+        x=tuple((x.place(table["x"]) + one.shift * (x.high - x.low)).tolist()),
         y=tuple(y.place(table["y"]).tolist()),
         values=tuple(numbers(table, "y")),
         points=tuple(_point(row, panel) for row in table.to_dict("records")),
@@ -254,7 +254,9 @@ def _labels(
 ) -> tuple[Label, ...]:
     if not any(texts):
         return ()
-    means = np.stack([x.share(at for one in main for at in one.x), y.share(at for one in main for at in one.y)], axis=1)
+    means = np.stack(
+        [x.share(at for one in main for at in one.x), y.share(at for one in main for at in one.y)], axis=1
+    )
     wanted = np.isfinite(means).all(axis=1) & np.array([bool(text) for text in texts])
     names = [text for text, is_wanted in zip(texts, wanted, strict=True) if is_wanted]
     others = [(at, up) for one in (*main, *faint) for at, up in zip(one.x, one.y, strict=True)]
@@ -272,13 +274,8 @@ def _labels(
 
 
 def _legend(chart: Chart, panels: Sequence[Panel]) -> tuple[Entry, ...]:
-    """Each entry once, in the order of the panel that has most; of very many the first and the last."""
-    drawn = [
-        one
-        for panel in sorted(panels, key=lambda panel: -len(panel.series))
-        for one in panel.series
-        if len(finite(one.points["y"]))
-    ]
+    """Each entry once, in order; of very many the first and the last."""
+    drawn = [one for panel in panels for one in panel.series if len(finite(one.points["y"]))]
     entries: dict[str, Entry] = {}
     for one in drawn:
         text = one.name if one.legend is None else one.legend
@@ -295,7 +292,7 @@ def _legend(chart: Chart, panels: Sequence[Panel]) -> tuple[Entry, ...]:
     return (*shown, *marks.values())
 
 
-def how_drawn(chart: Chart) -> str:
+def _how_drawn(chart: Chart, is_log: bool) -> str:
     """What lines, points, bands and bars are, in words."""
     series = [
         one for panel in chart.panels for one in panel.series if "seed" in one.points and len(one.points)
@@ -304,10 +301,11 @@ def how_drawn(chart: Chart) -> str:
     if not counts or counts[-1] == 1:
         return "one seed" if counts else ""
     seeds = f"{counts[-1]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    mean = "geometric mean" if is_log else "mean"
     kinds = {one.kind for one in series}
     if kinds == {"dots"}:
         return f"each point is one of {seeds}"
     if "points" in kinds:
-        return f"large: mean of {seeds}, small: each seed"
+        return f"large: {mean} of {seeds}, small: each seed"
     few = counts[-1] < SEEDS_FOR_INTERVAL
-    return f"mean of {seeds}, {'thin lines: each seed' if few else 'band: its 95 % interval'}"
+    return f"{mean} of {seeds}, {'thin lines: each seed' if few else 'band: its 95 % interval'}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ from collapselab.report.words import alternative_text
 from collapselab.storage import replace_bytes
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -33,7 +32,7 @@ _MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D", "bar"
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
-    "legend.fontsize": 7.5, "legend.title_fontsize": 7, "legend.frameon": False, "legend.handlelength": 2.6,
+    "legend.fontsize": 7.5, "legend.title_fontsize": 7, "legend.frameon": False, "legend.handlelength": 2.4, "legend.columnspacing": 1.2,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
     "ytick.major.width": 0.6, "axes.grid": True, "axes.axisbelow": True, "grid.color": _GRID, "grid.linewidth": 0.6,
     "lines.linewidth": 1.4, "savefig.dpi": 200, "text.usetex": False,
@@ -74,7 +73,13 @@ def save_figures(charts: Iterable[Chart], folder: Path) -> list[Path]:
         figure = draw(drawing)
         alt = " ".join(f"{drawn.panel.title}: {alternative_text(drawn)}" for drawn in drawing.panels)
         # Without the date and the version of matplotlib, which say nothing about the figure.
-        pdf = {"CreationDate": None, "Producer": None, "Creator": None, "Title": drawing.chart.title, "Subject": alt}
+        pdf = {
+            "CreationDate": None,
+            "Producer": None,
+            "Creator": None,
+            "Title": drawing.chart.title,
+            "Subject": alt,
+        }
         png = {"Software": None, "Title": drawing.chart.title, "Description": alt}
         for ending, metadata in (("pdf", pdf), ("png", png)):
             content = io.BytesIO()
@@ -92,24 +97,33 @@ def draw(drawing: Drawing) -> Figure:
         ImportError: matplotlib is not installed.
     """
     rows, columns = (1 + max(drawn.panel.place[axis] for drawn in drawing.panels) for axis in (0, 1))
-    width, height = COLUMN if columns == 1 else PAGE, _height(drawing, rows)
+    width = COLUMN if columns == 1 else PAGE
+    entries = _in_rows(drawing.legend, width)
+    height = _height(drawing, rows, len(entries))
     with _paper_style():
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.add_gridspec(rows, columns)
+        if rows > 1:
+            figure.supylabel(_wrapped(drawing.panels[0].panel.y.title, height * 0.8), fontsize=8)
         for drawn in drawing.panels:
             axes = figure.add_subplot(grid[drawn.panel.place])
-            axes.set_title(_wrapped(drawn.panel.title, (width - 0.6) / columns))
+            title = _wrapped(drawn.panel.title, (width - 0.6) / columns)
+            axes.set_title("\n".join(filter(None, [title, drawn.panel.subtitle])))
             _draw_axes(axes, drawn, drawing)
             _draw_data(axes, drawn)
-        _write_around(figure, drawing, width)
+        _write_around(figure, drawing, entries, width)
     return figure
 
 
-def _height(drawing: Drawing, rows: int) -> float:
+def _height(drawing: Drawing, rows: int, legend: int) -> float:
     names = [len(drawn.y.ticks) for drawn in drawing.panels if drawn.panel.sideways]
-    return 0.95 + 0.13 * len(drawing.chart.notes) + (0.3 * max(names) if names else (1.85 if rows == 1 else 1.2) * rows)
+    panel = 0.3 * max(names) if names else (1.7 if rows == 1 else 1.2) * rows
+    titles = rows * max(
+        0.13 * bool(drawn.panel.title) + 0.13 * bool(drawn.panel.subtitle) for drawn in drawing.panels
+    )
+    return 0.55 + 0.16 * legend + titles + 0.14 * len(drawing.chart.notes) + panel
 
 
 # ---------------------------------------------------------------- one panel
@@ -119,14 +133,19 @@ def _draw_axes(axes: Axes, drawn: DrawnPanel, drawing: Drawing) -> None:
     """Ticks and titles; where panels share an axis, only the outer ones carry its numbers."""
     (row, column), chart = drawn.panel.place, drawing.chart
     places = {other.panel.place for other in drawing.panels}
-    is_left = not chart.share_y or not any((row, left) in places for left in range(column))
-    is_bottom = not chart.share_x or not any(other > row and at == column for other, at in places)
+    share_x, share_y = (
+        (chart.share_y, chart.share_x) if drawn.panel.sideways else (chart.share_x, chart.share_y)
+    )
+    is_left = not share_y or not any((row, left) in places for left in range(column))
+    is_bottom = not share_x or not any(other > row and at == column for other, at in places)
     for axis, scale, title, is_outer, room in (
         (axes.xaxis, drawn.x, drawn.panel.x.title, is_bottom, 2.6),
         (axes.yaxis, drawn.y, drawn.panel.y.title, is_left, 1.6),
     ):
         places_of_ticks, texts = zip(*scale.ticks, strict=True) if scale.ticks else ((), ())
-        axis.set_ticks(places_of_ticks, labels=[_plain(text) for text in texts] if is_outer else [""] * len(texts))
+        axis.set_ticks(
+            places_of_ticks, labels=[_plain(text) for text in texts] if is_outer else [""] * len(texts)
+        )
         axis.set_label_text(_wrapped(title, room) if is_outer else "")
     axes.set(xlim=(drawn.x.low, drawn.x.high), ylim=(drawn.y.low, drawn.y.high))
     if drawn.x.slanted:
@@ -162,7 +181,9 @@ def _draw_stroke(axes: Axes, stroke: Stroke, scale: Scale) -> None:
         axes.plot(x, y, **_style(stroke.look, line=True, faint=stroke.faint))
     if stroke.bars:
         low, high = np.array(stroke.bars).T
-        axes.errorbar(x, y, yerr=[y - low, high - y], fmt="none", color=stroke.look.colour, elinewidth=0.8, capsize=2)
+        axes.errorbar(
+            x, y, yerr=[y - low, high - y], fmt="none", color=stroke.look.colour, elinewidth=0.8, capsize=2
+        )
     for is_hollow in (False, True):
         if stroke.kind in ("points", "dots") and (hollow == is_hollow).any():
             style = _style(stroke.look, line=False, faint=stroke.faint, hollow=is_hollow)
@@ -170,7 +191,11 @@ def _draw_stroke(axes: Axes, stroke: Stroke, scale: Scale) -> None:
 
 
 def _style(look: Look, *, line: bool, faint: bool = False, hollow: bool = False) -> dict[str, Any]:
-    style: dict[str, Any] = {"color": look.colour, "linestyle": _DASHES[look.dash] if line else "", "markeredgewidth": 0}
+    style: dict[str, Any] = {
+        "color": look.colour,
+        "linestyle": _DASHES[look.dash] if line else "",
+        "markeredgewidth": 0,
+    }
     style |= {"marker": _MARKERS[look.marker], "markersize": 3 if line or faint else 5}
     if faint:
         style |= {"alpha": 0.55, "linewidth": 0.6, "marker": "" if line else _MARKERS[look.marker]}
@@ -185,7 +210,9 @@ def _draw_heat(axes: Axes, drawn: DrawnPanel) -> None:
     scale = colour_scale(heat)
     cells = np.stack([scale.place(row) for row in heat.values.to_numpy(dtype=np.float64)])
     palette = "RdBu_r" if heat.diverging else "viridis_r"
-    image = axes.pcolormesh(cells, cmap=palette, vmin=scale.low, vmax=scale.high, edgecolor="white", linewidth=0.4)
+    image = axes.pcolormesh(
+        cells, cmap=palette, vmin=scale.low, vmax=scale.high, edgecolor="white", linewidth=0.4
+    )
     bar = axes.figure.colorbar(image, ax=axes)
     bar.set_ticks([place for place, _ in scale.ticks], labels=[text for _, text in scale.ticks])
 
@@ -193,17 +220,29 @@ def _draw_heat(axes: Axes, drawn: DrawnPanel) -> None:
 # ---------------------------------------------------------------- around the panels
 
 
-def _write_around(figure: Figure, drawing: Drawing, width: float) -> None:
+def _in_rows(entries: Sequence[Entry], width: float) -> list[Sequence[Entry]]:
+    """Break the legend into the fewest rows that fit above the panels."""
+    for per_row in range(len(entries), 0, -1):
+        columns = (entries[at::per_row] for at in range(per_row))
+        if sum(0.47 + 0.055 * max(len(entry.text) for entry in column) for column in columns) <= width:
+            return [entries[at : at + per_row] for at in range(0, len(entries), per_row)]
+    return [[entry] for entry in entries]
+
+
+def _write_around(figure: Figure, drawing: Drawing, entries: Sequence[Sequence[Entry]], width: float) -> None:
     """Write the legend above, with what lines and bands are, and the notes below."""
     from matplotlib.lines import Line2D
 
-    def sample(entry: Entry) -> Artist:
-        return Line2D([], [], **_style(entry.look, line=entry.line, hollow=entry.hollow))
-
-    samples, texts = [sample(entry) for entry in drawing.legend], [_plain(entry.text) for entry in drawing.legend]
-    letters = sum(map(len, texts)) + 8 * len(texts)
-    per_row = max(1, min(len(texts), math.floor(len(texts) * width / (0.065 * letters)))) if texts else 1
-    legend = figure.legend(samples, texts, loc="outside upper center", ncols=per_row, title=_plain(drawing.how) or None)
+    per_row = max(map(len, entries), default=1)
+    # Matplotlib fills columns first; readers read rows.
+    ordered = [row[column] for column in range(per_row) for row in entries if column < len(row)]
+    samples = [
+        Line2D([], [], **_style(entry.look, line=entry.line, hollow=entry.hollow)) for entry in ordered
+    ]
+    texts = [_plain(entry.text) for entry in ordered]
+    legend = figure.legend(
+        samples, texts, loc="outside upper center", ncols=per_row, title=_plain(drawing.how) or None
+    )
     legend.get_title().set_color(_SOFT)
     if drawing.chart.notes:
         notes = _wrapped(" ".join(drawing.chart.notes), width * 1.1)

@@ -67,7 +67,7 @@ class Scale:
 def is_log(axis: Axis, values: Iterable[float]) -> bool:
     """Whether an axis of these values is logarithmic."""
     positive = [value for value in finite(values) if value > 0]
-    if axis.names or axis.percent or axis.scale == "tight" or not positive:
+    if axis.names or axis.percent or not positive:
         return False
     return axis.scale == "log" or math.log10(max(positive) / min(positive)) >= _DECADES_FOR_LOG
 

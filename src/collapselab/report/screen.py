@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -76,7 +76,10 @@ def _add_stroke(figure: go.Figure, stroke: Stroke, scale: Scale, percent: bool, 
     }  # fmt: skip
     if stroke.kind == "bars":
         base = float(scale.place([0.0])[0])
-        figure.add_bar(**trace | {"y": plain(np.array(stroke.y) - base), "base": base, "marker": {"color": stroke.look.colour}})
+        figure.add_bar(
+            **trace
+            | {"y": plain(np.array(stroke.y) - base), "base": base, "marker": {"color": stroke.look.colour}}
+        )
         return
     if stroke.bars:
         low, high = np.array(stroke.bars).T
@@ -127,13 +130,23 @@ def _add_marks(figure: go.Figure, drawn: DrawnPanel) -> None:
     for label in drawn.labels:
         (from_x, from_y), (to_x, to_y) = label.leader
         place: dict[str, Any] = {"xref": "x domain", "yref": "y domain"}
-        figure.add_shape(type="line", x0=from_x, y0=from_y, x1=to_x, y1=to_y, line={"color": "#8b93a3", "width": 0.8}, **place)
+        figure.add_shape(
+            type="line",
+            x0=from_x,
+            y0=from_y,
+            x1=to_x,
+            y1=to_y,
+            line={"color": "#8b93a3", "width": 0.8},
+            **place,
+        )
         figure.add_annotation(
             x=label.corner[0], y=label.corner[1], text=escaped(label.text), showarrow=False, xanchor="left", yanchor="bottom",
             font={"size": 12}, borderpad=0, **place,
         )  # fmt: skip
     if drawn.is_empty:
-        figure.add_annotation(x=0.5, y=0.5, xref="x domain", yref="y domain", text="not measured", showarrow=False)
+        figure.add_annotation(
+            x=0.5, y=0.5, xref="x domain", yref="y domain", text="not measured", showarrow=False
+        )
 
 
 def plain(values: Iterable[float]) -> list[float | None]:

@@ -59,10 +59,9 @@ def mean(values: np.ndarray, log: bool) -> float:
     if not len(values):
         return math.nan
     low, high = float(values.min()), float(values.max())
-    if log:
-        centre = math.exp(float(np.log(values).mean())) if low > 0 else 0.0
-    else:
-        centre = float(values.mean())
+    if log and low <= 0:
+        return 0.0
+    centre = math.exp(float(np.log(values).mean())) if log else float(values.mean())
     return min(max(centre, low), high)  # rounding must not put the mean of equal values outside their range
 
 

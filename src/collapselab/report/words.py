@@ -7,7 +7,7 @@ import pandas as pd
 
 from collapselab.frames import groups
 from collapselab.report.chart import Panel, Series
-from collapselab.report.layout import DrawnPanel, Drawing, Stroke
+from collapselab.report.layout import Drawing, DrawnPanel, Stroke
 from collapselab.report.seeds import over_seeds
 from collapselab.text import number, percent
 
@@ -32,7 +32,11 @@ def alternative_text(drawn: DrawnPanel) -> str:
 
 
 def _stroke_text(stroke: Stroke, as_percent: bool) -> str:
-    told = [(point, value) for point, value in zip(stroke.points, stroke.values, strict=True) if np.isfinite(value)]
+    told = [
+        (point, value)
+        for point, value in zip(stroke.points, stroke.values, strict=True)
+        if np.isfinite(value)
+    ]
     if stroke.kind == "line":
         lowest = min(told, key=lambda pair: pair[1])
         told = list(dict.fromkeys([told[0], lowest, told[-1]]))
@@ -81,7 +85,9 @@ def _columns(one: Series, log: bool) -> list[pd.Series]:
     seeds = list(groups(one.points, "seed")) if "seed" in one.points else []
     columns = [means["mean"].rename(f"{one.name}, mean" if len(seeds) > 1 else one.name)]
     if means["low"].notna().any():
-        columns += [means[end].rename(f"{one.name}, {words}") for end, words in (("low", "from"), ("high", "to"))]
+        columns += [
+            means[end].rename(f"{one.name}, {words}") for end, words in (("low", "from"), ("high", "to"))
+        ]
     if len(seeds) > 1:
         columns += [part.set_index("x")["y"].rename(f"{one.name}, seed {seed}") for seed, part in seeds]
     return columns
@@ -100,4 +106,6 @@ def _long(panel: Panel, log_x: bool, log_y: bool) -> pd.DataFrame:
     if panel.x.names:
         table["x"] = [panel.x.names[round(x)] for x in table["x"]]
     table = table.filter(["series", "point", "seed", "x", "y", "low", "high"]).dropna(axis=1, how="all")
-    return table.rename(columns={"x": panel.x.title or "x", "y": panel.y.title or "y", "low": "from", "high": "to"})
+    return table.rename(
+        columns={"x": panel.x.title or "x", "y": panel.y.title or "y", "low": "from", "high": "to"}
+    )

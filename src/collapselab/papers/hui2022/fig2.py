@@ -5,9 +5,9 @@ from __future__ import annotations
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims, figures
+from collapselab.papers.hui2022 import claims
 from collapselab.papers.hui2022.common import PAPER, STANDARDIZE_NOTE, balanced, first, images, recipe
-from collapselab.report.experiment_charts import variance_charts
+from collapselab.report.builders import ACCURACY_LINES, VANISHED, VARIANCES, Lines
 
 _NETWORKS = ("resnet18", "densenet201", "vgg11_bn")
 _STL_NETWORKS = ("resnet50", "densenet201", "vgg11_bn")
@@ -110,7 +110,9 @@ EXPERIMENT = Experiment(
         ),
     },
     rows=curve_rows,
-    figures={"fig2": figures.figure_2},
-    charts=variance_charts,
+    charts=[
+        Lines("fig2", "Train and strong test variance", VARIANCES[:2], marks=(VANISHED,), grid=True),
+        ACCURACY_LINES,
+    ],
     claims=claims.FIG2,
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims, figures
+from collapselab.papers.hui2022 import claims
 from collapselab.papers.hui2022.common import PAPER, balanced, first, images, recipe
-from collapselab.report.experiment_charts import variance_charts
+from collapselab.report.builders import ACCURACY_LINES, VANISHED, VARIANCES, Lines, zero_train_error
 
 _LABELS = {"dataset": "cifar10", "model": "resnet18"}
 
@@ -51,7 +51,15 @@ EXPERIMENT = Experiment(
         ),
     },
     rows=curve_rows,
-    figures={"fig1": figures.figure_1, "fig3": figures.figure_3},
-    charts=variance_charts,
+    charts=[
+        Lines(
+            "fig1",
+            "Train variance and strong test variance",
+            VARIANCES[:2],
+            marks=(zero_train_error, VANISHED),
+        ),
+        Lines("fig3", "The same with weak test variance", VARIANCES, marks=(zero_train_error, VANISHED)),
+        ACCURACY_LINES,
+    ],
     claims=claims.FIG3,
 )

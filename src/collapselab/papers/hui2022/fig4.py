@@ -5,9 +5,9 @@ from __future__ import annotations
 from collapselab.data.recipe import DataSpec
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import ended_rows
-from collapselab.papers.hui2022 import claims, figures
+from collapselab.papers.hui2022 import claims
 from collapselab.papers.hui2022.common import PAPER, STANDARDIZE_NOTE, balanced, first, images, recipe
-from collapselab.report.experiment_charts import size_charts
+from collapselab.report.builders import FITTED, VARIANCES, Lines, Points, by_column, ends
 
 _CIFAR_SIZES = (12_500, 25_000, 30_000, 40_000, 50_000)
 _FASHION_SIZES = (12_000, 24_000, 36_000, 48_000, 60_000)
@@ -93,7 +93,28 @@ EXPERIMENT = Experiment(
         ),
     },
     rows=ended_rows,
-    figures={"fig4": figures.figure_4},
-    charts=size_charts,
+    charts=[
+        Points(
+            "fig4",
+            "Train against test variance at the end",
+            x="train_variance",
+            y="strong_test_variance_final",
+            x_title="train variance at the last step",
+            y_title="strong test variance at the last step",
+            split=by_column("num_train", "{:,} samples"),
+            group="num_train",
+            hollow=(lambda rows: rows["train_accuracy"] < FITTED, "ended with more than 0.1 % train errors"),
+            text="Full collapse is at 0 on both axes.",
+        ),
+        Lines(
+            "by-size",
+            "The same by number of training samples",
+            VARIANCES,
+            x="num_train",
+            x_title="training samples",
+            select=ends,
+            on_paper=False,
+        ),
+    ],
     claims=claims.FIG4,
 )

@@ -15,7 +15,8 @@ import pandas as pd
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.experiment import Experiment, Extra, Job, Preset, Runs, checkpoint_of
 from collapselab.experiments.rows import run_curve
-from collapselab.papers.hui2022 import claims, figures
+from collapselab.frames import rows_that, rows_where
+from collapselab.papers.hui2022 import claims
 from collapselab.papers.hui2022.common import (
     BATCH_SIZE,
     LEARNING_RATES,
@@ -29,7 +30,8 @@ from collapselab.papers.hui2022.common import (
     images,
 )
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option, StartFrom
-from collapselab.report.experiment_charts import transfer_charts
+from collapselab.report.builders import VARIANCES, Lines, Points, Quantity, by_column
+from collapselab.report.chart import NEUTRAL, TEST, Look
 from collapselab.training import Recipe
 from collapselab.training.building import classifier_name
 from collapselab.training.evaluation import layer_features
@@ -244,6 +246,27 @@ def transfer_rows(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+_ACCURACY = Quantity("accuracy", "test accuracy", Look(TEST))
+
+
+def best_rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per checkpoint, seed and kind of transfer: the best accuracy over all learning rates (sec. 4.2)."""
+    keys = ["kind", "dataset", "model", "seed", "pretrain_step"]
+    transfer = rows_that(rows, rows["kind"] != "pretraining")
+    others = {
+        name: "first" for name in ("train_variance_final", "train_variance", "num_test") if name in rows
+    }
+    return transfer.groupby(keys, sort=False, as_index=False).agg({**others, "accuracy": "max"})
+
+
+def kinds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Tell fine-tuning and linear probes apart."""
+    return [
+        ("fine-tuned, best learning rate", rows_where(rows, kind="fine_tuning")),
+        ("linear probe", rows_where(rows, kind="linear_probe")),
+    ]
+
+
 EXPERIMENT = Experiment(
     id="hui2022/fig5",
     paper=PAPER,
@@ -273,8 +296,56 @@ EXPERIMENT = Experiment(
         ),
     },
     rows=transfer_rows,
-    figures={"fig5": figures.figure_5},
-    charts=transfer_charts,
+    charts=[
+        Points(
+            "fig5",
+            "Accuracy after transfer, by collapse of the checkpoint",
+            x="train_variance",
+            y="accuracy",
+            x_title="train variance of the checkpoint (left: more collapse)",
+            y_title="downstream test accuracy",
+            select=best_rates,
+            split=kinds,
+            group="pretrain_step",
+            label="step {:,}",
+            percent=True,
+            looks=(Look(TEST), Look(NEUTRAL, marker="square")),
+            text="Fine-tuning has the best of all learning rates on these same test samples.",
+        ),
+        Lines(
+            "learning-rates",
+            "Fine-tuning at every learning rate",
+            (_ACCURACY,),
+            x="learning_rate",
+            x_title="learning rate of fine-tuning",
+            y_title="downstream test accuracy",
+            percent=True,
+            select=lambda rows: rows_where(rows, kind="fine_tuning"),
+            references=False,
+            on_paper=False,
+            split=by_column("pretrain_step", "from step {:,}"),
+            text="A gap is training that diverged.",
+        ),
+        Lines(
+            "pretraining",
+            "Train variance while pre-training",
+            VARIANCES[:1],
+            x="pretrain_step",
+            on_paper=False,
+            select=lambda rows: rows_where(rows, kind="pretraining"),
+        ),
+        Lines(
+            "pretraining-accuracy",
+            "Test accuracy while pre-training, two classes",
+            (_ACCURACY,),
+            x="pretrain_step",
+            y_title="test accuracy",
+            percent=True,
+            select=lambda rows: rows_where(rows, kind="pretraining"),
+            references=False,
+            on_paper=False,
+        ),
+    ],
     claims=claims.FIG5,
     extras=(Extra("linear_probe", probe_checkpoints),),
 )

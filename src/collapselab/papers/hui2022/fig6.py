@@ -5,7 +5,7 @@ from __future__ import annotations
 from collapselab.data.recipe import DataSpec
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims, figures
+from collapselab.papers.hui2022 import claims
 from collapselab.papers.hui2022.common import (
     BATCH_SIZE,
     MLP,
@@ -19,7 +19,7 @@ from collapselab.papers.hui2022.common import (
     images,
 )
 from collapselab.records.recipe import Measuring, ModelSpec, Optimizer, Option
-from collapselab.report.experiment_charts import layer_charts
+from collapselab.report.builders import VANISHED, VARIANCES, Lines, hidden, hidden_layers, zero_train_error
 from collapselab.training import Recipe
 
 _METRICS = (
@@ -80,7 +80,23 @@ EXPERIMENT = Experiment(
         ),
     },
     rows=curve_rows,
-    figures={"fig6": figures.figure_6},
-    charts=layer_charts,
+    charts=[
+        Lines(
+            "fig6",
+            "Train variance of every hidden layer",
+            VARIANCES[:1],
+            select=hidden,
+            split=hidden_layers,
+            marks=(zero_train_error, VANISHED),
+        ),
+        Lines(
+            "test-variance",
+            "Strong test variance of every hidden layer",
+            VARIANCES[1:2],
+            select=hidden,
+            split=hidden_layers,
+            on_paper=False,
+        ),
+    ],
     claims=claims.FIG6,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collapselab.data.recipe import DataSpec
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims, figures
+from collapselab.papers.hui2022 import claims
 from collapselab.papers.hui2022.common import (
     MLP,
     PAPER,
@@ -15,7 +15,13 @@ from collapselab.papers.hui2022.common import (
     images,
     recipe,
 )
-from collapselab.report.experiment_charts import variance_charts
+from collapselab.report.builders import (
+    VANISHED,
+    VARIANCES,
+    Lines,
+    by_column,
+    zero_train_error,
+)
 
 _DROPOUT = 0.5
 _RATE = 0.01
@@ -100,7 +106,23 @@ EXPERIMENT = Experiment(
         ),
     },
     rows=curve_rows,
-    figures={"footnote2": figures.figure_footnote2},
-    charts=variance_charts,
+    charts=[
+        Lines(
+            "footnote2",
+            "Train variance",
+            VARIANCES[:1],
+            split=by_column("dropout", "dropout {:g}"),
+            marks=(zero_train_error, VANISHED),
+            share_x=False,
+        ),
+        Lines(
+            "test-variance",
+            "Strong test variance",
+            VARIANCES[1:2],
+            split=by_column("dropout", "dropout {:g}"),
+            share_x=False,
+            on_paper=False,
+        ),
+    ],
     claims=claims.FOOTNOTE2,
 )

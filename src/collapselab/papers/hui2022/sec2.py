@@ -15,7 +15,7 @@ from collapselab.data import DataSplits, Split
 from collapselab.data.recipe import DataSpec
 from collapselab.experiments.experiment import Experiment, Extra, Job, Preset, Runs
 from collapselab.metrics.generalization import fit_weak_reference, squared_distances_to_nearest
-from collapselab.papers.hui2022 import claims, figures
+from collapselab.papers.hui2022 import claims
 from collapselab.papers.hui2022.bounds import any_points_bound, collapsed_representation
 from collapselab.papers.hui2022.common import (
     MLP,
@@ -28,7 +28,8 @@ from collapselab.papers.hui2022.common import (
 )
 from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
 from collapselab.probes import profile
-from collapselab.report.experiment_charts import construction_charts
+from collapselab.report.builders import ACCURACIES, VARIANCES, Dots, Quantity
+from collapselab.report.chart import NEUTRAL, WEAK, Look
 from collapselab.training.building import classifier_name
 from collapselab.training.evaluation import evaluate, layer_features
 
@@ -156,6 +157,17 @@ def construction_rows(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
+_NAMES = {
+    "network": "past zero error",
+    "one_hot_decisions": "one-hot decisions",
+    "memoriser_weak": "memoriser, one-hot",
+    "super_class": "two super-classes",
+}
+_TWO_POINTS = (
+    Quantity("probe_accuracy", "linear probe of two points", Look(WEAK, marker="diamond")),
+    Quantity("bound", "bound for two points", Look(NEUTRAL, marker="bar")),
+)
+
 EXPERIMENT = Experiment(
     id="hui2022/sec2",
     paper=PAPER,
@@ -184,8 +196,19 @@ EXPERIMENT = Experiment(
         ),
     },
     rows=construction_rows,
-    figures={"sec2": figures.figure_sec2},
-    charts=construction_charts,
+    charts=[
+        Dots(
+            "sec2",
+            "Variances and accuracies of every network",
+            by="construction",
+            names=_NAMES,
+            panels=(
+                ("variance / class-mean spread (0: full collapse)", False, VARIANCES),
+                ("accuracy", True, (*ACCURACIES, *_TWO_POINTS)),
+            ),
+            text="Each over its own references. What is undefined is missing.",
+        )
+    ],
     claims=claims.SEC2,
     extras=(Extra("constructions", measure_constructions),),
     is_whole=True,
