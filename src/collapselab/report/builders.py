@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -97,13 +97,13 @@ def by_column(column: str, text: str) -> Split:
 
 
 def zero_train_error(rows: Rows) -> Mark | str:
-    """Mark the step from which every run has at most one train error in a thousand, or say that one never gets there."""
+    """Mark the step from which every run has at most one train error in a thousand, or say why there is none."""
     steps = []
     for _, run in groups(last_layer(rows), "job", "seed"):
         unfitted = rows_that(run, ~(run["train_accuracy"] >= FITTED))["step"].max()
         fitted = [step for step in numbers(run, "step") if not step <= unfitted]
         if not fitted:
-            return "No step is marked as the one of zero train error: not every run gets there."
+            return "Not every run reaches zero train error"
         steps.append(int(min(fitted)))
     return Mark("x", max(steps), "zero train error from here", Look(NEUTRAL, "dot", "none"))
 
@@ -132,7 +132,7 @@ class Lines:
         title: heading on the page.
         y: the quantities; each is a line, or one per group of `split`.
         text: what is to be seen.
-        x, x_title, y_title: along the axes.
+        x, x_title, y_title, y_scale: along the axes.
         select: the rows that are drawn.
         split: tells lines of one quantity apart; None for one line.
         references: quantities are variances: first those over references of the last step, as in the paper, beside them
@@ -151,6 +151,7 @@ class Lines:
     x: str = "step"
     x_title: str = "SGD step"
     y_title: str = _SPREAD
+    y_scale: Literal["auto", "tight"] = "auto"
     select: Select = last_layer
     split: Split | None = None
     references: bool = True
@@ -164,15 +165,12 @@ class Lines:
         names = [name for name, _ in self.split(self.select(rows))] if self.split else []
         looks = dict(zip(names, ordered_looks(len(names)), strict=True))
         parts = list(parts_of(rows))
-        kinds = [(str.strip, "")] if not self.references else [(final, _LAST), (str.strip, _SAME)]
-        drawn = []
+        kinds = [(final, _LAST), (str, _SAME)] if self.references else [(str, "")]
+        drawn: list[list[Panel]] = []
         for column_of, subtitle in kinds:
             y = [replace(one, column=column_of(one.column)) for one in self.y]
             panels = [replace(self._panel(title, part, y, looks), subtitle=subtitle) for title, part in parts]
-            # Rows of old files have references of the same step only at the last one, where both kinds agree.
-            if subtitle != _SAME or any(
-                one.points.dropna()["x"].nunique() > 1 for panel in panels for one in panel.series
-            ):
+            if not drawn or not _agree(panels, drawn[0]):
                 drawn.append(_in_grid(panels, parts) if self.grid else panels)
         if self.grid:
             return [
@@ -193,23 +191,29 @@ class Lines:
         series = [one for one in series if len(finite(one.points["y"]))]
         x = Axis(self.x_title, "log", start=_behind_transient(series) if self.references else None)
         marks = tuple(mark for mark in self._marks(part) if isinstance(mark, Mark))
-        return Panel(title, x, Axis(self.y_title, percent=self.percent), tuple(series), marks)
+        return Panel(title, x, Axis(self.y_title, self.y_scale, percent=self.percent), tuple(series), marks)
 
     def _marks(self, rows: Rows) -> list[Mark | str]:
         return [mark if isinstance(mark, Mark) else mark(rows) for mark in self.marks]
 
     def _chart(self, panels: Sequence[Panel], parts: Sequence[tuple[str, Rows]], suffix: str = "") -> Chart:
-        lacking = dict.fromkeys(
-            mark for _, part in parts for mark in self._marks(part) if isinstance(mark, str)
-        )
+        notes = (
+            [f"{panels[0].subtitle.capitalize()}."] if self.grid else []
+        )  # once, not over every small panel
+        notes += [
+            f"{mark} in {title}."
+            for title, part in parts
+            for mark in self._marks(part)
+            if isinstance(mark, str)
+        ]
         return Chart(
             self.id + suffix,
             self.title,
             f"{self.text} {_endings(panels[0])}".strip(),
-            tuple(panels),
+            tuple(replace(panel, subtitle="") for panel in panels) if self.grid else tuple(panels),
             figure=self.id + suffix if self.on_paper else "",
             share_x=self.share_x,
-            notes=(*_left_out(panels), *lacking),
+            notes=(*notes, *_left_out(panels)),
         )
 
 
@@ -217,6 +221,24 @@ ACCURACY_LINES = Lines(
     "accuracy", "Accuracy of the network itself", ACCURACIES, "In evaluation mode.", y_title="accuracy", references=False,
     percent=True, on_paper=False,
 )  # fmt: skip
+
+
+def _agree(panels: Sequence[Panel], others: Sequence[Panel]) -> bool:
+    """Whether panels add nothing to others: at the last step, the only one old files have, both references agree."""
+    known = {(one.name, *point) for panel in others for one in panel.series for point in _placed_values(one)}
+    return all(
+        (one.name, *point) in known
+        for panel in panels
+        for one in panel.series
+        for point in _placed_values(one)
+    )
+
+
+def _placed_values(one: Series) -> list[tuple[str, ...]]:
+    points = one.points.dropna()
+    return [
+        tuple(f"{value:.9g}" for value in row) for row in points[["x", "y", "seed"]].itertuples(index=False)
+    ]
 
 
 def _behind_transient(series: Sequence[Series]) -> float | None:

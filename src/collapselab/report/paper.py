@@ -6,7 +6,6 @@ The one module that imports matplotlib.
 from __future__ import annotations
 
 import io
-import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -133,14 +132,13 @@ def _draw_axes(axes: Axes, drawn: DrawnPanel, drawing: Drawing) -> None:
     """Ticks and titles; where panels share an axis, only the outer ones carry its numbers."""
     (row, column), chart = drawn.panel.place, drawing.chart
     places = {other.panel.place for other in drawing.panels}
-    share_x, share_y = (
-        (chart.share_y, chart.share_x) if drawn.panel.sideways else (chart.share_x, chart.share_y)
-    )
-    is_left = not share_y or not any((row, left) in places for left in range(column))
-    is_bottom = not share_x or not any(other > row and at == column for other, at in places)
+    shared = (chart.share_y, chart.share_x) if drawn.panel.sideways else (chart.share_x, chart.share_y)
+    is_left = not shared[1] or not any((row, left) in places for left in range(column))
+    is_bottom = not shared[0] or not any(other > row and at == column for other, at in places)
+    y_title = "" if any(other for other, _ in places) else drawn.panel.y.title  # else one for all rows
     for axis, scale, title, is_outer, room in (
         (axes.xaxis, drawn.x, drawn.panel.x.title, is_bottom, 2.6),
-        (axes.yaxis, drawn.y, drawn.panel.y.title, is_left, 1.6),
+        (axes.yaxis, drawn.y, y_title, is_left, 1.6),
     ):
         places_of_ticks, texts = zip(*scale.ticks, strict=True) if scale.ticks else ((), ())
         axis.set_ticks(
@@ -224,7 +222,7 @@ def _in_rows(entries: Sequence[Entry], width: float) -> list[Sequence[Entry]]:
     """Break the legend into the fewest rows that fit above the panels."""
     for per_row in range(len(entries), 0, -1):
         columns = (entries[at::per_row] for at in range(per_row))
-        if sum(0.47 + 0.055 * max(len(entry.text) for entry in column) for column in columns) <= width:
+        if sum(0.47 + 0.053 * max(len(entry.text) for entry in column) for column in columns) <= width:
             return [entries[at : at + per_row] for at in range(0, len(entries), per_row)]
     return [[entry] for entry in entries]
 

@@ -24,9 +24,10 @@ _AIR = 0.04
 _NOISE = 1e-9  # rounding of 0; blown up to the height of a panel it would look like a finding
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STEPS_IN_DECADE = (
-    tuple(number / 10 for number in range(10, 100)), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,),
+    tuple(number / 10 for number in range(10, 100)), tuple(range(1, 10)), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,),
 )  # fmt: skip
-_MAX_NAMES, _MAX_NAME = 10, 20  # of a category axis; beyond, numbers stand in for names
+# Names along a horizontal axis, and characters of one; beyond, numbers stand in for names. Below each other more fit.
+_MAX_NAMES, _MAX_NAME, _SHORT_NAME, _MAX_ROWS = 10, 14, 6, 25
 _FLAT_NAMES = 30  # characters that stand side by side on a phone
 
 Floats = npt.NDArray[np.float64]
@@ -67,7 +68,7 @@ class Scale:
 def is_log(axis: Axis, values: Iterable[float]) -> bool:
     """Whether an axis of these values is logarithmic."""
     positive = [value for value in finite(values) if value > 0]
-    if axis.names or axis.percent or not positive:
+    if axis.names or axis.percent or axis.scale == "linear" or not positive:
         return False
     return axis.scale == "log" or math.log10(max(positive) / min(positive)) >= _DECADES_FOR_LOG
 
@@ -94,14 +95,18 @@ def colour_scale(heat: Heat) -> Scale:
 
 def _categories(axis: Axis) -> Scale:
     names = axis.names
-    if len(names) > _MAX_NAMES or (len(names) > 1 and max(map(len, names)) > _MAX_NAME):
-        stride = math.ceil(len(names) / _MAX_NAMES)
-        ticks = tuple((float(place), str(place)) for place in range(0, len(names), stride))
-    else:
-        ticks = tuple((float(place), name) for place, name in enumerate(names))
+    stride = math.ceil(len(names) / (_MAX_ROWS if axis.reverse else _MAX_NAMES))
+    texts = names if axis.reverse or names_fit(names) else [str(place) for place in range(len(names))]
+    ticks = tuple((float(place), texts[place]) for place in range(0, len(names), stride))
     slanted = sum(len(text) + 1 for _, text in ticks) > _FLAT_NAMES
     scale = Scale(False, math.nan, -0.5, len(names) - 0.5, ticks, slanted)
     return _reversed(scale) if axis.reverse else scale
+
+
+def names_fit(names: Sequence[str]) -> bool:
+    """Whether names can stand along a horizontal axis: all of them, or every second or third of short ones."""
+    longest = max(map(len, names))
+    return len(names) == 1 or longest <= _SHORT_NAME or (len(names) <= _MAX_NAMES and longest <= _MAX_NAME)
 
 
 def _reversed(scale: Scale) -> Scale:
@@ -126,12 +131,12 @@ def place_of_zero(values: Floats) -> float:
 
 def _linear(axis: Axis, values: Floats, most: int) -> Scale:
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    if axis.scale == "auto" and not axis.percent:
-        low = min(low, 0.0)
+    if axis.scale != "tight":
+        low, high = min(low, 0.0), max(high, 1.0) if axis.percent else high
     if max(abs(low), abs(high)) < _NOISE:
         low, high = 0.0, 1.0
     air = _AIR * (high - low) or 0.1 * abs(high)
-    end = low if low == 0 and axis.scale == "auto" and not axis.percent else low - air
+    end = low if low == 0 and axis.scale != "tight" and not axis.percent else low - air
     return Scale(False, math.nan, end, high + air, linear_ticks(low, high + air / 2, most, axis.percent))
 
 

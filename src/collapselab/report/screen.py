@@ -6,6 +6,7 @@ The one module that imports plotly. Text and grid take their colours from the pa
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,16 +54,17 @@ def draw(drawn: DrawnPanel) -> go.Figure:
         template="none", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", showlegend=False,
         margin={"l": 8, "r": 8, "t": 8, "b": 8}, height=max(_HEIGHT, 90 + 34 * names), hovermode="closest",
         font={"family": "system-ui, sans-serif", "size": 13},
-        xaxis=_axis(drawn.panel.x, drawn.x), yaxis=_axis(drawn.panel.y, drawn.y),
+        xaxis=_axis(drawn.panel.x, drawn.x, 44) | {"tickangle": -35 if drawn.x.slanted else 0},
+        yaxis=_axis(drawn.panel.y, drawn.y, 30),
     )  # fmt: skip
     return figure
 
 
-def _axis(axis: Axis, scale: Scale) -> dict[str, Any]:
+def _axis(axis: Axis, scale: Scale, letters: int) -> dict[str, Any]:
     return {
-        "title": {"text": escaped(axis.title), "standoff": 8}, "range": [scale.low, scale.high], "automargin": True,
+        "title": {"text": "<br>".join(map(escaped, textwrap.wrap(axis.title, letters))) or None, "standoff": 8}, "range": [scale.low, scale.high], "automargin": True,
         "tickvals": [place for place, _ in scale.ticks], "ticktext": [escaped(text) for _, text in scale.ticks],
-        "tickangle": -35 if scale.slanted else 0, "gridcolor": "rgba(128,128,128,0.22)", "zeroline": False,
+        "gridcolor": "rgba(128,128,128,0.22)", "zeroline": False,
         "fixedrange": True,
     }  # fmt: skip
 

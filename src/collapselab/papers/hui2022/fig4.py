@@ -103,7 +103,7 @@ EXPERIMENT = Experiment(
             y_title="strong test variance at the last step",
             split=by_column("num_train", "{:,} samples"),
             group="num_train",
-            hollow=(lambda rows: rows["train_accuracy"] < FITTED, "ended with more than 0.1 % train errors"),
+            hollow=(lambda rows: rows["train_accuracy"] < FITTED, "over 0.1 % train errors"),
             text="Full collapse is at 0 on both axes.",
         ),
         Lines(

@@ -325,6 +325,7 @@ EXPERIMENT = Experiment(
             on_paper=False,
             split=by_column("pretrain_step", "from step {:,}"),
             text="A gap is training that diverged.",
+            y_scale="tight",
         ),
         Lines(
             "pretraining",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from collapselab.data.recipe import DataSpec
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import curve_rows
@@ -78,6 +80,8 @@ def _smoke(seed: int) -> list[Job]:
     return _dropout_jobs(data, 64, 300, 6, 0.05, seed)
 
 
+_BY_DROPOUT = by_column("dropout", "dropout {:g}")
+
 EXPERIMENT = Experiment(
     id="hui2022/footnote2",
     paper=PAPER,
@@ -111,7 +115,7 @@ EXPERIMENT = Experiment(
             "footnote2",
             "Train variance",
             VARIANCES[:1],
-            split=by_column("dropout", "dropout {:g}"),
+            split=_BY_DROPOUT,
             marks=(zero_train_error, VANISHED),
             share_x=False,
         ),
@@ -119,10 +123,11 @@ EXPERIMENT = Experiment(
             "test-variance",
             "Strong test variance",
             VARIANCES[1:2],
-            split=by_column("dropout", "dropout {:g}"),
+            split=_BY_DROPOUT,
             share_x=False,
             on_paper=False,
         ),
+        replace(ACCURACY_LINES, split=_BY_DROPOUT, share_x=False),
     ],
     claims=claims.FOOTNOTE2,
 )
