@@ -27,6 +27,7 @@ from torch import Tensor
 
 from collapselab.checks import InputError, one_line
 from collapselab.probes import Profile
+from collapselab.records.judgement import Judgement
 from collapselab.storage import (
     FolderInUse,
     exclusive,
@@ -112,11 +113,12 @@ class RunFolder:
     def write_run(self, run: dict[str, Any]) -> None:
         replace_text(self._run, json.dumps(run, indent=2) + "\n")
 
-    def read_verdicts(self) -> list[dict[str, Any]]:
-        return json.loads(self._verdicts.read_text())
+    def read_verdicts(self) -> list[Judgement]:
+        return [Judgement.model_validate(one) for one in json.loads(self._verdicts.read_text())]
 
-    def write_verdicts(self, verdicts: list[dict[str, Any]]) -> None:
-        replace_text(self._verdicts, json.dumps(verdicts, indent=2, allow_nan=False) + "\n")
+    def write_verdicts(self, verdicts: list[Judgement]) -> None:
+        stored = [one.model_dump(mode="json") for one in verdicts]
+        replace_text(self._verdicts, json.dumps(stored, indent=2, allow_nan=False) + "\n")
 
     def has_results(self) -> bool:
         """Whether there is anything that took time: rows, or a state to go on from."""

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from collapselab.records.judgement import Judgement
 from collapselab.report.experiment_data import kept, said_seeds
 from collapselab.report.figures import Chart
 from collapselab.report.rendering import Page, Section, cells, render
-from collapselab.report.verdict_words import cautions, counted, flat, in_words, is_flag, verdicts_text
+from collapselab.report.wording import cautions, sentences, summary, verdicts_text
 from collapselab.storage import replace_text
+from collapselab.text import flat
 
 __all__ = ["ExperimentPageData", "render_experiment_page", "verdicts_text", "write_experiment_page"]
 
-_LONGEST = 40
 # What is undefined here without being measured anywhere else is worth a warning.
 _MEASURED = ("train_variance", "strong_test_variance", "accuracy", "train_accuracy", "test_accuracy")
 
@@ -36,7 +38,7 @@ class ExperimentPageData:
         seeds: that were run.
         rows: the table that everything is a function of.
         charts: in order.
-        verdicts: as `judge_all` gives them; evidence may be nested.
+        verdicts: as `judge_claims` gives them.
         made: name and value of all that tells how the numbers came to be; values may be nested.
         facts: name and value of further numbers that matter.
         beside: names of the files in its folder that hold the same.
@@ -51,7 +53,7 @@ class ExperimentPageData:
     seeds: Sequence[int]
     rows: pd.DataFrame
     charts: Sequence[Chart]
-    verdicts: Sequence[dict[str, Any]]
+    verdicts: Sequence[Judgement]
     made: Sequence[tuple[str, Any]]
     facts: Sequence[tuple[str, str]] = ()
     beside: Sequence[str] = ()
@@ -80,23 +82,34 @@ def render_experiment_page(data: ExperimentPageData) -> str:
             summary=_summary(data),
             facts=_facts(data),
             sections=_sections(data),
-            verdicts=[verdict | {"words": in_words(verdict["evidence"])} for verdict in data.verdicts],
+            verdicts=[words_of(one) for one in data.verdicts],
             numbers_title="All numbers",
             numbers=_numbers(data),
             warnings=_warnings(data.rows),
             warnings_of="of the measurements",
             beside=data.beside,
-            made=[pair for name, value in data.made for pair in flat(value, name)],
+            made=[pair for name, value in data.made for pair in flat({name: value}, ", ")],
         )
     )
+
+
+def words_of(one: Judgement) -> dict[str, str]:
+    """What the page shows of a judgement."""
+    return {
+        "statement": one.statement,
+        "verdict": one.verdict,
+        "words": " ".join(sentences(one)).rstrip("."),
+        "paper": one.paper,
+        "where": one.where,
+    }
 
 
 # ---------------------------------------------------------------- parts of the page
 
 
 def _summary(data: ExperimentPageData) -> str:
-    said = f" {counted(data.verdicts).capitalize()}." if data.verdicts else ""
-    caution = f" {words}" if (words := cautions(data.verdicts, data.scale)) else ""
+    said = f" {summary(data.verdicts)}" if data.verdicts else ""
+    caution = "".join(f" {one}" for one in cautions(data.verdicts, data.scale))
     return (
         f"{data.question} Measured at scale “{data.scale}” after {data.where} of {data.paper}.{said}{caution}"
     )
@@ -106,7 +119,7 @@ def _facts(data: ExperimentPageData) -> list[tuple[str, str]]:
     facts = [("scale", data.scale), ("seeds", str(len(data.seeds)))]
     if "job" in data.rows:
         facts.append(("runs", str(len(data.rows[["job", "seed"]].drop_duplicates()))))
-    holds = sum(verdict["verdict"] == "holds" for verdict in data.verdicts)
+    holds = sum(verdict.verdict == "holds" for verdict in data.verdicts)
     return [*facts, ("claims that hold", f"{holds} of {len(data.verdicts)}"), *data.facts]
 
 
@@ -124,13 +137,6 @@ def _sections(data: ExperimentPageData) -> list[Section]:
 
 def _numbers(data: ExperimentPageData) -> list[tuple[str, dict[str, Any]]]:
     """Tables of everything; the page says `Every metric on` before each name."""
-    evidence = [
-        (verdict["id"], verdict["verdict"], name, value)
-        for verdict in data.verdicts
-        for name, value in flat(verdict["evidence"])
-        # Sentences stand with the verdict; in a table they would push its numbers out of sight.
-        if not isinstance(value, str) or len(value) <= _LONGEST
-    ]
     rows = data.rows
     last = "is_last" in rows and {"job", "seed", "step"} <= set(rows.columns)
     out: list[tuple[str, dict[str, Any]]] = []
@@ -138,15 +144,14 @@ def _numbers(data: ExperimentPageData) -> list[tuple[str, dict[str, Any]]]:
         ends = kept(rows, rows["step"] == rows.groupby(["job", "seed"])["step"].transform("max"))
         out.append(("every run at its last step", cells(_plain_table(ends))))
     out.append(("everything that was measured (rows.csv)", cells(_plain_table(rows))))
-    if evidence:
-        table = pd.DataFrame(evidence, columns=["claim", "verdict", "measured", "value"])
-        out.append(("which the verdicts rest", cells(_plain_table(table))))
     return out
 
 
 def _plain_table(table: pd.DataFrame) -> pd.DataFrame:
     """Words for what is neither a number nor text."""
-    return table.map(lambda value: ("yes" if value else "no") if is_flag(value) else value).astype(object)
+    return table.map(
+        lambda value: ("yes" if value else "no") if isinstance(value, bool | np.bool_) else value
+    ).astype(object)
 
 
 def _warnings(rows: pd.DataFrame) -> list[str]:

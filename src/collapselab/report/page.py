@@ -13,6 +13,7 @@ from collapselab.report.charts import (
     singular_values,
     variance_over_steps,
 )
+from collapselab.report.experiment_page import words_of
 from collapselab.report.figures import number
 from collapselab.report.rendering import Page, Section, cells, render
 from collapselab.report.run_data import RunData, read_run
@@ -35,7 +36,7 @@ def render_report(data: RunData) -> str:
             title=f"Neural collapse: {data.run['data']['name']}",
             summary=_summary(data),
             facts=_facts(data),
-            verdicts=[verdict | {"words": _words(verdict["evidence"])} for verdict in data.verdicts],
+            verdicts=[words_of(one) for one in data.verdicts],
             sections=_sections(data),
             numbers_title="All numbers at the end",
             numbers=_final_tables(data),
@@ -167,23 +168,6 @@ def _sections(data: RunData) -> list[Section]:
             ],
         ),
     ]
-
-
-def _words(evidence: dict[str, Any]) -> str:
-    """Evidence as text: numbers to three digits, lists in order."""
-
-    def say(value: Any) -> str:
-        if isinstance(value, float):
-            return number(value)
-        if isinstance(value, list):
-            return ", ".join(say(item) for item in value)
-        if isinstance(value, dict):
-            return "; ".join(f"{key.replace('_', ' ')} {say(item)}" for key, item in value.items())
-        return "none" if value is None else str(value)
-
-    if len(evidence) == 1:
-        evidence = next(iter(evidence.values()))
-    return say(evidence)
 
 
 def _final_tables(data: RunData) -> list[tuple[str, dict[str, Any]]]:

@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from collapselab.experiments.claims.claim import first_collapsed_layer, rows_where
+from collapselab.frames import rows_where
+from collapselab.probes.results import first_collapsed
+from collapselab.records.judgement import Judgement
 from collapselab.records.run_folder import RunFolder
 
 
@@ -30,7 +32,7 @@ class RunData:
     """
 
     run: dict[str, Any]
-    verdicts: list[dict[str, Any]]
+    verdicts: list[Judgement]
     rows: pd.DataFrame
     final_reference: pd.DataFrame
     cosines: dict[str, pd.DataFrame]
@@ -49,7 +51,7 @@ class RunData:
 
     def at(self, step: int, split: str) -> pd.DataFrame:
         """Rows of one step and split, in order of depth."""
-        return rows_where(self.rows, step=step, split=split)
+        return rows_where(self.rows, step=step, split=split).sort_values("depth")
 
 
 def read_run(folder: RunFolder) -> RunData:
@@ -63,7 +65,7 @@ def read_run(folder: RunFolder) -> RunData:
         raise ValueError(f"{folder.path}: no finished run; a page is made at its end")
     raw, rows = folder.read_rows(), folder.table()
     last = int(rows["step"].max())
-    final = rows_where(rows, step=last, split="train")
+    final = rows_where(rows, step=last, split="train").sort_values("depth")
     layers = final["layer"].tolist()
     statistics = folder.read_statistics(last)
     return RunData(
@@ -77,7 +79,9 @@ def read_run(folder: RunFolder) -> RunData:
         },
         spectra=_spectra(raw, last),
         layers=layers,
-        first_collapsed=first_collapsed_layer(final, float(run["recipe"]["measuring"]["epsilon"])),
+        first_collapsed=first_collapsed(
+            layers, final["normalized_within"].tolist(), float(run["recipe"]["measuring"]["epsilon"])
+        ),
         warnings=[
             f"{row['split']} {row['layer']}: {warning}"
             for row in raw

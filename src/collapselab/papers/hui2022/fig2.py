@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.experiments.claims.judges import gap, stays
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims, figures
+from collapselab.papers.hui2022 import figures
 from collapselab.papers.hui2022.common import PAPER, STANDARDIZE_NOTE, balanced, first, images, recipe
 from collapselab.report.experiment_charts import variance_charts
 
@@ -112,5 +113,13 @@ EXPERIMENT = Experiment(
     rows=curve_rows,
     figures={"fig2": figures.figure_2},
     charts=variance_charts,
-    claims=claims.FIG2,
+    claims=(
+        stays("strong_test_variance", "Strong test variance becomes negligible in no setting."),
+        gap(
+            "strong_test_variance",
+            "train_variance",
+            "Strong test variance is far above train variance everywhere.",
+        ),
+        stays("train_variance", "Train variance is not close to 0 in every setting.", anywhere=True),
+    ),
 )

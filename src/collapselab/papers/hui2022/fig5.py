@@ -13,9 +13,12 @@ from typing import Any
 import pandas as pd
 
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.experiments.claims import Claim, Number
+from collapselab.experiments.claims.judges import correlates
 from collapselab.experiments.experiment import Experiment, Extra, Job, Preset, Runs, checkpoint_of
 from collapselab.experiments.rows import run_curve
-from collapselab.papers.hui2022 import claims, figures
+from collapselab.frames import rows_where
+from collapselab.papers.hui2022 import figures
 from collapselab.papers.hui2022.common import (
     BATCH_SIZE,
     LEARNING_RATES,
@@ -25,6 +28,7 @@ from collapselab.papers.hui2022.common import (
     PAPER,
     STANDARDIZE_NOTE,
     balanced,
+    changed,
     first,
     images,
 )
@@ -244,6 +248,51 @@ def transfer_rows(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def best_rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per fine-tuned checkpoint, with the best accuracy over learning rates; diverged runs have none."""
+    tuned = rows_where(rows, kind="fine_tuning").groupby(
+        ["dataset", "model", "seed", "pretrain_step"], sort=False, as_index=False
+    )
+    return tuned.agg(
+        train_variance=("train_variance", "first"),
+        accuracy=("accuracy", "max"),
+        learning_rates=("learning_rate", "size"),
+        measured=("accuracy", "count"),
+    )
+
+
+# ---------------------------------------------------------------- claims
+
+
+def probing_gap(rows: pd.DataFrame, least: float) -> list[Number]:
+    """Accuracy of fine-tuning less that of the linear probe, at the checkpoint where this is least, and on average."""
+    tuned, probed = (
+        part.set_index("pretrain_step")["accuracy"]
+        for part in (best_rates(rows), rows_where(rows, kind="linear_probe"))
+    )
+    gaps = tuned - probed
+    what = "accuracy of fine-tuning less that of the linear probe"
+    return [
+        Number(f"{what}, mean over checkpoints", float(gaps.mean())),
+        Number(
+            f"{what}, at the checkpoint where it is least",
+            float(gaps.min(skipna=False)),
+            above=least,
+            scale="difference",
+        ),
+    ]
+
+
+_PER_CHECKPOINT: dict[str, Any] = {
+    "per": ("dataset",),
+    "runs": "pretrain_step",
+    "fitted": None,
+    "notes": [
+        "The best learning rate is chosen on the test samples, as in the paper; runs that diverged have no accuracy."
+    ],
+}
+
+
 EXPERIMENT = Experiment(
     id="hui2022/fig5",
     paper=PAPER,
@@ -275,6 +324,24 @@ EXPERIMENT = Experiment(
     rows=transfer_rows,
     figures={"fig5": figures.figure_5},
     charts=transfer_charts,
-    claims=claims.FIG5,
+    claims=changed(
+        correlates(
+            "train_variance",
+            "accuracy",
+            "Checkpoints with more train collapse transfer worse.",
+            id="collapse-transfers-worse",
+            only={"kind": "fine_tuning"},
+            rows=best_rates,
+            **_PER_CHECKPOINT,
+        ),
+        Claim(
+            id="probing-is-worse",
+            statement="Linear probing transfers worse than fine-tuning at every checkpoint.",
+            where="Sec. 4.2",
+            numbers=probing_gap,
+            only={"kind": "[fl]*"},  # fine-tuning and linear probes
+            **_PER_CHECKPOINT,
+        ),
+    ),
     extras=(Extra("linear_probe", probe_checkpoints),),
 )

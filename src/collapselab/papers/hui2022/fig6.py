@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec
+from collapselab.experiments.claims import judges
+from collapselab.experiments.claims.judges import ordered, stays
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims, figures
+from collapselab.frames import hidden_layers, rows_where
+from collapselab.papers.hui2022 import figures
 from collapselab.papers.hui2022.common import (
     BATCH_SIZE,
     MLP,
@@ -15,6 +18,7 @@ from collapselab.papers.hui2022.common import (
     STANDARDIZE_NOTE,
     STEPS,
     balanced,
+    changed,
     first,
     images,
 )
@@ -82,5 +86,15 @@ EXPERIMENT = Experiment(
     rows=curve_rows,
     figures={"fig6": figures.figure_6},
     charts=layer_charts,
-    claims=claims.FIG6,
+    claims=changed(
+        ordered(
+            "train_variance", "The last hidden layer collapses most, the first one least.", rows=hidden_layers
+        ),
+        judges.first("The last hidden layer collapses first."),
+        stays(
+            "train_variance",
+            "The first hidden layer saturates at a finite train variance in the time observed.",
+            rows=lambda rows: rows_where(rows, depth=1),
+        ),
+    ),
 )

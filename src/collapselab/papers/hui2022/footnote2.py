@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec
+from collapselab.experiments.claims.judges import lower_with, stays
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims, figures
+from collapselab.papers.hui2022 import figures
 from collapselab.papers.hui2022.common import (
     MLP,
     PAPER,
     STANDARDIZE_NOTE,
     balanced,
+    changed,
     first,
     images,
     recipe,
@@ -102,5 +104,18 @@ EXPERIMENT = Experiment(
     rows=curve_rows,
     figures={"footnote2": figures.figure_footnote2},
     charts=variance_charts,
-    claims=claims.FOOTNOTE2,
+    claims=changed(
+        stays(
+            "train_variance",
+            "With VGG architectures train variance does not collapse to a negligible value.",
+            only={"model": "vgg*"},
+        ),
+        lower_with(
+            "dropout",
+            "train_variance",
+            "Dropout accelerates collapse: train variance after the same number of steps is lower with it.",
+            only={"model": "mlp"},
+            per=("dataset", "model"),
+        ),
+    ),
 )
