@@ -10,7 +10,7 @@ import pandas as pd
 
 from collapselab.data.recipe import DataSpec
 from collapselab.experiments.claims import Claim, Number, Void, judge_claims
-from collapselab.experiments.claims.judges import at_most, gap, ordered
+from collapselab.experiments.claims.judges import at_end, gap, ordered
 from collapselab.frames import rows_where
 from collapselab.probes.results import first_collapsed
 from collapselab.records.judgement import Judgement
@@ -45,7 +45,7 @@ def digits_claims(epsilon: float) -> tuple[Claim, ...]:
         epsilon: a layer is collapsed while normalized_within is below this.
     """
     return (
-        at_most(
+        at_end(
             "train_variance",
             "The last layer collapses on train data.",
             below=(1e-3, 1e-2),

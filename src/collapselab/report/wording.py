@@ -78,14 +78,15 @@ def sentences(one: SettingJudgement) -> list[str]:
             first, *others = sentences(part)
             lines += [f"{part.setting}: {part.verdict}. {first}", *others]
     if one.void:
-        lines.append(
-            "Void: " + "; ".join(f"seed {seed} ({reason})" for seed, reason in one.void.items()) + "."
-        )
+        reasons = {why: [seed for seed in one.void if one.void[seed] == why] for why in one.void.values()}
+        lines.append("Void: " + "; ".join(f"{_seeds(seeds)} ({why})" for why, seeds in reasons.items()) + ".")
     if one.effect and one.effect.low is not None:
         lines.append(f"{_interval(one.effect)}{_p_value(one)}.")
     if one.sensitivity:
         lines.append(
-            "Otherwise: " + "; ".join(f"{other.what}: {other.verdict}" for other in one.sensitivity) + "."
+            "With other thresholds: "
+            + "; ".join(f"{other.what}: {other.verdict}" for other in one.sensitivity)
+            + "."
         )
     return [*lines, *(f"Note: {note.rstrip('.')}." for note in one.notes)]
 
@@ -103,7 +104,7 @@ def _measured(one: SettingJudgement) -> list[str]:
 
 def _reading(reading: Reading, one: SettingJudgement) -> str:
     values = ", ".join(f"{number(value)}{reading.unit}" for value in reading.by_seed.values())
-    text = f"{reading.what}: {f'{values} ({_seeds(list(reading.by_seed))})' if values else 'undefined'}"
+    text = f"{reading.what}: {f'{values} ({_seeds(list(reading.by_seed))})' if values else 'not known'}"
     if not reading.must:
         return text
     count, met = len(set(reading.by_seed) - set(one.void)), len(reading.met)
@@ -114,7 +115,7 @@ def _reading(reading: Reading, one: SettingJudgement) -> str:
 def _why_open(one: SettingJudgement) -> str:
     count = len(one.effect.by_seed) if one.effect else 0
     if not count:
-        return "inconclusive, every seed is void"
+        return "inconclusive: no seed has all that is asked"
     reason = "" if count < _MIN_SEEDS else ": the 95% interval includes the threshold"
     return f"inconclusive with {counted(count, 'seed')}{reason}"
 
@@ -138,11 +139,11 @@ def _p_value(one: SettingJudgement) -> str:
 
 
 def _is_pointed_to(one: SettingJudgement) -> bool:
-    """Whether every seed that has an effect meets what is asked, in every setting."""
+    """Whether every seed that is not void meets all that is asked, in every setting."""
     parts = one.settings if isinstance(one, Judgement) and one.settings else [one]
-    asked = [(part.effect, reading) for part in parts for reading in part.readings if reading.must]
+    asked = [(part, reading) for part in parts for reading in part.readings if reading.must]
     return bool(asked) and all(
-        effect and set(effect.by_seed) == set(reading.met) for effect, reading in asked
+        reading.met and set(reading.met) == set(reading.by_seed) - set(part.void) for part, reading in asked
     )
 
 

@@ -83,14 +83,13 @@ class Number:
         return self.score > self.bar
 
     def _scaled(self, value: float | None) -> float:
-        sign = -1 if self.above is None else 1
         if value is None or not math.isfinite(value) or (self.scale == "ratio" and value < 0):
             return math.nan
-        if self.scale == "difference":
-            return sign * value + 0.0
         if self.scale == "correlation":
-            return sign * math.atanh(max(-self.clip, min(self.clip, value))) + 0.0
-        return sign * math.log10(max(value if self.scale == "ratio" else 1 + value / 100, ROUNDING)) + 0.0
+            value = math.atanh(max(-self.clip, min(self.clip, value)))
+        elif self.scale != "difference":
+            value = math.log10(max(value if self.scale == "ratio" else 1 + value / 100, ROUNDING))
+        return 0.0 + (-value if self.above is None else value)  # the sum is never -0
 
 
 @dataclass(frozen=True, kw_only=True)

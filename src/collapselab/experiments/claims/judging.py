@@ -149,7 +149,9 @@ def _weakest(valid: _BySeed) -> tuple[Verdict, Effect | None, float | None]:
     """
     columns = zip(*map(_asked, valid.values()), strict=True)
     effects = [_effect(dict(zip(valid, column, strict=True))) for column in columns]
-    judged = [(_decide(one), one, t_test(list(one.by_seed.values()), one.threshold)) for one in effects]
+    judged: list[tuple[Verdict, Effect, float | None]] = [
+        (_decide(one), one, t_test(list(one.by_seed.values()), one.threshold)) for one in effects
+    ]
     order: tuple[Verdict, ...] = ("fails", "inconclusive", "holds")
     for verdict in order:
         if found := [one for one in judged if one[0] == verdict]:
@@ -187,7 +189,10 @@ def _decide(effect: Effect) -> Verdict:
 
 
 def _agreement(valid: _BySeed) -> str:
-    return f"{sum(all(one.is_met for one in _asked(own)) for own in valid.values())} of {len(valid)}"
+    """Count the seeds that meet all that is asked, of those of which this is known."""
+    met = [all(one.is_met for one in _asked(own)) for own in valid.values()]
+    unmet = [any(one.score <= one.bar for one in _asked(own)) for own in valid.values()]
+    return f"{sum(met)} of {sum(met) + sum(unmet)}"
 
 
 def _identity(valid: _BySeed) -> dict[str, Any]:
