@@ -28,10 +28,11 @@ import pandas as pd
 
 from collapselab.data.memory import check_samples
 from collapselab.errors import InputError
-from collapselab.experiments.claims.claim import judge_all
+from collapselab.experiments.claims import judge_claims
 from collapselab.experiments.experiment import Experiment, Job, Scale
 from collapselab.experiments.grid import Grid, few, samples_key
 from collapselab.experiments.record import LOCK, Record, how_made, read_record
+from collapselab.records.judgement import Judgement
 from collapselab.storage import FolderInUse, exclusive, replace_text
 from collapselab.training import RunInterrupted, Stopper, run_recipe
 from collapselab.training.loop import cpu_threads
@@ -124,7 +125,7 @@ class Outcome:
 
     folder: Path
     rows: pd.DataFrame
-    verdicts: list[dict[str, Any]]
+    verdicts: list[Judgement]
     figures: list[Path]
     was_finished: bool
     left_out: int = 0
@@ -186,7 +187,7 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
                         with cpu_threads(grid.jobs(seed)[0].recipe.num_threads):
                             grid.write_extra(extra.name, seed, extra.compute(grid, seed))
             rows = experiment.rows(grid)
-            verdicts = judge_all(experiment.claims, rows)
+            verdicts = judge_claims(experiment.claims, rows, experiment.paper, experiment.where)
             figures = _write(experiment, request.scale, rows, verdicts, out)
             record.finish(grid, anything_new=bool(left))
             _write_page(
@@ -336,13 +337,16 @@ def _check_data(grid: Grid, *, is_whole: bool) -> None:
 
 
 def _write(
-    experiment: Experiment, scale: Scale, rows: pd.DataFrame, verdicts: list[dict[str, Any]], out: Path
+    experiment: Experiment, scale: Scale, rows: pd.DataFrame, verdicts: list[Judgement], out: Path
 ) -> list[Path]:
-    from collapselab.report.experiment_page import verdicts_text
     from collapselab.report.paper_style import save_figure
+    from collapselab.report.wording import verdicts_text
 
     replace_text(out / "rows.csv", rows.to_csv(index=False, lineterminator="\n"))
-    replace_text(out / "verdicts.json", json.dumps(verdicts, indent=2, allow_nan=False) + "\n")
+    replace_text(
+        out / "verdicts.json",
+        json.dumps([one.model_dump(mode="json") for one in verdicts], indent=2, allow_nan=False) + "\n",
+    )
     replace_text(out / "verdicts.txt", verdicts_text(verdicts, scale))
     paths: list[Path] = []
     for name, draw in experiment.figures.items():
@@ -355,7 +359,7 @@ def _write_page(
     request: Request,
     reduced: str,
     rows: pd.DataFrame,
-    verdicts: list[dict[str, Any]],
+    verdicts: list[Judgement],
     record: Mapping[str, Any],
 ) -> None:
     from collapselab.report.experiment_page import ExperimentPageData, write_experiment_page

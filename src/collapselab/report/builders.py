@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from collapselab.data.names import data_title
-from collapselab.frames import finite, groups, last_rows, numbers, rows_that, rows_where
+from collapselab.frames import finite, groups, last_layer, last_rows, numbers, rows_that, rows_where
 from collapselab.models import model_title
 from collapselab.records.rows import final
 from collapselab.report.chart import (
@@ -65,22 +65,12 @@ VANISHED = Mark("y", 0.1, "vanished: below 0.1")
 # ---------------------------------------------------------------- what is taken from rows
 
 
-def last_layer(rows: Rows) -> Rows:
-    """Return the rows of the last layer, which the classifier reads."""
-    return rows_that(rows, rows["is_last"].astype(bool))
-
-
-def hidden(rows: Rows) -> Rows:
-    """Return what hidden layers put out: the rows of all layers but the first, which reads the input."""
-    return rows_that(rows, rows["depth"] > 0)
-
-
 def ends(rows: Rows) -> Rows:
     """Return the last layer at the last step of every run."""
     return last_rows(last_layer(rows), "job", "seed")
 
 
-def hidden_layers(rows: Rows) -> list[tuple[str, Rows]]:
+def by_layer(rows: Rows) -> list[tuple[str, Rows]]:
     """Tell hidden layers apart."""
     depths = sorted(int(depth) for depth in rows["depth"].unique())
     names = {depth: f"hidden {place}" for place, depth in enumerate(depths, start=1)}

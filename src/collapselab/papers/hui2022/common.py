@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.experiments.claims import Claim
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option
 from collapselab.training import Recipe
 
@@ -87,3 +90,9 @@ def recipe(
         ),
         checkpoints=checkpoints or Checkpoints(at=()),
     )
+
+
+def changed(*claims: Claim) -> tuple[Claim, ...]:
+    """Claims whose criterion is younger than the first results of this project."""
+    note = "The criterion changed after first results had been seen; results/hui2022/README.md says how."
+    return tuple(replace(claim, notes=[*claim.notes, note]) for claim in claims)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.experiments.claims.judges import gap, stays
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims
 from collapselab.papers.hui2022.common import PAPER, STANDARDIZE_NOTE, balanced, first, images, recipe
 from collapselab.report.builders import ACCURACY_LINES, VANISHED, VARIANCES, Lines
 
@@ -114,5 +114,13 @@ EXPERIMENT = Experiment(
         Lines("fig2", "Train and strong test variance", VARIANCES[:2], marks=(VANISHED,), grid=True),
         ACCURACY_LINES,
     ],
-    claims=claims.FIG2,
+    claims=(
+        stays("strong_test_variance", "Strong test variance becomes negligible in no setting."),
+        gap(
+            "strong_test_variance",
+            "train_variance",
+            "Strong test variance is far above train variance everywhere.",
+        ),
+        stays("train_variance", "Train variance is not close to 0 in every setting.", anywhere=True),
+    ),
 )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.experiments.claims.judges import agrees, gap, stays, vanishes
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims
-from collapselab.papers.hui2022.common import PAPER, balanced, first, images, recipe
+from collapselab.papers.hui2022.common import PAPER, balanced, changed, first, images, recipe
 from collapselab.report.builders import ACCURACY_LINES, VANISHED, VARIANCES, Lines, zero_train_error
 
 _LABELS = {"dataset": "cifar10", "model": "resnet18"}
@@ -61,5 +61,21 @@ EXPERIMENT = Experiment(
         Lines("fig3", "The same with weak test variance", VARIANCES, marks=(zero_train_error, VANISHED)),
         ACCURACY_LINES,
     ],
-    claims=claims.FIG3,
+    claims=changed(
+        vanishes("train_variance", "Train variance converges to 0."),
+        stays(
+            "strong_test_variance", "Strong test variance does not converge to 0.", beside="train_variance"
+        ),
+        stays("weak_test_variance", "Weak test variance does not converge to 0.", beside="train_variance"),
+        gap("strong_test_variance", "train_variance", "Strong test variance is far above train variance."),
+        gap(
+            "strong_test_variance",
+            "weak_test_variance",
+            "Weak test variance is smaller than strong test variance.",
+            decades=(0.0, 0.1, 0.3),
+        ),
+        agrees(
+            "weak_test_variance", "strong_test_variance", "Weak test variance is like strong test variance."
+        ),
+    ),
 )

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec
+from collapselab.experiments.claims.judges import correlates
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import ended_rows
-from collapselab.papers.hui2022 import claims
-from collapselab.papers.hui2022.common import PAPER, STANDARDIZE_NOTE, balanced, first, images, recipe
+from collapselab.papers.hui2022.common import (
+    PAPER,
+    STANDARDIZE_NOTE,
+    balanced,
+    changed,
+    first,
+    images,
+    recipe,
+)
 from collapselab.report.builders import FITTED, VARIANCES, Lines, Points, by_column, ends
 
 _CIFAR_SIZES = (12_500, 25_000, 30_000, 40_000, 50_000)
 _FASHION_SIZES = (12_000, 24_000, 36_000, 48_000, 60_000)
 _CPU_SIZES = (500, 1000, 2000, 4000)
 _STOP_BELOW_LOSS = 1e-6
+_PER = ("dataset", "model")
 
 
 def _paper(seed: int) -> list[Job]:
@@ -116,5 +125,16 @@ EXPERIMENT = Experiment(
             on_paper=False,
         ),
     ],
-    claims=claims.FIG4,
+    claims=changed(
+        correlates(
+            "num_train",
+            "strong_test_variance",
+            "With more train samples strong test variance is lower.",
+            sign=-1,
+            per=_PER,
+        ),
+        correlates(
+            "num_train", "train_variance", "With more train samples train variance is higher.", per=_PER
+        ),
+    ),
 )

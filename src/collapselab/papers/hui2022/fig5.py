@@ -13,10 +13,11 @@ from typing import Any
 import pandas as pd
 
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.experiments.claims import Claim, Number
+from collapselab.experiments.claims.judges import correlates
 from collapselab.experiments.experiment import Experiment, Extra, Job, Preset, Runs, checkpoint_of
 from collapselab.experiments.rows import run_curve
 from collapselab.frames import rows_that, rows_where
-from collapselab.papers.hui2022 import claims
 from collapselab.papers.hui2022.common import (
     BATCH_SIZE,
     LEARNING_RATES,
@@ -26,6 +27,7 @@ from collapselab.papers.hui2022.common import (
     PAPER,
     STANDARDIZE_NOTE,
     balanced,
+    changed,
     first,
     images,
 )
@@ -249,22 +251,57 @@ def transfer_rows(runs: Runs) -> pd.DataFrame:
 _ACCURACY = Quantity("accuracy", "test accuracy", Look(TEST))
 
 
-def best_rates(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per checkpoint, seed and kind of transfer: the best accuracy over all learning rates (sec. 4.2)."""
+def transfers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per checkpoint, seed and kind of transfer, with the best accuracy over learning rates (sec. 4.2)."""
     keys = ["kind", "dataset", "model", "seed", "pretrain_step"]
-    transfer = rows_that(rows, rows["kind"] != "pretraining")
     others = {
         name: "first" for name in ("train_variance_final", "train_variance", "num_test") if name in rows
     }
-    return transfer.groupby(keys, sort=False, as_index=False).agg({**others, "accuracy": "max"})
+    grouped = rows_that(rows, rows["kind"] != "pretraining").groupby(keys, sort=False, as_index=False)
+    return grouped.agg({**others, "accuracy": "max"})
+
+
+def best_rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per fine-tuned checkpoint, with the best accuracy over learning rates; diverged runs have none."""
+    return rows_where(transfers(rows), kind="fine_tuning")
 
 
 def kinds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Tell fine-tuning and linear probes apart."""
+    tuned, probed = (rows_where(rows, kind=kind) for kind in ("fine_tuning", "linear_probe"))
+    return [("fine-tuned, best learning rate", tuned), ("linear probe", probed)]
+
+
+# ---------------------------------------------------------------- claims
+
+
+def probing_gap(rows: pd.DataFrame, least: float) -> list[Number]:
+    """Accuracy of fine-tuning less that of the linear probe, at the checkpoint where this is least, and on average."""
+    tuned, probed = (
+        part.set_index("pretrain_step")["accuracy"]
+        for part in (best_rates(rows), rows_where(rows, kind="linear_probe"))
+    )
+    gaps = tuned - probed
+    what = "accuracy of fine-tuning less that of the linear probe"
     return [
-        ("fine-tuned, best learning rate", rows_where(rows, kind="fine_tuning")),
-        ("linear probe", rows_where(rows, kind="linear_probe")),
+        Number(f"{what}, mean over checkpoints", float(gaps.mean())),
+        Number(
+            f"{what}, at the checkpoint where it is least",
+            float(gaps.min(skipna=False)),
+            above=least,
+            scale="difference",
+        ),
     ]
+
+
+_PER_CHECKPOINT: dict[str, Any] = {
+    "per": ("dataset",),
+    "runs": "pretrain_step",
+    "fitted": None,
+    "notes": [
+        "The best learning rate is chosen on the test samples, as in the paper; runs that diverged have no accuracy."
+    ],
+}
 
 
 EXPERIMENT = Experiment(
@@ -304,7 +341,7 @@ EXPERIMENT = Experiment(
             y="accuracy",
             x_title="train variance of the checkpoint (left: more collapse)",
             y_title="downstream test accuracy",
-            select=best_rates,
+            select=transfers,
             split=kinds,
             group="pretrain_step",
             label="step {:,}",
@@ -347,6 +384,24 @@ EXPERIMENT = Experiment(
             on_paper=False,
         ),
     ],
-    claims=claims.FIG5,
+    claims=changed(
+        correlates(
+            "train_variance",
+            "accuracy",
+            "Checkpoints with more train collapse transfer worse.",
+            id="collapse-transfers-worse",
+            only={"kind": "fine_tuning"},
+            rows=best_rates,
+            **_PER_CHECKPOINT,
+        ),
+        Claim(
+            id="probing-is-worse",
+            statement="Linear probing transfers worse than fine-tuning at every checkpoint.",
+            where="Sec. 4.2",
+            numbers=probing_gap,
+            only={"kind": "[fl]*"},  # fine-tuning and linear probes
+            **_PER_CHECKPOINT,
+        ),
+    ),
     extras=(Extra("linear_probe", probe_checkpoints),),
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec
+from collapselab.experiments.claims import judges
+from collapselab.experiments.claims.judges import ordered, stays
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims
+from collapselab.frames import hidden_layers, rows_where
 from collapselab.papers.hui2022.common import (
     BATCH_SIZE,
     MLP,
@@ -15,11 +17,12 @@ from collapselab.papers.hui2022.common import (
     STANDARDIZE_NOTE,
     STEPS,
     balanced,
+    changed,
     first,
     images,
 )
 from collapselab.records.recipe import Measuring, ModelSpec, Optimizer, Option
-from collapselab.report.builders import VANISHED, VARIANCES, Lines, hidden, hidden_layers, zero_train_error
+from collapselab.report.builders import VANISHED, VARIANCES, Lines, by_layer, zero_train_error
 from collapselab.training import Recipe
 
 _METRICS = (
@@ -85,18 +88,28 @@ EXPERIMENT = Experiment(
             "fig6",
             "Train variance of every hidden layer",
             VARIANCES[:1],
-            select=hidden,
-            split=hidden_layers,
+            select=hidden_layers,
+            split=by_layer,
             marks=(zero_train_error, VANISHED),
         ),
         Lines(
             "test-variance",
             "Strong test variance of every hidden layer",
             VARIANCES[1:2],
-            select=hidden,
-            split=hidden_layers,
+            select=hidden_layers,
+            split=by_layer,
             on_paper=False,
         ),
     ],
-    claims=claims.FIG6,
+    claims=changed(
+        ordered(
+            "train_variance", "The last hidden layer collapses most, the first one least.", rows=hidden_layers
+        ),
+        judges.first("The last hidden layer collapses first."),
+        stays(
+            "train_variance",
+            "The first hidden layer saturates at a finite train variance in the time observed.",
+            rows=lambda rows: rows_where(rows, depth=1),
+        ),
+    ),
 )

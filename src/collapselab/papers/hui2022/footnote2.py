@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from collapselab.data.recipe import DataSpec
+from collapselab.experiments.claims.judges import lower_with, stays
 from collapselab.experiments.experiment import Experiment, Job, Preset
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims
 from collapselab.papers.hui2022.common import (
     MLP,
     PAPER,
     STANDARDIZE_NOTE,
     balanced,
+    changed,
     first,
     images,
     recipe,
 )
 from collapselab.report.builders import (
+    ACCURACY_LINES,
     VANISHED,
     VARIANCES,
     Lines,
@@ -129,5 +131,18 @@ EXPERIMENT = Experiment(
         ),
         replace(ACCURACY_LINES, split=_BY_DROPOUT, share_x=False),
     ],
-    claims=claims.FOOTNOTE2,
+    claims=changed(
+        stays(
+            "train_variance",
+            "With VGG architectures train variance does not collapse to a negligible value.",
+            only={"model": "vgg*"},
+        ),
+        lower_with(
+            "dropout",
+            "train_variance",
+            "Dropout accelerates collapse: train variance after the same number of steps is lower with it.",
+            only={"model": "mlp"},
+            per=("dataset", "model"),
+        ),
+    ),
 )

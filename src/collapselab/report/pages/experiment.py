@@ -12,6 +12,7 @@ from collapselab.frames import last_rows, rows_that
 from collapselab.report.chart import Chart
 from collapselab.report.pages.rendering import Page, Section, write_page
 from collapselab.report.pages.verdicts import verdict_cards
+from collapselab.report.wording import cautions, summary
 from collapselab.text import few, words
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def write_experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Path:
 def experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Page:
     """Say what the page of an experiment shows; the same outcome gives the same page."""
     record = outcome.record
-    after = f", after {record.where} of {record.paper}" if record.where else ""
+    what = f"Measured at scale “{record.scale}”" + (
+        f", after {record.where} of {record.paper}." if record.where else "."
+    )
     sections = [
         Section("reduced", "Compared with the paper", [], record.differences),
         Section("measured", "What was measured", charts, _HOW),
@@ -56,7 +59,9 @@ def experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Page:
     figures = [f"{chart.figure}.{ending}" for chart in charts if chart.figure for ending in ("pdf", "png")]
     return Page(
         record.title or record.experiment,
-        f"{record.question} Measured at scale “{record.scale}”{after}.".strip(),
+        " ".join(
+            [record.question, what, summary(outcome.judgements), *cautions(outcome.judgements, record.scale)]
+        ).strip(),
         facts=_facts(outcome),
         cards=verdict_cards(outcome.judgements),
         sections=[part for part in sections if part.charts or part.note],

@@ -7,6 +7,7 @@ from pathlib import Path
 from collapselab.records.experiment import ExperimentRecord, read_experiment
 from collapselab.records.verdicts import read_verdicts
 from collapselab.report.pages.rendering import Card, Page, write_page
+from collapselab.report.wording import summary
 from collapselab.text import counted
 
 
@@ -40,21 +41,12 @@ def _card(folder: Path) -> Card:
     record = read_experiment(folder)
     assert isinstance(record, ExperimentRecord)
     path = folder / "verdicts.json"
-    verdicts = [one.verdict for one in read_verdicts(path)] if path.exists() else []
-    counts = ", ".join(
+    judged = summary(read_verdicts(path) if path.exists() else ())
         f"{verdicts.count(name)} {words}" for name, words in _OUTCOMES.items() if name in verdicts
     )
     page = next(
         (name for name in ("report.html", "verdicts.txt") if (folder / name).exists()), "experiment.json"
     )
-    return Card(
-        "",
-        record.experiment,
-        record.title,
-        f"Scale {record.scale}, {counted(len(record.seeds), 'seed')}, {counted(record.runs, 'run')}, {record.status}. Claims: {counts or 'none judged'}.",
-        " ".join(filter(None, [record.paper, record.where])),
-        link=f"{folder.name}/{page}",
-    )
-
-
-_OUTCOMES = {"holds": "hold", "fails": "fail", "inconclusive": "inconclusive"}
+    what = f"Scale {record.scale}, {counted(len(record.seeds), 'seed')}, {counted(record.runs, 'run')}, {record.status}."
+    source = ", ".join(filter(None, [record.paper, record.where]))
+    return Card("", record.experiment, record.title, [what, judged], source, link=f"{folder.name}/{page}")

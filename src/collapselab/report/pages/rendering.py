@@ -37,14 +37,14 @@ class Card:
         kind: `holds`, `fails`, `inconclusive` or empty; decides its colour.
         head: what comes first; a link where `link` is given.
         text: the sentence.
-        detail: what was measured.
+        details: sentences about what was measured.
         source: where the sentence comes from.
     """
 
     kind: str
     head: str
     text: str
-    detail: str
+    details: Sequence[str]
     source: str = ""
     link: str = ""
 
