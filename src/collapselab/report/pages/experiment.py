@@ -10,8 +10,7 @@ import pandas as pd
 
 from collapselab.frames import last_rows, rows_that
 from collapselab.report.chart import Chart
-from collapselab.report.pages.rendering import Page, Section, write_page
-from collapselab.report.pages.verdicts import verdict_cards
+from collapselab.report.pages.rendering import Page, Section, verdict_cards, write_page
 from collapselab.report.wording import cautions, summary
 from collapselab.text import few, words
 

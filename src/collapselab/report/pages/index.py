@@ -21,32 +21,23 @@ def write_index_page(folder: Path) -> Path | None:
         InputError: a record or its verdicts are damaged.
         OSError: it cannot be written.
     """
-    cards = [_card(path.parent) for path in sorted(folder.glob("*/experiment.json"))]
+    found = [(path.parent, read_experiment(path.parent)) for path in sorted(folder.glob("*/experiment.json"))]
+    cards = [_card(inside, record) for inside, record in found if record is not None]
     if not cards:
         return None
-    path = folder / "index.html"
-    write_page(
-        path,
-        Page(
-            f"Experiments in {folder.resolve().name}",
-            counted(len(cards), "experiment") + ".",
-            cards=cards,
-            cards_title="Experiments",
-        ),
-    )
-    return path
+    title = f"Experiments in {folder.resolve().name}"
+    page = Page(title, f"{counted(len(cards), 'experiment')}.", cards=cards, cards_title="Experiments")
+    write_page(folder / "index.html", page)
+    return folder / "index.html"
 
 
-def _card(folder: Path) -> Card:
-    record = read_experiment(folder)
-    assert isinstance(record, ExperimentRecord)
-    path = folder / "verdicts.json"
-    judged = summary(read_verdicts(path) if path.exists() else ())
-        f"{verdicts.count(name)} {words}" for name, words in _OUTCOMES.items() if name in verdicts
-    )
-    page = next(
-        (name for name in ("report.html", "verdicts.txt") if (folder / name).exists()), "experiment.json"
-    )
-    what = f"Scale {record.scale}, {counted(len(record.seeds), 'seed')}, {counted(record.runs, 'run')}, {record.status}."
+def _card(folder: Path, record: ExperimentRecord) -> Card:
+    verdicts = folder / "verdicts.json"
+    judged = summary(read_verdicts(verdicts)) if verdicts.exists() else "Not judged yet."
+    size = f"{counted(len(record.seeds), 'seed')}, {counted(record.runs, 'run')}, {record.status}"
     source = ", ".join(filter(None, [record.paper, record.where]))
-    return Card("", record.experiment, record.title, [what, judged], source, link=f"{folder.name}/{page}")
+    page = next(
+        name for name in ("report.html", "verdicts.txt", "experiment.json") if (folder / name).exists()
+    )
+    details = [f"Scale {record.scale}, {size}.", judged]
+    return Card("", record.experiment, record.title, details, source, link=f"{folder.name}/{page}")

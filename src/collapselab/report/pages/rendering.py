@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -11,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from collapselab.records.judgement import Judgement
 from collapselab.report import screen
 from collapselab.report.chart import Chart, Missing
 from collapselab.report.layout import Drawing, lay_out
+from collapselab.report.wording import sentences
 from collapselab.report.words import alternative_text, table_of
 from collapselab.storage import replace_text
 from collapselab.text import MISSING, words
@@ -84,6 +86,20 @@ def section(id: str, title: str, parts: Sequence[Chart | Missing], note: str = "
         f"“{part.title}” is not drawn. {part.why}".strip() for part in parts if isinstance(part, Missing)
     ]
     return Section(id, title, charts, " ".join(filter(None, [note if charts else "", *missing])))
+
+
+def verdict_cards(judgements: Iterable[Judgement]) -> list[Card]:
+    """Make a card of every judgement."""
+    return [
+        Card(
+            one.verdict,
+            f"{one.verdict.capitalize()}.",
+            one.statement,
+            sentences(one),
+            f"{one.paper}, {one.where}",
+        )
+        for one in judgements
+    ]
 
 
 def write_page(path: Path, page: Page) -> None:

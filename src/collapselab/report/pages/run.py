@@ -15,8 +15,7 @@ from collapselab.records.rows import final
 from collapselab.report.builders import VARIANCES
 from collapselab.report.chart import Axis, Chart, Heat, Missing, Panel, Series
 from collapselab.report.layers import Layers, cosine_chart, spectra_chart, usual_lines
-from collapselab.report.pages.rendering import Page, Section, section, write_page
-from collapselab.report.pages.verdicts import verdict_cards
+from collapselab.report.pages.rendering import Page, Section, section, verdict_cards, write_page
 from collapselab.text import number, percent, words
 
 if TYPE_CHECKING:
