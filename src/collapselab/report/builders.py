@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -33,7 +32,6 @@ FITTED = 0.999  # train accuracy from which a network counts as trained to zero 
 _TRANSIENT = 10  # times the larger of first and last value: beyond, a curve is starting up
 _STEPS_LEFT = 5
 _LAST, _SAME = "references of the last step", "references of the same step"
-_SPREAD = "variance / class-mean spread (0: full collapse)"
 
 Rows = pd.DataFrame
 Select = Callable[[Rows], Rows]
@@ -55,11 +53,13 @@ VARIANCES = (
     Quantity("strong_test_variance", "test, strong", Look(TEST, "dash", "square")),
     Quantity("weak_test_variance", "test, weak", Look(WEAK, "dot", "triangle")),
 )
+FINAL_VARIANCES = tuple(replace(one, column=final(one.column)) for one in VARIANCES)
 ACCURACIES = (
     Quantity("train_accuracy", "train", Look(TRAIN)),
     Quantity("test_accuracy", "test", Look(TEST, "dash", "square")),
 )
 VANISHED = Mark("y", 0.1, "vanished: below 0.1")
+SPREAD = "variance / class-mean spread (0: full collapse)"
 
 
 # ---------------------------------------------------------------- what is taken from rows
@@ -81,9 +81,14 @@ def by_layer(rows: Rows) -> list[tuple[str, Rows]]:
 
 def by_column(column: str, text: str) -> Split:
     """Tell rows apart by a column, in its order; `text` is a format of its value: `{:,} samples`."""
-    return lambda rows: [
-        (text.format(key), rows_where(rows, **{column: key})) for key in sorted(set(rows[column].dropna()))
-    ]
+
+    def split(rows: Rows) -> list[tuple[str, Rows]]:
+        return [
+            (text.format(key), rows_where(rows, **{column: key}))
+            for key in sorted(set(rows[column].dropna()))
+        ]
+
+    return split
 
 
 def zero_train_error(rows: Rows) -> Mark | str:
@@ -94,7 +99,7 @@ def zero_train_error(rows: Rows) -> Mark | str:
         fitted = [step for step in numbers(run, "step") if not step <= unfitted]
         if not fitted:
             return "Not every run reaches zero train error"
-        steps.append(int(min(fitted)))
+        steps.append(min(fitted))
     return Mark("x", max(steps), "zero train error from here", Look(NEUTRAL, "dot", "none"))
 
 
@@ -128,7 +133,7 @@ class Lines:
         references: quantities are variances: first those over references of the last step, as in the paper, beside them
             those of the same step. Axes start behind the transient of the first steps.
         marks: lines across, or what finds them in the rows of a panel.
-        grid: a row per family of networks and a column per data set, and a chart for each kind of references.
+        grid: a column per data set and a row per network, and a chart for each kind of references.
         percent: values are shares.
         on_paper: whether it is also a figure.
         share_x: whether panels have the same horizontal axis.
@@ -140,7 +145,7 @@ class Lines:
     text: str = ""
     x: str = "step"
     x_title: str = "SGD step"
-    y_title: str = _SPREAD
+    y_title: str = SPREAD
     y_scale: Literal["auto", "tight"] = "auto"
     select: Select = last_layer
     split: Split | None = None
@@ -156,18 +161,22 @@ class Lines:
         looks = dict(zip(names, ordered_looks(len(names)), strict=True))
         parts = list(parts_of(rows))
         kinds = [(final, _LAST), (str, _SAME)] if self.references else [(str, "")]
-        drawn: list[list[Panel]] = []
+        drawn = []
         for column_of, subtitle in kinds:
             y = [replace(one, column=column_of(one.column)) for one in self.y]
             panels = [replace(self._panel(title, part, y, looks), subtitle=subtitle) for title, part in parts]
-            if not drawn or not _agree(panels, drawn[0]):
-                drawn.append(_in_grid(panels, parts) if self.grid else panels)
-        if self.grid:
-            return [
-                self._chart(panels, parts, suffix)
-                for panels, suffix in zip(drawn, ("", "-same-step"), strict=False)
-            ]
-        return [self._chart(_placed(drawn), parts)]
+            # Old files have references of the same step only at the last one, where both kinds agree.
+            if subtitle != _SAME or any(
+                one.points.dropna()["x"].nunique() > 1 for panel in panels for one in panel.series
+            ):
+                drawn.append(panels)
+        if not self.grid:
+            return [self._chart(_placed(drawn), parts)]
+        placed = [_in_grid(panels, parts) for panels in drawn]
+        return [
+            self._chart(panels, parts, suffix)
+            for panels, suffix in zip(placed, ("", "-same-step"), strict=False)
+        ]
 
     def _panel(self, title: str, part: Rows, y: Sequence[Quantity], looks: Mapping[str, Look]) -> Panel:
         drawn = self.select(part)
@@ -190,45 +199,23 @@ class Lines:
         notes = (
             [f"{panels[0].subtitle.capitalize()}."] if self.grid else []
         )  # once, not over every small panel
+        notes += _left_out(panels)
         notes += [
             f"{mark} in {title}."
             for title, part in parts
             for mark in self._marks(part)
             if isinstance(mark, str)
         ]
-        return Chart(
-            self.id + suffix,
-            self.title,
-            f"{self.text} {_endings(panels[0])}".strip(),
-            tuple(replace(panel, subtitle="") for panel in panels) if self.grid else tuple(panels),
-            figure=self.id + suffix if self.on_paper else "",
-            share_x=self.share_x,
-            notes=(*notes, *_left_out(panels)),
-        )
+        drawn = tuple(replace(panel, subtitle="") for panel in panels) if self.grid else tuple(panels)
+        id, text = self.id + suffix, f"{self.text} {_endings(panels[0])}".strip()
+        figure = id if self.on_paper else ""
+        return Chart(id, self.title, text, drawn, figure, share_x=self.share_x, notes=tuple(notes))
 
 
 ACCURACY_LINES = Lines(
     "accuracy", "Accuracy of the network itself", ACCURACIES, "In evaluation mode.", y_title="accuracy", references=False,
     percent=True, on_paper=False,
 )  # fmt: skip
-
-
-def _agree(panels: Sequence[Panel], others: Sequence[Panel]) -> bool:
-    """Whether panels add nothing to others: at the last step, the only one old files have, both references agree."""
-    known = {(one.name, *point) for panel in others for one in panel.series for point in _placed_values(one)}
-    return all(
-        (one.name, *point) in known
-        for panel in panels
-        for one in panel.series
-        for point in _placed_values(one)
-    )
-
-
-def _placed_values(one: Series) -> list[tuple[str, ...]]:
-    points = one.points.dropna()
-    return [
-        tuple(f"{value:.9g}" for value in row) for row in points[["x", "y", "seed"]].itertuples(index=False)
-    ]
 
 
 def _behind_transient(series: Sequence[Series]) -> float | None:
@@ -245,19 +232,18 @@ def _left_out(panels: Sequence[Panel]) -> list[str]:
     started = [panel for panel in panels if panel.x.start is not None]
     if not started:
         return []
-    peak = max(float(one.points["y"].max()) for panel in started for one in panel.series)
-    starts = " and ".join(dict.fromkeys(f"step {number(panel.x.start)}" for panel in started[:3]))
-    where = starts if len(started) < 4 else "the step where it ends"
-    return [f"Lines start at {where}, behind a transient of the first steps that goes up to {number(peak)}."]
+    peak = number(max(float(one.points["y"].max()) for panel in started for one in panel.series))
+    starts = list(dict.fromkeys(f"step {number(panel.x.start)}" for panel in started))
+    where = " and ".join(starts) if len(starts) < 4 else "the step where it ends"
+    return [f"Lines start at {where}, behind a transient of the first steps that goes up to {peak}."]
 
 
 def _endings(panel: Panel) -> str:
     """Say what the lines of a panel come to."""
-    told = []
+    told, say = [], percent if panel.y.percent else number
     for one in panel.series:
         last = one.points.dropna().sort_values("x").groupby("seed")["y"].last().tolist()
-        as_text = percent if panel.y.percent else number
-        told.append(f"{one.name} {' to '.join(dict.fromkeys(map(as_text, (min(last), max(last)))))}")
+        told.append(f"{one.name} {' to '.join(dict.fromkeys(map(say, (min(last), max(last)))))}")
     return f"{panel.title}, at the end: {'; '.join(told)}." if told else "Not measured."
 
 
@@ -271,17 +257,15 @@ def _placed(rows: Sequence[Sequence[Panel]]) -> list[Panel]:
 
 
 def _in_grid(panels: Sequence[Panel], parts: Sequence[tuple[str, Rows]]) -> list[Panel]:
-    """A column per data set; a row per family of networks, those of one name but for its number."""
-    datasets = list(dict.fromkeys(part["dataset"].iloc[0] for _, part in parts))
-    rows: dict[str, int] = {}
-    places: list[tuple[int, int]] = []
-    for _, part in parts:
-        model, column = str(part["model"].iloc[0]), datasets.index(part["dataset"].iloc[0])
-        row = rows.setdefault(re.sub(r"\d+", "", model), len(rows))
-        places.append(
-            (row, column) if (row, column) not in places else (rows.setdefault(model, len(rows)), column)
-        )
-    return [replace(panel, place=place) for panel, place in zip(panels, places, strict=True)]
+    """A column per data set, its networks below each other."""
+    columns: dict[str, list[Panel]] = {}
+    for panel, (_, part) in zip(panels, parts, strict=True):
+        columns.setdefault(part["dataset"].iloc[0], []).append(panel)
+    return [
+        replace(panel, place=(row, at))
+        for at, column in enumerate(columns.values())
+        for row, panel in enumerate(column)
+    ]
 
 
 # ---------------------------------------------------------------- points
@@ -338,11 +322,12 @@ class Points:
         return [Chart(self.id, self.title, self.text, placed, self.id, False, False, notes, hollow)]
 
     def _panel(self, title: str, part: Rows, x: str) -> Panel:
-        trials = part["num_test"] if "num_test" in part else smallest_trials(part[self.y].to_numpy())
+        trials = part["num_test"] if "num_test" in part else smallest_trials(part[self.y])
         split = self.split(part)
-        looks = self.looks or ordered_looks(len(split))
         series = []
-        for at, ((name, rows), look) in enumerate(zip(split, looks, strict=True)):
+        for at, ((name, rows), look) in enumerate(
+            zip(split, self.looks or ordered_looks(len(split)), strict=True)
+        ):
             keys = rows[self.group]
             more: dict[str, Any] = {"group": keys, "point": [f"{words(self.group)} {key:,}" for key in keys]}
             more |= {"label": list(map(self.label.format, keys))} if self.label and at == 0 else {}

@@ -9,18 +9,17 @@ import pandas as pd
 
 Dash = Literal["solid", "dash", "dot", "dashdot"]
 Marker = Literal["circle", "square", "triangle", "diamond", "bar", "none"]
-
+DASHES: tuple[Dash, ...] = ("solid", "dash", "dot", "dashdot")
+MARKERS: tuple[Marker, ...] = ("circle", "square", "triangle", "diamond")
 # These stand out on light and on dark ground; text and grid take their colour from the page.
 TRAIN, TEST, WEAK, NEUTRAL = "#3b82f6", "#f97316", "#10b981", "#8b93a3"
 # An order of colours, from light to dark also in grey; no end is too dark or too pale for either ground.
 _RAMP = ("#f59e0b", "#ef6c3a", "#e5488f", "#b04ae0", "#7c4df0")
-MARKERS: tuple[Marker, ...] = ("circle", "square", "triangle", "diamond")
-DASHES: tuple[Dash, ...] = ("solid", "dash", "dot", "dashdot")
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a series is drawn: colour (`#rrggbb`), dash of its line, marker of its points."""
+    """How a series is drawn; its colour is `#rrggbb`."""
 
     colour: str
     dash: Dash = "solid"
@@ -38,7 +37,7 @@ class Axis:
         names: of a category axis: what stands at 0, 1, 2, …
         percent: values are shares of 1, written in percent.
         start: points before it are not drawn; the table has them.
-        reverse: the first value stands on the right, or at the top.
+        reverse: the first value stands at the top, or on the right.
     """
 
     title: str = ""
@@ -51,7 +50,7 @@ class Axis:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Points that belong together: a line, a group of points, or bars.
+    """Points that belong together.
 
     Attributes:
         name: in readouts and tables.
@@ -85,13 +84,9 @@ class Mark:
 
 @dataclass(frozen=True, eq=False)
 class Heat:
-    """A coloured cell for every row and column of a table.
+    """A coloured cell for every row and column of a table, whose names stand along the axes.
 
-    Attributes:
-        values: its index and columns are names along the axes.
-        low, high: ends of the colours; on a logarithmic scale positive.
-        log: whether colours follow the logarithm.
-        diverging: from one colour over white to another, for values around 0.
+    Colours go from `low` to `high`, by the logarithm where `log`, and over white in the middle where `diverging`.
     """
 
     values: pd.DataFrame
@@ -107,6 +102,7 @@ class Panel:
 
     Attributes:
         title, subtitle: above it.
+        x, y: along the axes.
         series: in order; the first is drawn on top.
         marks: lines across.
         heat: cells instead of series.
@@ -135,7 +131,7 @@ class Chart:
         text: what a reader sees in it, with the numbers that matter.
         panels: in order.
         figure: name of the files FIGURE.pdf and FIGURE.png; empty if it is drawn on the page alone.
-        share_x, share_y: whether all panels have the same axis (of a panel that is `sideways`: before it is turned).
+        share_x, share_y: whether all panels have the same axis (of panels that are `sideways`: before they are turned).
         notes: sentences a reader must know, under the figure.
         hollow: what hollow points are.
     """
@@ -159,22 +155,14 @@ class Missing:
     why: str
 
 
-def ramp(count: int) -> list[str]:
-    """Return `count` colours in order, from light to dark."""
-    last = len(_RAMP) - 1
-    return [_between(last * index / max(count - 1, 1)) for index in range(count)]
-
-
 def ordered_looks(count: int) -> list[Look]:
-    """Return looks that are in order by colour, and told apart in grey by their markers and dashes."""
-    return [
-        Look(colour, DASHES[index % len(DASHES)], MARKERS[index % len(MARKERS)])
-        for index, colour in enumerate(ramp(count))
-    ]
+    """Return looks that are in order by colour, from light to dark, and told apart in grey by markers and dashes."""
+    places = [(len(_RAMP) - 1) * index / max(count - 1, 1) for index in range(count)]
+    return [Look(_between(at), DASHES[index % 4], MARKERS[index % 4]) for index, at in enumerate(places)]
 
 
 def _between(place: float) -> str:
+    """Return the colour at a place along the order."""
     low, high = (_RAMP[min(int(place) + step, len(_RAMP) - 1)] for step in (0, 1))
-    share = place - int(place)
     channels = ((int(low[at : at + 2], 16), int(high[at : at + 2], 16)) for at in (1, 3, 5))
-    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in channels)
+    return "#" + "".join(f"{round(a + (b - a) * (place % 1)):02x}" for a, b in channels)

@@ -7,30 +7,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from collapselab.frames import finite
 from collapselab.report.chart import Axis, Heat
+from collapselab.report.labels import Floats
 from collapselab.text import percent
 
-_DECADES_FOR_LOG = 1.0
 _SHARE_OF_ZERO = (
     0.1  # of a logarithmic axis, between 0 and the smallest positive value: room for two tick labels
 )
 _AIR = 0.04
 _NOISE = 1e-9  # rounding of 0; blown up to the height of a panel it would look like a finding
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_STEPS_IN_DECADE = (
-    tuple(number / 10 for number in range(10, 100)), tuple(range(1, 10)), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,),
-)  # fmt: skip
+_TENTHS = tuple(number / 10 for number in range(10, 100))
+_IN_DECADE = (_TENTHS, tuple(range(1, 10)), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
 # Names along a horizontal axis, and characters of one; beyond, numbers stand in for names. Below each other more fit.
 _MAX_NAMES, _MAX_NAME, _SHORT_NAME, _MAX_ROWS = 10, 14, 6, 25
 _FLAT_NAMES = 30  # characters that stand side by side on a phone
 
-Floats = npt.NDArray[np.float64]
+Ticks = tuple[tuple[float, str], ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Scale:
     zero: float
     low: float
     high: float
-    ticks: tuple[tuple[float, str], ...]
+    ticks: Ticks
     slanted: bool = False
 
     def place(self, values: Iterable[float]) -> Floats:
@@ -70,37 +68,26 @@ def is_log(axis: Axis, values: Iterable[float]) -> bool:
     positive = [value for value in finite(values) if value > 0]
     if axis.names or axis.percent or axis.scale == "linear" or not positive:
         return False
-    return axis.scale == "log" or math.log10(max(positive) / min(positive)) >= _DECADES_FOR_LOG
+    return axis.scale == "log" or max(positive) >= 10 * min(positive)
 
 
 def make_scale(axis: Axis, values: Iterable[float], most_ticks: int) -> Scale:
     """Compute the axis that shows all of these values."""
     drawn = finite(values)
     if axis.names:
-        return _categories(axis)
-    scale = _logarithmic(drawn, most_ticks) if is_log(axis, drawn) else _linear(axis, drawn, most_ticks)
-    return _reversed(scale) if axis.reverse else scale
+        scale = _categories(axis)
+    else:
+        scale = _logarithmic(drawn, most_ticks) if is_log(axis, drawn) else _linear(axis, drawn, most_ticks)
+    return replace(scale, low=scale.high, high=scale.low) if axis.reverse else scale
 
 
 def colour_scale(heat: Heat) -> Scale:
     """Compute the scale of a heat map's colours."""
-    place = math.log10 if heat.log else float
-    low, high = place(heat.low), place(heat.high)
-    ticks = log_ticks([heat.low, heat.high], 5) if heat.log else linear_ticks(low, high, 5)
-    return Scale(heat.log, math.nan, low, high, ticks)
-
-
-# ---------------------------------------------------------------- kinds of axes
-
-
-def _categories(axis: Axis) -> Scale:
-    names = axis.names
-    stride = math.ceil(len(names) / (_MAX_ROWS if axis.reverse else _MAX_NAMES))
-    texts = names if axis.reverse or names_fit(names) else [str(place) for place in range(len(names))]
-    ticks = tuple((float(place), texts[place]) for place in range(0, len(names), stride))
-    slanted = sum(len(text) + 1 for _, text in ticks) > _FLAT_NAMES
-    scale = Scale(False, math.nan, -0.5, len(names) - 0.5, ticks, slanted)
-    return _reversed(scale) if axis.reverse else scale
+    if heat.log:
+        return Scale(
+            True, math.nan, math.log10(heat.low), math.log10(heat.high), log_ticks([heat.low, heat.high], 5)
+        )
+    return Scale(False, math.nan, heat.low, heat.high, linear_ticks(heat.low, heat.high, 5))
 
 
 def names_fit(names: Sequence[str]) -> bool:
@@ -109,8 +96,13 @@ def names_fit(names: Sequence[str]) -> bool:
     return len(names) == 1 or longest <= _SHORT_NAME or (len(names) <= _MAX_NAMES and longest <= _MAX_NAME)
 
 
-def _reversed(scale: Scale) -> Scale:
-    return Scale(scale.log, scale.zero, scale.high, scale.low, scale.ticks, scale.slanted)
+def _categories(axis: Axis) -> Scale:
+    names = axis.names
+    stride = math.ceil(len(names) / (_MAX_ROWS if axis.reverse else _MAX_NAMES))
+    texts = names if axis.reverse or names_fit(names) else [str(place) for place in range(len(names))]
+    ticks = tuple((float(place), texts[place]) for place in range(0, len(names), stride))
+    slanted = sum(len(text) + 1 for _, text in ticks) > _FLAT_NAMES
+    return Scale(False, math.nan, -0.5, len(names) - 0.5, ticks, slanted)
 
 
 def _logarithmic(values: Floats, most: int) -> Scale:
@@ -136,44 +128,38 @@ def _linear(axis: Axis, values: Floats, most: int) -> Scale:
     if max(abs(low), abs(high)) < _NOISE:
         low, high = 0.0, 1.0
     air = _AIR * (high - low) or 0.1 * abs(high)
-    end = low if low == 0 and axis.scale != "tight" and not axis.percent else low - air
-    return Scale(False, math.nan, end, high + air, linear_ticks(low, high + air / 2, most, axis.percent))
+    starts_at_zero = low == 0 and axis.scale != "tight" and not axis.percent
+    ticks = linear_ticks(low, high + air / 2, most, axis.percent)
+    return Scale(False, math.nan, low if starts_at_zero else low - air, high + air, ticks)
 
 
 # ---------------------------------------------------------------- ticks
 
 
-def linear_ticks(
-    low: float, high: float, most: int, as_percent: bool = False
-) -> tuple[tuple[float, str], ...]:
+def linear_ticks(low: float, high: float, most: int, as_percent: bool = False) -> Ticks:
     """Return at most `most` round numbers between two ends, and their texts."""
-    rough = max((high - low) / most, 1e-300)
-    power = 10.0 ** math.floor(math.log10(rough))
+    power = 10.0 ** math.floor(math.log10(max((high - low) / most, 1e-300)))
     step = next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power * most >= high - low)
-    places = [
-        step * place for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-    ]
-    return tuple(
-        (place, percent(place) if as_percent else f"{round(place / step) * step:.6g}") for place in places
-    )
+    numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    return tuple((step * n, percent(step * n) if as_percent else f"{step * n:.6g}") for n in numbers)
 
 
-def log_ticks(values: Iterable[float], most: int) -> tuple[tuple[float, str], ...]:
+def log_ticks(values: Iterable[float], most: int) -> Ticks:
     """Return positions and texts of two to `most` ticks, and of one at 0 where a value is 0."""
     drawn = finite(values)
     positive = drawn[drawn > 0]
     low, high = float(positive.min()), float(positive.max())
-    places = _between(low / 1.05, high * 1.05, most) if high > low else [low]
+    places = _round_numbers(low / 1.05, high * 1.05, most) if high > low else [low]
     whole = all(abs(math.log10(place) - round(math.log10(place))) < 1e-6 for place in places)
     ticks = [(math.log10(place), _power(place, whole)) for place in places]
     zero = place_of_zero(drawn)
     return tuple(ticks if math.isnan(zero) else [(zero, "0"), *ticks])
 
 
-def _between(low: float, high: float, most: int) -> Sequence[float]:
+def _round_numbers(low: float, high: float, most: int) -> Sequence[float]:
     """Return the densest readable choice that is not too dense."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    choices = [[step * 10.0**decade for decade in decades for step in steps] for steps in _STEPS_IN_DECADE]
+    choices = [[step * 10.0**decade for decade in decades for step in steps] for steps in _IN_DECADE]
     choices += [[10.0**decade for decade in decades if decade % stride == 0] for stride in (2, 3, 4, 5, 10)]
     for ticks in choices:
         inside = [tick for tick in ticks if low <= tick <= high]
@@ -189,6 +175,5 @@ def _power(value: float, whole: bool) -> str:
     if not whole and 1e4 <= value < 1e6:
         return f"{value:,.0f}"
     decade = math.floor(math.log10(value) + 1e-9)
-    times = value / 10.0**decade
-    power = f"10{str(decade).translate(_SUPERSCRIPTS)}"
+    times, power = value / 10.0**decade, f"10{str(decade).translate(_SUPERSCRIPTS)}"
     return power if abs(times - 1) < 1e-6 else f"{times:.3g}×{power}"

@@ -15,7 +15,7 @@ from collapselab.papers.hui2022.common import (
     images,
     recipe,
 )
-from collapselab.report.builders import FITTED, VARIANCES, Lines, Points, by_column, ends
+from collapselab.report.builders import FINAL_VARIANCES, FITTED, Lines, Points, by_column, ends
 
 _CIFAR_SIZES = (12_500, 25_000, 30_000, 40_000, 50_000)
 _FASHION_SIZES = (12_000, 24_000, 36_000, 48_000, 60_000)
@@ -118,10 +118,11 @@ EXPERIMENT = Experiment(
         Lines(
             "by-size",
             "The same by number of training samples",
-            VARIANCES,
+            FINAL_VARIANCES,
             x="num_train",
             x_title="training samples",
             select=ends,
+            references=False,
             on_paper=False,
         ),
     ],

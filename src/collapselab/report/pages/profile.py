@@ -11,10 +11,18 @@ import numpy as np
 import pandas as pd
 
 from collapselab.metrics import BY_NAME
-from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Dash, Look, Missing
-from collapselab.report.layers import INITIALISATION, Layers, Line, spectra_chart, usual_lines
+from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Look, Mark, Missing, Panel
+from collapselab.report.layers import (
+    INITIALISATION,
+    Layers,
+    Line,
+    chart_or_missing,
+    spectra_chart,
+    usual_lines,
+    value_axis,
+)  # fmt: skip
 from collapselab.report.pages.rendering import Page, Section, section, write_page
-from collapselab.text import number, percent
+from collapselab.text import counted, number, percent
 
 if TYPE_CHECKING:
     from collapselab.probes import Profile
@@ -32,32 +40,15 @@ _WITHOUT = {
         "only the trace of the within-class scatter was kept there",
     ),
 }
-_WITHIN, _BETWEEN, _TOTAL = "#d946ef", "#06b6d4", NEUTRAL
-_COMPONENTS = {90: "#8b5cf6", 95: "#d946ef", 99: "#f59e0b"}
 _MOST = 20  # singular values
 _START = "initialisation"
-
-# Charts of one metric on train and test data: title, what it is, name at the axis.
-_METRICS: dict[str, tuple[str, str, str]] = {
-    "mean_cosine_gap": ("Angles as wide as a simplex has them", "Mean cosine between centred class means, plus 1/(C−1); 0 in a simplex.",
-                        "mean cosine + 1/(C−1)"),
-    "equinorm": ("Equal norms", "Standard deviation of the class means' distances from their centre, over their mean; 0 when all are equal.",
-                 "std / mean of norms"),
-    "ncc_agreement": ("Agreement with the network", "Share of samples whose nearest train class mean is the network's own decision; all at "
-                      "collapse.", "share of samples"),
-    "ncc_accuracy": ("Accuracy of the nearest class mean", "Share of samples whose nearest train class mean is that of their label.",
-                     "share of samples"),
-    "stable_rank_per_class": ("Stable rank of features, class by class", "The same of each class's own covariance, averaged over classes.",
-                              "stable rank"),
-    "vci": ("Variability collapse index", "Share of the variance that is not between classes, whatever the basis; 0 at collapse (Xu, Liu 2023).",
-            "VCI"),
-    "fuzziness": ("Fuzziness", "Trace of the within-class covariance times the inverse of that between classes; 0 at collapse.", "fuzziness"),
-    "cdnv": ("Class-distance normalised variance", "Variance of two classes over twice their squared distance, averaged over pairs; 0 at "
-             "collapse.", "CDNV"),
-    "cosine_similarity": ("Cosine similarity within classes", "Mean cosine of all pairs of samples of one class; 1 at collapse.", "mean cosine"),
-    "class_separation": ("Class separation", "One less the cosine distance within classes over that of all pairs; 1 at collapse.",
-                         "class separation"),
-}  # fmt: skip
+_TRACES = {
+    "within": Look("#d946ef", marker="triangle"),
+    "between": Look("#06b6d4", "dash", "square"),
+    "total": Look(NEUTRAL),
+}
+_DECISIONS = ("ncc_agreement", "ncc_accuracy")
+_COMPONENTS = {90: "#8b5cf6", 95: "#d946ef", 99: "#f59e0b"}
 
 
 def write_profile_page(
@@ -144,39 +135,37 @@ class _Shown:
             self.values(metric), self.values(metric, "test"), self.values(metric, at_start=True)
         )
 
-    def metric(self, name: str, *, as_percent: bool = False, log: bool = False) -> Chart | Missing:
-        """Chart one metric on train and test data."""
-        title, text, y_title = _METRICS[name]
-        told = self.layers.journey(self.values(name), self.values(name, "test"), as_percent=as_percent)
-        return self.layers.chart(
-            self.usual(name), id=name, title=title, text=f"{text} {told}", y_title=y_title, log=log, percent=as_percent,
-            gaps=self.gaps(name),
-        )  # fmt: skip
+    def chart(
+        self, id: str, lines: Sequence[Line], *metrics: str, marks: Sequence[Mark] = (), **numbers: object
+    ) -> Chart | Missing:
+        """Chart lines that are drawn from these metrics."""
+        return self.layers.chart(id, lines, self.gaps(*metrics), marks, **numbers)
 
-    def weight(self, name: str, title: str, text: str, y_title: str) -> Chart | Missing:
+    def metric(self, name: str) -> Chart | Missing:
+        """Chart one metric on train and test data."""
+        lines = self.usual(name)
+        told = self.layers.journey(lines[0].values, lines[1].values, value_axis(name).percent)
+        return self.chart(name, lines, name, journey=told)
+
+    def weight(self, name: str, full: float | None) -> Chart | Missing:
         """Chart a property of the weights alone, which is the same on every split."""
-        values = self.values(name)
-        own = Line("trained" if self.initial else "weight", values, Look(TRAIN))
+        own = Line("trained" if self.initial else "weight", self.values(name), Look(TRAIN))
         lines = [own, Line(_START, self.values(name, at_start=True), INITIALISATION)]
-        text = f"{text} {self.layers.journey(values, head='Here it is')}"
-        return self.layers.chart(
-            lines, id=name, title=title, text=text, y_title=y_title, gaps=self.gaps(name)
-        )
+        told = self.layers.journey(own.values, head="Here it is")
+        return self.chart(name, lines, name, full=number(full), journey=told)
 
     def gaps(self, *metrics: str) -> str:
         """Say where these metrics have no value on train data, and why; empty if they have one everywhere."""
-        reasons: dict[str, int] = {}
-        for layer in self.profile.layers:
-            missing = [name for name in metrics if layer.train.get(name) is None]
-            if missing:
-                reason = _reason(layer.scatter, missing)
-                reasons[reason] = reasons.get(reason, 0) + 1
-        total = len(self.layers.names)
-        where = {
-            reason: "any layer" if count == total else f"{count} of {total} layers"
-            for reason, count in reasons.items()
-        }
-        return " ".join(f"No value at {place}: {reason}." for reason, place in where.items())
+        missing = [
+            (layer, [name for name in metrics if layer.train.get(name) is None])
+            for layer in self.profile.layers
+        ]
+        reasons = [_reason(layer.scatter, names) for layer, names in missing if names]
+        total = len(missing)
+        return " ".join(
+            f"No value at {'any layer' if count == total else f'{count} of {total} layers'}: {reason}."
+            for reason, count in ((reason, reasons.count(reason)) for reason in dict.fromkeys(reasons))
+        )
 
 
 def _reason(scatter: str, metrics: Sequence[str]) -> str:
@@ -192,31 +181,23 @@ def _reason(scatter: str, metrics: Sequence[str]) -> str:
 
 
 def _sections(shown: _Shown) -> list[Section]:
-    """Return all sections that have a chart, or a reason why they have none."""
-    after = "After figure {} of Rangamani et al. 2023."
-    metric = shown.metric
-    nc4 = [metric("ncc_agreement", as_percent=True), metric("ncc_accuracy", as_percent=True)]
-    more = [metric("vci"), metric("fuzziness", log=True), metric("cdnv", log=True), metric("cosine_similarity"),
-            metric("class_separation"), _components(shown)]  # fmt: skip
-    sections = [
+    """Return all sections, each with the figure that it follows."""
+    metric, classes = shown.metric, shown.num_classes
+    weights = shown.weight("weight_singular_spread", (classes - 1) ** -0.5 if classes > 1 else None)
+    ranks = [_weight_spectra(shown), shown.weight("weight_stable_rank", classes - 1), _stable_rank(shown)]
+    more = [metric(name) for name in ("vci", "fuzziness", "cdnv", "cosine_similarity", "class_separation")]
+    angles = [metric("mean_cosine_gap"), _equal_angles(shown), metric("equinorm")]
+    after = "After figure {} of Rangamani et al. 2023.".format
+    return [
+        section("nc1", "NC1: samples gather at their class mean", [_traces(shown), _shares(shown)], after(1)),
+        section("nc2", "NC2: class means spread evenly", angles, after(2)),
+        section("nc3", "NC3: weights line up with class means", [_alignment(shown), weights], after(3)),
+        section("nc4", "NC4: the nearest class mean decides", list(map(metric, _DECISIONS)), after(4)),
         section(
-            "nc1",
-            "NC1: samples gather at their class mean",
-            [_traces(shown), _shares(shown)],
-            after.format(1),
+            "ranks", "Ranks of weights and features", [*ranks, metric("stable_rank_per_class")], after(5)
         ),
-        section(
-            "nc2",
-            "NC2: class means spread evenly",
-            [metric("mean_cosine_gap"), _equal_angles(shown), metric("equinorm")],
-            after.format(2),
-        ),
-        section("nc3", "NC3: weights line up with class means", _nc3(shown), after.format(3)),
-        section("nc4", "NC4: the nearest class mean decides", nc4, after.format(4)),
-        section("ranks", "Ranks of weights and features", _ranks(shown), after.format(5)),
-        section("more", "Further measures", more),
+        section("more", "Further measures", [*more, _components(shown)]),
     ]
-    return [part for part in sections if part.charts or part.note]
 
 
 def _summary(shown: _Shown) -> str:
@@ -229,9 +210,8 @@ def _summary(shown: _Shown) -> str:
     )
     beside = " Dotted lines are the same network at initialisation." if shown.initial else ""
     return (
-        f"{len(names)} layer{'s' if len(names) > 1 else ''}, each measured by what it reads. {result}. A layer counts as collapsed "
-        f"where less than {number(profile.epsilon)} of the variance on train data lies within classes, there and at every later "
-        f"layer.{beside}"
+        f"{counted(len(names), 'layer')}, each measured by what it reads. {result}. A layer counts as collapsed where less than "
+        f"{number(profile.epsilon)} of the variance on train data lies within classes, there and at every later layer.{beside}"
     )
 
 
@@ -253,12 +233,9 @@ def _numbers(shown: _Shown) -> list[tuple[str, pd.DataFrame]]:
     out = []
     for at_start in (False, True) if shown.initial else (False,):
         for split in shown.splits:
-            rows = {name: shown.values(name, split, at_start=at_start) for name in BY_NAME}
-            table = pd.DataFrame(
-                [values.rename(name) for name, values in rows.items() if values.notna().any()]
-            )
-            title = f"Every metric on {split} data{' at initialisation' if at_start else ''}"
-            out.append((title, table.reset_index(names="metric")))
+            rows = [shown.values(name, split, at_start=at_start).rename(name) for name in BY_NAME]
+            table = pd.DataFrame([row for row in rows if row.notna().any()]).reset_index(names="metric")
+            out.append((f"Every metric on {split} data{' at initialisation' if at_start else ''}", table))
     return [(title, table) for title, table in out if len(table)]
 
 
@@ -266,57 +243,35 @@ def _numbers(shown: _Shown) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _shares(shown: _Shown) -> Chart | Missing:
-    within = {split: shown.values("normalized_within", split) for split in ("train", "test")}
-    lines = []
-    for split, look in (("train", Look(TRAIN)), ("test", Look(TEST, marker="square"))):
-        lines.append(Line(f"within, {split}", within[split], look))
-        lines.append(Line(f"between, {split}", 1 - within[split], Look(look.colour, "dash", look.marker)))
+    train, test = (shown.values("normalized_within", split) for split in ("train", "test"))
     start = shown.values("normalized_within", at_start=True)
+    lines = []
+    for split, within, look in (("train", train, Look(TRAIN)), ("test", test, Look(TEST, marker="square"))):
+        lines.append(Line(f"within, {split}", within, look))
+        lines.append(Line(f"between, {split}", 1 - within, replace(look, dash="dash")))
     for name, values in (("within", start), ("between", 1 - start)):
         lines.append(Line(f"{name}, train, initialisation", values, INITIALISATION, _START))
     first, epsilon = shown.profile.first_collapsed_layer, number(shown.profile.epsilon)
     where = f"stays below {epsilon} from {first} on" if first else f"does not end below {epsilon}"
-    return shown.layers.chart(
-        lines,
-        id="nc1-shares",
-        title="Shares of the variance",
-        text="Variance within classes and between them, as shares of all. On train data the share within classes "
-        f"{where}. {shown.layers.journey(within['train'], within['test'], head='It is')}",
-        y_title="share of the variance",
-        level=(shown.profile.epsilon, f"ε = {epsilon}"),
-        gaps=shown.gaps("normalized_within"),
-    )
+    told = shown.layers.journey(train, test, head="It is")
+    level = [Mark("y", shown.profile.epsilon, f"ε = {epsilon}")]
+    return shown.chart("nc1-shares", lines, "normalized_within", marks=level, where=where, journey=told)
 
 
 def _traces(shown: _Shown) -> Chart | Missing:
     """Traces of the covariances, a panel per split."""
-    looks = {
-        "within": Look(_WITHIN, marker="triangle"),
-        "between": Look(_BETWEEN, "dash", "square"),
-        "total": Look(_TOTAL),
-    }
-    panels, told = {}, []
+    panels: list[Panel] = []
+    ends = []
     for split in shown.splits:
-        values = {name: shown.values(f"{name}_trace", split) for name in looks}
-        lines = [Line(name, values[name], look) for name, look in looks.items()]
-        for name, look in looks.items():
+        lines = [Line(name, shown.values(f"{name}_trace", split), look) for name, look in _TRACES.items()]
+        for name, look in _TRACES.items():
             start = shown.values(f"{name}_trace", split, at_start=True)
-            lines.append(
-                Line(f"{name}, initialisation", start, Look(look.colour, "dot", look.marker), _START)
-            )
-        panels[f"{split} data"] = lines
-        ends = [number(values[name].iloc[-1]) for name in ("within", "between")]
-        told.append(f"{ends[0]} within and {ends[1]} between on {split} data")
-    return shown.layers.chart(
-        panels,
-        id="nc1-traces",
-        title="Variance",
-        text="Traces of the covariance within classes, between class means, and of both. Where the last layer reads: "
-        f"{', '.join(told)}.",
-        y_title="trace of the covariance",
-        log=True,
-        gaps=shown.gaps("within_trace", "between_trace", "total_trace"),
-    )
+            lines.append(Line(f"{name}, {_START}", start, replace(look, dash="dot"), _START))
+        panels.append(shown.layers.panel("nc1-traces", lines, f"{split} data", column=len(panels)))
+        within, between = (number(line.values.iloc[-1]) for line in lines[:2])
+        ends.append(f"{within} within and {between} between on {split} data")
+    gaps = shown.gaps(*(f"{name}_trace" for name in _TRACES))
+    return chart_or_missing("nc1-traces", [one for one in panels if one.series], gaps, ends=", ".join(ends))
 
 
 def _equal_angles(shown: _Shown) -> Chart | Missing:
@@ -326,98 +281,56 @@ def _equal_angles(shown: _Shown) -> Chart | Missing:
     for spread, gap in zip(shown.usual("equiangularity"), shown.usual("mean_cosine_gap"), strict=True):
         mean = (gap.values - simplex).abs()
         lines.append(replace(spread, values=(spread.values / mean).where(mean > 0)))
-    return shown.layers.chart(
-        lines,
-        id="relative_equiangularity",
-        title="Equal angles",
-        text="Standard deviation of these cosines over the size of their mean; 0 when all are equal. Drawn from equiangularity "
-        f"and mean cosine gap, not a metric of its own. {shown.layers.journey(lines[0].values, lines[1].values)}",
-        y_title="std / |mean| of cosines",
-        gaps=shown.gaps("equiangularity", "mean_cosine_gap"),
-    )
+    told = shown.layers.journey(lines[0].values, lines[1].values)
+    return shown.chart("relative_equiangularity", lines, "equiangularity", "mean_cosine_gap", journey=told)
 
 
-def _nc3(shown: _Shown) -> list[Chart | Missing]:
+def _alignment(shown: _Shown) -> Chart | Missing:
     train, _, start = shown.usual("alignment")
-    random = Line(
-        "two random subspaces", shown.values("alignment_random"), Look(_WITHIN, "dash", "diamond"), "random"
-    )
-    alignment = shown.layers.chart(
-        [train, start, random],
-        id="alignment",
-        title="Class means and what the weight reads",
-        text="Mean cosine of the angles between the span of the class means and the weight's leading input directions; 1 when they "
-        f"are the same space. {shown.layers.journey(train.values)} Two random subspaces would have "
-        f"{number(random.values.iloc[-1])} at the last layer.",
-        y_title="mean cosine of principal angles",
-        gaps=shown.gaps("alignment"),
-    )
-    full = number((shown.num_classes - 1) ** -0.5 if shown.num_classes > 1 else None)
-    text = f"Standard deviation over mean of the C largest singular values of the weight. At full collapse C−1 are equal and the last is 0: {full}."
-    return [alignment, shown.weight("weight_singular_spread", "Equal singular values", text, "std / mean")]
-
-
-def _ranks(shown: _Shown) -> list[Chart | Missing]:
-    text = f"Sum of the squared singular values over the largest; C−1 for a classifier that is a simplex, that is {shown.num_classes - 1}."
-    weight = shown.weight("weight_stable_rank", "Stable rank of the weights", text, "stable rank")
-    return [_weight_spectra(shown), weight, _stable_rank(shown), shown.metric("stable_rank_per_class")]
+    values = shown.values("alignment_random")
+    random = Line("two random subspaces", values, Look("#d946ef", "dash", "diamond"), "random")
+    told = shown.layers.journey(train.values)
+    lines = [train, start, random]
+    return shown.chart("alignment", lines, "alignment", journey=told, random=number(values.iloc[-1]))
 
 
 def _weight_spectra(shown: _Shown) -> Chart | Missing:
-    title = "Singular values of the weights"
-    columns = {
-        layer.name: pd.Series(layer.weight_singular_values[:_MOST])
-        for layer in shown.profile.layers
-        if layer.weight_singular_values
-    }
-    if not columns:
-        return Missing(title, "No layer has a weight whose singular values are known.")
-    table = pd.DataFrame(columns)
-    table.index = pd.RangeIndex(1, len(table) + 1)
+    known = {layer.name: layer.weight_singular_values[:_MOST] for layer in shown.profile.layers}
+    table = pd.DataFrame({name: pd.Series(values) for name, values in known.items() if values})
+    if table.empty:
+        return chart_or_missing(
+            "weight-spectra", [], "No layer has a weight whose singular values are known."
+        )
+    count, table.index = shown.num_classes, pd.RangeIndex(1, len(table) + 1)
     last = table.iloc[:, -1].dropna()
-    at = min(shown.num_classes, len(last))
-    text = (
-        f"The largest {len(table)} of each layer's weight, relative to its largest. In collapsed layers about C−1 stand out, nearly "
-        f"equal. In {table.columns[-1]} the largest is {number(last.iloc[0])}, number {at} is "
-        f"{number(last.iloc[at - 1] / last.iloc[0] if last.iloc[0] > 0 else None)} of it."
+    at = min(count, len(last))
+    share = number(last.iloc[at - 1] / last.iloc[0] if last.iloc[0] > 0 else None)
+    marks = [Mark("x", count, f"C = {count}")] if count <= len(table) else []
+    layer, largest = table.columns[-1], number(last.iloc[0])
+    return spectra_chart(
+        "weight-spectra", table, marks, most=len(table), layer=layer, largest=largest, at=at, share=share
     )
-    return spectra_chart(table, id="weight-spectra", title=title, text=text, at=shown.num_classes)
 
 
 def _stable_rank(shown: _Shown) -> Chart | Missing:
-    lines = shown.usual("stable_rank")
-    text = "Trace of the within-class covariance of all classes together, over its largest eigenvalue."
-    text += f" {shown.layers.journey(lines[0].values, lines[1].values)}"
+    lines, sketched = shown.usual("stable_rank"), ""
     for at, split in enumerate(("train", "test")):
         low, high = shown.values("stable_rank_low", split), shown.values("stable_rank_high", split)
         # Bounds that equal the value say nothing: there the scatter was kept whole.
         if (low < high).any():
             lines[at] = replace(lines[at], low=low, high=high)
-    if any(line.low is not None for line in lines):
-        text += " Where the scatter was sketched it is an estimate, and lies in the shaded band."
-    return shown.layers.chart(lines, id="stable-rank", title="Stable rank of features within classes", text=text,
-                              y_title="stable rank", gaps=shown.gaps("stable_rank"))  # fmt: skip
+            sketched = " Where the scatter was sketched it is an estimate, and lies in the shaded band."
+    told = shown.layers.journey(lines[0].values, lines[1].values)
+    return shown.chart("stable_rank", lines, "stable_rank", journey=told, sketched=sketched)
 
 
 def _components(shown: _Shown) -> Chart | Missing:
-    kinds: tuple[tuple[str, Dash, bool, str | None], ...] = (
-        ("train", "solid", False, None),
-        ("test", "dash", False, "test"),
-        ("train", "dot", True, _START),
-    )
-    lines = []
-    for split, dash, at_start, legend in kinds:
-        for share, colour in _COMPONENTS.items():
-            name = f"{share} %, {_START if at_start else split}"
-            values = shown.values(f"components_{share}", split, at_start=at_start)
-            lines.append(Line(name, values, Look(colour, dash), legend))
-    return shown.layers.chart(
-        lines,
-        id="components",
-        title="Principal components that hold the variance",
-        text=f"How many hold 90, 95 and 99 % of the total variance; at full collapse at most C−1, here {shown.num_classes - 1}. "
-        f"{shown.layers.journey(lines[2].values, lines[5].values, head='99 % on train data take')}",
-        y_title="components",
-        log=True,
-        gaps=shown.gaps("components_99"),
-    )
+    lines: list[Line] = []
+    for share, colour in _COMPONENTS.items():
+        look, metric = Look(colour), f"components_{share}"
+        test, start = shown.values(metric, "test"), shown.values(metric, at_start=True)
+        lines.append(Line(f"{share} %, train", shown.values(metric), look))
+        lines.append(Line(f"{share} %, test", test, replace(look, dash="dash"), "test"))
+        lines.append(Line(f"{share} %, {_START}", start, replace(look, dash="dot"), _START))
+    told = shown.layers.journey(lines[6].values, lines[7].values, head="99 % on train data take")
+    return shown.chart("components", lines, "components_99", full=shown.num_classes - 1, journey=told)

@@ -14,7 +14,7 @@ import pandas as pd
 from collapselab.records.judgement import Judgement
 from collapselab.report import screen
 from collapselab.report.chart import Chart, Missing
-from collapselab.report.layout import Drawing, lay_out
+from collapselab.report.layout import lay_out
 from collapselab.report.wording import sentences
 from collapselab.report.words import alternative_text, table_of
 from collapselab.storage import replace_text
@@ -80,12 +80,13 @@ class Page:
 
 
 def section(id: str, title: str, parts: Sequence[Chart | Missing], note: str = "") -> Section:
-    """Make a section of charts, which names those that cannot be drawn, with the reason."""
+    """Make a section, which names charts that cannot be drawn, with the reason."""
     charts = [part for part in parts if isinstance(part, Chart)]
     missing = [
         f"“{part.title}” is not drawn. {part.why}".strip() for part in parts if isinstance(part, Missing)
     ]
-    return Section(id, title, charts, " ".join(filter(None, [note if charts else "", *missing])))
+    notes = " ".join(filter(None, [note if charts else "", *missing]))
+    return Section(id, title, charts, notes)
 
 
 def verdict_cards(judgements: Iterable[Judgement]) -> list[Card]:
@@ -103,7 +104,7 @@ def verdict_cards(judgements: Iterable[Judgement]) -> list[Card]:
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Write a page; the same page gives the same bytes.
+    """Write a page, and the folder it is in; the same page gives the same bytes.
 
     Raises:
         OSError: it cannot be written.
@@ -123,37 +124,33 @@ def render(page: Page) -> str:
     environment.globals |= {"cells": cells, "alternative_text": alternative_text, "table_of": table_of}
     templates = files("collapselab.report").joinpath("templates")
     drawings = {chart.id: lay_out(chart) for part in page.sections for chart in part.charts}
+    figures = {
+        f"{id}-{number}": json.loads(str(screen.draw(panel).to_json()))
+        for id, drawing in drawings.items()
+        for number, panel in enumerate(drawing.panels)
+    }
     return environment.get_template("page.html.j2").render(
         page=page,
         drawings=drawings,
-        figures=_figures(drawings),
+        # "</" must not end the script element that holds the data.
+        figures=json.dumps(figures, sort_keys=True).replace("</", "<\\/"),
         style=templates.joinpath("style.css").read_text(encoding="utf-8"),
         script=templates.joinpath("page.js").read_text(encoding="utf-8"),
         plotly=screen.plotly_script() if drawings else "",
     )
 
 
-def _figures(drawings: dict[str, Drawing]) -> str:
-    figures = {
-        f"{id}-{number}": json.loads(str(screen.draw(panel).to_json()))
-        for id, drawing in drawings.items()
-        for number, panel in enumerate(drawing.panels)
-    }
-    # "</" must not end the script element that holds the data.
-    return json.dumps(figures, sort_keys=True).replace("</", "<\\/")
-
-
 def cells(table: pd.DataFrame) -> dict[str, Any]:
     """Return a table as text: head and rows, the first column naming the row."""
-
-    def text(value: Any) -> str:
-        if isinstance(value, str):
-            return value
-        if isinstance(value, bool) or type(value).__name__ == "bool":
-            return "yes" if value else "no"
-        if pd.isna(value):
-            return MISSING
-        return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
-
-    rows = [[text(value) for value in row] for row in table.itertuples(index=False)]
+    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
     return {"head": [words(name) for name in table.columns], "rows": rows}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or type(value).__name__ == "bool":
+        return "yes" if value else "no"
+    if pd.isna(value):
+        return MISSING
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
