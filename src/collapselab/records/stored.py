@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from typing_extensions import Self
 
 from collapselab.errors import InputError, one_line
 from collapselab.storage import replace_text
@@ -23,13 +22,16 @@ class Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
 
+_Model = TypeVar("_Model", bound="Versioned")
+
+
 class Versioned(Stored):
     """A stored model with the number of its schema. Files without a number are schema 1."""
 
     schema_: int = Field(default=SCHEMA, alias="schema")
 
     @classmethod
-    def from_stored(cls, values: object) -> Self:
+    def from_stored(cls: type[_Model], values: object) -> _Model:
         """Validate what a file holds, after converting schema 1 to the present one.
 
         Raises:
@@ -52,9 +54,6 @@ class Versioned(Stored):
     def to_json(self) -> dict[str, JsonValue]:
         """Plain values, ready for JSON."""
         return self.model_dump(mode="json")
-
-
-_Model = TypeVar("_Model", bound=Versioned)
 
 
 def what_is_wrong(error: Exception) -> str:
