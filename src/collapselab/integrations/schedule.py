@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+
 from collapselab.errors import InputError
 from collapselab.records.recipe import log_spaced_steps
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -178,7 +178,7 @@ class Recipe(Part):
         """Return the learning rate of the step that follows `step` finished ones."""
         return self.schedule.learning_rate(self.optimizer.learning_rate, step, self.steps)
 
-    def with_changes(self, changes: dict[str, Any]) -> Recipe:
+    def with_changes(self, changes: Mapping[str, object]) -> Recipe:
         """Return a copy with other values, each named by its path: `{"optimizer.learning_rate": 0.01}`.
 
         Raises:

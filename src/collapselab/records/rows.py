@@ -42,7 +42,7 @@ class Row(Versioned):
 
     def to_json(self) -> dict[str, JsonValue]:
         """Plain values, without what is empty."""
-        return {name: value for name, value in self.model_dump(mode="json").items() if value not in ([], {})}
+        return {name: value for name, value in super().to_json().items() if value not in ([], {})}
 
 
 class MeasuredRow(Row):

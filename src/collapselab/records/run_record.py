@@ -58,6 +58,11 @@ class SampleFacts(Stored):
     shape: tuple[int, ...]
     fingerprint: str
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, under the name that networks are built with."""
+        return self.shape
+
 
 class Seconds(Stored):
     """Time spent, over all starts."""

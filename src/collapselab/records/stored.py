@@ -26,7 +26,11 @@ _Model = TypeVar("_Model", bound="Versioned")
 
 
 class Versioned(Stored):
-    """A stored model with the number of its schema. Files without a number are schema 1."""
+    """A stored model with the number of its schema. Files without a number are schema 1.
+
+    Attributes:
+        schema_: of the file that was read. Files are always written in the present schema.
+    """
 
     schema_: int = Field(default=SCHEMA, alias="schema")
 
@@ -44,7 +48,7 @@ class Versioned(Stored):
             raise ValueError(f"schema {schema} was written by a newer version; upgrade collapselab")
         if schema == 1:
             values = cls._from_schema_1(dict(values))
-        return cls.model_validate(values | {"schema": SCHEMA})
+        return cls.model_validate(values | {"schema": schema})
 
     @classmethod
     def _from_schema_1(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +57,7 @@ class Versioned(Stored):
 
     def to_json(self) -> dict[str, JsonValue]:
         """Plain values, ready for JSON."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json") | {"schema": SCHEMA}
 
 
 def what_is_wrong(error: Exception) -> str:
