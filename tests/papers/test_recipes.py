@@ -16,7 +16,9 @@ DIGESTS = json.loads((Path(__file__).parents[1] / "fixtures" / "recipe_digests.j
 
 def digest(jobs: list[Job]) -> str:
     """Over names, labels in their order, what each job starts from, and every value of its recipe."""
-    values = [[job.name, list(job.labels.items()), job.after, job.recipe.model_dump(mode="json")] for job in jobs]
+    values = [
+        [job.name, list(job.labels.items()), job.after, job.recipe.model_dump(mode="json")] for job in jobs
+    ]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
