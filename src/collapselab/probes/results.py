@@ -128,7 +128,7 @@ class Profile:
         return {
             "schema": SCHEMA,
             "model": self.model,
-            "num_samples": self.num_samples,
+            "num_samples": dict(self.num_samples),
             "num_classes": len(self.classes),
             "classes": list(self.classes),
             "weighting": self.weighting,
@@ -140,7 +140,7 @@ class Profile:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Profile:
+    def from_dict(cls, values: object) -> Profile:
         """Return the profile that `to_dict` described, without class means and class variances.
 
         Dictionaries of schema 1, which had no classes, counts or warnings by layer, are read too.
@@ -217,7 +217,11 @@ def _layer_dict(layer: LayerProfile) -> dict[str, Any]:
     out["warnings"] = {split: list(measured.warnings) for split, measured in layer.splits.items()}
     if layer.weight_singular_values:
         out["weight_singular_values"] = list(layer.weight_singular_values)
-    spectra = {split: measured.spectra for split, measured in layer.splits.items() if measured.spectra}
+    spectra = {
+        split: {name: list(values) for name, values in measured.spectra.items()}
+        for split, measured in layer.splits.items()
+        if measured.spectra
+    }
     return out | ({"spectra": spectra} if spectra else {})
 
 

@@ -15,6 +15,8 @@ from collapselab.storage import Hardware, is_temporary
 from collapselab.text import few, words
 
 Scale = Literal["smoke", "cpu", "paper"]
+Label = str | int | float
+ExtraRow = dict[str, Label | None]
 RECORD, LOCK, TIMINGS = "experiment.json", "experiment.lock", "timings.json"
 
 
@@ -97,6 +99,18 @@ class ExperimentRecord(Versioned):
             *((f"recipe of {name}", recipe) for name, recipe in self.recipes.items()),
         ]
         return [(name, in_words(value)) for name, value in facts if value != ""]
+
+
+class ExtraRecord(Versioned):
+    """Rows computed from finished runs.
+
+    Attributes:
+        of: by job, what tells the run from another of the same job.
+        rows: what was computed.
+    """
+
+    of: dict[str, str]
+    rows: tuple[ExtraRow, ...]
 
 
 def read_experiment(folder: Path) -> ExperimentRecord | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,7 +11,7 @@ from collapselab.errors import InputError
 from collapselab.frames import rows_where
 from collapselab.probes.results import first_collapsed
 from collapselab.records.judgement import Judgement
-from collapselab.records.rows import VARIANCES, MeasuredRow, final, rows_table
+from collapselab.records.rows import VARIANCES, MeasuredRow, fill_at_last_step, final, rows_table
 from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import RunRecord
 
@@ -105,24 +104,19 @@ def read_run(folder: RunFolder) -> Run:
     )
 
 
-def _variances(folder: RunFolder, measured: Iterable[MeasuredRow]) -> pd.DataFrame:
-    measured = list(measured)
+def _variances(folder: RunFolder, measured: list[MeasuredRow]) -> pd.DataFrame:
+    columns = [*VARIANCES, *map(final, VARIANCES)]
     depth = max(row.depth for row in measured)
     by_step: dict[int, dict[str, float | None]] = {}
     for row in (*measured, *folder.read_final_reference()):
         if row.depth == depth:
             values = by_step.setdefault(row.step, {"step": row.step})
-            values |= {name: value for name, value in row.metrics.items() if _is_variance(name)}
-    columns = ["step", *VARIANCES, *map(final, VARIANCES)]
-    table = pd.DataFrame([by_step[step] for step in sorted(by_step)], columns=columns)
-    return table.astype(dict.fromkeys(columns[1:], "float64"))
+            values |= {name: value for name, value in row.metrics.items() if name in columns}
+    table = pd.DataFrame([by_step[step] for step in sorted(by_step)], columns=["step", *columns])
+    return fill_at_last_step(table.astype(dict.fromkeys(columns, "float64")))
 
 
-def _is_variance(name: str) -> bool:
-    return name.removesuffix("_final") in VARIANCES
-
-
-def _spectra(measured: Iterable[MeasuredRow], last: int) -> pd.DataFrame:
+def _spectra(measured: list[MeasuredRow], last: int) -> pd.DataFrame:
     names = {0: "initialisation", last: "end"}
     out = [
         (names[row.step], row.split, row.layer, name, index, value)

@@ -28,10 +28,9 @@ from collapselab.probes import Profile
 from collapselab.records.judgement import Judgement
 from collapselab.records.profile import statistics_of
 from collapselab.records.rows import (
-    VARIANCES,
     FinalReferenceRow,
     MeasuredRow,
-    final,
+    NetworkNumbers,
     profile_rows,
     rows_table,
 )
@@ -160,7 +159,7 @@ class RunFolder:
         profile: Profile,
         *,
         spectra: bool = False,
-        network: Mapping[str, Mapping[str, float]] | None = None,
+        network: Mapping[str, NetworkNumbers] | None = None,
     ) -> None:
         """Write a profile's statistics and then its rows: with these on disk the step is complete.
 
@@ -184,9 +183,7 @@ class RunFolder:
         Raises:
             InputError: a line is damaged.
         """
-        rows = read_lines(self._final, FinalReferenceRow)
-        last = max((row.step for row in rows), default=0)
-        return [_with_plain_weak_variance(row) if row.step == last else row for row in rows]
+        return read_lines(self._final, FinalReferenceRow)
 
     def write_final_reference(self, rows: Iterable[FinalReferenceRow]) -> None:
         """Replace the rows over references of the last step."""
@@ -254,11 +251,3 @@ class RunFolder:
         """Remove what a finished run no longer needs: features, and the state to resume from."""
         shutil.rmtree(self.path / "features", ignore_errors=True)
         self._trainer.unlink(missing_ok=True)
-
-
-def _with_plain_weak_variance(row: FinalReferenceRow) -> FinalReferenceRow:
-    """At the last step both references agree; schema 1 did not store the plain value."""
-    name = VARIANCES[-1]
-    if final(name) not in row.metrics or name in row.metrics:
-        return row
-    return row.model_copy(update={"metrics": row.metrics | {name: row.metrics[final(name)]}})

@@ -58,6 +58,11 @@ class SampleFacts(Stored):
     shape: tuple[int, ...]
     fingerprint: str
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, under the name that networks are built with."""
+        return self.shape
+
 
 class Seconds(Stored):
     """Time spent, over all starts."""
@@ -99,8 +104,8 @@ class RunRecord(Provenance, Versioned):
         status: `stopped` by the user, or `running` also where the process was killed.
         ended: why a finished run has no next step: all `steps` done, the `loss` low enough, or `diverged` (NaN or
             infinite). None until then and in monitored runs.
-        steps: optimiser steps of a finished run.
-        seconds: None until the run is finished.
+        steps: optimiser steps of a finished run; 0 until then and in monitored runs.
+        seconds: zero until the run is finished.
     """
 
     recipe: Annotated[
@@ -111,8 +116,8 @@ class RunRecord(Provenance, Versioned):
     slots: tuple[Slot, ...] = ()
     status: Status
     ended: Ended | None = None
-    steps: int | None = None
-    seconds: Seconds | None = None
+    steps: int = 0
+    seconds: Seconds = Field(default_factory=Seconds)
 
     @property
     def is_finished(self) -> bool:
@@ -134,7 +139,7 @@ class RunRecord(Provenance, Versioned):
             **self.hardware,
             "commit": self.commit or "unknown",
             "started": self.started,
-            "seconds": self.seconds.model_dump() if self.seconds else {},
+            "seconds": self.seconds.model_dump(),
         }
         return [
             (words(path.replace(".", " ")), in_words(value))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from typing_extensions import Self
 
 from collapselab.errors import InputError, one_line
 from collapselab.storage import replace_text
@@ -23,13 +22,20 @@ class Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
 
+_Model = TypeVar("_Model", bound="Versioned")
+
+
 class Versioned(Stored):
-    """A stored model with the number of its schema. Files without a number are schema 1."""
+    """A stored model with the number of its schema. Files without a number are schema 1.
+
+    Attributes:
+        schema_: of the file that was read. Files are always written in the present schema.
+    """
 
     schema_: int = Field(default=SCHEMA, alias="schema")
 
     @classmethod
-    def from_stored(cls, values: object) -> Self:
+    def from_stored(cls: type[_Model], values: object) -> _Model:
         """Validate what a file holds, after converting schema 1 to the present one.
 
         Raises:
@@ -42,7 +48,7 @@ class Versioned(Stored):
             raise ValueError(f"schema {schema} was written by a newer version; upgrade collapselab")
         if schema == 1:
             values = cls._from_schema_1(dict(values))
-        return cls.model_validate(values | {"schema": SCHEMA})
+        return cls.model_validate(values | {"schema": schema})
 
     @classmethod
     def _from_schema_1(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -51,10 +57,7 @@ class Versioned(Stored):
 
     def to_json(self) -> dict[str, JsonValue]:
         """Plain values, ready for JSON."""
-        return self.model_dump(mode="json")
-
-
-_Model = TypeVar("_Model", bound=Versioned)
+        return self.model_dump(mode="json") | {"schema": SCHEMA}
 
 
 def what_is_wrong(error: Exception) -> str:
