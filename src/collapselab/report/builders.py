@@ -310,7 +310,8 @@ class Points:
         panels: list[Panel] = []
         for title, part in parts_of(self.select(rows)):
             panels.append(self._panel(title, part, final(self.x)))
-            if self.x in part and not part[self.x].dropna().isin(part[final(self.x)]).all():
+            same = part.get(self.x, part[final(self.x)])
+            if (same.notna() & (same != part[final(self.x)])).any():
                 panels[-1] = replace(panels[-1], subtitle=_LAST)
                 panels.append(replace(self._panel(title, part, self.x), subtitle=_SAME))
         placed = tuple(replace(panel, place=divmod(at, 2)) for at, panel in enumerate(panels))

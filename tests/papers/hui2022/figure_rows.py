@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from collapselab.papers.hui2022 import figures
+from collapselab.experiments.experiment import Experiment
+from collapselab.papers.hui2022 import fig2, fig3, fig4, fig5, fig6, footnote2, sec2
+from collapselab.report.chart import Chart
+from collapselab.report.layout import Drawing, Stroke, lay_out
 
 VARIANCES = ("train_variance", "strong_test_variance", "weak_test_variance")
 STEPS = (0, 1, 10, 100, 1000)
@@ -46,11 +46,15 @@ def curves(
                 rows.append(
                     {"job": f"{dataset}-{model}-{labels}", "dataset": dataset, "model": model} | labels |
                     {"seed": seed, "step": step, "layer": f"layers.{depth}", "depth": depth, "is_last": is_last,
-                     "train_variance": factor * falling(step, floor * 10 ** (depths - 1 - depth)),
-                     "strong_test_variance": factor * (test + falling(step, 0)),
-                     "weak_test_variance": factor * weak if is_last else math.nan}
+                     "train_variance_final": factor * falling(step, floor * 10 ** (depths - 1 - depth)),
+                     "strong_test_variance_final": factor * (test + falling(step, 0)),
+                     "weak_test_variance_final": factor * weak if is_last else math.nan,
+                     "train_accuracy": 1.0 if step >= 10 else 0.5, "test_accuracy": 0.4}
                 )  # fmt: skip
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    # Over references of the same step: three times that, but at the last step, where both agree.
+    factors = table["step"].map(lambda step: 1.0 if step == max(steps) else 3.0)
+    return table.assign(**{name: table[f"{name}_final"] * factors for name in VARIANCES})
 
 
 def grid(seeds: int = 3) -> pd.DataFrame:
@@ -76,7 +80,8 @@ def transfer(seeds: int = 3) -> pd.DataFrame:
         for seed in range(seeds):
             for place, step in enumerate((100, 1000, 10_000)):
                 head = {"dataset": dataset, "model": model, "seed": seed, "pretrain_step": step,
-                        "train_variance": FACTORS[seed] * 10.0**-place}  # fmt: skip
+                        "train_variance_final": (FACTORS[seed] if seeds == 3 else 1) * 10.0**-place,
+                        "train_variance": 0.5 * 10.0**-place, "num_test": 100}  # fmt: skip
                 rows.append(head | {"kind": "pretraining", "learning_rate": math.nan, "accuracy": 0.99})
                 for rate, accuracy in (
                     (0.001, 0.5),
@@ -125,50 +130,31 @@ def dropouts(seeds: int = 3) -> pd.DataFrame:
     )
 
 
-EVERY: dict[str, tuple[Callable[[pd.DataFrame], Figure], Callable[[int], pd.DataFrame]]] = {
-    "fig1": (figures.figure_1, lambda seeds: curves(seeds=seeds)),
-    "fig2": (figures.figure_2, lambda seeds: grid(seeds)),
-    "fig3": (figures.figure_3, lambda seeds: curves(seeds=seeds)),
-    "fig4": (figures.figure_4, sizes),
-    "fig4, one panel": (figures.figure_4, lambda seeds: sizes(seeds).query("dataset == 'cifar10'")),
-    "fig5": (figures.figure_5, transfer),
-    "fig5, one panel": (figures.figure_5, lambda seeds: transfer(seeds).query("dataset == 'mnist'")),
-    "fig6": (figures.figure_6, lambda seeds: curves("mnist", "mlp", seeds=seeds, depths=4)),
-    "footnote2": (figures.figure_footnote2, dropouts),
-    "sec2": (figures.figure_sec2, constructions),
+FIGURES: dict[str, tuple[Experiment, Callable[[int], pd.DataFrame]]] = {
+    "fig1": (fig3.EXPERIMENT, lambda seeds: curves(seeds=seeds)),
+    "fig2": (fig2.EXPERIMENT, grid),
+    "fig2-same-step": (fig2.EXPERIMENT, grid),
+    "fig3": (fig3.EXPERIMENT, lambda seeds: curves(seeds=seeds)),
+    "fig4": (fig4.EXPERIMENT, sizes),
+    "fig5": (fig5.EXPERIMENT, transfer),
+    "fig6": (fig6.EXPERIMENT, lambda seeds: curves("mnist", "mlp", seeds=seeds, depths=4)),
+    "footnote2": (footnote2.EXPERIMENT, dropouts),
+    "sec2": (sec2.EXPERIMENT, constructions),
 }
 
 
+def charts(experiment: Experiment, rows: pd.DataFrame) -> dict[str, Chart]:
+    """All charts of an experiment, by id."""
+    return {chart.id: chart for make in experiment.charts for chart in make(rows)}
+
+
 @cache
-def drawn_once(name: str, seeds: int = 3) -> Figure:
-    """A figure that tests look at and do not change."""
-    draw, rows = EVERY[name]
-    figure = draw(rows(seeds))
-    figure.draw_without_rendering()
-    return figure
+def drawing(name: str, seeds: int = 3) -> Drawing:
+    """What a figure draws of the made-up rows."""
+    experiment, rows = FIGURES[name]
+    return lay_out(charts(experiment, rows(seeds))[name])
 
 
-def lines(axes: Axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Labelled lines by name."""
-    return {
-        str(line.get_label()): (np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float))
-        for line in axes.lines
-        if not str(line.get_label()).startswith("_")
-    }
-
-
-def bars(axes: Axes) -> list[Any]:
-    """Lines with error bars."""
-    return list(axes.containers)
-
-
-def ticks(axes: Axes, which: str) -> dict[str, float]:
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    return {
-        text.get_text(): float(place)
-        for text, place in zip(axis.get_ticklabels(), axis.get_ticklocs(), strict=True)
-    }
-
-
-def legend(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.legends[0].get_texts()]
+def strokes(drawing: Drawing, at: int = 0) -> dict[str, Stroke]:
+    """The means of a panel, by name."""
+    return {stroke.name: stroke for stroke in drawing.panels[at].strokes if not stroke.faint}

@@ -1,238 +1,162 @@
-"""The paper's figures: what their artists hold, by closed form."""
+"""The paper's figures: what is drawn of made-up rows, by closed form."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from itertools import combinations
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from figure_rows import (
-    FACTORS,
-    STEPS,
-    VARIANCES,
-    curves,
-    drawn_once,
-    falling,
-    grid,
-    legend,
-    lines,
-    sizes,
-    ticks,
-    transfer,
-)
-from matplotlib.figure import Figure
+from figure_rows import FACTORS, FIGURES, STEPS, charts, curves, drawing, falling, sizes, strokes, transfer
 
-from collapselab.papers.hui2022 import figures
+from collapselab.papers.hui2022 import fig3, fig4, fig5, fig6
+from collapselab.report.layout import lay_out
+
+LAST, SAME = "references of the last step", "references of the same step"
 
 
-def test_figure_1_draws_geometric_means_of_train_and_test() -> None:
-    (axes,) = drawn_once("fig1").axes
-    drawn = lines(axes)
-    assert list(drawn) == ["train", "test, strong"]
-    x, y = drawn["train"]
-    assert x[1:].tolist() == [1, 10, 100, 1000]
-    assert y == pytest.approx([falling(step, 1e-3) for step in STEPS], rel=1e-12)
-    assert drawn["test, strong"][1] == pytest.approx([0.4 + falling(step, 0) for step in STEPS], rel=1e-12)
-    assert axes.get_yscale() == "log"
-    assert axes.get_title() == "ResNet-18 on CIFAR-10"
+@pytest.mark.parametrize("name", ["fig1", "fig3"])
+def test_figures_1_and_3_draw_variances_over_the_references_of_the_paper_and_the_plain_ones_beside(
+    name: str,
+) -> None:
+    one = drawing(name)
+    assert [panel.panel.subtitle for panel in one.panels] == [LAST, SAME]
+    names = ["train", "test, strong", "test, weak"]
+    assert list(strokes(one)) == (names if name == "fig3" else names[:2])
+    assert strokes(one)["train"].values == pytest.approx([falling(step, 1e-3) for step in STEPS], rel=1e-12)
+    plain = [3 * falling(step, 1e-3) for step in STEPS[:-1]] + [falling(STEPS[-1], 1e-3)]
+    assert strokes(one, 1)["train"].values == pytest.approx(plain, rel=1e-12)
+    marks = [(mark.label, mark.at) for mark in one.panels[0].panel.marks]
+    assert marks == [("zero train error from here", 10), ("vanished: below 0.1", 0.1)]
+    assert one.how == "geometric mean of 3 seeds, thin lines: each seed"
 
 
-def test_step_0_has_a_place_and_a_tick_of_its_own() -> None:
-    (axes,) = drawn_once("fig1").axes
-    first = lines(axes)["train"][0][0]
-    assert 0 < first < 1
-    assert ticks(axes, "x")["0"] == first
-    assert axes.get_xlim()[0] < first
-
-
-def test_the_band_spans_all_seeds() -> None:
-    (axes,) = drawn_once("fig1").axes
-    band = axes.collections[0].get_paths()[0].vertices
-    at_last = np.asarray(band)[np.isclose(np.asarray(band)[:, 0], 1000), 1]
-    assert at_last.min() == pytest.approx(0.5 * falling(1000, 1e-3))
-    assert at_last.max() == pytest.approx(2.0 * falling(1000, 1e-3))
-
-
-def test_one_seed_has_no_band() -> None:
-    figure = drawn_once("fig1", seeds=1)
-    assert not figure.axes[0].collections
-    assert figure.legends[0].get_title().get_text() == "one seed"
-
-
-def test_an_undefined_value_is_a_gap_and_never_zero() -> None:
-    rows = curves()
-    rows.loc[rows["step"] == 10, "train_variance"] = math.nan
-    rows.loc[(rows["step"] == 100) & (rows["seed"] != 1), "train_variance"] = math.nan
-    (axes,) = figures.figure_1(rows).axes
-    y = lines(axes)["train"][1]
-    assert np.isnan(y).tolist() == [False, False, True, False, False]
-    assert y[3] == pytest.approx(falling(100, 1e-3)), "the seed that is left"
-
-
-def test_a_value_of_zero_stands_at_its_own_tick() -> None:
-    rows = curves(seeds=1)
-    rows.loc[rows["step"] == 1000, "train_variance"] = 0.0
-    (axes,) = figures.figure_1(rows).axes
-    y = lines(axes)["train"][1]
-    assert ticks(axes, "y")["0"] == y[-1]
-    assert 0 < y[-1] < min(y[:-1])
-
-
-def test_figure_3_adds_weak_test_variance_where_it_was_measured() -> None:
-    assert legend(figures.figure_3(curves())) == ["train", "test, strong", "test, weak"]
-    without = curves().assign(weak_test_variance=math.nan)
-    assert legend(figures.figure_3(without)) == ["train", "test, strong"]
-
-
-def test_variances_within_a_decade_have_a_linear_axis_from_zero() -> None:
-    rows = curves(floor=1.5, test=1.0).assign(train_variance=0.5, strong_test_variance=1.0)
-    (axes,) = figures.figure_1(rows).axes
-    assert axes.get_yscale() == "linear"
-    assert axes.get_ylim()[0] == 0
-
-
-def test_figure_2_has_data_sets_as_columns_and_families_of_networks_as_rows() -> None:
-    figure = drawn_once("fig2")
-    titles = [axes.get_title() for axes in figure.axes]
-    assert len(titles) == 15
-    assert titles[4] == "STL-10\nResNet-50"
-    assert titles[:4] == [f"{name}\nResNet-18" for name in ("MNIST", "FashionMNIST", "CIFAR-10", "SVHN")]
-    assert all(list(lines(axes)) == ["train", "test, strong"] for axes in figure.axes)
-    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in figure.axes}) == 1
-    assert len({tuple(axes.get_xticks()) for axes in figure.axes}) == 1
-
-
-def test_figure_2_without_some_panels() -> None:
-    rows = grid()
-    rows = pd.DataFrame(rows[~((rows["dataset"] == "mnist") & (rows["model"] == "vgg11_bn"))])
-    figure = figures.figure_2(rows)
-    assert len(figure.axes) == 14
-    by_title = {axes.get_title(): axes for axes in figure.axes}
-    figure.draw_without_rendering()
-    # What the missing panel would have said at the left and below is said by its neighbours.
-    assert any(label.get_visible() for label in by_title["FashionMNIST\nVGG-11 (BN)"].get_yticklabels())
-    shown = by_title["MNIST\nDenseNet-201"].xaxis.get_tick_params()["labelbottom"]
-    assert shown
-    assert not by_title["FashionMNIST\nDenseNet-201"].xaxis.get_tick_params()["labelbottom"]
-
-
-def test_two_networks_of_one_family_on_one_data_set_have_rows_of_their_own() -> None:
-    rows = pd.concat(
-        [curves("cifar10", "resnet18"), curves("cifar10", "resnet50"), curves("mnist", "resnet18")]
+def test_a_start_up_transient_does_not_hide_the_rest() -> None:
+    rows = curves(steps=(0, 1, 10, 100, 1000, 10_000, 80_000))
+    rows.loc[rows["step"] == 1, ["train_variance_final", "strong_test_variance_final"]] = 1e8
+    chart = charts(fig3.EXPERIMENT, rows)["fig3"]
+    one = lay_out(chart)
+    assert one.panels[0].y.high < 2
+    assert strokes(one)["train"].points[0] == "SGD step 10"
+    assert (
+        "Lines start at step 10, behind a transient of the first steps that goes up to 1.00e8." in chart.notes
     )
-    assert sorted(axes.get_title() for axes in figures.figure_2(rows).axes) == [
-        "CIFAR-10\nResNet-18", "CIFAR-10\nResNet-50", "MNIST\nResNet-18",
-    ]  # fmt: skip
 
 
-def test_figure_4_draws_the_last_step_of_every_size() -> None:
-    figure = drawn_once("fig4")
-    assert [axes.get_title() for axes in figure.axes] == [
+def test_figure_2_has_data_sets_as_columns_and_networks_as_rows() -> None:
+    one, same = drawing("fig2"), drawing("fig2-same-step")
+    places = {panel.panel.title: panel.panel.place for panel in one.panels}
+    assert len(places) == 15
+    assert places["ResNet-18 on MNIST"] == (0, 0)
+    assert places["VGG-11 (BN) on SVHN"] == (2, 3)
+    assert places["ResNet-50 on STL-10"] == (0, 4)
+    assert all(list(strokes(one, at)) == ["train", "test, strong"] for at in range(15))
+    assert len({panel.y for panel in one.panels}) == 1
+    assert (one.chart.notes, same.chart.notes) == (
+        ("References of the last step.",),
+        ("References of the same step.",),
+    )
+
+
+def test_figure_4_draws_the_last_step_of_every_size_and_joins_no_points() -> None:
+    one = drawing("fig4")
+    assert [panel.panel.title for panel in one.panels] == [
         "ResNet-18 on CIFAR-10",
         "VGG-11 (BN) on FashionMNIST",
     ]
-    axes = figure.axes[0]
-    numbers = np.array([12_500, 25_000, 30_000, 40_000, 50_000])
-    (means,) = [line for line in axes.lines if len(np.asarray(line.get_xdata())) == 5]
+    assert list(strokes(one)) == [f"{size:,} samples" for size in (12_500, 25_000, 30_000, 40_000, 50_000)]
     mean = sum(FACTORS) / 3  # both span less than a decade: arithmetic
-    assert np.asarray(means.get_ydata()) == pytest.approx(
-        mean * (40 / numbers**0.5 + falling(10**9, 0)), rel=1e-9
+    for size, stroke in zip((12_500, 25_000, 30_000, 40_000, 50_000), strokes(one).values(), strict=True):
+        assert stroke.kind == "points"
+        assert stroke.values == pytest.approx([mean * (40 / size**0.5 + falling(10**9, 0))], rel=1e-9)
+    assert len(one.panels[0].strokes) == 5 + 15
+
+
+def test_figure_4_leaves_networks_with_train_errors_out_of_its_means() -> None:
+    rows = sizes()
+    is_late = (
+        (rows["num_train"] == 50_000)
+        & (rows["seed"] == 2)
+        & (rows["dataset"] == "cifar10")
+        & (rows["step"] > 0)
     )
-    both = np.geomspace(2e-8 * 12_500, 2e-8 * 50_000, 2) * [0.5, 2]
-    geometric = both[1] / both[0] >= 10
-    assert np.asarray(means.get_xdata()) == pytest.approx(
-        (1 if geometric else mean) * 2e-8 * numbers, rel=1e-9
-    )
-    single = [line for line in axes.lines if len(np.asarray(line.get_xdata())) == 2]
-    assert len(single) == 15
-    assert [text.get_text() for text in axes.texts] == ["12,500", "25,000", "30,000", "40,000", "50,000"]
+    rows.loc[is_late, "train_accuracy"] = 0.998
+    one = lay_out(charts(fig4.EXPERIMENT, rows)["fig4"])
+    stroke = strokes(one)["50,000 samples"]
+    assert stroke.values == pytest.approx([0.75 * (40 / 50_000**0.5 + falling(10**9, 0))], rel=1e-9)
+    assert [one.name for one in one.panels[0].strokes if any(one.hollow)] == ["50,000 samples, seed 2"]
+    assert "over 0.1 % train errors" in [entry.text for entry in one.legend]
 
 
-def test_figure_4_labels_cover_neither_each_other_nor_means() -> None:
-    for axes in drawn_once("fig4").axes:
-        boxes = [text.get_window_extent() for text in axes.texts]
-        assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
-        (means,) = [line for line in axes.lines if len(np.asarray(line.get_xdata())) == 5]
-        points = axes.transData.transform(means.get_xydata())
-        assert not any(box.contains(*point) for box in boxes for point in points)
-
-
-def test_figure_5_draws_the_best_learning_rate_over_seeds() -> None:
-    figure = drawn_once("fig5")
-    axes = figure.axes[0]
-    bars: list[Any] = axes.containers  # of errors: matplotlib types them as containers of anything
-    tuned, probe = (container.lines[0] for container in bars)
-    assert np.asarray(tuned.get_xdata()) == pytest.approx([1, 0.1, 0.01])  # geometric mean over seeds
-    assert np.asarray(tuned.get_ydata()) == pytest.approx([81, 71, 61])
-    assert np.asarray(probe.get_ydata()) == pytest.approx([30, 30, 30])
-    ranges = bars[0].lines[2][0].get_segments()
-    assert [segment[:, 1].tolist() for segment in ranges] == [
-        pytest.approx([80 - 10 * place, 82 - 10 * place]) for place in range(3)
-    ]
-    assert legend(figure) == ["fine-tuned, best learning rate", "linear probe"]
+def test_figure_5_draws_the_best_learning_rate_with_binomial_errors() -> None:
+    one = drawing("fig5")
+    assert [(panel.panel.title, panel.panel.subtitle) for panel in one.panels] == [
+        ("MLP on MNIST", LAST), ("MLP on MNIST", SAME), ("ResNet-18 on CIFAR-10", LAST), ("ResNet-18 on CIFAR-10", SAME),
+    ]  # fmt: skip
+    tuned, probe = strokes(one).values()
+    assert [10**x for x in tuned.x] == pytest.approx([1, 0.1, 0.01])  # geometric mean over seeds
+    assert tuned.values == pytest.approx([0.81, 0.71, 0.61])
+    assert probe.values == pytest.approx([0.3, 0.3, 0.3])
+    assert tuned.bounds[0] == pytest.approx((0.722, 0.875), abs=1e-3)  # Wilson, 81 of 100
+    assert [label.text for label in one.panels[0].labels] == ["step 100", "step 1,000", "step 10,000"]
+    assert [10**x for x in strokes(one, 1)["linear probe"].x] != pytest.approx([10**x for x in probe.x])
 
 
 def test_a_checkpoint_from_which_all_training_diverged_is_a_gap() -> None:
     rows = transfer()
     rows.loc[(rows["kind"] == "fine_tuning") & (rows["pretrain_step"] == 1000), "accuracy"] = math.nan
-    bars: list[Any] = figures.figure_5(rows).axes[0].containers
-    y = np.asarray(bars[0].lines[0].get_ydata(), float)
-    assert np.isnan(y).tolist() == [False, True, False]
+    one = lay_out(charts(fig5.EXPERIMENT, rows)["fig5"])
+    assert [value != value for value in strokes(one)["fine-tuned, best learning rate"].values] == [
+        False,
+        True,
+        False,
+    ]
+
+
+def test_transfer_without_any_fine_tuning_is_a_chart_all_the_same() -> None:
+    rows = transfer()
+    for chart in charts(fig5.EXPERIMENT, pd.DataFrame(rows[rows["kind"] == "linear_probe"])).values():
+        lay_out(chart)
 
 
 def test_figure_6_leaves_out_what_the_first_layer_reads() -> None:
-    figure = drawn_once("fig6")
-    drawn = lines(figure.axes[0])
-    assert list(drawn) == ["first", "penultimate", "last"]
-    assert [y[-1] for _, y in drawn.values()] == pytest.approx([0.1, 0.01, 2 / 1001])
+    one = drawing("fig6")
+    assert list(strokes(one)) == ["first hidden", "penultimate hidden", "last hidden"]
+    assert [stroke.values[-1] for stroke in strokes(one).values()] == pytest.approx([0.1, 0.01, 2 / 1001])
+    assert len({stroke.look.marker for stroke in strokes(one).values()}) == 3
 
 
-def test_footnote_2_tells_dropout_apart() -> None:
-    figure = drawn_once("footnote2")
-    assert [list(lines(axes)) for axes in figure.axes] == [["dropout 0.5"], ["no dropout", "dropout 0.5"]]
-    assert legend(figure) == ["no dropout", "dropout 0.5"]
-
-
-@pytest.mark.parametrize(
-    ("draw", "rows"),
-    [
-        (figures.figure_3, lambda: curves().assign(**dict.fromkeys(VARIANCES, math.nan))),
-        (figures.figure_4, lambda: sizes().assign(train_variance=math.nan)),
-        (figures.figure_5, lambda: transfer().assign(accuracy=math.nan)),
-    ],
-)
-def test_what_was_not_measured_is_said_to_be_missing(
-    draw: Callable[[pd.DataFrame], Figure], rows: Callable[[], pd.DataFrame]
-) -> None:
-    figure = draw(rows())
-    figure.draw_without_rendering()
-    for axes in figure.axes:
-        assert "not measured" in [text.get_text() for text in axes.texts]
+def test_footnote_2_tells_dropout_apart_and_each_panel_ends_where_its_runs_end() -> None:
+    one = drawing("footnote2")
+    assert [list(strokes(one, at)) for at in (0, 1)] == [["dropout 0.5"], ["dropout 0", "dropout 0.5"]]
+    assert strokes(one, 0)["dropout 0.5"].look == strokes(one, 1)["dropout 0.5"].look
+    assert not one.chart.share_x
 
 
 def test_section_2_draws_zero_at_zero_and_leaves_out_the_undefined() -> None:
-    left, right = drawn_once("sec2", seeds=1).axes
-    x, y = lines(left)["train"]
-    assert np.flatnonzero(x == ticks(left, "x")["0"]).tolist() == [1, 2, 3]
-    assert x[[0, 4, 5]] == pytest.approx([1e-4, 0.9, 1e-3])
-    assert np.round(y).tolist() == [0, 1, 2, 3, 4, 5]
-    assert np.isnan(lines(left)["test, strong"][0]).tolist() == [False, False, True, False, False, False]
-    assert lines(right)["test"][0] == pytest.approx([95, 95, 10, 10, 93, 97])
-    assert np.nanmax(lines(right)["bound for two points"][0]) == pytest.approx(20)
-    names = [text.get_text() for text in left.get_yticklabels()]
-    assert names[:2] == ["past zero error", "one-hot decisions"]
+    one = drawing("sec2", seeds=1)
+    train = strokes(one)["train"]
+    assert train.values == (1e-4, 0.0, 0.0, 0.0, 0.9, 1e-3)
+    assert [at for at, x in enumerate(train.x) if x == one.panels[0].x.zero] == [1, 2, 3]
+    assert [math.isnan(x) for x in strokes(one)["test, strong"].x] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert max(value for value in strokes(one, 1)["bound for two points"].values if value == value) == 0.2
+    assert [text for _, text in one.panels[0].y.ticks][:2] == ["past zero error", "one-hot decisions"]
 
 
-@pytest.mark.parametrize("draw", [figures.figure_1, figures.figure_3, figures.figure_6])
-def test_nothing_to_draw_is_a_figure_all_the_same(draw: Callable[[pd.DataFrame], Figure]) -> None:
-    rows = curves()
-    draw(rows.assign(depth=0, is_last=False))
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_measured_is_a_figure_all_the_same(name: str) -> None:
+    experiment, rows = FIGURES[name]
+    table = rows(2)
+    numbers = [name for name in table if "variance" in str(name) or str(name).endswith("accuracy")]
+    for chart in charts(experiment, table.assign(**dict.fromkeys(map(str, numbers), math.nan))).values():
+        lay_out(chart)
 
 
-def test_transfer_without_any_fine_tuning_is_a_figure_all_the_same() -> None:
-    rows = transfer()
-    figures.figure_5(pd.DataFrame(rows[rows["kind"] == "pretraining"]))
+def test_rows_without_hidden_layers_are_a_figure_all_the_same() -> None:
+    assert charts(fig6.EXPERIMENT, curves().assign(depth=0))["fig6"].panels[0].series == ()
