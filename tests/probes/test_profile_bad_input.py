@@ -262,7 +262,7 @@ def test_an_error_of_ours_inside_the_forward_pass_is_not_the_models(monkeypatch:
         raise RuntimeError("a mistake of ours")
 
     monkeypatch.setattr(ClassStats, "update", broken)
-    with pytest.raises(RuntimeError, match="^a mistake of ours$"):
+    with pytest.raises(RuntimeError, match=r"^a mistake of ours$"):
         profile(Body(), TRAIN)
 
 
