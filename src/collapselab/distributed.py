@@ -61,7 +61,7 @@ def local_device(wanted: str) -> torch.device:
             torch.cuda.set_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {wanted}: cannot be used ({one_line(error)}); use cpu") from error
+        raise InputError(f"device={wanted}: cannot be used ({one_line(error)}); use cpu") from error
     return device
 
 
