@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from collapselab.checks import near_matches
 from collapselab.data import LabelledData, available_splits, open_data
@@ -19,9 +18,9 @@ from collapselab.data.pixels import Standardize
 from collapselab.distributed import local_device, process_group
 from collapselab.errors import InputError, one_line
 from collapselab.models import open_model, required_channels, required_image_size
+from collapselab.passes import ProgressCallback
 from collapselab.probes import Profile, profile
-from collapselab.probes.passes import ProgressCallback
-from collapselab.probes.plan import AutoScatter
+from collapselab.probes.options import AutoScatter
 from collapselab.records.run_folder import statistics_of
 from collapselab.statistics import Weighting
 from collapselab.storage import provenance, replace_text, save_tensors
@@ -97,7 +96,6 @@ def run_job(job: ProfileJob, progress: ProgressCallback | None = None) -> tuple[
         checkpoint=job.checkpoint,
         seed=job.seed,
     ).to(device)
-    _blame(model, job.model)
     with process_group(device) as (rank, world):
         result = profile(
             model,
@@ -180,27 +178,6 @@ def _class_names(data: LabelledData) -> tuple[str, ...]:
 
 def _are_numbers(names: tuple[str, ...]) -> bool:
     return all(name.isdecimal() for name in names)
-
-
-def _blame(model: nn.Module, name: str) -> None:
-    """Let whatever the model itself raises be one line that says so."""
-    forward = model.forward
-
-    def blamed(*inputs: Any, **named: Any) -> Any:
-        try:
-            return forward(*inputs, **named)
-        except (InputError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            if "allocate memory" in str(error):
-                raise
-            shape = tuple(inputs[0].shape[1:])
-            raise InputError(
-                f"{name}: cannot take inputs of shape {shape} ({type(error).__name__}: {one_line(error)[:300]}); "
-                "give a model for such inputs, or other data"
-            ) from error
-
-    model.forward = blamed
 
 
 # ---------------------------------------------------------------- files

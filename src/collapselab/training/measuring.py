@@ -43,7 +43,7 @@ def measure_network(trainer: Trainer, *, writes: bool) -> bool:
         model,
         data.train.batches(plan.batch_size),
         data.test.batches(plan.batch_size),
-        layers,
+        layers=layers,
         metrics=plan.metrics,
         spectra=keeps_spectra,
         epsilon=plan.epsilon,

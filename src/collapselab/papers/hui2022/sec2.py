@@ -112,7 +112,7 @@ def measure_constructions(runs: Runs, seed: int) -> list[dict[str, Any]]:
 def _measured(model: nn.Module, data: DataSplits) -> dict[str, float | None]:
     layer = classifier_name(model)
     batches = data.train.batches(_BATCH), data.test.batches(_BATCH)
-    last = profile(model, *batches, [layer], metrics=["train_variance", "strong_test_variance"])[layer]
+    last = profile(model, *batches, layers=[layer], metrics=["train_variance", "strong_test_variance"])[layer]
     features = layer_features(model, data.test, layer, _BATCH)
     reference = fit_weak_reference(features, data.num_classes)
     weak = None
