@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from typing_extensions import TypedDict
 
 from collapselab.errors import InputError
 
@@ -123,7 +125,7 @@ def exclusive(path: Path) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout:
         raise FolderInUse(
-            f"{path.parent}: another process is working there; wait for it to finish, or choose another --out"
+            f"{path.parent}: another process is working there; wait for it to finish, or choose another out="
         ) from None
     except (NotImplementedError, OSError) as error:  # the former is what `filelock` makes of ENOSYS
         # Without file-system locks work goes on unprotected; any other failure is an error.
@@ -138,8 +140,28 @@ def exclusive(path: Path) -> Iterator[None]:
 # ---------------------------------------------------------------- provenance
 
 
-def provenance() -> dict[str, Any]:
-    """Return versions, commit (None outside a checkout), hardware and the current time as plain values."""
+class Hardware(TypedDict, total=False):
+    """A machine, and how much of it torch uses; None where unknown or absent. Old files lack some entries."""
+
+    machine: str
+    system: str
+    processor: str | None
+    cpu_count: int | None
+    torch_threads: int
+    accelerator: str | None
+
+
+class Provenance(TypedDict):
+    """Where and when something was computed."""
+
+    started: str
+    versions: dict[str, str]
+    commit: str | None
+    hardware: Hardware
+
+
+def provenance() -> Provenance:
+    """Return versions, commit (None outside a checkout), hardware and the current time."""
     import numpy
     import sklearn
     import torch
@@ -165,8 +187,8 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def hardware() -> dict[str, Any]:
-    """Return the machine, and how much of it torch uses, as plain values."""
+def hardware() -> Hardware:
+    """Return the machine, and how much of it torch uses."""
     import torch
 
     return {

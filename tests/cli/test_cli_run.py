@@ -89,7 +89,7 @@ def test_a_run_that_is_out_of_time_ends_cleanly_and_goes_on(recipe: Path, tmp_pa
     out = tmp_path / "out"
     stopped = run("run", recipe, "--out", out, "--stop-after", "0.000001s")
     assert stopped.code == 0
-    assert stopped.err.splitlines() == [f"{out}: out of time at step 0; the same command goes on from there"]
+    assert stopped.err.splitlines() == [f"{out}: out of time at step 0; run it again to resume"]
     assert run("run", recipe, "--out", out).code == 0
 
 
@@ -97,7 +97,7 @@ def test_a_run_that_is_out_of_time_ends_cleanly_and_goes_on(recipe: Path, tmp_pa
     ("arguments", "fragments"),
     [
         (["--set", "steps"], ["--set steps", "NAME=VALUE"]),
-        (["--set", "stepz=3"], ["stepz", "no recipe has it"]),
+        (["--set", "stepz=3"], ["stepz", "unknown recipe field"]),
         (["--set", "steps=[3"], ["--set steps=[3", "cannot be read"]),
         (["--set", "steps=0"], ["steps", "greater than or equal to 1"]),
         (["--stop-after", "soon"], ["'soon' is no duration", "9m"]),

@@ -15,7 +15,9 @@ from collapselab.experiments.claims.claim import judge_all
 from collapselab.findings.digits import digits_claims
 from collapselab.models import MLP
 from collapselab.probes import profile
+from collapselab.records.judgement import Judgement
 from collapselab.records.recipe import Measuring, ModelSpec, Optimizer
+from collapselab.records.verdicts import judgement_from_schema_1
 from collapselab.report import write_report
 from collapselab.training import Recipe, RunFolder, run_recipe
 
@@ -32,7 +34,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     )
     folder = RunFolder(tmp_path_factory.mktemp("report") / "run")
     run_recipe(recipe, folder)
-    folder.write_verdicts(judge_all(digits_claims(recipe.measuring.epsilon), folder.table().assign(seed=0)))
+    verdicts = judge_all(digits_claims(recipe.measuring.epsilon), folder.table().assign(seed=0))
+    folder.write_verdicts([Judgement.model_validate(judgement_from_schema_1(one)) for one in verdicts])
     write_report(folder)
     return folder
 

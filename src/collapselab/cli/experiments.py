@@ -17,6 +17,7 @@ from collapselab.cli.terminal import INTERRUPTED, GridProgress, note, print_text
 from collapselab.errors import InputError
 
 if TYPE_CHECKING:
+    from collapselab.records.run_record import RunRecord
     from collapselab.training import Stopper
 
 _DATA = typer.Option(
@@ -130,7 +131,7 @@ def _run_recipe(recipe: Any, folder: Any, copies: dict[str, Path], stopper: Stop
     rows = folder.table()
     last = rows[rows["step"] == rows["step"].max()].set_index("split")["accuracy"].dropna()
     lines = [
-        f"{result['steps']:,} steps: {why[result['ended']]}",
+        f"{result.steps:,} steps: {why[result.ended or 'steps']}",
         f"Accuracy: {last['train']:.1%} on train, {last['test']:.1%} on test data",
         _seconds(result),
         f"Folder: {folder.path}",
@@ -138,17 +139,15 @@ def _run_recipe(recipe: Any, folder: Any, copies: dict[str, Path], stopper: Stop
     _print_summary(rows, [], lines, result)
 
 
-def _print_summary(rows: Any, verdicts: list[dict[str, Any]], lines: list[str], run: dict[str, Any]) -> None:
+def _print_summary(rows: Any, verdicts: list[dict[str, Any]], lines: list[str], run: RunRecord) -> None:
     from collapselab.report import run_summary
 
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    epsilon = run["recipe"]["measuring"]["epsilon"]
-    print_text(run_summary(rows, verdicts, lines, epsilon=epsilon, colour=colour))
+    print_text(run_summary(rows, verdicts, lines, epsilon=run.epsilon, colour=colour))
 
 
-def _seconds(run: dict[str, Any]) -> str:
-    seconds = run["seconds"]
-    return f"{seconds['training']:.0f} s training and {seconds['measuring']:.0f} s measuring"
+def _seconds(run: RunRecord) -> str:
+    return f"{run.seconds.training:.0f} s training and {run.seconds.measuring:.0f} s measuring"
 
 
 class ScaleName(str, Enum):
@@ -229,11 +228,9 @@ def reproduce(
         with GridProgress() as progress:
             outcome = do(request, _Told(progress, [extra.name for extra in experiment.extras]), stopper)
     except RunInterrupted as stopped:
-        note(f"{request.folder}: {stopped.reason}; the same command goes on from there")
+        note(f"{request.folder}: {stopped.reason}; run it again to resume")
         sys.exit(_code(stopped))
-    from collapselab.report.experiment_page import verdicts_text
-
-    lines = [verdicts_text(outcome.verdicts, scale.value).rstrip(), ""]
+    lines = [(outcome.folder / "verdicts.txt").read_text(encoding="utf-8").rstrip(), ""]
     if outcome.was_finished:
         lines.append("All runs were finished before; nothing was run again")
     if outcome.left_out:

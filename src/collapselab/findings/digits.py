@@ -11,7 +11,10 @@ import pandas as pd
 
 from collapselab.data.recipe import DataSpec
 from collapselab.experiments.claims.claim import Claim, Verdict, first_collapsed_layer, judge_all, rows_where
+from collapselab.records.judgement import Judgement
 from collapselab.records.recipe import Checkpoints, ModelSpec, Optimizer
+from collapselab.records.run_record import RunRecord
+from collapselab.records.verdicts import judgement_from_schema_1
 from collapselab.report import write_report
 from collapselab.training import Recipe, RunFolder, Stopper, run_recipe
 
@@ -130,14 +133,14 @@ class DemoResult:
     """A finished run of the demo.
 
     Attributes:
-        run: what run.json says.
+        run: as run.json holds it.
         rows: the measured table.
         verdicts: as in verdicts.json.
         first_collapsed_layer: on train data at the end.
         was_finished: whether the run was finished before this call.
     """
 
-    run: dict[str, Any]
+    run: RunRecord
     rows: pd.DataFrame
     verdicts: list[dict[str, Any]]
     first_collapsed_layer: str | None
@@ -161,7 +164,7 @@ def run_digits(
     run = run_recipe(recipe, folder, on_step, stopper=stopper)
     rows = folder.table()
     verdicts = judge_all(digits_claims(recipe.measuring.epsilon), rows.assign(seed=seed))
-    folder.write_verdicts(verdicts)
+    folder.write_verdicts([Judgement.model_validate(judgement_from_schema_1(one)) for one in verdicts])
     final = rows_where(rows, step=rows["step"].max(), split="train")
     write_report(folder)
     return DemoResult(
@@ -169,5 +172,5 @@ def run_digits(
         rows=rows,
         verdicts=verdicts,
         first_collapsed_layer=first_collapsed_layer(final, recipe.measuring.epsilon),
-        was_finished=before is not None and before["status"] == "finished",
+        was_finished=before is not None and before.is_finished,
     )

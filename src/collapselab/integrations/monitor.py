@@ -23,6 +23,7 @@ from collapselab.metrics.registry import Number
 from collapselab.probes import Profile, ProfileOptions, profile
 from collapselab.probes.options import complete_options, document_options, plain_options
 from collapselab.randomness import preserved_random_states
+from collapselab.records.run_record import MonitoredSettings, Status
 
 
 @document_options
@@ -109,12 +110,13 @@ class Monitor:
             raise InputError("train_loader has no length, so epochs cannot be told; give steps_per_epoch=")
         self.epoch: float = self._derived_epoch() if first_epoch is None else float(first_epoch)
         self._out = out
-        self._recipe = {
-            "monitored": type(model).__name__,
-            **self._schedule.to_dict(),
-            **plain_options(self._options),
-            "settings": plain_settings(settings or {}),
-        }
+        self._settings = MonitoredSettings(
+            monitored=type(model).__name__,
+            every=self._schedule.every,
+            at=self._schedule.steps,
+            options=plain_options(self._options),
+            settings=plain_settings(settings or {}),
+        )
         self._run: MonitoredRun | None = None
 
     @property
@@ -145,7 +147,7 @@ class Monitor:
         """
         step = self.current_step
         with preserved_random_states():
-            self._run = run = MonitoredRun(self._out, self._recipe, step)
+            self._run = run = MonitoredRun(self._out, self._settings, step)
             if not run.is_continued or (self._schedule.is_due(step - 1, step) and not run.has(step)):
                 self._measure_or_stop()
         return self
@@ -222,7 +224,7 @@ class Monitor:
             self.stop()
             raise
 
-    def _close(self, status: str) -> None:
+    def _close(self, status: Status) -> None:
         if self._run is not None:
             with preserved_random_states():
                 self._run.count(measuring=0.0)

@@ -58,17 +58,21 @@ def read_run(folder: RunFolder) -> RunData:
     Raises:
         ValueError: there is no finished run.
     """
-    run = folder.read_run()
-    if run is None or run["status"] != "finished":
+    record = folder.read_run()
+    if record is None or not record.is_finished:
         raise ValueError(f"{folder.path}: no finished run; a page is made at its end")
-    raw, rows = folder.read_rows(), folder.table()
+    run = record.model_dump(mode="json")
+    raw: list[dict[str, Any]] = [{**row.to_json()} for row in folder.read_rows()]
+    rows = folder.table()
     last = int(rows["step"].max())
     final = rows_where(rows, step=last, split="train")
     layers = final["layer"].tolist()
     statistics = folder.read_statistics(last)
     return RunData(
         run=run,
-        verdicts=folder.read_verdicts(),
+        verdicts=[
+            one.model_dump(mode="json") | {"evidence": {"notes": one.notes}} for one in folder.read_verdicts()
+        ],
         rows=rows,
         final_reference=_final_reference(folder, layers[-1]),
         cosines={
@@ -90,8 +94,9 @@ def read_run(folder: RunFolder) -> RunData:
 def _final_reference(folder: RunFolder, layer: str) -> pd.DataFrame:
     by_step: dict[int, dict[str, float]] = {}
     for row in folder.read_final_reference():
-        if row["layer"] == layer:
-            by_step.setdefault(row["step"], {"step": row["step"]}).update(row["metrics"])
+        if row.layer == layer:
+            values = {name.removesuffix("_final"): value or 0.0 for name, value in row.metrics.items()}
+            by_step.setdefault(row.step, {"step": row.step}).update(values)
     return pd.DataFrame([by_step[step] for step in sorted(by_step)])
 
 
