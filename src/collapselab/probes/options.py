@@ -90,17 +90,9 @@ def _sketch_size(value: int) -> int:
     return value
 
 
-class ProfileOptions(TypedDict, total=False):
-    """Options of `collapselab.profile`, each with its default and its check."""
+class MeasuringOptions(TypedDict, total=False):
+    """Options of `collapselab.profile` that it takes by keyword only, each with its default and its check."""
 
-    layers: Annotated[
-        Layers,
-        Option(
-            None,
-            "None for every linear and convolution layer; names and globs, as a list or separated by commas; or a "
-            "predicate of name and module.",
-        ),
-    ]
     reduce: Annotated[
         str | Reduction,
         Option(
@@ -163,6 +155,19 @@ class ProfileOptions(TypedDict, total=False):
             None,
             "called with what is being done, samples done and samples in total (0 where unknown).",
             decides_numbers=False,
+        ),
+    ]
+
+
+class ProfileOptions(MeasuringOptions, total=False):
+    """All options of `collapselab.profile`; `layers` may be given by position."""
+
+    layers: Annotated[
+        Layers,
+        Option(
+            None,
+            "None for every linear and convolution layer; names and globs, as a list or separated by commas; or a "
+            "predicate of name and module.",
         ),
     ]
 

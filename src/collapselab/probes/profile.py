@@ -9,9 +9,10 @@ from torch import nn
 from typing_extensions import Unpack
 
 from collapselab.probes.capture import evaluating
-from collapselab.probes.options import ProfileOptions, complete_options, document_options
+from collapselab.probes.options import MeasuringOptions, complete_options, document_options
 from collapselab.probes.profile_run import ProfileRun
 from collapselab.probes.results import Profile
+from collapselab.probes.select import Layers
 from collapselab.randomness import preserved_random_states
 
 
@@ -20,9 +21,10 @@ def profile(
     model: nn.Module,
     loader: Iterable[Any],
     test_loader: Iterable[Any] | None = None,
+    layers: Layers = None,
     *,
     name: str | None = None,
-    **options: Unpack[ProfileOptions],
+    **options: Unpack[MeasuringOptions],
 ) -> Profile:
     """Measure what every layer of a network reads, on train data and, where given, on test data.
 
@@ -42,7 +44,8 @@ def profile(
             equal to -100 are padding.
         test_loader: the same for test data.
         name: name of the model in tables; default its class.
-        options: `layers`, `reduce`, `scatter`, `weighting`, `epsilon`, `class_counts`, `metrics`, `spectra`,
+        layers: the layers to measure; see the options.
+        options: `reduce`, `scatter`, `weighting`, `epsilon`, `class_counts`, `metrics`, `spectra`,
             `sketch_size`, `seed`, `split_batch`, `progress`: see `collapselab.probes.options.ProfileOptions`.
 
     Returns:
@@ -63,6 +66,6 @@ def profile(
         >>> [layer.name for layer in profile(model, batches).layers]
         ['0', '2']
     """
-    complete = complete_options(options)
+    complete = complete_options({**options, "layers": layers})
     with preserved_random_states(), evaluating(model):
         return ProfileRun(model, loader, complete).profile(test_loader, name or type(model).__name__)
