@@ -15,9 +15,10 @@ import torch
 from watching import Log, request
 
 from collapselab import InputError
-from collapselab.experiments import estimate, running
+from collapselab.experiments import running
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.runner import reproduce
+from collapselab.records import experiment
 from collapselab.records.run_record import RunRecord
 from collapselab.training import RunInterrupted, Stopper
 
@@ -216,7 +217,7 @@ def test_what_was_timed_a_short_while_ago_is_not_timed_again(
         with pytest.raises(RunInterrupted):
             reproduce(request(tmp_path / "out"), log, StopFirst())
         assert len(log.of("timing")) == timings
-    monkeypatch.setattr(estimate, "hardware", lambda: {"processor": "another"})
+    monkeypatch.setattr(experiment, "hardware", lambda: {"processor": "another"})
     log = Log()
     with pytest.raises(RunInterrupted):
         reproduce(request(tmp_path / "out"), log, StopFirst())
