@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-
 from collapselab.report.experiment_page import ExperimentPageData
 from collapselab.report.figures import Chart
 

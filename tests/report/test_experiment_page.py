@@ -13,16 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from experiment_rows import (
-    construction_rows,
-    curve_rows,
-    judgement,
-    page_data,
-    size_rows,
-    transfer_rows,
-    verdict,
-)
-
 from collapselab.report.experiment_charts import (
     construction_charts,
     layer_charts,
@@ -34,6 +24,15 @@ from collapselab.report.experiment_page import render_experiment_page, verdicts_
 from collapselab.report.experiment_points import add_labels
 from collapselab.report.figures import Chart, new_figure
 from collapselab.report.verdict_words import in_words
+from experiment_rows import (
+    construction_rows,
+    curve_rows,
+    judgement,
+    page_data,
+    size_rows,
+    transfer_rows,
+    verdict,
+)
 
 HOSTILE = '</script><img src="https://example.org/x">'
 

@@ -139,8 +139,8 @@ def _run_recipe(recipe: Any, folder: Any, copies: dict[str, Path], stopper: Stop
     _print_summary(rows, [], lines, result)
 
 
-def _print_summary(rows: Any, verdicts: list[dict[str, Any]], lines: list[str], run: RunRecord) -> None:
-    from collapselab.report import run_summary
+def _print_summary(rows: Any, verdicts: Sequence[Any], lines: list[str], run: RunRecord) -> None:
+    from collapselab.cli.tables import run_summary
 
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     print_text(run_summary(rows, verdicts, lines, epsilon=run.epsilon, colour=colour))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from collapselab.models import open_model, required_channels, required_image_siz
 from collapselab.passes import ProgressCallback
 from collapselab.probes import Profile, profile
 from collapselab.probes.options import AutoScatter
-from collapselab.records.run_folder import statistics_of
+from collapselab.records.profile import ProfileMade, StoredProfile, read_profile, write_profile
 from collapselab.statistics import Weighting
-from collapselab.storage import provenance, replace_text, save_tensors
+from collapselab.storage import provenance
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def run_job(job: ProfileJob, progress: ProgressCallback | None = None) -> tuple[
         raise InputError(f"--epsilon {job.epsilon}: give a share of variance between 0 and 1")
     if job.against is not None and job.out is None:
         raise InputError(f"--against {job.against}: is drawn on the page of --out; give --out too")
-    initial = None if job.against is None else _read_profile(job.against)
+    initial = None if job.against is None else read_profile(job.against).profile
     if job.out is not None:
         _make_folder(job.out)
     device = local_device(job.device)
@@ -199,49 +198,29 @@ def _make_folder(path: Path) -> None:
         raise InputError(f"--out {path}: holds something else than a profile; choose another folder")
 
 
-def _read_profile(path: Path) -> dict[str, Any]:
-    file = path / "profile.json" if path.is_dir() else path
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if not {"layers", "model", "first_collapsed_layer"} <= found.keys():
-            raise ValueError("it has no layers")
-        if not all({"name", "train"} <= layer.keys() for layer in found["layers"]):
-            raise ValueError("its layers have no name or numbers")
-    except FileNotFoundError as error:
-        raise InputError(
-            f"--against {path}: there is no {file.name}; give the --out of an earlier profile"
-        ) from error
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"--against {path}: is no profile ({one_line(error)})") from error
-    return found
-
-
-def _made(job: ProfileJob, world: int, seconds: float) -> dict[str, Any]:
-    known = provenance()
+def _made(job: ProfileJob, world: int, seconds: float) -> ProfileMade:
     options = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in vars(job).items()
         if value is not None
     }
-    return {"options": options, "processes": world, "seconds": round(seconds, 2)} | known
+    own = {"options": options, "processes": world, "seconds": round(seconds, 2)}
+    return ProfileMade.model_validate({**provenance(), **own})
 
 
-def _write(out: Path, result: Profile, made: dict[str, Any], initial: dict[str, Any] | None) -> list[str]:
+def _write(out: Path, result: Profile, made: ProfileMade, initial: Profile | None) -> list[str]:
     from safetensors import SafetensorError
 
-    from collapselab.report import write_profile_report
+    from collapselab.report.pages.profile import write_profile_page
 
-    text = result.to_dict() | {"made": made}
     lines = [f"Page: {out / 'report.html'}", f"Numbers: {out / 'profile.json'}"]
-    if initial is not None and not {layer["name"] for layer in initial["layers"]} & {
-        layer.name for layer in result.layers
-    }:
+    names = {layer.name for layer in result.layers}
+    if initial is not None and not names & {layer.name for layer in initial.layers}:
         initial = None  # hours of measuring are not thrown away for it
-        lines.append(f"warning: --against {made['options']['against']}: has none of these layers; not drawn")
+        lines.append(f"warning: --against {made.options['against']}: has none of these layers; not drawn")
     try:
-        replace_text(out / "profile.json", json.dumps(text, indent=2, allow_nan=False) + "\n")
-        save_tensors(out / "statistics.safetensors", statistics_of(result))
-        write_profile_report(out, text, initial, made=made)
+        write_profile(out, StoredProfile(result, made))
+        write_profile_page(out, result, initial, made)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(

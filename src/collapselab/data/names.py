@@ -108,3 +108,14 @@ def _pair(entry: str, origin: str) -> tuple[str, Path]:
     if not os.path.exists(path):
         raise InputError(f"{origin}: {name}={path}: no such file or folder; check the path")
     return name, path
+
+
+_TITLES = {
+    "mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN",
+    "stl10": "STL-10", "imagenet": "ImageNet",
+}  # fmt: skip
+
+
+def data_title(name: str) -> str:
+    """Return a data set's name as papers write it; unknown ones without underscores."""
+    return _TITLES.get(name, name.replace("_", " "))

@@ -8,11 +8,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
-
-from collapselab.experiments.claims.claim import Verdict
 from collapselab.experiments.claims.evidence import (
     all_hold,
     bootstrap_interval,
@@ -22,6 +17,11 @@ from collapselab.experiments.claims.evidence import (
     rank_correlation,
     sign_test,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from collapselab.experiments.claims.claim import Verdict
 
 VALUES = st.lists(st.integers(-5, 5).map(float), min_size=3, max_size=9)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import textwrap
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 from rich import box
@@ -12,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from collapselab.experiments.claims.claim import rows_where
+from collapselab.frames import rows_where
+from collapselab.records.judgement import Judgement
+from collapselab.report.wording import verdicts_text
 
 _MAIN = {
     "normalized_within": "within/total",
@@ -47,7 +48,7 @@ def final_table(rows: pd.DataFrame, epsilon: float) -> Table:
 
 
 def run_summary(
-    rows: pd.DataFrame, verdicts: list[dict[str, Any]], lines: list[str], *, epsilon: float, colour: bool
+    rows: pd.DataFrame, verdicts: Sequence[Judgement], lines: list[str], *, epsilon: float, colour: bool
 ) -> str:
     """The final table, the verdicts and closing lines, at most 80 columns wide.
 
@@ -69,10 +70,8 @@ def run_summary(
     )
     console.print(final_table(rows, epsilon))
     console.print()
-    for verdict in verdicts:
-        head = Text(f"{verdict['verdict'].upper():<7}", style=_STYLES[verdict["verdict"]])
-        body = textwrap.wrap(verdict["statement"], _WIDTH - 8)
-        console.print(head, Text("\n        ".join(body)))
+    if verdicts:
+        console.print(Text(verdicts_text(verdicts, width=_WIDTH)))
     console.print()
     for line in lines:
         console.print(Text(line), soft_wrap=True)
