@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from collapselab.data import load_digits
 from collapselab.data.recipe import DataSpec, Sample
-from collapselab.experiments.claims.claim import judge_all
-from collapselab.findings.digits import digits_claims
+from collapselab.experiments.claims import judge_claims
+from collapselab.findings.digits import claim_rows, digits_claims
 from collapselab.models import MLP
 from collapselab.probes import profile
 from collapselab.records.recipe import Measuring, ModelSpec, Optimizer
@@ -32,7 +32,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     )
     folder = RunFolder(tmp_path_factory.mktemp("report") / "run")
     run_recipe(recipe, folder)
-    folder.write_verdicts(judge_all(digits_claims(recipe.measuring.epsilon), folder.table().assign(seed=0)))
+    claims = digits_claims(recipe.measuring.epsilon)
+    folder.write_verdicts(judge_claims(claims, claim_rows(folder.table(), 0), "Papers"))
     write_report(folder)
     return folder
 

@@ -37,7 +37,7 @@ def table(seeds: int = 3, **columns: Any) -> pd.DataFrame:
     """Rows of one job; seeds differ by a tenth in the value at the end."""
     rows = []
     for seed, factor in enumerate(SEEDS[:seeds]):
-        own = {
+        own: dict[str, Any] = {
             name: (value[0] * factor, value[1]) if isinstance(value, tuple) else value * factor
             for name, value in columns.items()
         }
