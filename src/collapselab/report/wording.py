@@ -82,7 +82,8 @@ def sentences(one: SettingJudgement) -> list[str]:
         lines.append("Void: " + "; ".join(f"{_seeds(seeds)} ({why})" for why, seeds in reasons.items()) + ".")
     if one.effect and one.effect.low is not None:
         lines.append(f"{_interval(one.effect)}{_p_value(one)}.")
-    if one.sensitivity:
+    # With fewer seeds all of these are inconclusive.
+    if one.sensitivity and one.effect and len(one.effect.by_seed) >= _MIN_SEEDS:
         lines.append(
             "With other thresholds: "
             + "; ".join(f"{other.what}: {other.verdict}" for other in one.sensitivity)
@@ -99,7 +100,8 @@ def _measured(one: SettingJudgement) -> list[str]:
         asked.append(f"together: holds in {one.agreement}")
     if one.verdict == "inconclusive" and asked:
         asked[-1] += f"; {_why_open(one)}"
-    return [f"{line[0].upper()}{line[1:]}." for line in [*shown, *asked]] or ["Nothing was measured."]
+    beside = ["; ".join(shown)] if shown else []
+    return [f"{line[0].upper()}{line[1:]}." for line in [*beside, *asked]] or ["Nothing was measured."]
 
 
 def _reading(reading: Reading, one: SettingJudgement) -> str:

@@ -80,7 +80,7 @@ class Number:
 
     @property
     def is_met(self) -> bool:
-        return self.score > self.bar
+        return bool(self.score > self.bar)
 
     def _scaled(self, value: float | None) -> float:
         if value is None or not math.isfinite(value) or (self.scale == "ratio" and value < 0):
