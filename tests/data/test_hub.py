@@ -23,7 +23,7 @@ from torch import Tensor
 from cli_runner import assert_refused, run
 from collapselab.data import LabelledData, available_splits, open_data
 from collapselab.data import pixels as pixels_module
-from collapselab.data.hub import hub_splits, read_hub
+from collapselab.data.hub import HubStore
 from collapselab.errors import InputError
 
 NAMES = [f"class {number}" for number in range(10)]
@@ -254,8 +254,8 @@ def test_no_network_is_one_line_and_soon(capfd: pytest.CaptureFixture[str]) -> N
         message = refusal(name)
         assert message.startswith(f"{name}: no local copy, and the hub cannot be reached (")
         assert "refused" in message
-        assert f"set COLLAPSELAB_DATA={name}=PATH" in message
-        assert f"--data {name}=PATH" in message
+        assert f"COLLAPSELAB_DATA={name}=PATH in the environment" in message
+        assert f"copies={{'{name}': PATH}}" in message
         assert "connect to the network" in message
     message = refusal("someone/some-set:small")
     assert message.startswith(
@@ -367,8 +367,8 @@ def test_libraries_are_quiet_and_then_as_they_were(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     before = datasets.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()
-    assert hub_splits("a/b") == ()
+    assert HubStore("a/b").splits == ()
     assert seen == [(datasets.logging.CRITICAL, True)]
     assert (datasets.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()) == before
     with pytest.raises(InputError, match="no split 'train'"):
-        read_hub("a/b", None, "train")
+        HubStore("a/b").labels("train")

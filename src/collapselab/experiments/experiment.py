@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pandas as pd
 
+from collapselab.choices import Scale
 from collapselab.experiments.claims.claim import Claim
 from collapselab.training import Recipe, RunFolder
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collapselab.data import DataSplits
     from collapselab.report.figures import Chart
 
-Scale = Literal["smoke", "cpu", "paper"]
 SCALES: tuple[Scale, ...] = ("smoke", "cpu", "paper")
 Label = str | int | float
 

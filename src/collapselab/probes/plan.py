@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from collapselab.choices import AutoScatter, Scatter
 from collapselab.errors import InputError
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.probes.batches import Batch, logits_of
@@ -16,9 +17,6 @@ from collapselab.probes.capture import Taps
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.select import is_weight_layer
 from collapselab.probes.weights import reads_channels_first
-from collapselab.statistics import Scatter
-
-AutoScatter = Scatter | Literal["auto"]
 
 # The rule of scatter="auto". A covariance of 1024 features costs about as much as the layer that reads them, one of
 # 4096 sixteen times that; of the classifier's features everything is wanted.

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from collapselab.choices import Scatter, Weighting
 from collapselab.statistics.moments import ClassMoments, refuse_unbounded
 from collapselab.statistics.scatter import WithinScatter
-
-Weighting = Literal["balanced", "sample"]
-Scatter = Literal["full", "trace", "sketch", "per_class"]
 
 WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
 SCATTERS: tuple[Scatter, ...] = get_args(Scatter)
