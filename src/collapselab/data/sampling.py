@@ -95,9 +95,7 @@ def group_labels(
         InputError: unknown class, a class in two groups, fewer than two groups, an empty group.
     """
     if len(groups) < 2 or not all(groups):
-        raise InputError(
-            f"{where}: there are {len(groups)} groups; give two or more, none of them empty"
-        )
+        raise InputError(f"{where}: there are {len(groups)} groups; give two or more, none of them empty")
     group_of = np.full(num_classes, -1, dtype=np.int64)
     for number, group in enumerate(groups):
         for one in group:
