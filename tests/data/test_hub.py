@@ -275,7 +275,9 @@ def test_offline_mode_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_profile_says_it_in_one_line() -> None:
     assert_refused(
-        run("profile", "mlp", "--data", "mnist"), "mnist: no local copy", "COLLAPSELAB_DATA=mnist=PATH"
+        run("profile", "mlp", "--dataset", "mnist"),
+        "mnist: no local copy",
+        "give --data mnist=PATH or COLLAPSELAB_DATA=mnist=PATH in the environment",
     )
 
 
@@ -335,13 +337,13 @@ def test_gated_and_unknown_repositories(
 ) -> None:
     hub_server.update(code="GatedRepo", message="Access to it is restricted.")
     message = refusal("imagenet")
-    assert message.startswith("imagenet: no local copy, and the hub does not give ILSVRC/imagenet-1k (")
+    assert message.startswith("imagenet: no local copy, and the hub refuses ILSVRC/imagenet-1k (")
     assert "gated" in message
     assert "COLLAPSELAB_DATA=imagenet=PATH" in message
     assert "log in" in message
     hub_server.update(code="RepoNotFound", message="Repository not found")
     message = refusal("someone/misspelt")
-    assert message.startswith("someone/misspelt: no such file or folder, and the hub does not give")
+    assert message.startswith("someone/misspelt: no such file or folder, and the hub refuses")
     assert "check the path or the name" in message
     assert capfd.readouterr() == ("", "")
 

@@ -239,7 +239,7 @@ def test_profile_takes_names(
         "from torch import nn\ndef small(num_classes):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, num_classes))\n"
     )
-    arguments = ("profile", "model.py:small", "--format", "csv", "--data")
+    arguments = ("profile", "model.py:small", "--format", "csv", "--dataset")
     monkeypatch.setenv(VARIABLE, f"fashion_mnist={write_npz(here / 'copy.npz', images)}")
     by_name, by_path = run(*arguments, "fashion_mnist"), run(*arguments, "copy.npz")
     assert by_name.code == 0

@@ -35,7 +35,7 @@ class HubStore(TableStore):
         self._where = hub_id if config is None else f"{hub_id}:{config}"
 
     @cached_property
-    def _tables(self) -> DatasetDict:  # pyright: ignore[reportIncompatibleVariableOverride] an attribute, made later
+    def _tables(self) -> DatasetDict:
         """All splits.
 
         Raises:
@@ -71,11 +71,11 @@ def _refusal(error: Exception, hub_id: str, config: str | None, name: str | None
         by_copy = f"give {copies_hint(name, 'PATH')}"
     if isinstance(error, _Unreachable):
         return (
-            f"{start} the hub cannot be reached ({reason}); {by_copy}, or connect to the network so that it is "
-            "downloaded once"
+            f"{start} the hub cannot be reached ({reason}); {by_copy}, or connect to the network to download it "
+            "once"
         )
     if isinstance(error, DatasetNotFoundError):
-        return f"{start} the hub does not give {where} ({reason}); {by_copy}, or log in with access to it"
+        return f"{start} the hub refuses {where} ({reason}); {by_copy}, or log in with access to it"
     return f"{start} reading {where} from the hub failed ({type(error).__name__}: {reason}); {by_copy}"
 
 

@@ -45,8 +45,12 @@ class ImageFolders(Store):
         """Splits that have a folder; empty where there are no class folders either."""
         return tuple(self._roots)
 
-    @cached_property
+    @property
     def class_names(self) -> tuple[str, ...]:
+        return self._class_names
+
+    @cached_property
+    def _class_names(self) -> tuple[str, ...]:
         return tuple(sorted({path.name for root in self._roots.values() for path in _class_folders(root)}))
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:

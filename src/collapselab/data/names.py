@@ -68,7 +68,7 @@ NAMED: dict[str, NamedData] = {
 
 def copies_hint(name: str, path: object) -> str:
     """How to say where the local copy of a data set is, for messages."""
-    return f"copies={{{name!r}: {path}}}, or {COPIES_VARIABLE}={name}={path} in the environment"
+    return f"copies={{{name!r}: {path}}} or {COPIES_VARIABLE}={name}={path} in the environment"
 
 
 def local_copies(pairs: Iterable[str] = (), origin: str = "copies") -> dict[str, Path]:

@@ -173,7 +173,7 @@ def _store_in(folder: Path) -> Store:
 def _unknown(source: str, path: Path) -> str:
     name, equals, copy = source.partition("=")
     if equals and name in NAMED:
-        return f"{source}: one data set is expected here; give {copy} itself, or {name} with {copies_hint(name, copy)}"
+        return f"{source}: one data set is expected here; give {copy} itself, or {name} and {copies_hint(name, copy)}"
     if path.parent.is_dir() and (path.parent != Path() or path.suffix):
         near = near_matches(path.name, [other.name for other in path.parent.iterdir()])
         hint = near if near.startswith("did you mean") else "check the path"

@@ -33,12 +33,14 @@ class ParquetStore(Store):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        found = {match["split"] for path in _files(folder) if (match := _shard(path))}
+        self._splits = ordered_splits(found)
         self._counts: dict[str, list[int]] = {}
 
-    @cached_property
+    @property
     def splits(self) -> tuple[str, ...]:
-        """Splits that have files; empty where the folder holds none."""
-        return ordered_splits({match["split"] for path in _files(self._folder) if (match := _shard(path))})
+        """Splits that have files; empty if the folder holds none."""
+        return self._splits
 
     @cached_property
     def _columns(self) -> tuple[str, str, tuple[str, ...] | None]:

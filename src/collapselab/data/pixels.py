@@ -146,5 +146,5 @@ class Pixels(Inputs):
         if found != size:
             raise InputError(
                 f"{where}: {found[0]} x {found[1]} pixels, but images before it have {size[0]} x {size[1]}; "
-                "resize them to one size (image_size=), or use a model with a fixed image size"
+                "resize them to one size, or use a model with a fixed image size"
             )

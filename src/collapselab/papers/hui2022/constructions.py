@@ -120,7 +120,7 @@ class Memoriser(nn.Module):
         self.classifier = _identity_classifier(num_classes)
         self.to(train_inputs.device)
         self._build_table()
-        self.register_load_state_dict_post_hook(lambda module, _: module._build_table())
+        self.register_load_state_dict_post_hook(_rebuild_table)
 
     def features(self, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n k"]:
         """The point of its label for a training sample, a random one for any other."""
@@ -170,6 +170,11 @@ class Memoriser(nn.Module):
 
     def forward(self, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n k"]:
         return self.classifier(self.features(inputs))
+
+
+def _rebuild_table(module: nn.Module, _: object) -> None:
+    assert isinstance(module, Memoriser)
+    module._build_table()
 
 
 def _samples(inputs: Tensor) -> Iterator[bytes]:
