@@ -8,21 +8,20 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypedDict, TypeVar, cast, get_args, get_type_hints
+from typing import Annotated, Any, TypedDict, TypeVar, cast, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
 from collapselab.checks import check_names
+from collapselab.choices import AutoScatter, Weighting
 from collapselab.errors import InputError
 from collapselab.metrics import BY_NAME
 from collapselab.passes import ProgressCallback
 from collapselab.probes.batches import SplitBatch
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.select import Layers
-from collapselab.statistics import SCATTERS, WEIGHTINGS, Scatter, Weighting
-
-AutoScatter = Scatter | Literal["auto"]
+from collapselab.statistics import SCATTERS, WEIGHTINGS
 
 Function = TypeVar("Function", bound=Callable[..., Any] | type)
 

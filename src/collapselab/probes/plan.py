@@ -12,17 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from collapselab.choices import AutoScatter, Scatter
 from collapselab.errors import InputError
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import Point
 from collapselab.probes.batches import Batch, logits_of
 from collapselab.probes.capture import Taps
 from collapselab.probes.forward import run_model
-from collapselab.probes.options import AutoScatter
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.select import is_weight_layer
 from collapselab.probes.weights import reads_channels_first
-from collapselab.statistics import Scatter
 
 # The rule of scatter="auto". A covariance of 1024 features costs about as much as the layer that reads them, one of
 # 4096 sixteen times as much; for the classifier's features it is worth that.

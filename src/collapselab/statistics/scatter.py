@@ -6,12 +6,13 @@ Letters: n samples, p features, c classes, k sketch columns.
 from __future__ import annotations
 
 import copy
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from collapselab.choices import Scatter
 from collapselab.numerics import (
     add_gram_,
     full_precision_products,
@@ -20,8 +21,6 @@ from collapselab.numerics import (
 )
 from collapselab.statistics.moments import ClassMoments
 from collapselab.statistics.weighting import balancing_scale
-
-Scatter = Literal["full", "trace", "sketch", "per_class"]
 
 SCATTERS: tuple[Scatter, ...] = get_args(Scatter)
 

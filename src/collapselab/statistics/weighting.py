@@ -5,13 +5,13 @@ Letters: c classes.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Weighting = Literal["balanced", "sample"]
+from collapselab.choices import Weighting
 
 WEIGHTINGS: tuple[Weighting, ...] = get_args(Weighting)
 
