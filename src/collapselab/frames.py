@@ -42,3 +42,20 @@ def finite(values: Iterable[int | float]) -> npt.NDArray[np.float64]:
 def last_rows(rows: pd.DataFrame, *keys: str) -> pd.DataFrame:
     """Return the row of the largest step of every group that shares `keys`, in order of appearance."""
     return rows.loc[list(rows.groupby(list(keys), sort=False)["step"].idxmax())]
+
+
+def last_layer(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the layer that the classifier reads; all rows of a table without layers."""
+    return rows_that(rows, rows["is_last"].astype(bool)) if "is_last" in rows else rows
+
+
+def hidden_layers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of hidden layers; depth 0 is what the network reads."""
+    return rows_that(rows, rows["depth"] >= 1)
+
+
+def curve(run: pd.DataFrame, name: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the steps of one run in order, 0 without such a column, and the values of a column; NaN where it is missing."""
+    run = run.sort_values("step") if "step" in run else run.assign(step=0)
+    values = numbers(run, name) if name in run else [np.nan] * len(run)
+    return np.asarray(numbers(run, "step"), dtype=np.float64), np.asarray(values, dtype=np.float64)

@@ -66,6 +66,7 @@ def test_what_is_written_is_complete_and_agrees(done: tuple[Path, Log, Any]) -> 
     pd.testing.assert_frame_equal(stored, outcome.rows, check_dtype=False)
     (verdict,) = json.loads((out / "verdicts.json").read_text())
     assert verdict["id"] == "falls"
+    assert list(verdict["settings"][0]["effect"]["by_seed"]) == ["0", "1"]
     record = json.loads((out / "experiment.json").read_text())
     assert record["status"] == "finished"
     assert record["runs"] == 4

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from collapselab.data.recipe import DataSpec, Sample
-from collapselab.experiments.claims.claim import Claim, Verdict
+from collapselab.experiments.claims.judges import falls
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.jobs import Job, Preset, checkpoint_of
@@ -61,12 +61,6 @@ def draw(rows: pd.DataFrame) -> Any:
     return figure
 
 
-def variance_falls(rows: pd.DataFrame) -> Verdict:
-    last = pd.DataFrame(rows[rows["is_last"]]).sort_values("step")
-    first, final = (float(last["train_variance"].iloc[index]) for index in (0, -1))
-    return Verdict("holds" if final < first else "fails", {"first": first, "final": final})
-
-
 EXPERIMENT = Experiment(
     id="tiny/fig1",
     paper="Nobody",
@@ -77,6 +71,6 @@ EXPERIMENT = Experiment(
     rows=curve_rows,
     figures={"fig1": draw},
     charts=lambda rows: [],
-    claims=(Claim("falls", "Nobody", "Fig. 1", "It falls.", variance_falls),),
+    claims=(falls("train_variance", "Train variance falls.", id="falls", fitted=None),),
     extras=(Extra("norm", weight_norm),),
 )

@@ -11,13 +11,11 @@ from torch.nn import functional
 
 from collapselab.data import load_digits
 from collapselab.data.recipe import DataSpec, Sample
-from collapselab.experiments.claims.claim import judge_all
-from collapselab.findings.digits import digits_claims
+from collapselab.experiments.claims import judge_claims
+from collapselab.findings.digits import claim_rows, digits_claims
 from collapselab.models import MLP
 from collapselab.probes import profile
-from collapselab.records.judgement import Judgement
 from collapselab.records.recipe import Measuring, ModelSpec, Optimizer
-from collapselab.records.verdicts import judgement_from_schema_1
 from collapselab.report import write_report
 from collapselab.training import Recipe, RunFolder, run_recipe
 
@@ -34,8 +32,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     )
     folder = RunFolder(tmp_path_factory.mktemp("report") / "run")
     run_recipe(recipe, folder)
-    verdicts = judge_all(digits_claims(recipe.measuring.epsilon), folder.table().assign(seed=0))
-    folder.write_verdicts([Judgement.model_validate(judgement_from_schema_1(one)) for one in verdicts])
+    claims = digits_claims(recipe.measuring.epsilon)
+    folder.write_verdicts(judge_claims(claims, claim_rows(folder.table(), 0), "Papers"))
     write_report(folder)
     return folder
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-
 from collapselab.report.experiment_page import ExperimentPageData
 from collapselab.report.figures import Chart
+from judgements import finding
 
 # Seeds differ by these factors: their geometric mean is 1.
 FACTORS = (0.5, 1.0, 2.0)
@@ -76,30 +76,14 @@ def construction_rows() -> pd.DataFrame:
     )
 
 
-def judgement(*effects: float | None, verdict: str | None = None) -> dict[str, Any]:
-    """Evidence as a claim over seeds leaves it."""
-    by_seed = {f"seed {seed}": effect for seed, effect in enumerate(effects)}
-    head = {"verdict": verdict} if verdict else {}
-    return head | {"effect": "decades below 0.01", "threshold": 0.0, "by seed": by_seed, "sign test p": 0.25}
-
-
-def verdict(
-    outcome: str, evidence: dict[str, Any], statement: str = "Train variance falls."
-) -> dict[str, Any]:
-    return {
-        "id": "falls", "paper": "Hui, Belkin, Nakkiran (2022)", "where": "Fig. 3, sec. 3.3", "statement": statement,
-        "verdict": outcome, "seeds": [0, 1, 2], "evidence": evidence,
-    }  # fmt: skip
-
-
 def page_data(rows: pd.DataFrame, charts: Sequence[Chart], **changes: Any) -> ExperimentPageData:
     values: dict[str, Any] = {
         "title": "Collapse on the train set", "paper": "Hui, Belkin, Nakkiran (2022)", "where": "Fig. 3, sec. 3.3",
         "question": "Do features gather?", "reduced": "2,000 training images.", "scale": "cpu", "seeds": [0, 1, 2],
         "rows": rows, "charts": charts,
         "verdicts": [
-            verdict("holds", judgement(2.04, 1.98, 1.97)),
-            verdict("inconclusive", {"some setting": {"a": 0.123456, "b": {"c": [0.25, None], "d": True}}}, "Other."),
+            finding((0.02, 0.025, 0.018), verdict="holds"),
+            finding((0.98, 0.63), statement="Other."),
         ],
         "made": [("command", "collapselab reproduce hui2022/fig3"), ("hardware", {"cpu": "two cores", "gpu": None})],
         "facts": [("images", "2,000")],

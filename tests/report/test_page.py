@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-
-from collapselab.report import render_report
 from collapselab.report.charts import cosine_map, heat_map, variance_over_steps
 from collapselab.report.page import _sections
 from collapselab.report.run_data import RunData, cosine_matrix, read_run
+
+from collapselab.report import render_report
 from collapselab.training import RunFolder
 
 
@@ -64,7 +64,7 @@ def test_the_same_run_gives_the_same_bytes(finished: RunFolder) -> None:
 def test_names_are_escaped(data: RunData) -> None:
     hostile = '</script><img src="https://example.org/x">'
     run = data.run | {"recipe": data.run["recipe"] | {"data": hostile}}
-    verdicts = [verdict | {"statement": hostile} for verdict in data.verdicts]
+    verdicts = [one.model_copy(update={"statement": hostile}) for one in data.verdicts]
     html = render_report(dataclasses.replace(data, run=run, verdicts=verdicts, warnings=[hostile]))
     assert hostile not in html
     assert _read(html).outside == []
@@ -73,8 +73,8 @@ def test_names_are_escaped(data: RunData) -> None:
 def test_every_verdict_is_on_the_page_in_words(data: RunData) -> None:
     html = render_report(data)
     for verdict in data.verdicts:
-        assert verdict["statement"] in html
-        assert f"<strong>{verdict['verdict'].capitalize()}.</strong>" in html
+        assert verdict.statement in html
+        assert f"<strong>{verdict.verdict.capitalize()}.</strong>" in html
 
 
 def test_variance_chart_draws_the_stored_numbers(data: RunData) -> None:

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, get_args
 
 import pandas as pd
 
+from collapselab.choices import Scale
 from collapselab.experiments.claims.claim import Claim
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.jobs import Preset
-from collapselab.records.experiment import ExtraRow, Scale
+from collapselab.records.experiment import ExtraRow
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from collapselab.report.figures import Chart
+    from collapselab.report.chart import Chart
 
 SCALES: tuple[Scale, ...] = get_args(Scale)
 
@@ -50,8 +49,7 @@ class Experiment:
         question: what it asks, in a sentence or two.
         presets: by scale.
         rows: makes the table that all figures, charts and claims are functions of, from finished runs.
-        figures: by file name, without its ending.
-        charts: of the page.
+        charts: each makes charts from the rows; those with a `figure` are also drawn as PDF and PNG.
         claims: sentences that the rows support or contradict.
         extras: what is computed from the finished runs before the rows are made.
         also: other ids of this experiment, as of figures drawn from the same runs.
@@ -65,8 +63,7 @@ class Experiment:
     question: str
     presets: Mapping[Scale, Preset]
     rows: Callable[[Grid], pd.DataFrame]
-    figures: Mapping[str, Callable[[pd.DataFrame], Figure]]
-    charts: Callable[[pd.DataFrame], Sequence[Chart]]
+    charts: Sequence[Callable[[pd.DataFrame], Sequence[Chart]]]
     claims: Sequence[Claim]
     extras: Sequence[Extra] = ()
     also: Sequence[str] = ()

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from collapselab.experiments.claims.claim import judge_all
+from collapselab.experiments.claims import judge_claims
 from collapselab.experiments.experiment import Experiment
 from collapselab.records.experiment import ExperimentRecord, write_experiment
-from collapselab.records.judgement import Judgement
 from collapselab.records.outcome import Outcome
-from collapselab.records.verdicts import judgement_from_schema_1, write_verdicts
+from collapselab.records.verdicts import write_verdicts
 from collapselab.storage import replace_text
 
 
@@ -29,41 +28,17 @@ def write_results(
     Raises:
         OSError: a file cannot be written.
     """
-    from collapselab.report.experiment_page import verdicts_text
+    from collapselab.report.pages.experiment import write_experiment_page
+    from collapselab.report.paper import save_figures
+    from collapselab.report.wording import verdicts_text
 
-    verdicts = judge_all(experiment.claims, rows)
-    judgements = tuple(Judgement.model_validate(judgement_from_schema_1(verdict)) for verdict in verdicts)
+    judgements = tuple(judge_claims(experiment.claims, rows, experiment.paper, experiment.where))
+    outcome = Outcome(folder, record, rows, judgements)
+    charts = [chart for make in experiment.charts for chart in make(rows)]
     replace_text(folder / "rows.csv", rows.to_csv(index=False, lineterminator="\n"))
     write_verdicts(folder / "verdicts.json", judgements)
-    replace_text(folder / "verdicts.txt", verdicts_text(verdicts, record.scale))
-    outcome = Outcome(folder, record, rows, judgements)
-    _draw(experiment, outcome, verdicts)
+    replace_text(folder / "verdicts.txt", verdicts_text(judgements, record.scale))
+    save_figures(charts, folder)
+    write_experiment_page(outcome, charts)
     write_experiment(folder, record)
     return outcome
-
-
-def _draw(experiment: Experiment, outcome: Outcome, verdicts: list) -> None:
-    from collapselab.report.experiment_page import ExperimentPageData, write_experiment_page
-    from collapselab.report.paper_style import save_figure
-
-    for name, draw in experiment.figures.items():
-        save_figure(draw(outcome.rows), outcome.folder / name)
-    record = outcome.record
-    write_experiment_page(
-        outcome.folder,
-        ExperimentPageData(
-            title=record.title,
-            paper=record.paper,
-            where=record.where,
-            question=record.question,
-            reduced=record.differences,
-            scale=record.scale,
-            seeds=record.seeds,
-            rows=outcome.rows,
-            charts=list(experiment.charts(outcome.rows)),
-            verdicts=verdicts,
-            made=record.how_made(),
-            beside=[f"{name}.{form}" for name in experiment.figures for form in ("pdf", "png")]
-            + ["rows.csv", "verdicts.json"],
-        ),
-    )

@@ -1,27 +1,25 @@
-"""The main job: an MLP on real digits, past zero training error, measured at every layer, with its claims."""
+"""The demo: an MLP on real digits, trained past zero error, measured at every layer, with claims about what it shows."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from collapselab.data.recipe import DataSpec
-from collapselab.experiments.claims.claim import Claim, Verdict, first_collapsed_layer, judge_all, rows_where
+from collapselab.experiments.claims import Claim, Number, Void, judge_claims
+from collapselab.experiments.claims.judges import at_end, gap, ordered
+from collapselab.frames import rows_where
+from collapselab.probes.results import first_collapsed
 from collapselab.records.judgement import Judgement
 from collapselab.records.recipe import Checkpoints, ModelSpec, Optimizer
+from collapselab.records.run import read_run
 from collapselab.records.run_record import RunRecord
-from collapselab.records.verdicts import judgement_from_schema_1
-from collapselab.report import write_report
+from collapselab.report.pages.run import write_run_page
 from collapselab.training import Recipe, RunFolder, Stopper, run_recipe
 
-_MAX_TRAIN_VARIANCE = 1e-3
-_MIN_TEST_RATIO = 50
-_HUI = "Hui, Belkin, Nakkiran 2022"
-_RANGAMANI = "Rangamani et al. 2023"
+_PAPERS = "Hui, Belkin, Nakkiran (2022); Rangamani et al. (2023)"
 
 
 def digits_recipe(seed: int = 0) -> Recipe:
@@ -42,90 +40,62 @@ def digits_recipe(seed: int = 0) -> Recipe:
 
 
 def digits_claims(epsilon: float) -> tuple[Claim, ...]:
-    """What the demo asserts about its own rows.
+    """Claims about the demo's own rows.
 
     Args:
         epsilon: a layer is collapsed while normalized_within is below this.
     """
     return (
-        Claim(
-            "train-not-test",
-            _HUI,
-            "sec. 3, fig. 1",
-            f"The last layer collapses on train data (train variance below {_MAX_TRAIN_VARIANCE:g}) and not on test "
-            f"data (strong test variance more than {_MIN_TEST_RATIO} times larger).",
-            _train_not_test,
+        at_end(
+            "train_variance",
+            "The last layer collapses on train data.",
+            below=(1e-3, 1e-2),
+            where="Hui et al., fig. 1",
+        ),
+        gap(
+            "strong_test_variance",
+            "train_variance",
+            "The last layer collapses far less on test data than on train data.",
+            where="Hui et al., fig. 1",
+        ),
+        ordered(
+            "normalized_within",
+            "The share of variance within classes falls from each layer to the next.",
+            where="Rangamani et al., fig. 1",
         ),
         Claim(
-            "layers-in-order",
-            _RANGAMANI,
-            "sec. 5.1, fig. 1",
-            "At the end, the share of variance within classes falls from each layer to the next, and some layer "
-            f"is the first collapsed one (below {epsilon:g} from there to the classifier).",
-            lambda rows: _layers_in_order(rows, epsilon),
-        ),
-        Claim(
-            "nearest-centre",
-            _RANGAMANI,
-            "sec. 5.1, fig. 4",
-            "In every collapsed layer, the nearest class mean already decides as the network does, on all training "
-            "samples.",
-            lambda rows: _nearest_centre(rows, epsilon),
+            id="nearest-centre",
+            statement="In every collapsed layer the nearest class mean decides as the network does.",
+            numbers=_least_agreement,
+            thresholds=(epsilon,),
+            rows=lambda rows: rows,
+            where="Rangamani et al., fig. 4",
         ),
     )
 
 
-def _final(rows: pd.DataFrame, split: str) -> list[tuple[int, pd.DataFrame]]:
-    """Rows of the last step of each seed, in order of depth."""
-    last = rows["step"].max()
-    return [
-        (int(seed), rows_where(rows, seed=seed, split=split, step=last))
-        for seed in sorted(rows["seed"].unique())
-    ]
+def _least_agreement(rows: pd.DataFrame, epsilon: float) -> list[Number]:
+    end = rows_where(rows, step=rows["step"].max()).sort_values("depth")
+    first = first_collapsed(end["layer"].tolist(), end["normalized_within"].tolist(), epsilon)
+    if first is None:
+        raise Void(f"no layer has a share of variance within classes below {epsilon:g}")
+    collapsed = end.iloc[end["layer"].tolist().index(first) :]
+    least = float(collapsed["ncc_agreement"].min(skipna=False))
+    what = f"least share of train samples on which they agree, from {first} on"
+    return [Number(what, least, above=0.999, scale="difference")]
 
 
-def _train_not_test(rows: pd.DataFrame) -> Verdict:
-    evidence: dict[str, Any] = {}
-    holds = True
-    for (seed, train), (_, test) in zip(_final(rows, "train"), _final(rows, "test"), strict=True):
-        train_variance = float(train["train_variance"].iloc[-1])
-        test_variance = float(test["strong_test_variance"].iloc[-1])
-        ratio = test_variance / train_variance
-        evidence[f"seed {seed}"] = {
-            "train_variance": train_variance,
-            "strong_test_variance": test_variance,
-            "ratio": ratio,
-        }
-        holds &= train_variance < _MAX_TRAIN_VARIANCE and ratio > _MIN_TEST_RATIO
-    return Verdict("holds" if holds else "fails", evidence)
-
-
-def _layers_in_order(rows: pd.DataFrame, epsilon: float) -> Verdict:
-    evidence: dict[str, Any] = {}
-    holds = True
-    for seed, train in _final(rows, "train"):
-        shares = train["normalized_within"].tolist()
-        first = first_collapsed_layer(train, epsilon)
-        evidence[f"seed {seed}"] = {"normalized_within": shares, "first_collapsed_layer": first}
-        holds &= first is not None and all(b < a for a, b in itertools.pairwise(shares))
-    return Verdict("holds" if holds else "fails", evidence)
-
-
-def _nearest_centre(rows: pd.DataFrame, epsilon: float) -> Verdict:
-    evidence: dict[str, Any] = {}
-    outcomes = []
-    for seed, train in _final(rows, "train"):
-        first = first_collapsed_layer(train, epsilon)
-        if first is None:
-            evidence[f"seed {seed}"] = {"first_collapsed_layer": None}
-            continue
-        collapsed = train.iloc[train["layer"].tolist().index(first) :]
-        agreement = dict(zip(collapsed["layer"], collapsed["ncc_agreement"], strict=True))
-        evidence[f"seed {seed}"] = {"first_collapsed_layer": first, "ncc_agreement": agreement}
-        outcomes.append(bool((collapsed["ncc_agreement"] == 1).all()))
-    if not outcomes:
-        return Verdict("inconclusive", evidence)
-    return Verdict("holds" if all(outcomes) else "fails", evidence)
+def claim_rows(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the measured rows of a run as claims read them: one per step and layer, test variance beside train."""
+    train, test = (rows_where(table, split=split).set_index(["step", "layer"]) for split in ("train", "test"))
+    rows = train.assign(
+        strong_test_variance=test["strong_test_variance"],
+        train_accuracy=train["accuracy"],
+        is_last=train["depth"] == train["depth"].max(),
+        job="digits",
+        seed=seed,
+    )
+    return rows.reset_index()
 
 
 @dataclass(frozen=True)
@@ -133,7 +103,7 @@ class DemoResult:
     """A finished run of the demo.
 
     Attributes:
-        run: as run.json holds it.
+        run: content of run.json.
         rows: the measured table.
         verdicts: as in verdicts.json.
         first_collapsed_layer: on train data at the end.
@@ -142,7 +112,7 @@ class DemoResult:
 
     run: RunRecord
     rows: pd.DataFrame
-    verdicts: list[dict[str, Any]]
+    verdicts: list[Judgement]
     first_collapsed_layer: str | None
     was_finished: bool
 
@@ -153,7 +123,7 @@ def run_digits(
     on_step: Callable[[int, int, str], None] | None = None,
     stopper: Stopper | None = None,
 ) -> DemoResult:
-    """Run the demo, go on with one that was stopped, or read one that is finished; write verdicts and page.
+    """Run the demo, continue one that was stopped, or read one that is finished; write verdicts and page.
 
     Raises:
         InputError: the folder holds something else.
@@ -163,14 +133,17 @@ def run_digits(
     before = folder.read_run()
     run = run_recipe(recipe, folder, on_step, stopper=stopper)
     rows = folder.table()
-    verdicts = judge_all(digits_claims(recipe.measuring.epsilon), rows.assign(seed=seed))
-    folder.write_verdicts([Judgement.model_validate(judgement_from_schema_1(one)) for one in verdicts])
-    final = rows_where(rows, step=rows["step"].max(), split="train")
-    write_report(folder)
+    epsilon = recipe.measuring.epsilon
+    verdicts = judge_claims(digits_claims(epsilon), claim_rows(rows, seed), _PAPERS)
+    folder.write_verdicts(verdicts)
+    final = rows_where(rows, step=rows["step"].max(), split="train").sort_values("depth")
+    write_run_page(read_run(folder), folder.report)
     return DemoResult(
         run=run,
         rows=rows,
         verdicts=verdicts,
-        first_collapsed_layer=first_collapsed_layer(final, recipe.measuring.epsilon),
+        first_collapsed_layer=first_collapsed(
+            final["layer"].tolist(), final["normalized_within"].tolist(), epsilon
+        ),
         was_finished=before is not None and before.is_finished,
     )

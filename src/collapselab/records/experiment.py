@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from collapselab.choices import Scale
 from collapselab.errors import InputError
 from collapselab.records.run_record import RunRecord, in_words
 from collapselab.records.run_record import Seconds as Hours
@@ -19,7 +20,6 @@ from collapselab.records.stored import Stored, Versioned, read_model, write_mode
 from collapselab.storage import Hardware, hardware, is_temporary, now
 from collapselab.text import few, words
 
-Scale = Literal["smoke", "cpu", "paper"]
 Label = str | int | float
 ExtraRow = dict[str, Label | None]
 RECORD, LOCK, TIMINGS = "experiment.json", "experiment.lock", "timings.json"

@@ -17,13 +17,17 @@ class Reading(Stored):
 
     Attributes:
         what: name of the quantity: `train variance at the end`.
-        by_seed: its value per seed; seeds without an effect may have one too.
-        must: what it must be: `be below 0.1`.
+        by_seed: its value per seed; void seeds may have one too.
+        must: what it must be: `be below 0.1`; empty where it is only shown.
+        met: seeds, not void, in which it is what it must be.
+        unit: `%`, or empty.
     """
 
     what: str
     by_seed: dict[int, float]
-    must: str
+    must: str = ""
+    met: list[int] = Field(default_factory=list)
+    unit: str = ""
 
 
 class Effect(Stored):
@@ -47,8 +51,15 @@ class Effect(Stored):
 
 
 class Sensitivity(Stored):
-    """The verdict at another threshold, given in the unit of the reading."""
+    """The verdict at another threshold.
 
+    Attributes:
+        what: what it is a threshold of, in the unit of the reading: `train variance at the end below`.
+        threshold: its value.
+        verdict: with it.
+    """
+
+    what: str = ""
     threshold: float
     verdict: Verdict
 
@@ -61,7 +72,8 @@ class SettingJudgement(Stored):
         verdict: by the rule of `collapselab.experiments.claims`.
         readings: the numbers that the effect is made of.
         effect: None for identities.
-        agreement: `2 of 3`: seeds whose effect exceeds the threshold; cases of an identity that hold.
+        agreement: `2 of 3`: seeds whose effect exceeds the threshold, or that an identity holds in; `2 of 3 settings`: where
+            there are several.
         void: seeds without an effect, each with the reason.
         p: two-sided p-value of the t-test of the effects against the threshold; None where undefined.
         p_holm: the same, corrected over the claims of the experiment, or over the settings of a claim.

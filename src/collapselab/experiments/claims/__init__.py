@@ -1,1 +1,6 @@
-"""Sentences that measured rows can support or contradict, and how they are judged."""
+"""Claims of papers: sentences that measured rows support or contradict, judges that measure them, the rule over seeds."""
+
+from collapselab.experiments.claims.claim import Claim, Number, Void
+from collapselab.experiments.claims.judging import judge_claims
+
+__all__ = ["Claim", "Number", "Void", "judge_claims"]

@@ -1,83 +1,128 @@
-"""Sentences about neural collapse that measured rows can hold or fail."""
+"""Claim: a sentence of a paper, the numbers it is judged by, and the runs it is about."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
-from collapselab.probes.results import first_collapsed
+from collapselab.curves import ROUNDING
+from collapselab.frames import last_layer
+from collapselab.records.judgement import Kind
+from collapselab.text import number
 
-Outcome = Literal["holds", "fails", "inconclusive"]
+FITTED = 0.999
+_EXACT = 1e-6  # a tolerance up to this is not worth a word
+Scale = Literal["ratio", "change", "difference", "correlation"]
+# Unit of the effect, and what the effect is of a number.
+SCALES: Mapping[Scale, tuple[str, str]] = {
+    "ratio": ("decades", "log10 of "),
+    "change": ("decades", "log10 of 1 + "),
+    "difference": ("difference", ""),
+    "correlation": ("Fisher z", "Fisher's z of "),
+}
+
+
+class Void(Exception):
+    """Raised where a seed has no effect; the message is the reason."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a claim's rows say.
+class Number:
+    """One number of one seed, and what a claim asks of it.
 
     Attributes:
-        outcome: whether the claim holds.
-        evidence: the numbers the judgement used, by name.
+        what: name, with where and when it was taken: `train variance at the end`.
+        value: in its own unit, a change in percent; NaN where undefined.
+        above: bound that it must exceed.
+        below: bound that it must stay below.
+        near: value that it must have, and the tolerance. Without any bound the number is only shown.
+        scale: how far it is from its bound: in logarithms for ratios and changes, else as a difference, for correlations of
+            Fisher's z.
+        clip: a correlation beyond this counts as this.
+        remark: what a reader must know of this seed; equal remarks are counted.
     """
 
-    outcome: Outcome
-    evidence: dict[str, Any]
+    what: str
+    value: float
+    above: float | None = None
+    below: float | None = None
+    near: tuple[float, float] | None = None
+    scale: Scale = "ratio"
+    clip: float = 1.0
+    remark: str = ""
+
+    @property
+    def unit(self) -> str:
+        return "%" if self.scale == "change" else ""
+
+    @property
+    def must(self) -> str:
+        """What is asked, in words: `be below 0.1`; empty where nothing is."""
+        if self.near is not None:
+            wanted, tolerance = self.near
+            return f"be {number(wanted)}" + (f" within {number(tolerance)}" if tolerance > _EXACT else "")
+        side, bound = ("below", self.below) if self.above is None else ("above", self.above)
+        return "" if bound is None else f"be {side} {number(bound)}{self.unit}"
+
+    @property
+    def score(self) -> float:
+        """The value on its scale, larger where the claim is more true."""
+        return -abs(self.value - self.near[0]) if self.near else self._scaled(self.value)
+
+    @property
+    def bar(self) -> float:
+        """Value that the score must exceed."""
+        return -self.near[1] if self.near else self._scaled(self.below if self.above is None else self.above)
+
+    @property
+    def is_met(self) -> bool:
+        return bool(self.score > self.bar)
+
+    def _scaled(self, value: float | None) -> float:
+        if value is None or not math.isfinite(value) or (self.scale == "ratio" and value < 0):
+            return math.nan
+        if self.scale == "correlation":
+            value = math.atanh(max(-self.clip, min(self.clip, value)))
+        elif self.scale != "difference":
+            value = math.log10(max(value if self.scale == "ratio" else 1 + value / 100, ROUNDING))
+        return 0.0 + (-value if self.above is None else value)  # the sum is never -0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence and the function of measured rows that judges it.
+    """A sentence that stands alone, and how it is judged.
 
     Attributes:
         id: short and stable.
-        paper: where the sentence comes from.
-        where: section or figure.
         statement: the sentence.
-        judge: rows (a table with columns seed, step, split, layer, depth and one per metric) to a verdict. It
-            looks at nothing else.
+        numbers: numbers of one seed in one setting, from its rows and a threshold, the same for every seed; may raise
+            `Void`. The score of a number with a bound is an effect.
+        thresholds: the one judged at, then those of the sensitivity list.
+        kind: `finding`; or `identity`, which cannot come out otherwise unless code is wrong.
+        where: section or figure.
+        per: columns that tell settings apart. The claim must hold in each.
+        runs: column that tells apart the runs of a setting, all of which a seed must have.
+        only: restricts the claim to rows whose columns match these glob patterns.
+        rows: selects the rows of a seed that `numbers` reads; default those of the last layer.
+        fitted: train accuracy below which a run is void; None where networks are not trained to zero error.
+        anywhere: one setting is enough for the claim to hold; it fails if it fails in each.
+        notes: what a reader must know, such as a criterion that changed after results had been seen.
     """
 
     id: str
-    paper: str
-    where: str
     statement: str
-    judge: Callable[[pd.DataFrame], Verdict]
-
-
-def judge_all(claims: Iterable[Claim], rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each claim's verdict over all seeds in `rows`, as written to verdicts.json."""
-    out = []
-    for claim in claims:
-        verdict = claim.judge(rows)
-        out.append(
-            {
-                "id": claim.id,
-                "paper": claim.paper,
-                "where": claim.where,
-                "statement": claim.statement,
-                "verdict": verdict.outcome,
-                "seeds": sorted(int(seed) for seed in rows["seed"].unique()),
-                "evidence": verdict.evidence,
-            }
-        )
-    return out
-
-
-def rows_where(rows: pd.DataFrame, **values: object) -> pd.DataFrame:
-    """The rows whose columns have these values, in order of depth."""
-    for name, value in values.items():
-        rows = pd.DataFrame(rows[rows[name] == value])
-    return rows.sort_values("depth")
-
-
-def first_collapsed_layer(layers: pd.DataFrame, epsilon: float) -> str | None:
-    """The first layer from which `normalized_within` stays below epsilon to the last, else None.
-
-    Args:
-        layers: one row per layer of one split at one step, with columns layer, depth, normalized_within.
-        epsilon: below this a layer is collapsed (Rangamani et al. 2023, sec. 4).
-    """
-    ordered = layers.sort_values("depth")
-    return first_collapsed(ordered["layer"].tolist(), ordered["normalized_within"].tolist(), epsilon)
+    numbers: Callable[[pd.DataFrame, float], Sequence[Number]]
+    thresholds: Sequence[float] = (0.0,)
+    kind: Kind = "finding"
+    where: str = ""
+    per: Sequence[str] = ("job",)
+    runs: str = "job"
+    only: Mapping[str, str] | None = None
+    rows: Callable[[pd.DataFrame], pd.DataFrame] = last_layer
+    fitted: float | None = FITTED
+    anywhere: bool = False
+    notes: Sequence[str] = ()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.experiments.claims import Claim
 from collapselab.experiments.recipes import sgd
 from collapselab.records.recipe import Checkpoints, Measuring, Option, Recipe
 
@@ -88,3 +90,9 @@ def recipe(
         checkpoints=checkpoints or Checkpoints(at=()),
         stop_below_loss=stop_below_loss,
     )
+
+
+def changed(*claims: Claim) -> tuple[Claim, ...]:
+    """Claims whose criterion is younger than the first results of this project."""
+    note = "The criterion changed after first results had been seen; results/hui2022/README.md says how."
+    return tuple(replace(claim, notes=[*claim.notes, note]) for claim in claims)

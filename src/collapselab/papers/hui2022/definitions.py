@@ -1,8 +1,7 @@
 """Definitions 1 to 3 of Hui, Belkin and Nakkiran (2022), judged by the degree of collapse that a run reached.
 
-The definitions are limits t -> infinity, over all sample sizes: no run shows them. What a run shows is the degree of
-collapse at its measured steps (sec. 3.1 of the paper): a variance over the spread of the points collapsed to. How far
-that goes:
+The definitions are limits t -> infinity, over all sample sizes: no run shows them. A run shows the degree of collapse at its
+measured steps (sec. 3.1 of the paper): a variance over the spread of the points collapsed to. How far that goes:
 
 - A run has one train set. A test variance that stays speaks against definition 2 or 3; one that vanishes is what they
   ask of that sample size only.
@@ -10,69 +9,33 @@ that goes:
   than d times the spread's root from their point.
 - Definition 3 asks for the Bayes-optimal class, the metric uses the label. Where labels are not certain, a strongly
   collapsed network has a variance above zero.
-- References are those of the last step T. The value at T is measured about the means of the same samples, to which
-  no other points are closer: it is biased low, by a factor of about 1 - k/n for class means of n test samples, more
-  for k-means centres. Earlier values also hold how far the means had yet to move, so that part of a fall towards T is
-  the means' arrival. The slopes here leave T itself out.
+- The value is measured about the means of the same samples: it is biased low, by a factor of about 1 - k/n for class means
+  of n test samples, more for k-means centres.
+
+Thresholds are those of claims: a variance below 0.1 of the spread, not rising over the last factor of two of steps. References
+are those of the same step; see `collapselab.experiments.claims`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 import torch
 
 from collapselab.checks import check_names
+from collapselab.curves import end_value, late_change
 from collapselab.errors import InputError
+from collapselab.experiments.claims.judges import STEADY
+from collapselab.frames import curve, last_layer
 from collapselab.metrics.generalization import Reference
-from collapselab.papers.hui2022.curve import Curve as Curve
+from collapselab.text import number, words
 
 Outcome = Literal["collapsed", "not collapsed", "undefined"]
-
-# Of the spread: samples are then on average (root mean square) within a tenth of the distance at which the points
-# themselves lie around their mean. A sample on the point of a wrong class adds about 2 / n, so that strong test
-# collapse at this threshold needs fewer than one such sample in 200. The same ruler says whether points are distinct.
-VANISHED = 0.01
-# log value over log step: at -0.1, ten times the steps take a fifth off the value.
-FALLING = -0.1
-
-
-@dataclass(frozen=True)
-class Degree:
-    """How far one run has collapsed, in the sense of one definition.
-
-    Attributes:
-        definition: its name.
-        metric: what it is measured by.
-        step: T, the last measured step.
-        final_value: of the metric at T, None where undefined.
-        threshold: of the spread; below it a variance has vanished.
-        vanished: whether the final value is below; None where undefined.
-        slope: of log value over log step in the second half of the log-spaced steps; None with too few of them.
-        late_slope: the same in the last quarter.
-        still_falling: whether both slopes are below `FALLING` and the curve was nowhere lower in its last quarter than it
-            is at T: one that fell and then levelled off or turned is not. None with too few steps.
-        separation: smallest squared distance between two points over their spread; None where points were not given.
-        outcome: `undefined` where there are no k distinct points.
-        sentence: all of this to be read.
-    """
-
-    definition: str
-    metric: str
-    step: int
-    final_value: float | None
-    threshold: float
-    vanished: bool | None
-    slope: float | None
-    late_slope: float | None
-    still_falling: bool | None
-    separation: float | None
-    outcome: Outcome
-    sentence: str
+NEGLIGIBLE = 0.1
 
 
 @dataclass(frozen=True)
@@ -80,8 +43,8 @@ class Definition:
     """One of the paper's definitions of collapse.
 
     Attributes:
-        number: in the paper.
-        name: short.
+        number: its number in the paper.
+        name: short name.
         statement: what it asks for.
         metric: its degree (sec. 3.1).
         points: what the metric takes for the k points.
@@ -93,111 +56,92 @@ class Definition:
     metric: str
     points: str
 
-    def judge(
-        self, curve: Curve, reference: Reference | None = None, *, threshold: float = VANISHED
-    ) -> Degree:
-        """The degree of collapse that a run reached, and whether it amounts to collapse.
 
-        Args:
-            curve: `metric` over the measured steps.
-            reference: the k points at the last step. Without it, coinciding points are noticed only when all do:
-                the metric is then undefined.
-            threshold: of the spread, for the variance to have vanished and for points to be distinct.
-
-        Raises:
-            InputError: a threshold outside 0 … 1; points that are not finite.
-        """
-        if not 0 < threshold < 1:
-            raise InputError(f"threshold is {threshold:g}; give a share of the spread between 0 and 1")
-        separation = None if reference is None else _separation(reference)
-        final = float(curve.values[-1])
-        is_defined = not np.isnan(final) and (separation is None or separation > threshold)
-        slope, late = curve.slope(0.5), curve.slope(0.25)
-        falling = (
-            None
-            if slope is None or late is None
-            else slope < FALLING and late < FALLING and not curve.has_turned(0.25)
-        )
-        vanished = final < threshold if is_defined else None
-        return Degree(
-            definition=self.name,
-            metric=self.metric,
-            step=int(curve.steps[-1]),
-            final_value=None if np.isnan(final) else final,
-            threshold=threshold,
-            vanished=vanished,
-            slope=slope,
-            late_slope=late,
-            still_falling=falling,
-            separation=separation,
-            outcome="undefined" if vanished is None else "collapsed" if vanished else "not collapsed",
-            sentence=f"{self.name} (definition {self.number}): "
-            + (
-                self._why_undefined(separation, threshold)
-                if vanished is None
-                else f"{'collapsed' if vanished else 'not collapsed'} by step {curve.steps[-1]}, where {self.metric} is "
-                f"{final:.3g}, {'below' if vanished else 'not below'} {threshold:g}{_trend(final, falling, slope)}"
-            ),
-        )
-
-    def _why_undefined(self, separation: float | None, threshold: float) -> str:
-        if separation is not None and not separation > threshold:
-            return (
-                f"undefined, two of the {self.points} lie {separation:.3g} of the spread apart (squared), not above "
-                f"{threshold:g}: these are no distinct points"
-            )
-        return f"undefined, {self.metric} has no value at the last step: not measured, or the {self.points} coincide"
-
-
-TRAIN_COLLAPSE = Definition(
-    1,
-    "train collapse",
-    "As training goes on, every sample of the train set moves to the point of its label, one of k distinct points.",
-    "train_variance",
-    "train class means",
+DEFINITIONS = (
+    Definition(
+        1,
+        "train collapse",
+        "As training goes on, every sample of the train set moves to the point of its label, one of k distinct points.",
+        "train_variance",
+        "train class means",
+    ),
+    Definition(
+        2,
+        "weak test collapse",
+        "Whatever the size of the train set, almost every new sample moves to one of k distinct points, whichever.",
+        "weak_test_variance",
+        "k-means centres of the test features",
+    ),
+    Definition(
+        3,
+        "strong test collapse",
+        "Whatever the size of the train set, almost every new sample moves to the point of its Bayes-optimal class, one of "
+        "k distinct points.",
+        "strong_test_variance",
+        "test class means",
+    ),
 )
-WEAK_TEST_COLLAPSE = Definition(
-    2,
-    "weak test collapse",
-    "Whatever the size of the train set, almost every new sample moves to one of k distinct points, whichever.",
-    "weak_test_variance",
-    "k-means centres of the test features",
-)
-STRONG_TEST_COLLAPSE = Definition(
-    3,
-    "strong test collapse",
-    "Whatever the size of the train set, almost every new sample moves to the point of its Bayes-optimal class, one of "
-    "k distinct points.",
-    "strong_test_variance",
-    "test class means",
-)
-DEFINITIONS = (TRAIN_COLLAPSE, WEAK_TEST_COLLAPSE, STRONG_TEST_COLLAPSE)
+
+
+@dataclass(frozen=True)
+class Degree:
+    """How far one run has collapsed, in the sense of one definition.
+
+    Attributes:
+        definition: the definition.
+        step: last measured step.
+        value: variance there; None where undefined.
+        change: percent by which it changed over the last factor of two of steps; None with too few steps.
+        separation: smallest squared distance between two points over their spread; None where points were not given.
+        outcome: `collapsed` below the threshold and not rising by more than a tenth; `undefined` without k distinct points.
+        sentence: all of this in words.
+    """
+
+    definition: Definition
+    step: int
+    value: float | None
+    change: float | None
+    separation: float | None
+    outcome: Outcome
+    sentence: str
 
 
 def judge_run(
     rows: pd.DataFrame,
     references: Mapping[str, Reference] | None = None,
     *,
-    threshold: float = VANISHED,
+    threshold: float = NEGLIGIBLE,
 ) -> dict[str, Degree]:
-    """All three definitions on the last-layer features of one run, by name.
+    """Degree of collapse of the last-layer features of one run, by name of definition.
 
     Args:
-        rows: of one job and seed, with columns step, is_last and the metrics; a metric that is missing was not
-            measured.
-        references: the points at the last step, by metric, where they are known.
-        threshold: as `Definition.judge`.
+        rows: rows of one job and seed, with columns step, is_last and the metrics; a missing metric was not measured.
+        references: the points at the last step, by metric, where they are known. Without them, coinciding points are
+            noticed only when all coincide: the metric is then undefined.
+        threshold: share of the spread, for the variance to be negligible and for points to be distinct.
 
     Raises:
-        InputError: rows of several runs, without step or is_last, or without a row of the last layer.
+        InputError: rows of several runs, without step or is_last, or without a row of the last layer; points that are not
+            finite; a threshold outside 0 … 1.
     """
-    check_names(list(references or ()), (definition.metric for definition in DEFINITIONS), "metric")
+    metrics = [definition.metric for definition in DEFINITIONS]
+    check_names(list(references or ()), metrics, "metric")
+    if not 0 < threshold < 1:
+        raise InputError(f"threshold is {threshold:g}; give a share of the spread between 0 and 1")
+    last = _one_run(rows)
+    return {
+        definition.name: _degree(definition, last, (references or {}).get(definition.metric), threshold)
+        for definition in DEFINITIONS
+    }
+
+
+def _one_run(rows: pd.DataFrame) -> pd.DataFrame:
     for column in ("step", "is_last"):
         if column not in rows.columns:
             raise InputError(
-                f"rows: there is no column {column!r}; give the rows of one run as an experiment stores them"
+                f"rows: no column {column!r}; give the rows of one run as an experiment stores them"
             )
-    last = pd.DataFrame(rows[rows["is_last"].astype(bool)]).sort_values("step")
+    last = last_layer(rows)
     if last.empty:
         raise InputError("rows: none is of the last layer (is_last); give the rows of one run")
     for column in ("job", "seed"):
@@ -206,14 +150,44 @@ def judge_run(
             raise InputError(
                 f"rows: {len(values)} values of {column} ({values[0]}, {values[1]}, …); give the rows of one run"
             )
-    steps = last["step"].to_numpy(dtype=np.int64)
-    metrics = last.reindex(columns=[definition.metric for definition in DEFINITIONS])
-    out = {}
-    for definition in DEFINITIONS:
-        values = metrics[definition.metric].to_numpy(dtype=np.float64)
-        reference = (references or {}).get(definition.metric)
-        out[definition.name] = definition.judge(Curve(steps, values), reference, threshold=threshold)
-    return out
+    if last["step"].duplicated().any():
+        raise InputError("rows: a step has several rows of the last layer; give the rows of one run")
+    return last
+
+
+def _degree(
+    definition: Definition, run: pd.DataFrame, reference: Reference | None, threshold: float
+) -> Degree:
+    steps, values = curve(run, definition.metric)
+    value, change = end_value(values), late_change(steps, values)
+    separation = None if reference is None else _separation(reference)
+    outcome: Outcome = "collapsed" if value < threshold and not change > STEADY else "not collapsed"
+    why = f"{words(definition.metric)} is {number(value)} (threshold {threshold:g}), {_trend(change)}"
+    if separation is not None and not separation > threshold:
+        outcome = "undefined"
+        why = (
+            f"two of the {definition.points} lie {number(separation)} of the spread apart (squared), not above {threshold:g}: "
+            "these are no distinct points"
+        )
+    elif math.isnan(value):
+        outcome = "undefined"
+        why = f"{words(definition.metric)} has no value: not measured, or the {definition.points} coincide"
+    step = int(steps[-1])
+    return Degree(
+        definition=definition,
+        step=step,
+        value=None if math.isnan(value) else value,
+        change=None if math.isnan(change) else change,
+        separation=separation,
+        outcome=outcome,
+        sentence=f"{definition.name} (definition {definition.number}): {outcome} at step {step}, where {why}",
+    )
+
+
+def _trend(change: float) -> str:
+    if math.isnan(change):
+        return "measured too seldom to know its trend"
+    return f"{change:+.0f} % over the last factor of two of steps"
 
 
 def _separation(reference: Reference) -> float:
@@ -224,11 +198,3 @@ def _separation(reference: Reference) -> float:
         return 0.0
     # By differences: points far from the origin keep their digits.
     return float(torch.pdist(reference.centres).min()) ** 2 / reference.spread
-
-
-def _trend(final: float, falling: bool | None, slope: float | None) -> str:
-    if final == 0:
-        return ""
-    if falling is None:
-        return "; too few steps to say whether it still falls"
-    return f" and {'still falling' if falling else 'no longer falling'} (slope {slope:+.2g} in the second half of log steps)"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.experiments.claims.judges import gap, stays
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.jobs import Job
 from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims, figures
 from collapselab.papers.hui2022.common import LEFT_OPEN, PAPER, STANDARDIZE_NOTE, STEM_NOTE, images, recipe
-from collapselab.report.experiment_charts import variance_charts
+from collapselab.report.builders import ACCURACY_LINES, VANISHED, VARIANCES, Lines
 
 _NETWORKS = ("resnet18", "densenet201", "vgg11_bn")
 _PAIRS = (
@@ -83,7 +83,17 @@ EXPERIMENT = Experiment(
         ),
     ),
     rows=curve_rows,
-    figures={"fig2": figures.figure_2},
-    charts=variance_charts,
-    claims=claims.FIG2,
+    charts=[
+        Lines("fig2", "Train and strong test variance", VARIANCES[:2], marks=(VANISHED,), grid=True),
+        ACCURACY_LINES,
+    ],
+    claims=(
+        stays("strong_test_variance", "Strong test variance becomes negligible in no setting."),
+        gap(
+            "strong_test_variance",
+            "train_variance",
+            "Strong test variance is far above train variance everywhere.",
+        ),
+        stays("train_variance", "Train variance is not close to 0 in every setting.", anywhere=True),
+    ),
 )

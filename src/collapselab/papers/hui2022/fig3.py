@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collapselab.experiments.claims.judges import agrees, gap, stays, vanishes
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.jobs import Job
 from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims, figures
-from collapselab.papers.hui2022.common import LEFT_OPEN, PAPER, STEM_NOTE, images, recipe
-from collapselab.report.experiment_charts import variance_charts
+from collapselab.papers.hui2022.common import LEFT_OPEN, PAPER, STEM_NOTE, changed, images, recipe
+from collapselab.report.builders import ACCURACY_LINES, VANISHED, VARIANCES, Lines, zero_train_error
 
 
 def _jobs(seed: int, changes: Changes) -> list[Job]:
@@ -43,7 +43,31 @@ EXPERIMENT = Experiment(
         ),
     ),
     rows=curve_rows,
-    figures={"fig1": figures.figure_1, "fig3": figures.figure_3},
-    charts=variance_charts,
-    claims=claims.FIG3,
+    charts=[
+        Lines(
+            "fig1",
+            "Train variance and strong test variance",
+            VARIANCES[:2],
+            marks=(zero_train_error, VANISHED),
+        ),
+        Lines("fig3", "The same with weak test variance", VARIANCES, marks=(zero_train_error, VANISHED)),
+        ACCURACY_LINES,
+    ],
+    claims=changed(
+        vanishes("train_variance", "Train variance converges to 0."),
+        stays(
+            "strong_test_variance", "Strong test variance does not converge to 0.", beside="train_variance"
+        ),
+        stays("weak_test_variance", "Weak test variance does not converge to 0.", beside="train_variance"),
+        gap("strong_test_variance", "train_variance", "Strong test variance is far above train variance."),
+        gap(
+            "strong_test_variance",
+            "weak_test_variance",
+            "Weak test variance is smaller than strong test variance.",
+            decades=(0.0, 0.1, 0.3),
+        ),
+        agrees(
+            "weak_test_variance", "strong_test_variance", "Weak test variance is like strong test variance."
+        ),
+    ),
 )

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from functools import partial
 
+from collapselab.experiments.claims.judges import correlates
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.jobs import Job
 from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, first, job, scales
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims, figures
-from collapselab.papers.hui2022.common import LEFT_OPEN, PAPER, STANDARDIZE_NOTE, STEM_NOTE, images, recipe
-from collapselab.report.experiment_charts import size_charts
+from collapselab.papers.hui2022.common import (
+    LEFT_OPEN,
+    PAPER,
+    STANDARDIZE_NOTE,
+    STEM_NOTE,
+    changed,
+    images,
+    recipe,
+)
+from collapselab.report.builders import FINAL_VARIANCES, FITTED, Lines, Points, by_column, ends
 
 _NAME = "{dataset}-{model}-{num_train}"
 _SETTINGS = (
@@ -18,6 +26,7 @@ _SETTINGS = (
     *(("fashion_mnist", "vgg11_bn", size) for size in (12_000, 24_000, 36_000, 48_000, 60_000)),
 )
 _CPU_SETTINGS = tuple(("cifar10", "resnet18", size) for size in (500, 1000, 2000, 4000))
+_PER = ("dataset", "model")
 _OPEN = f"{LEFT_OPEN} {STEM_NOTE}"
 
 
@@ -69,7 +78,40 @@ EXPERIMENT = Experiment(
         ),
     ),
     rows=curve_rows,
-    figures={"fig4": figures.figure_4},
-    charts=size_charts,
-    claims=claims.FIG4,
+    charts=[
+        Points(
+            "fig4",
+            "Train against test variance at the end",
+            x="train_variance",
+            y="strong_test_variance_final",
+            x_title="train variance at the last step",
+            y_title="strong test variance at the last step",
+            split=by_column("num_train", "{:,} samples"),
+            group="num_train",
+            hollow=(lambda rows: rows["train_accuracy"] < FITTED, "over 0.1 % train errors"),
+            text="Full collapse is at 0 on both axes.",
+        ),
+        Lines(
+            "by-size",
+            "The same by number of training samples",
+            FINAL_VARIANCES,
+            x="num_train",
+            x_title="training samples",
+            select=ends,
+            references=False,
+            on_paper=False,
+        ),
+    ],
+    claims=changed(
+        correlates(
+            "num_train",
+            "strong_test_variance",
+            "With more train samples strong test variance is lower.",
+            sign=-1,
+            per=_PER,
+        ),
+        correlates(
+            "num_train", "train_variance", "With more train samples train variance is higher.", per=_PER
+        ),
+    ),
 )

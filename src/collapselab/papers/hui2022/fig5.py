@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from collapselab.data.recipe import DataSpec
+from collapselab.experiments.claims import Claim
+from collapselab.experiments.claims.judges import correlates
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.jobs import Job, checkpoint_of
 from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, first, scales, sgd
-from collapselab.papers.hui2022 import claims, figures
 from collapselab.papers.hui2022.common import (
     BATCH_SIZE,
     LEARNING_RATES,
@@ -27,12 +29,23 @@ from collapselab.papers.hui2022.common import (
     PAPER,
     STANDARDIZE_NOTE,
     STEM_NOTE,
+    changed,
     images,
 )
-from collapselab.papers.hui2022.transfer import PENALTIES, probe_checkpoints, transfer_rows
+from collapselab.papers.hui2022.transfer import (
+    PAGE_CHARTS,
+    PENALTIES,
+    best_rates,
+    kinds,
+    probe_checkpoints,
+    probing_gap,
+    transfer_rows,
+    transfers,
+)
 from collapselab.records.experiment import Label
 from collapselab.records.recipe import Checkpoints, Measuring, Option, Recipe, StartFrom
-from collapselab.report.experiment_charts import transfer_charts
+from collapselab.report.builders import Points
+from collapselab.report.chart import NEUTRAL, TEST, Look
 
 # "We search over 0.0005 to 0.25": six values, evenly spaced on a logarithmic scale.
 SWEEP = (0.0005, 0.0017, 0.006, 0.021, 0.072, 0.25)
@@ -132,6 +145,15 @@ def _jobs(
     return [replace(job, recipe=job.recipe.with_changes(changes)) for job in jobs]
 
 
+_PER_CHECKPOINT: dict[str, Any] = {
+    "per": ("dataset",),
+    "runs": "pretrain_step",
+    "fitted": None,
+    "notes": [
+        "The best learning rate is chosen on the test samples, as in the paper; runs that diverged have no accuracy."
+    ],
+}
+
 EXPERIMENT = Experiment(
     id="hui2022/fig5",
     paper=PAPER,
@@ -161,8 +183,42 @@ EXPERIMENT = Experiment(
         ),
     ),
     rows=transfer_rows,
-    figures={"fig5": figures.figure_5},
-    charts=transfer_charts,
-    claims=claims.FIG5,
+    charts=[
+        Points(
+            "fig5",
+            "Accuracy after transfer, by collapse of the checkpoint",
+            x="train_variance",
+            y="accuracy",
+            x_title="train variance of the checkpoint (left: more collapse)",
+            y_title="downstream test accuracy",
+            select=transfers,
+            split=kinds,
+            group="pretrain_step",
+            label="step {:,}",
+            percent=True,
+            looks=(Look(TEST), Look(NEUTRAL, marker="square")),
+            text="Fine-tuning has the best of all learning rates on these same test samples.",
+        ),
+        *PAGE_CHARTS,
+    ],
+    claims=changed(
+        correlates(
+            "train_variance",
+            "accuracy",
+            "Checkpoints with more train collapse transfer worse.",
+            id="collapse-transfers-worse",
+            only={"kind": "fine_tuning"},
+            rows=best_rates,
+            **_PER_CHECKPOINT,
+        ),
+        Claim(
+            id="probing-is-worse",
+            statement="Linear probing transfers worse than fine-tuning at every checkpoint.",
+            where="Sec. 4.2",
+            numbers=probing_gap,
+            only={"kind": "[fl]*"},  # fine-tuning and linear probes
+            **_PER_CHECKPOINT,
+        ),
+    ),
     extras=(Extra("linear_probe", probe_checkpoints),),
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collapselab.experiments.claims import judges
+from collapselab.experiments.claims.judges import ordered, stays
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.jobs import Job
 from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales, sgd
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims, figures
+from collapselab.frames import hidden_layers, rows_where
 from collapselab.papers.hui2022.common import (
     BATCH_SIZE,
     LEFT_OPEN,
@@ -17,10 +19,11 @@ from collapselab.papers.hui2022.common import (
     PAPER,
     STANDARDIZE_NOTE,
     STEPS,
+    changed,
     images,
 )
 from collapselab.records.recipe import Measuring
-from collapselab.report.experiment_charts import layer_charts
+from collapselab.report.builders import VANISHED, VARIANCES, Lines, by_layer, zero_train_error
 
 
 def _jobs(seed: int, changes: Changes) -> list[Job]:
@@ -67,7 +70,33 @@ EXPERIMENT = Experiment(
         ),
     ),
     rows=curve_rows,
-    figures={"fig6": figures.figure_6},
-    charts=layer_charts,
-    claims=claims.FIG6,
+    charts=[
+        Lines(
+            "fig6",
+            "Train variance of every hidden layer",
+            VARIANCES[:1],
+            select=hidden_layers,
+            split=by_layer,
+            marks=(zero_train_error, VANISHED),
+        ),
+        Lines(
+            "test-variance",
+            "Strong test variance of every hidden layer",
+            VARIANCES[1:2],
+            select=hidden_layers,
+            split=by_layer,
+            on_paper=False,
+        ),
+    ],
+    claims=changed(
+        ordered(
+            "train_variance", "The last hidden layer collapses most, the first one least.", rows=hidden_layers
+        ),
+        judges.first("The last hidden layer collapses first."),
+        stays(
+            "train_variance",
+            "The first hidden layer saturates at a finite train variance in the time observed.",
+            rows=lambda rows: rows_where(rows, depth=1),
+        ),
+    ),
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from collapselab.data.recipe import DataSpec
+from collapselab.experiments.claims.judges import lower_with, stays
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.jobs import Job
 from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import claims, figures
 from collapselab.papers.hui2022.common import (
     LEFT_OPEN,
     MLP,
@@ -15,10 +17,18 @@ from collapselab.papers.hui2022.common import (
     PAPER,
     STANDARDIZE_NOTE,
     STEM_NOTE,
+    changed,
     images,
     recipe,
 )
-from collapselab.report.experiment_charts import variance_charts
+from collapselab.report.builders import (
+    ACCURACY_LINES,
+    VANISHED,
+    VARIANCES,
+    Lines,
+    by_column,
+    zero_train_error,
+)
 
 _DROPOUT = 0.5
 _OPEN = f"{LEFT_OPEN} {STEM_NOTE} {MLP_NOTE} {STANDARDIZE_NOTE}"
@@ -58,6 +68,8 @@ def _cpu(seed: int, changes: Changes) -> list[Job]:
     ]
 
 
+_BY_DROPOUT = by_column("dropout", "dropout {:g}")
+
 EXPERIMENT = Experiment(
     id="hui2022/footnote2",
     paper=PAPER,
@@ -90,7 +102,37 @@ EXPERIMENT = Experiment(
         ),
     ),
     rows=curve_rows,
-    figures={"footnote2": figures.figure_footnote2},
-    charts=variance_charts,
-    claims=claims.FOOTNOTE2,
+    charts=[
+        Lines(
+            "footnote2",
+            "Train variance",
+            VARIANCES[:1],
+            split=_BY_DROPOUT,
+            marks=(zero_train_error, VANISHED),
+            share_x=False,
+        ),
+        Lines(
+            "test-variance",
+            "Strong test variance",
+            VARIANCES[1:2],
+            split=_BY_DROPOUT,
+            share_x=False,
+            on_paper=False,
+        ),
+        replace(ACCURACY_LINES, split=_BY_DROPOUT, share_x=False),
+    ],
+    claims=changed(
+        stays(
+            "train_variance",
+            "With VGG architectures train variance does not collapse to a negligible value.",
+            only={"model": "vgg*"},
+        ),
+        lower_with(
+            "dropout",
+            "train_variance",
+            "Dropout accelerates collapse: train variance after the same number of steps is lower with it.",
+            only={"model": "mlp"},
+            per=("dataset", "model"),
+        ),
+    ),
 )

@@ -52,7 +52,7 @@ def measure_constructions(runs: Grid, seed: int) -> list[ExtraRow]:
 def _measured(model: nn.Module, data: DataSplits) -> ExtraRow:
     layer = classifier_name(model)
     batches = data.train.batches(_BATCH), data.test.batches(_BATCH)
-    last = profile(model, *batches, [layer], metrics=["train_variance", "strong_test_variance"])[layer]
+    last = profile(model, *batches, layers=[layer], metrics=["train_variance", "strong_test_variance"])[layer]
     features = layer_features(model, data.test, layer, _BATCH)
     weak = fit_centres(features, data.num_classes).variance(features)
     loss = nn.functional.cross_entropy

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from collapselab.data import DataSplits, Split
+from collapselab.experiments.claims import Number
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.jobs import Job
 from collapselab.experiments.rows import run_curve
+from collapselab.frames import rows_that, rows_where
 from collapselab.records.experiment import ExtraRow, Label
+from collapselab.report.builders import VARIANCES, Lines, Quantity, by_column
+from collapselab.report.chart import TEST, Look
 from collapselab.training.building import classifier_name
 from collapselab.training.evaluation import layer_features
 
@@ -103,3 +109,71 @@ def _splits(data: DataSplits) -> tuple[Split, Split]:
 def _num_test(runs: Grid, job: Job, seed: int) -> int | None:
     record = runs.folder(job.name, seed).read_run()
     return None if record is None or record.data is None else record.data.num_test
+
+
+# ---------------------------------------------------------------- what is drawn and judged
+
+
+def transfers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per checkpoint, seed and kind of transfer, with the best accuracy over learning rates (sec. 4.2)."""
+    keys = ["kind", "dataset", "model", "seed", "pretrain_step"]
+    others = {
+        name: "first" for name in ("train_variance_final", "train_variance", "num_test") if name in rows
+    }
+    grouped = rows_that(rows, rows["kind"] != "pretraining").groupby(keys, sort=False, as_index=False)
+    return grouped.agg({**others, "accuracy": "max"})
+
+
+def best_rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per fine-tuned checkpoint, with the best accuracy over learning rates; diverged runs have none."""
+    return rows_where(transfers(rows), kind="fine_tuning")
+
+
+def kinds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Tell fine-tuning and linear probes apart."""
+    tuned, probed = (rows_where(rows, kind=kind) for kind in ("fine_tuning", "linear_probe"))
+    return [("fine-tuned, best learning rate", tuned), ("linear probe", probed)]
+
+
+def probing_gap(rows: pd.DataFrame, least: float) -> list[Number]:
+    """Accuracy of fine-tuning less that of the linear probe, at the checkpoint where this is least, and on average."""
+    tuned, probed = (
+        part.set_index("pretrain_step")["accuracy"]
+        for part in (best_rates(rows), rows_where(rows, kind="linear_probe"))
+    )
+    gaps = tuned - probed
+    what = "accuracy of fine-tuning less that of the linear probe"
+    return [
+        Number(f"{what}, mean over checkpoints", float(gaps.mean())),
+        Number(
+            f"{what}, at the checkpoint where it is least",
+            float(gaps.min(skipna=False)),
+            above=least,
+            scale="difference",
+        ),
+    ]
+
+
+_ACCURACY = Quantity("accuracy", "test accuracy", Look(TEST))
+
+
+def _of(kind: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda rows: rows_where(rows, kind=kind)
+
+
+PAGE_CHARTS = (
+    Lines(
+        "learning-rates", "Fine-tuning at every learning rate", (_ACCURACY,), "A gap is training that diverged.",
+        x="learning_rate", x_title="learning rate of fine-tuning", y_title="downstream test accuracy", y_scale="tight",
+        percent=True, references=False, on_paper=False, select=_of("fine_tuning"),
+        split=by_column("pretrain_step", "from step {:,}"),
+    ),
+    Lines(
+        "pretraining", "Train variance while pre-training", VARIANCES[:1], x="pretrain_step", on_paper=False,
+        select=_of("pretraining"),
+    ),
+    Lines(
+        "pretraining-accuracy", "Test accuracy while pre-training, two classes", (_ACCURACY,), x="pretrain_step",
+        y_title="test accuracy", percent=True, references=False, on_paper=False, select=_of("pretraining"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,63 @@
+"""What can be read off a curve over log-spaced steps: its end, its last trend, the step at which it came half way."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+# A variance over its spread below this is rounding; a variance of exactly 0 has a logarithm with it.
+ROUNDING = 1e-16
+# Position of step 0 on a logarithmic axis: as far before step 1 as step 2 is behind it.
+_STEP_0 = 0.5
+_Floats = npt.NDArray[np.float64]
+
+
+def end_value(values: _Floats) -> float:
+    """Return the last value; NaN where it is infinite or there is none."""
+    return float(values[-1]) if len(values) and math.isfinite(values[-1]) else math.nan
+
+
+def late_change(steps: _Floats, values: _Floats) -> float:
+    """Change over the last factor of two of steps, in percent, between measurements in logarithms of steps and values.
+
+    Args:
+        steps: increasing, 0 or more.
+        values: 0 or more; NaN where they were not measured.
+
+    Returns:
+        NaN where the end has no value, or nothing was measured between an eighth and half of the steps.
+    """
+    if math.isnan(end_value(values)):
+        return math.nan
+    is_known = np.isfinite(values) & (steps > 0)
+    steps, logs = steps[is_known], np.log10(np.maximum(values[is_known], ROUNDING))
+    half = steps[-1] / 2 if len(steps) else math.nan
+    if not ((steps <= half) & (steps >= half / 4)).any():
+        return math.nan
+    return 100 * (10 ** float(logs[-1] - np.interp(math.log(half), np.log(steps), logs)) - 1)
+
+
+def step_covering(steps: _Floats, values: _Floats, share: float) -> float:
+    """Step at which a curve has first covered a share of its own way from start to end, in logarithms of its values.
+
+    Args:
+        steps: increasing, 0 or more.
+        values: 0 or more; NaN where they were not measured.
+        share: above 0, at most 1.
+
+    Returns:
+        NaN for a curve that ends where it starts, or that lacks a value before that step.
+    """
+    if not len(values) or not np.isfinite(values[[0, -1]]).all():
+        return math.nan
+    logs = np.log(np.maximum(values, ROUNDING))
+    if logs[-1] == logs[0]:
+        return math.nan
+    way = (logs - logs[0]) / (logs[-1] - logs[0])
+    at = int(np.flatnonzero(way >= share)[0])
+    if np.isnan(way[:at]).any():
+        return math.nan
+    log_steps = np.log(np.maximum(steps[at - 1 : at + 1], _STEP_0))
+    return math.exp(float(np.interp(share, way[at - 1 : at + 1], log_steps)))

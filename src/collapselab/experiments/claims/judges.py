@@ -1,0 +1,245 @@
+"""Judges that claims of any paper can use: each makes a `Claim` of columns of the rows and a sentence.
+
+Bounds are the threshold judged at, then those of the sensitivity list. `more` are fields of `Claim` with a default.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+
+from collapselab.curves import ROUNDING, end_value, late_change, step_covering
+from collapselab.experiments.claims.claim import Claim, Number, Scale, Void
+from collapselab.frames import curve, hidden_layers, last_layer, last_rows, numbers, rows_where
+from collapselab.inference import rank_correlation
+from collapselab.text import percent, words
+
+STEADY = 10.0  # percent by which a curve may change over the last factor of two of steps and still stand
+# With 3 points and 3 seeds a rank correlation that is not there holds by chance in 12 % of cases, with 4 points in 5 %.
+_MIN_POINTS = 4
+_NAMES = {"num_train": "size of the train set", "normalized_within": "share of variance within classes"}
+_Bounds = Sequence[float]
+
+
+def vanishes(metric: str, says: str, below: _Bounds = (0.1, 0.03, 0.01), **more: Any) -> Claim:
+    """A variance is negligible at the end, and does not rise by more than a tenth over the last factor of two of steps."""
+
+    def measure(run: pd.DataFrame, below: float) -> list[Number]:
+        level, late = _end(run, metric, below=below), _late(run, metric, below=STEADY)
+        is_open = not level.is_met and late.value < -STEADY
+        return [level, replace(late, remark="still falling: longer runs may end lower" if is_open else "")]
+
+    return _claim(f"{metric} vanishes", says, measure, below, more)
+
+
+def stays(metric: str, says: str, above: _Bounds = (0.1, 0.03, 0.3), beside: str = "", **more: Any) -> Claim:
+    """A variance is not negligible at the end, and does not fall by more than a tenth over the last factor of two of steps.
+
+    `beside` names a column that is shown as well.
+    """
+
+    def measure(run: pd.DataFrame, above: float) -> list[Number]:
+        level, late = _end(run, metric, above=above), _late(run, metric, above=-STEADY)
+        is_open = level.is_met and late.value < -STEADY
+        late = replace(late, remark="not negligible, but still falling" if is_open else "")
+        return [level, late, *([_end(run, beside)] if beside else [])]
+
+    return _claim(f"{metric} stays", says, measure, above, more)
+
+
+def gap(over: str, under: str, says: str, decades: _Bounds = (0.5, 0.3, 1.0), **more: Any) -> Claim:
+    """One variance is above another at the end, by so many decades; by any factor with `decades=(0,)`."""
+
+    def measure(run: pd.DataFrame, decades: float) -> list[Number]:
+        return _pair(
+            _end(run, over), _end(run, under), 10**decades, f"{_name(over)} over {_name(under)} at the end"
+        )
+
+    return _claim(f"{over} above {under}", says, measure, decades, more)
+
+
+def agrees(one: str, other: str, says: str, within: _Bounds = (3.0, 2.0, 10.0), **more: Any) -> Claim:
+    """Two variances are within a factor of each other at the end."""
+
+    def measure(run: pd.DataFrame, factor: float) -> list[Number]:
+        a, b = _end(run, one), _end(run, other)
+        apart = max(_over(a.value, b.value), _over(b.value, a.value))
+        return [a, b, Number("factor between them", apart, below=factor)]
+
+    return _claim(f"{one} like {other}", says, measure, within, more)
+
+
+def at_end(
+    metric: str, says: str, above: _Bounds = (), below: _Bounds = (), scale: Scale = "ratio", **more: Any
+) -> Claim:
+    """A number at the end is above a bound, or below one."""
+    side, bounds = ("above", above) if above else ("below", below)
+
+    def measure(run: pd.DataFrame, bound: float) -> list[Number]:
+        return [_end(run, metric, scale=scale, **{side: bound})]
+
+    return _claim(f"{metric} {side} bound", says, measure, bounds, more)
+
+
+def falls(metric: str, says: str, by: _Bounds = (1.0, 2.0), **more: Any) -> Claim:
+    """A positive number falls from the first to the last step, by more than a factor."""
+
+    def measure(run: pd.DataFrame, factor: float) -> list[Number]:
+        return _pair(_start(run, metric), _end(run, metric), factor, f"{_name(metric)}, start over end")
+
+    return _claim(f"{metric} falls", says, measure, by, more)
+
+
+def rises(metric: str, says: str, by: _Bounds = (1.0, 2.0), **more: Any) -> Claim:
+    """A positive number rises from the first to the last step, by more than a factor."""
+
+    def measure(run: pd.DataFrame, factor: float) -> list[Number]:
+        return _pair(_end(run, metric), _start(run, metric), factor, f"{_name(metric)}, end over start")
+
+    return _claim(f"{metric} rises", says, measure, by, more)
+
+
+def ordered(metric: str, says: str, by: _Bounds = (1.0, 1.1, 1.5), **more: Any) -> Claim:
+    """A positive number at the end falls from each layer to the next, by more than a factor. Reads all layers by default."""
+
+    def measure(run: pd.DataFrame, factor: float) -> list[Number]:
+        last = rows_where(run, step=run["step"].max()).sort_values("depth")
+        named = zip(last["layer"], numbers(last, metric), strict=True)
+        shown = [Number(f"{_name(metric)} of {layer} at the end", value) for layer, value in named]
+        if len(shown) < 2:
+            raise Void("fewer than two layers")
+        factors = [_over(a.value, b.value) for a, b in pairwise(shown)]
+        least = math.nan if any(map(math.isnan, factors)) else min(factors)
+        return [*shown, Number("least factor from one to the next", least, above=factor)]
+
+    return _claim(f"{metric} ordered", says, measure, by, {"rows": lambda rows: rows, **more})
+
+
+def first(
+    says: str,
+    metric: str = "normalized_within",
+    share: _Bounds = (0.5, 0.25, 0.75, 0.9),
+    **more: Any,
+) -> Claim:
+    """The last layer has covered a share of its own way, in logarithms from start to end, before any other hidden layer has."""
+
+    def measure(layers: pd.DataFrame, share: float) -> list[Number]:
+        depths = sorted(set(numbers(layers, "depth")))
+        curves = (curve(rows_where(layers, depth=depth), metric) for depth in depths)
+        *others, last = (step_covering(*one, share) for one in curves)
+        if not others:
+            raise Void("fewer than two layers")
+        earliest = math.nan if any(map(math.isnan, others)) else min(others)
+        at = f"step at {percent(share)} of the way of the {_name(metric)}"
+        other, own = Number(f"{at}, earliest other layer", earliest), Number(f"{at}, last layer", last)
+        return _pair(
+            other, own, 1.0, f"earliest other layer over last layer, steps at {percent(share)} of the way"
+        )
+
+    return _claim(f"{metric} last layer first", says, measure, share, {"rows": hidden_layers, **more})
+
+
+def correlates(
+    x: str, y: str, says: str, sign: int = 1, beyond: _Bounds = (0.0, 0.3, 0.5), **more: Any
+) -> Claim:
+    """The rank correlation of two columns within a seed has a sign.
+
+    Points are the ends of the runs of a seed by default. Correlations of k points are clipped at +-(1 - 1/k).
+    """
+
+    def measure(points: pd.DataFrame, beyond: float) -> list[Number]:
+        if len(points) < _MIN_POINTS:
+            raise Void(f"{len(points)} points; a rank correlation takes {_MIN_POINTS}")
+        if points[y].nunique(dropna=False) == 1:
+            raise Void(f"{_name(y)} is the same at all {len(points)} points")
+        rho = rank_correlation(numbers(points, x), numbers(points, y))
+        bound: dict[str, Any] = {"above": beyond} if sign > 0 else {"below": 0.0 - beyond}
+        what = f"rank correlation of {_name(y)} with {_name(x)}, {len(points)} points"
+        return [Number(what, rho, scale="correlation", clip=1 - 1 / len(points), **bound)]
+
+    return _claim(f"{y} with {x}", says, measure, beyond, {"rows": ends_of_runs, **more})
+
+
+def lower_with(by: str, metric: str, says: str, factor: _Bounds = (1.0, 1.5, 3.0), **more: Any) -> Claim:
+    """A positive number is lower at the largest value of a column than at the smallest, after the same number of steps."""
+
+    def measure(runs: pd.DataFrame, factor: float) -> list[Number]:
+        values = [min(numbers(runs, by)), max(numbers(runs, by))]
+        if values[0] == values[1]:
+            raise Void(f"only one value of {_name(by)}")
+        pair = [rows_where(runs, **{by: value}) for value in values]
+        step = max(set(pair[0]["step"]) & set(pair[1]["step"]), default=math.nan)
+        ends = [end_value(curve(rows_where(run, step=step), metric)[1]) for run in pair]
+        what = [f"{_name(metric)} with {_name(by)} {value:g} at step {step:,}" for value in values]
+        return _pair(
+            Number(what[0], ends[0]),
+            Number(what[1], ends[1]),
+            factor,
+            f"{_name(metric)}, {values[0]:g} over {values[1]:g}",
+        )
+
+    return _claim(f"{metric} lower with {by}", says, measure, factor, more)
+
+
+def identity(id: str, says: str, measure: Callable[[pd.DataFrame], Sequence[Number]], **more: Any) -> Claim:
+    """What cannot come out otherwise unless code is wrong: every number is within its bounds, in every seed."""
+    options: dict[str, Any] = {"fitted": None, "per": (), **more}
+    return Claim(id=id, statement=says, numbers=lambda rows, _: measure(rows), kind="identity", **options)
+
+
+def ends_of_runs(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the last row of every run, of the last layer.
+
+    Raises:
+        Void: runs ended for different reasons; such ends cannot be compared.
+    """
+    ends = last_rows(last_layer(rows), "job")
+    endings = Counter(ends["ended"]) if "ended" in ends else {}
+    if len(endings) > 1:
+        raise Void(
+            "runs ended differently: " + ", ".join(f"{n} by {end}" for end, n in sorted(endings.items()))
+        )
+    return ends
+
+
+def _claim(
+    name: str,
+    says: str,
+    measure: Callable[[pd.DataFrame, float], Sequence[Number]],
+    bounds: _Bounds,
+    more: Any,
+) -> Claim:
+    id = name.replace("_", "-").replace(" ", "-")
+    return Claim(**{"id": id, "statement": says, "numbers": measure, "thresholds": bounds, **more})
+
+
+def _end(run: pd.DataFrame, name: str, **bound: Any) -> Number:
+    return Number(f"{_name(name)} at the end", end_value(curve(run, name)[1]), **bound)
+
+
+def _start(run: pd.DataFrame, name: str) -> Number:
+    return Number(f"{_name(name)} at the start", end_value(curve(run, name)[1][:1]))
+
+
+def _late(run: pd.DataFrame, name: str, **bound: Any) -> Number:
+    what = f"change of {_name(name)} over the last factor of two of steps"
+    return Number(what, late_change(*curve(run, name)), scale="change", **bound)
+
+
+def _pair(over: Number, under: Number, factor: float, name: str) -> list[Number]:
+    """Two numbers that are shown, and their ratio, which must exceed a factor."""
+    return [over, under, Number(name, _over(over.value, under.value), above=factor)]
+
+
+def _name(column: str) -> str:
+    return _NAMES.get(column, words(column))
+
+
+def _over(above: float, below: float) -> float:
+    return max(above, ROUNDING) / max(below, ROUNDING) if above >= 0 and below >= 0 else math.nan

@@ -1,0 +1,257 @@
+"""How claims are judged over seeds, and over settings.
+
+Seeds are the unit of chance: layers, steps and sizes of one run are not independent of each other. Every seed gives one
+number, the effect, larger where the claim is more true. A seed is void where a run is missing, diverged or did not fit its
+train set, or where the effect is undefined: it is listed with the reason and does not void the others.
+
+- A finding holds with three seeds or more whose mean effect has its two-sided 95 % Student interval above the threshold; it
+  fails where the interval is below; else it is inconclusive. At the threshold it holds by chance in 2.5 % of cases. Where
+  two things are asked (small, and not rising) each has its effect: it holds if both hold, and fails if one fails.
+- In several settings it holds if it holds in each, fails if one fails by a p-value below 0.05 after Holm's correction over
+  the settings, and is inconclusive otherwise. A claim that one setting is enough for is the mirror image.
+- An identity holds if it holds in every seed, and fails if it fails in one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from collapselab.curves import end_value
+from collapselab.experiments.claims.claim import SCALES, Claim, Number, Void
+from collapselab.frames import curve, groups, last_layer, numbers, rows_that, rows_where
+from collapselab.inference import CONFIDENCE, holm, student_interval, t_test
+from collapselab.records.judgement import Effect, Judgement, Reading, Sensitivity, SettingJudgement, Verdict
+from collapselab.text import counted, few, number
+
+MIN_SEEDS = 3
+_Judged = TypeVar("_Judged", bound=SettingJudgement)
+_BySeed = Mapping[int, Sequence[Number]]
+
+
+def judge_claims(claims: Sequence[Claim], rows: pd.DataFrame, paper: str, where: str = "") -> list[Judgement]:
+    """Judge claims on the rows of an experiment.
+
+    Args:
+        claims: each with an id of its own.
+        rows: one table of all runs, with a column seed.
+        paper: where the sentences come from.
+        where: section or figure of claims that name none.
+
+    Returns:
+        One judgement per claim; p-values are corrected over the findings.
+    """
+    seeds = sorted({int(seed) for seed in numbers(rows, "seed")})
+    return _with_holm(
+        [_judge(claim, rows, seeds, {"paper": paper, "where": claim.where or where}) for claim in claims]
+    )
+
+
+def _judge(claim: Claim, rows: pd.DataFrame, seeds: Sequence[int], source: dict[str, str]) -> Judgement:
+    parts = list(_settings(claim, rows))
+    settings = [_judge_setting(claim, name if len(parts) > 1 else "", part, seeds) for name, part in parts]
+    if len(settings) == 1:
+        whole = settings.pop()
+    elif settings:
+        settings = _with_holm(settings)
+        whole = _over_settings(claim, settings)
+    else:
+        whole = SettingJudgement(verdict="inconclusive", notes=["No run that this claim is about."])
+    shared = {name: getattr(whole, name) for name in SettingJudgement.model_fields}
+    notes = [*whole.notes, *claim.notes]
+    own = {name: getattr(claim, name) for name in ("id", "statement", "kind")}
+    return Judgement.model_validate(shared | own | source | {"settings": settings, "notes": notes})
+
+
+def _settings(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    for name, pattern in (claim.only or {}).items():
+        rows = rows_that(rows, [fnmatchcase(str(value), pattern) for value in rows[name]])
+    names = [name for name in claim.per if name in rows]
+    if names:
+        for key, part in groups(rows, *names):
+            yield ", ".join(map(str, key if isinstance(key, tuple) else (key,))), part
+    elif len(rows):
+        yield "", rows
+
+
+def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> SettingJudgement:
+    """Judge over settings; the p-value is the corrected one of the setting that decided, or that of the weakest one."""
+    by_all, by_one = ("fails", "holds") if claim.anywhere else ("holds", "fails")
+    p_values = [one.p for one in settings if one.p is not None]
+    verdict: Verdict = by_all
+    p = max(p_values) if len(p_values) == len(settings) else None
+    if any(one.verdict != by_all for one in settings):
+        decisive = [one.p_holm for one in settings if one.verdict == by_one]
+        least = min((one for one in decisive if one is not None), default=math.inf)
+        verdict = "inconclusive"
+        if least < 1 - CONFIDENCE or (claim.kind == "identity" and decisive):
+            verdict, p = by_one, None if math.isinf(least) else least
+    held = sum(one.verdict == "holds" for one in settings)
+    return SettingJudgement(verdict=verdict, p=p, agreement=f"{held} of {counted(len(settings), 'setting')}")
+
+
+# ---------------------------------------------------------------- one setting
+
+
+def _judge_setting(claim: Claim, name: str, part: pd.DataFrame, seeds: Sequence[int]) -> SettingJudgement:
+    void: dict[int, str] = {}
+    measured: dict[int, Sequence[Number]] = {}
+    own = {seed: rows_where(part, seed=seed) for seed in seeds}
+    for seed, rows in own.items():
+        reason = _why_void(claim, rows, part)
+        try:
+            # A run that is void may still have numbers to show.
+            measured[seed] = claim.numbers(claim.rows(rows), claim.thresholds[0]) if len(rows) else ()
+            unknown = [one.what for one in _asked(measured[seed]) if math.isnan(one.score)]
+            # One of several numbers can be enough to fail.
+            if unknown and (claim.kind == "identity" or len(unknown) == len(_asked(measured[seed]))):
+                reason = reason or f"{unknown[0]} is not known"
+        except Void as why:
+            reason = reason or str(why)
+        if reason:
+            void[seed] = reason
+    valid = {seed: one for seed, one in measured.items() if seed not in void}
+    values = _identity(valid) if claim.kind == "identity" else _finding(claim, valid, own)
+    readings = _readings(measured, valid)
+    return SettingJudgement(setting=name, readings=readings, void=void, notes=_remarks(valid), **values)
+
+
+def _asked(own: Sequence[Number]) -> list[Number]:
+    return [one for one in own if one.must]
+
+
+def _finding(claim: Claim, valid: _BySeed, own: Mapping[int, pd.DataFrame]) -> dict[str, Any]:
+    verdict, effect, p = _weakest(valid)
+    sensitivity = []
+    for at in claim.thresholds[1:] if valid else ():
+        there = {seed: claim.numbers(claim.rows(own[seed]), at) for seed in valid}
+        first = _asked(next(iter(there.values())))[0]
+        what = f"{first.what} must {first.must}"
+        sensitivity.append(Sensitivity(what=what, threshold=at, verdict=_weakest(there)[0]))
+    return {
+        "verdict": verdict,
+        "effect": effect,
+        "p": p,
+        "agreement": _agreement(valid),
+        "sensitivity": sensitivity,
+    }
+
+
+def _weakest(valid: _BySeed) -> tuple[Verdict, Effect | None, float | None]:
+    """Judge every number with a bound; return the verdict, effect and p-value of the one that decides.
+
+    One that fails decides, the surest of them; else one that is inconclusive; else the one that holds least surely.
+    """
+    columns = zip(*map(_asked, valid.values()), strict=True)
+    effects = [_effect(dict(zip(valid, column, strict=True))) for column in columns]
+    judged: list[tuple[Verdict, Effect, float | None]] = [
+        (_decide(one), one, t_test(list(one.by_seed.values()), one.threshold)) for one in effects
+    ]
+    order: tuple[Verdict, ...] = ("fails", "inconclusive", "holds")
+    for verdict in order:
+        if found := [one for one in judged if one[0] == verdict]:
+            # One that cannot be tested is the least sure.
+            return sorted(
+                found, key=lambda one: 1.0 if one[2] is None else one[2], reverse=verdict != "fails"
+            )[0]
+    return "inconclusive", None, None
+
+
+def _effect(column: Mapping[int, Number]) -> Effect:
+    one = next(iter(column.values()))
+    unit, means = SCALES[one.scale]
+    by_seed = {seed: one.score for seed, one in column.items() if not math.isnan(one.score)}
+    values = list(by_seed.values())
+    mean, low, high = values[0] if values else None, None, None
+    if len(values) > 1:
+        mean, low, high = map(float, student_interval(values))
+    return Effect(
+        means=f"{'minus ' if one.above is None else ''}{means}{one.what}", unit=unit, threshold=one.bar, mean=mean, low=low,
+        high=high, by_seed=by_seed,
+    )  # fmt: skip
+
+
+def _decide(effect: Effect) -> Verdict:
+    if len(effect.by_seed) < MIN_SEEDS or effect.low is None or effect.high is None:
+        return "inconclusive"
+    return (
+        "holds"
+        if effect.low > effect.threshold
+        else "fails"
+        if effect.high < effect.threshold
+        else "inconclusive"
+    )
+
+
+def _agreement(valid: _BySeed) -> str:
+    """Count the seeds that meet all that is asked, of those of which this is known."""
+    met = [all(one.is_met for one in _asked(own)) for own in valid.values()]
+    unmet = [any(one.score <= one.bar for one in _asked(own)) for own in valid.values()]
+    return f"{sum(met)} of {sum(met) + sum(unmet)}"
+
+
+def _identity(valid: _BySeed) -> dict[str, Any]:
+    met = [all(one.is_met for one in _asked(own)) for own in valid.values()]
+    verdict = "inconclusive" if not met else "holds" if all(met) else "fails"
+    return {"verdict": verdict, "agreement": _agreement(valid)}
+
+
+def _why_void(claim: Claim, rows: pd.DataFrame, part: pd.DataFrame) -> str | None:
+    """Say what keeps a seed from having an effect: a run that is missing, diverged or did not fit its train set."""
+    if rows.empty:
+        return "the run is missing"
+    if claim.runs not in rows:
+        return _why_run_void(claim, rows)
+    if missing := set(part[claim.runs]) - set(rows[claim.runs]):
+        return f"missing: {few([str(name) for name in missing])}"
+    reasons = {str(name): _why_run_void(claim, run) for name, run in groups(rows, claim.runs)}
+    found = [
+        reason if len(reasons) == 1 else f"{name}: {reason}" for name, reason in reasons.items() if reason
+    ]
+    return "; ".join(found) or None
+
+
+def _why_run_void(claim: Claim, run: pd.DataFrame) -> str | None:
+    if "ended" in run and (run["ended"] == "diverged").any():
+        return "diverged"
+    if claim.fitted is None:
+        return None
+    accuracy = end_value(curve(last_layer(run), "train_accuracy")[1])
+    if math.isnan(accuracy):
+        return "train accuracy at the end is not known"
+    return None if accuracy >= claim.fitted else f"train accuracy {number(accuracy, 4)}"
+
+
+def _readings(measured: _BySeed, valid: _BySeed) -> list[Reading]:
+    """Return one per number, in the order in which the claim has them."""
+    by_name: dict[str, dict[int, Number]] = {}
+    for seed, own in measured.items():
+        for one in own:
+            by_name.setdefault(one.what, {})[seed] = one
+    out = []
+    for what, by_seed in by_name.items():
+        first = next(iter(by_seed.values()))
+        known = {seed: one.value for seed, one in by_seed.items() if math.isfinite(one.value)}
+        met = [seed for seed, one in by_seed.items() if one.must and one.is_met and seed in valid]
+        out.append(Reading(what=what, by_seed=known, must=first.must, met=met, unit=first.unit))
+    return out
+
+
+def _remarks(valid: _BySeed) -> list[str]:
+    remarks = Counter(one.remark for own in valid.values() for one in own if one.remark)
+    remarks += Counter(
+        f"{one.what} is not known" for own in valid.values() for one in _asked(own) if math.isnan(one.score)
+    )
+    return [f"{remark} ({count} of {counted(len(valid), 'seed')})" for remark, count in remarks.items()]
+
+
+def _with_holm(judged: list[_Judged]) -> list[_Judged]:
+    """Return the same with p-values corrected over those that have one; identities have none."""
+    places = [place for place, one in enumerate(judged) if one.p is not None]
+    corrected = dict(zip(places, holm([judged[place].p or 0.0 for place in places]), strict=True))
+    return [one.model_copy(update={"p_holm": corrected.get(place)}) for place, one in enumerate(judged)]
