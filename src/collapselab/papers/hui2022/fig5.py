@@ -13,8 +13,7 @@ from typing import Any
 import pandas as pd
 
 from collapselab.data.recipe import DataSpec, Sample
-from collapselab.experiments.claims import Claim, Number
-from collapselab.experiments.claims.judges import correlates
+from collapselab.experiments.claims.judges import at_end, correlates
 from collapselab.experiments.experiment import Experiment, Extra, Job, Preset, Runs, checkpoint_of
 from collapselab.experiments.rows import run_curve
 from collapselab.frames import rows_where
@@ -264,23 +263,16 @@ def best_rates(rows: pd.DataFrame) -> pd.DataFrame:
 # ---------------------------------------------------------------- claims
 
 
-def probing_gap(rows: pd.DataFrame, least: float) -> list[Number]:
-    """Accuracy of fine-tuning less that of the linear probe, at the checkpoint where this is least, and on average."""
+def less_by_probing(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return by how much the linear probe is less accurate than fine-tuning, where this is least and over checkpoints."""
     tuned, probed = (
         part.set_index("pretrain_step")["accuracy"]
         for part in (best_rates(rows), rows_where(rows, kind="linear_probe"))
     )
-    gaps = tuned - probed
-    what = "accuracy of fine-tuning less that of the linear probe"
-    return [
-        Number(f"{what}, mean over checkpoints", float(gaps.mean())),
-        Number(
-            f"{what}, at the checkpoint where it is least",
-            float(gaps.min(skipna=False)),
-            above=least,
-            scale="difference",
-        ),
-    ]
+    less = tuned - probed
+    return pd.DataFrame(
+        {"least_loss_by_probing": [less.min(skipna=False)], "mean_loss_by_probing": [less.mean()]}
+    )
 
 
 _PER_CHECKPOINT: dict[str, Any] = {
@@ -334,12 +326,16 @@ EXPERIMENT = Experiment(
             rows=best_rates,
             **_PER_CHECKPOINT,
         ),
-        Claim(
+        at_end(
+            "least_loss_by_probing",
+            "Linear probing transfers worse than fine-tuning at every checkpoint.",
+            above=(0.0,),
+            scale="difference",
+            beside="mean_loss_by_probing",
             id="probing-is-worse",
-            statement="Linear probing transfers worse than fine-tuning at every checkpoint.",
             where="Sec. 4.2",
-            numbers=probing_gap,
             only={"kind": "[fl]*"},  # fine-tuning and linear probes
+            rows=less_by_probing,
             **_PER_CHECKPOINT,
         ),
     ),
