@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pandas as pd
 from torch import nn
 
 from collapselab.data import DataSplits, Split
+from collapselab.experiments.claims import Void
+from collapselab.experiments.claims.claim import FITTED
 from collapselab.experiments.grid import Grid
+from collapselab.frames import rows_where
 from collapselab.papers.hui2022.bounds import any_points_bound, collapsed_representation
 from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
 from collapselab.probes import profile
@@ -92,3 +98,17 @@ def construction_rows(runs: Grid) -> pd.DataFrame:
     """
     rows = [row | {"seed": seed} for seed in runs.seeds for row in runs.extra("constructions", seed)]
     return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def network(construction: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Select a network for a claim, with its test accuracy less that of the network trained past zero error."""
+
+    def select(rows: pd.DataFrame) -> pd.DataFrame:
+        own, fitted = (rows_where(rows, construction=name) for name in (construction, "network"))
+        if construction == "one_epoch" and not (own["epochs"] <= 1).all():
+            raise Void("not trained for one epoch")
+        less = own["test_accuracy"] - fitted["test_accuracy"].max()
+        is_fitted = bool((fitted["train_accuracy"] >= FITTED).all())
+        return own.assign(accuracy_less=less, accuracy_less_than_fitted=less if is_fitted else math.nan)
+
+    return select
