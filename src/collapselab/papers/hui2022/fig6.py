@@ -6,40 +6,30 @@ from collapselab.experiments.claims import judges
 from collapselab.experiments.claims.judges import ordered, stays
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales, sgd
+from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
 from collapselab.experiments.rows import curve_rows
 from collapselab.frames import hidden_layers, rows_where
 from collapselab.papers.hui2022.common import (
-    BATCH_SIZE,
     LEFT_OPEN,
     METRICS,
     MLP,
-    MLP_LEARNING_RATE,
     MLP_NOTE,
     PAPER,
     STANDARDIZE_NOTE,
-    STEPS,
     changed,
     images,
+    recipe,
 )
-from collapselab.records.recipe import Measuring
+from collapselab.records.recipe import Checkpoints
 from collapselab.report.builders import VANISHED, VARIANCES, Lines, by_layer, zero_train_error
 
 
 def _jobs(seed: int, changes: Changes) -> list[Job]:
-    recipe = sgd(
-        "mlp",
-        images("mnist", train=balanced(1000), test=balanced(200)),
-        seed,
-        steps=STEPS,
-        batch_size=BATCH_SIZE,
-        learning_rate=MLP_LEARNING_RATE,
-        options=MLP,
-        measuring=Measuring(
-            count=24, metrics=(*METRICS, "cdnv", "ncc_agreement", "ncc_accuracy"), spectra=False
-        ),
+    data = images("mnist", train=balanced(1000), test=balanced(200))
+    every_layer = recipe("mlp", data, seed, options=MLP, weak=True, checkpoints=Checkpoints()).with_changes(
+        {"measuring.layers": "all", "measuring.metrics": (*METRICS, "cdnv", "ncc_agreement", "ncc_accuracy")}
     )
-    return [job(recipe.with_changes(changes))]
+    return [job(every_layer.with_changes(changes))]
 
 
 _PAPERS_NUMBERS = At(
