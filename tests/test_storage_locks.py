@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import filelock
 import pytest
 
+from collapselab.records.run_record import RunRecord
 from collapselab.storage import exclusive
 from collapselab.training import FolderInUse, Recipe, RunFolder, run_recipe
 
@@ -88,7 +88,7 @@ def test_a_run_that_another_process_trains_is_not_touched(tiny_recipe: Recipe, f
             run_recipe(tiny_recipe, folder)
         assert folder.read_run() is None
         assert folder.read_rows() == []
-    assert run_recipe(tiny_recipe, folder)["status"] == "finished"
+    assert run_recipe(tiny_recipe, folder).status == "finished"
 
 
 def test_a_run_that_another_process_finished_meanwhile_is_not_run_again(
@@ -98,10 +98,10 @@ def test_a_run_that_another_process_finished_meanwhile_is_not_run_again(
     asked: list[RunFolder] = []
     real = RunFolder.read_run
 
-    def read_run(self: RunFolder) -> dict[str, Any] | None:
+    def read_run(self: RunFolder) -> RunRecord | None:
         asked.append(self)
         return None if len(asked) == 1 else real(self)  # at first the other process had not begun
 
     monkeypatch.setattr(RunFolder, "read_run", read_run)
-    monkeypatch.setattr("collapselab.training.loop.Trainer", None)
+    monkeypatch.setattr("collapselab.training.run.Trainer", None)
     assert run_recipe(tiny_recipe, folder) == finished

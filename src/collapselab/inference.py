@@ -56,3 +56,11 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
         return float("nan")
     correlation, _ = stats.spearmanr(x, y)
     return float(correlation)  # pyright: ignore[reportArgumentType] scipy types its results loosely
+
+
+def share_interval(share: float, trials: float) -> tuple[float, float]:
+    """Return the 95 % interval of a share of independent trials (Wilson 1927); NaN for an unknown number of trials."""
+    if not np.isfinite(trials) or trials < 1:
+        return float("nan"), float("nan")
+    interval = stats.binomtest(round(share * trials), round(trials)).proportion_ci(CONFIDENCE, "wilson")
+    return float(interval.low), float(interval.high)

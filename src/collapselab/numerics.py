@@ -1,4 +1,4 @@
-"""Linear algebra the statistics and metrics share, each with its rank cut-off and its reason.
+"""Linear algebra the statistics and metrics share, each with its rank cut-off and its reason; precision and threads.
 
 Letters: n samples, p features, c classes, r rank.
 """
@@ -58,6 +58,23 @@ def full_precision_products(device: torch.device) -> Iterator[None]:
         else:
             assert legacy is not None
             torch.set_float32_matmul_precision(legacy)
+
+
+@contextmanager
+def cpu_threads(number: int | None) -> Iterator[None]:
+    """Use this many CPU threads in torch, BLAS and OpenMP, on which the last digits depend; None for as many as before.
+
+    The numbers from before are restored on the way out.
+    """
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        with threadpool_limits(number):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def add_gram_(total: Float[Tensor, "p p"], rows: Float[Tensor, "n p"], scale: float = 1.0) -> None:

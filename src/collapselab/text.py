@@ -10,7 +10,7 @@ MISSING = "–"
 _MOST_NAMES = 6
 
 
-def number(value: float | None, digits: int = 3, missing: str = "undefined") -> str:
+def number(value: int | float | None, digits: int = 3, missing: str = "undefined") -> str:
     """Format a number for a reader: `digits` significant digits, whole numbers in full.
 
     Args:
@@ -24,11 +24,12 @@ def number(value: float | None, digits: int = 3, missing: str = "undefined") -> 
     if value.is_integer() and abs(value) < 1e6:
         return f"{value:.0f}"
     if 1e-3 <= abs(value) < 1e5:
-        return f"{value:.{digits}g}"
+        text = f"{value:.{digits}g}"
+        return f"{float(text):.0f}" if "e" in text else text
     return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
 
 
-def percent(value: float | None, missing: str = "undefined") -> str:
+def percent(value: int | float | None, missing: str = "undefined") -> str:
     """Format a share of one as a percentage with one decimal, none for whole ones."""
     return missing if value is None or not math.isfinite(value) else f"{value:.1%}".replace(".0%", "%")
 

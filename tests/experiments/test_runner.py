@@ -15,10 +15,11 @@ import torch
 from watching import Log, request
 
 from collapselab import InputError
-from collapselab.experiments import estimate
-from collapselab.experiments import runner as runner_module
+from collapselab.experiments import running
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.runner import reproduce
+from collapselab.records import experiment
+from collapselab.records.run_record import RunRecord
 from collapselab.training import RunInterrupted, Stopper
 
 
@@ -88,14 +89,27 @@ def test_rows_are_what_the_runs_measured(done: tuple[Path, Log, Any]) -> None:
     folder = Grid(out, tiny_experiment.EXPERIMENT.presets["smoke"], [0]).folder("second", 0)
     rows = outcome.rows[(outcome.rows["job"] == "second") & (outcome.rows["seed"] == 0)]
     final = {
-        (row["step"], row["layer"], name): value
+        (row.step, row.layer, name): value
         for row in folder.read_final_reference()
-        for name, value in row["metrics"].items()
+        for name, value in row.metrics.items()
     }
     assert len(final) == len(rows) * 2 + rows["is_last"].sum()
+    measured = {
+        (row.step, row.layer, name): value
+        for row in folder.read_rows()
+        for name, value in row.metrics.items()
+        if name.endswith("variance")
+    }
+    assert len(measured) == len(final)
+    assert set(rows["ended"]) == {"steps"}
     for row in rows.to_dict("records"):
-        for name in ("train_variance", "strong_test_variance"):
-            assert row[name] == final[row["step"], row["layer"], name]
+        step, layer = row["step"], row["layer"]
+        for name in ("train_variance", "strong_test_variance", "weak_test_variance"):
+            if name != "weak_test_variance" or row["is_last"]:
+                assert row[name] == measured[step, layer, name]
+                assert row[f"{name}_final"] == final[step, layer, f"{name}_final"]
+            else:
+                assert pd.isna(row[name])
         assert row["is_last"] == (row["layer"] == "layers.1")
         assert pd.isna(row["train_accuracy"]) != row["is_last"]
 
@@ -155,13 +169,13 @@ def test_only_some_runs_and_other_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"only": ["thrid"]}, "--only thrid: matches none of the runs; there are first, second"),
-        ({"changes": {"stepz": 3}}, "stepz: no recipe has it"),
+        ({"only": ["thrid"]}, "only='thrid': thrid matches none of the runs; there are first, second"),
+        ({"changes": {"stepz": 3}}, "stepz: unknown recipe field"),
         ({"changes": {"thrid:steps": 3}}, "thrid matches none of the runs"),
         ({"changes": {"steps": -3}}, "steps"),
-        ({"changes": {"optimizer.lr": 1}}, "optimizer.lr: no recipe has it; known: learning_rate, "),
-        ({"changes": {"first:start.checkpoint": "a"}}, "start is not set; give all of it"),
-        ({"changes": {"seed": 3}}, "say how many with --seeds"),
+        ({"changes": {"optimizer.lr": 1}}, "optimizer.lr: unknown recipe field; known: learning_rate, "),
+        ({"changes": {"first:start.checkpoint": "a"}}, "start is not set; set the whole part"),
+        ({"changes": {"seed": 3}}, "choose how many with seeds="),
         ({"changes": {"data.name": "mnist"}}, "first stands for dataset digits in rows and figures"),
         ({"changes": {"data": {"name": "mnist"}}}, "first stands for dataset digits in rows and figures"),
     ],
@@ -174,19 +188,19 @@ def test_what_matches_nothing_is_refused(tmp_path: Path, changes: dict[str, Any]
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match="not empty and not an experiment's"):
+    with pytest.raises(InputError, match="not empty and not an experiment"):
         reproduce(request(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_folder_of_another_scale_is_refused(done: tuple[Path, Log, Any]) -> None:
-    with pytest.raises(InputError, match="holds tiny/fig1 at scale smoke; choose another --out"):
+    with pytest.raises(InputError, match="holds tiny/fig1 at scale smoke; choose another out="):
         reproduce(request(done[0], scale="cpu"))
 
 
 def test_samples_that_are_not_there_are_said_before_anything_is_run(tmp_path: Path) -> None:
     changes = {"second:data.train.count": 5000}
-    with pytest.raises(InputError, match=r"5000 samples wanted, but there are 1000.*--only first"):
+    with pytest.raises(InputError, match=r"5000 samples wanted, but there are 1000.*only=first"):
         reproduce(request(tmp_path / "out", changes=changes))
     assert not (tmp_path / "out" / "runs").exists()
 
@@ -204,7 +218,7 @@ def test_what_was_timed_a_short_while_ago_is_not_timed_again(
         with pytest.raises(RunInterrupted):
             reproduce(request(tmp_path / "out"), log, StopFirst())
         assert len(log.of("timing")) == timings
-    monkeypatch.setattr(estimate, "hardware", lambda: {"processor": "another"})
+    monkeypatch.setattr(experiment, "hardware", lambda: {"processor": "another"})
     log = Log()
     with pytest.raises(RunInterrupted):
         reproduce(request(tmp_path / "out"), log, StopFirst())
@@ -268,14 +282,14 @@ def test_a_run_whose_start_never_came_about_is_said_to_be_one(tmp_path: Path) ->
 def test_what_a_lost_run_does_not_concern_is_run_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    actual = runner_module.run_recipe
+    actual = running.run_recipe
 
-    def first_diverges_once(recipe: Any, folder: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def first_diverges_once(recipe: Any, folder: Any, *args: Any, **kwargs: Any) -> RunRecord:
         if folder.path.parts[-2:] == ("first", "seed-0"):
             recipe = recipe.with_changes({"optimizer.learning_rate": 1e30})
         return actual(recipe, folder, *args, **kwargs)
 
-    monkeypatch.setattr(runner_module, "run_recipe", first_diverges_once)
+    monkeypatch.setattr(running, "run_recipe", first_diverges_once)
     log = Log()
     with pytest.raises(InputError, match="second, seed 0: starts from"):
         reproduce(request(tmp_path / "out"), log)
@@ -303,7 +317,7 @@ def test_every_fingerprint_and_every_ending_is_on_record(tmp_path: Path) -> None
 
 
 def test_a_run_that_fails_leaves_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = runner_module.run_recipe
+    real = running.run_recipe
 
     def fail(recipe: Any, folder: Any, *rest: Any, **options: Any) -> Any:
         if "second" in str(folder.path):
@@ -311,7 +325,7 @@ def test_a_run_that_fails_leaves_those_before_it(tmp_path: Path, monkeypatch: py
         return real(recipe, folder, *rest, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(runner_module, "run_recipe", fail)
+        patched.setattr(running, "run_recipe", fail)
         with pytest.raises(InputError, match="the disk is full"):
             reproduce(request(tmp_path / "out", seeds=1))
     log = Log()

@@ -8,8 +8,11 @@ import pandas as pd
 
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import falls
-from collapselab.experiments.experiment import Experiment, Extra, Job, Preset, Runs, checkpoint_of
+from collapselab.experiments.experiment import Experiment, Extra
+from collapselab.experiments.grid import Grid
+from collapselab.experiments.jobs import Job, Preset, checkpoint_of
 from collapselab.experiments.rows import curve_rows
+from collapselab.records.experiment import ExtraRow
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, StartFrom
 from collapselab.training import Recipe
 
@@ -44,7 +47,7 @@ def jobs(seed: int) -> list[Job]:
     ]
 
 
-def weight_norm(runs: Runs, seed: int) -> list[dict[str, Any]]:
+def weight_norm(runs: Grid, seed: int) -> list[ExtraRow]:
     model = runs.model(runs.jobs(seed)[0])
     return [{"norm": float(sum(weight.detach().square().sum() for weight in model.parameters()))}]
 

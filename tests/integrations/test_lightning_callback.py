@@ -110,7 +110,7 @@ def fit(
 def run_of(out: Path) -> tuple[dict[str, Any], dict[int, float]]:
     """run.json, and the epoch of each measured step."""
     run = json.loads((out / "run.json").read_text())
-    return run, {row["step"]: row["epoch"] for row in RunFolder(out).read_rows()}
+    return run, {row.step: row.epoch for row in RunFolder(out).read_rows()}
 
 
 def test_measuring_does_not_change_the_training(tmp_path: Path) -> None:

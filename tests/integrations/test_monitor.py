@@ -19,6 +19,9 @@ from torch.utils.tensorboard import SummaryWriter
 from collapselab import InputError
 from collapselab.integrations import Monitor
 from collapselab.integrations.destinations import MAIN_METRICS
+from collapselab.records.recipe import Recipe
+from collapselab.records.run_record import RunRecord
+from collapselab.storage import provenance
 from collapselab.training import RunFolder
 
 NUM_CLASSES, DIM, NUM_TRAIN = 3, 6, 48
@@ -75,7 +78,7 @@ def train(model: nn.Module, loader: DataLoader[Any], epochs: int = 2, monitor: M
 
 
 def steps_of(out: Path) -> list[int]:
-    return sorted({row["step"] for row in RunFolder(out).read_rows()})
+    return sorted({row.step for row in RunFolder(out).read_rows()})
 
 
 def run_of(out: Path) -> dict[str, Any]:
@@ -177,17 +180,17 @@ def test_the_folder_holds_what_a_run_holds(
         train(model, train_loader, monitor=monitor)
     run = run_of(out)
     assert run["status"] == "finished"
-    assert run["recipe"]["epsilon"] == 0.3
-    assert run["recipe"]["weighting"] == "balanced"
+    assert run["recipe"]["options"]["epsilon"] == 0.3
+    assert run["recipe"]["options"]["weighting"] == "balanced"
     assert run["recipe"]["settings"] == {"lr": 0.1}
     assert run["versions"]["torch"] == torch.__version__
     assert run["seconds"]["measuring"] > 0
     rows = RunFolder(out).read_rows()
-    assert {(row["split"], row["layer"]) for row in rows} == {
+    assert {(row.split, row.layer) for row in rows} == {
         (split, layer) for split in ("train", "test") for layer in ("0", "4")
     }
-    assert {row["step"]: row["epoch"] for row in rows} == {0: 0.0, 5: 5 / 6, 10: 10 / 6, 12: 2.0}
-    assert all(row["spectra"] for row in rows)
+    assert {row.step: row.epoch for row in rows} == {0: 0.0, 5: 5 / 6, 10: 10 / 6, 12: 2.0}
+    assert all(row.spectra for row in rows)
     statistics = RunFolder(out).read_statistics(12)
     assert statistics["train/4/counts"].tolist() == [16, 16, 16]  # all of the training data, once
 
@@ -245,7 +248,7 @@ def test_rows_are_never_lost_unasked(train_loader: DataLoader[Any], tmp_path: Pa
     with pytest.raises(InputError, match="not empty and not a run"):
         Monitor(network(), train_loader, out=tmp_path / "other").start()
     RunFolder(tmp_path / "digits").create()
-    RunFolder(tmp_path / "digits").write_run({"recipe": {"data": "digits"}, "status": "stopped"})
+    RunFolder(tmp_path / "digits").write_run(RunRecord(**provenance(), recipe=Recipe(), status="stopped"))
     with pytest.raises(InputError, match="holds another run"):
         Monitor(network(), train_loader, out=tmp_path / "digits").start()
 
@@ -291,8 +294,8 @@ def test_every_destination_gets_the_same_scalars(
         for layer in ("0", "4")
         for metric in MAIN_METRICS
     }
-    row = next(row for row in RunFolder(tmp_path / "run").read_rows() if row["step"] == 1)
-    assert called[1]["train/0/normalized_within"] == row["metrics"]["normalized_within"]
+    row = next(row for row in RunFolder(tmp_path / "run").read_rows() if row.step == 1)
+    assert called[1]["train/0/normalized_within"] == row.metrics["normalized_within"]
     with table.open() as file:
         lines = list(csv.DictReader(file))
     assert {line["name"]: float(line["value"]) for line in lines if line["step"] == "1"} == called[1]

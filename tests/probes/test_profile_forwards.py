@@ -237,7 +237,9 @@ def test_a_tensor_read_by_positions_and_by_channels_is_reduced_for_each(reduce: 
     assert (found["conv"].dim, found["linear"].dim) == (20, 5)
     rows = inputs.mean(1) if reduce == "mean" else inputs[:, 0]
     means = torch.stack([rows[c == LABELS].mean(0) for c in range(3)])
-    assert torch.allclose(found["linear"].splits["train"].class_means, means, rtol=0, atol=1e-12)
+    measured = found["linear"].splits["train"].class_means
+    assert measured is not None
+    assert torch.allclose(measured, means, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["block", "block.1", "block.2"])
@@ -255,7 +257,9 @@ def test_channels_of_maps_come_first_in_modules_without_weight_too(name: str) ->
     layer = profile(model, train, layers=name, reduce="gap")[name]
     assert layer.dim == features.shape[1]
     means = torch.stack([features.mean((2, 3))[c == LABELS].mean(0) for c in range(3)])
-    assert torch.allclose(layer.splits["train"].class_means, means, rtol=0, atol=1e-12)
+    measured = layer.splits["train"].class_means
+    assert measured is not None
+    assert torch.allclose(measured, means, rtol=0, atol=1e-12)
 
 
 # ---------------------------------------------------------------- attention

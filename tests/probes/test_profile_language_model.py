@@ -84,6 +84,8 @@ def test_counts_means_and_collapse_of_a_layer_equal_a_slow_computation(name: str
     oracle = Oracle(features, labels, weight=weight if name == "lm_head" else weight.T)
     split = layer.splits["train"]
     assert split.counts.tolist() == oracle.counts.tolist()
+    assert split.class_means is not None
+    assert split.class_variances is not None
     assert np.abs(split.class_means.numpy() - oracle.means).max() <= 1e-13 * np.abs(oracle.means).max()
     assert np.abs(split.class_variances.numpy() - oracle.class_variances).max() <= 1e-12
     for metric in (

@@ -1,4 +1,4 @@
-"""A run on disk survives torn lines and foreign folders."""
+"""A run folder: rows there and back, what a kill leaves, what is refused."""
 
 import json
 from pathlib import Path
@@ -6,27 +6,61 @@ from pathlib import Path
 import pytest
 
 from collapselab import InputError
+from collapselab.records.recipe import Recipe
+from collapselab.records.rows import MeasuredRow
+from collapselab.records.run_record import RunRecord
+from collapselab.storage import provenance
 from collapselab.training import RunFolder
+
+
+def row(step: int) -> MeasuredRow:
+    return MeasuredRow(
+        step=step,
+        epoch=step / 4,
+        split="test",
+        layer="layers.0",
+        depth=0,
+        metrics={"nc1": 0.1 * step, "vci": None},
+    )
 
 
 @pytest.fixture
 def made(folder: RunFolder) -> RunFolder:
     folder.create()
-    folder.append_rows({"step": step, "value": 0.1 * step} for step in range(3))
+    folder.append_rows(row(step) for step in range(3))
     return folder
 
 
 def test_rows_come_back_as_written(made: RunFolder) -> None:
-    assert made.read_rows() == [{"step": step, "value": 0.1 * step} for step in range(3)]
+    assert made.read_rows() == [row(step) for step in range(3)]
 
 
-def test_a_torn_last_line_is_left_out(made: RunFolder) -> None:
+def test_what_is_empty_is_not_written(made: RunFolder) -> None:
+    lines = (made.path / "measurements.jsonl").read_text().splitlines()
+    assert json.loads(lines[1]) == {
+        "schema": 2,
+        "step": 1,
+        "split": "test",
+        "layer": "layers.0",
+        "depth": 0,
+        "metrics": {"nc1": 0.1, "vci": None},
+        "epoch": 0.25,
+    }
+
+
+def test_nan_is_never_written(made: RunFolder) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        made.append_rows([row(3).model_copy(update={"epoch": float("nan")})])
+    assert len(made.read_rows()) == 3
+
+
+def test_an_incomplete_last_line_is_left_out(made: RunFolder) -> None:
     with (made.path / "measurements.jsonl").open("a") as file:
         file.write('{"step": 3, "val')
-    assert [row["step"] for row in made.read_rows()] == [0, 1, 2]
+    assert [one.step for one in made.read_rows()] == [0, 1, 2]
 
 
-def test_dropping_rows_mends_the_file(made: RunFolder) -> None:
+def test_dropping_rows_removes_an_incomplete_line(made: RunFolder) -> None:
     path = made.path / "measurements.jsonl"
     with path.open("a") as file:
         file.write('{"step": 3, "val')
@@ -34,20 +68,48 @@ def test_dropping_rows_mends_the_file(made: RunFolder) -> None:
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{torn", "Expecting property name"),
+        ("[1]", "not a JSON object"),
+        ('{"step": 1}', "split: Field required"),
+        ('{"schema": 9}', "schema 9 was written by a newer version; upgrade collapselab"),
+    ],
+)
+def test_a_damaged_line_is_reported_in_one_line(made: RunFolder, line: str, reason: str) -> None:
+    path = made.path / "measurements.jsonl"
+    path.write_text(f"{path.read_text()}{line}\n")
+    with pytest.raises(InputError) as caught:
+        made.read_rows()
+    assert "measurements.jsonl, line 4: damaged" in str(caught.value)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_record_comes_back_as_written(folder: RunFolder) -> None:
+    folder.create()
+    record = RunRecord(**provenance(), recipe=Recipe(seed=3), status="running")
+    folder.write_run(record)
+    assert folder.read_run() == record
+    assert json.loads((folder.path / "run.json").read_text())["schema"] == 2
+
+
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match="not empty and not a run"):
+    with pytest.raises(InputError, match="not empty and not a run; choose another out="):
         RunFolder(tmp_path).read_run()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"recipe": {}}', "{"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"recipe": {}}', "{", '{"recipe": {"stepz": 1}}'])
 def test_a_damaged_run_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(InputError, match="not a run's"):
+    with pytest.raises(InputError, match=r"run.json: not a run record \(.+\); choose another out=") as caught:
         RunFolder(tmp_path).read_run()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         RunFolder(tmp_path / "file" / "run").create()

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from judgements import finding
-
 from collapselab.report.experiment_page import ExperimentPageData
 from collapselab.report.figures import Chart
+from judgements import finding
 
 # Seeds differ by these factors: their geometric mean is 1.
 FACTORS = (0.5, 1.0, 2.0)

@@ -12,15 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from experiment_rows import (
-    construction_rows,
-    curve_rows,
-    page_data,
-    size_rows,
-    transfer_rows,
-)
-from judgements import finding
-
 from collapselab.report.experiment_charts import (
     construction_charts,
     layer_charts,
@@ -31,6 +22,14 @@ from collapselab.report.experiment_charts import (
 from collapselab.report.experiment_page import render_experiment_page, write_experiment_page
 from collapselab.report.experiment_points import add_labels
 from collapselab.report.figures import Chart, new_figure
+from experiment_rows import (
+    construction_rows,
+    curve_rows,
+    page_data,
+    size_rows,
+    transfer_rows,
+)
+from judgements import finding
 
 HOSTILE = '</script><img src="https://example.org/x">'
 

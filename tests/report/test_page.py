@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-
-from collapselab.report import render_report
 from collapselab.report.charts import cosine_map, heat_map, variance_over_steps
 from collapselab.report.page import _sections
 from collapselab.report.run_data import RunData, cosine_matrix, read_run
+
+from collapselab.report import render_report
 from collapselab.training import RunFolder
 
 

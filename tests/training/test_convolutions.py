@@ -11,7 +11,7 @@ from collapselab.records.recipe import ModelSpec
 from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
 from collapselab.training.building import build_model, load_data
 from collapselab.training.engine import make_fabric
-from collapselab.training.loop import Trainer
+from collapselab.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_its_steps_are_those_of_a_contiguous_network_in_float64(
     trainer = Trainer(convolving, data, folder, make_fabric(convolving), lambda *_: None)
     trainer.engine.training_mode()
     for step in range(4):
-        rows = trainer.batch_rows(step, 0)  # 60 samples, one batch an epoch
+        rows = trainer.batches.rows(step)  # 60 samples, one batch an epoch
         optimizer.param_groups[0]["lr"] = convolving.learning_rate_at(step)
         optimizer.zero_grad()
         nn.functional.cross_entropy(

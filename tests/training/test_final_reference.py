@@ -26,6 +26,11 @@ def _variance(now: np.ndarray, centres: np.ndarray, nearest: np.ndarray) -> floa
     return float(((now - centres[nearest]) ** 2).sum(1).mean() / spread)
 
 
+def _centres(features: np.ndarray) -> np.ndarray:
+    fitted = KMeans(10, n_init=10, tol=0, random_state=0, max_iter=10_000).fit(features - features.mean(0))  # pyright: ignore[reportArgumentType] the stub reads only the string default
+    return fitted.cluster_centers_ + features.mean(0)
+
+
 @pytest.fixture
 def finished(tiny_recipe: Recipe, folder: RunFolder) -> RunFolder:
     run_recipe(tiny_recipe, folder)
@@ -42,47 +47,44 @@ def test_labelled_variance_is_over_the_class_means_at_the_end(
     labels = samples.labels.numpy()
     final = _features(tiny_recipe, finished, tiny_recipe.steps, samples, layer)
     centres = np.stack([final[labels == c].mean(0) for c in range(10)])
-    name = "train_variance" if split == "train" else "strong_test_variance"
+    name = "train_variance_final" if split == "train" else "strong_test_variance_final"
     for row in finished.read_final_reference():
-        if row["split"] == split and row["depth"] == layer:
-            now = _features(tiny_recipe, finished, row["step"], samples, layer)
+        if row.split == split and row.depth == layer:
+            now = _features(tiny_recipe, finished, row.step, samples, layer)
             # float32 features, float64 sums on both sides; class means in float32 partial sums.
-            assert row["metrics"][name] == pytest.approx(_variance(now, centres, labels), rel=1e-6)
+            assert row.metrics[name] == pytest.approx(_variance(now, centres, labels), rel=1e-6)
 
 
 def test_weak_variance_is_over_kmeans_centres_at_the_end(finished: RunFolder, tiny_recipe: Recipe) -> None:
     test = load_data(tiny_recipe).test
     final = _features(tiny_recipe, finished, tiny_recipe.steps, test, 2)
-    centres = KMeans(10, n_init=10, tol=0, random_state=0, max_iter=10_000).fit(final - final.mean(0))  # pyright: ignore[reportArgumentType] the stub reads only the string default
-    means = centres.cluster_centers_ + final.mean(0)
+    means = _centres(final)
     for row in finished.read_final_reference():
-        if "weak_test_variance" in row["metrics"]:
-            now = _features(tiny_recipe, finished, row["step"], test, 2)
+        if "weak_test_variance_final" in row.metrics:
+            now = _features(tiny_recipe, finished, row.step, test, 2)
             nearest = ((now[:, None] - means) ** 2).sum(2).argmin(1)
             # Two k-means runs from the same seed may differ in the last bits of their centres.
-            assert row["metrics"]["weak_test_variance"] == pytest.approx(
+            assert row.metrics["weak_test_variance_final"] == pytest.approx(
                 _variance(now, means, nearest), rel=1e-6
             )
 
 
 def test_only_the_last_layer_has_weak_variance(finished: RunFolder) -> None:
     depths = {
-        row["depth"] for row in finished.read_final_reference() if "weak_test_variance" in row["metrics"]
+        row.depth for row in finished.read_final_reference() if "weak_test_variance_final" in row.metrics
     }
     assert depths == {2}
 
 
 def test_at_the_end_both_references_agree(finished: RunFolder, tiny_recipe: Recipe) -> None:
     current = {
-        (row["split"], row["layer"]): row["metrics"]
-        for row in finished.read_rows()
-        if row["step"] == tiny_recipe.steps
+        (row.split, row.layer): row.metrics for row in finished.read_rows() if row.step == tiny_recipe.steps
     }
     for row in finished.read_final_reference():
-        if row["step"] == tiny_recipe.steps:
-            name = "train_variance" if row["split"] == "train" else "strong_test_variance"
-            value = current[row["split"], row["layer"]][name]
-            assert row["metrics"][name] == pytest.approx(value, rel=1e-12)
+        if row.step == tiny_recipe.steps:
+            name = "train_variance" if row.split == "train" else "strong_test_variance"
+            value = current[row.split, row.layer][name]
+            assert row.metrics[f"{name}_final"] == pytest.approx(value, rel=1e-12)
 
 
 def test_what_is_unusual_about_the_centres_is_said(
@@ -90,12 +92,24 @@ def test_what_is_unusual_about_the_centres_is_said(
 ) -> None:
     monkeypatch.setattr("collapselab.metrics.generalization.MAX_KMEANS_ROWS", 30)
     run_recipe(tiny_recipe, folder)
-    weak = [row for row in folder.read_final_reference() if "weak_test_variance" in row["metrics"]]
-    assert weak
-    sampled = "weak_test_variance: k-means is fitted on a seeded sample of 30 of 80 samples"
-    assert all(row["warnings"] == [sampled] for row in weak)
-    assert all(
-        "warnings" not in row
-        for row in folder.read_final_reference()
-        if "weak_test_variance" not in row["metrics"]
-    )
+    sampled = ("weak_test_variance: k-means is fitted on a seeded sample of 30 of 80 samples",)
+    final = folder.read_final_reference()
+    assert {row.warnings for row in final if "weak_test_variance_final" in row.metrics} == {sampled}
+    assert {row.warnings for row in final if "weak_test_variance_final" not in row.metrics} == {()}
+    plain = [row for row in folder.read_rows() if "weak_test_variance" in row.metrics]
+    assert len(plain) == len(tiny_recipe.measured_steps())
+    assert all(row.warnings[-1:] == sampled for row in plain)
+
+
+def test_plain_weak_variance_is_over_kmeans_centres_of_the_same_step(
+    finished: RunFolder, tiny_recipe: Recipe
+) -> None:
+    test = load_data(tiny_recipe).test
+    rows = [row for row in finished.read_rows() if "weak_test_variance" in row.metrics]
+    assert [row.step for row in rows] == tiny_recipe.measured_steps()
+    assert {(row.split, row.depth) for row in rows} == {("test", 2)}
+    for row in rows:
+        now = _features(tiny_recipe, finished, row.step, test, 2)
+        means = _centres(now)
+        nearest = ((now[:, None] - means) ** 2).sum(2).argmin(1)
+        assert row.metrics["weak_test_variance"] == pytest.approx(_variance(now, means, nearest), rel=1e-6)

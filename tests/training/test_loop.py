@@ -11,11 +11,12 @@ from torch import nn
 
 from collapselab import InputError
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.numerics import cpu_threads
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, StartFrom
 from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
 from collapselab.training.building import build_model, load_data
 from collapselab.training.engine import make_fabric
-from collapselab.training.loop import Trainer, cpu_threads
+from collapselab.training.trainer import Trainer
 
 
 def test_measuring_does_not_change_the_training(tiny_recipe: Recipe, tmp_path: Path) -> None:
@@ -47,7 +48,9 @@ def _trainer(recipe: Recipe, folder: RunFolder) -> Trainer:
 def test_every_epoch_visits_every_sample_once(tiny_recipe: Recipe, folder: RunFolder) -> None:
     trainer = _trainer(tiny_recipe.model_copy(update={"batch_size": 16}), folder)
     for epoch in range(2):
-        seen = [trainer.batch_rows(epoch, position) for position in range(4)]  # 60 samples in batches of 16
+        seen = [
+            trainer.batches.rows(4 * epoch + position) for position in range(4)
+        ]  # 60 samples in batches of 16
         assert [len(rows) for rows in seen] == [16, 16, 16, 12]
         assert torch.cat(seen).sort().values.tolist() == list(range(60))
 
@@ -71,7 +74,7 @@ def test_a_step_is_that_of_a_loop_written_by_hand(tiny_recipe: Recipe, folder: R
     velocity = [torch.zeros_like(parameter) for parameter in parameters]
     trainer = _trainer(recipe, folder)
     for step in range(5):
-        rows = trainer.batch_rows(step, 0)  # 60 samples, one batch an epoch
+        rows = trainer.batches.rows(step)  # 60 samples, one batch an epoch
         outputs = model(data.train.inputs[rows].double()) / 2.0
         loss = -outputs.log_softmax(1)[torch.arange(len(rows)), data.train.labels[rows]].mean()
         gradients = torch.autograd.grad(loss, parameters)
@@ -107,16 +110,14 @@ def test_a_run_ends_when_the_loss_of_an_epoch_is_low_enough(tiny_recipe: Recipe,
         }
     )
     run = run_recipe(recipe, folder)
-    assert run["ended"] == "loss"
-    assert 0 < run["steps"] < 500
-    assert run["steps"] % 4 == 0  # at the end of an epoch
-    assert max(row["step"] for row in folder.read_rows()) == run["steps"]
-    assert {row["step"] for row in folder.read_final_reference()} == {
-        row["step"] for row in folder.read_rows()
-    }
-    assert folder.weights_path(run["steps"]).exists()
-    last = [row for row in folder.read_rows() if row["step"] == run["steps"] and "loss" in row["metrics"]]
-    assert last[0]["metrics"]["loss"] < 0.2
+    assert run.ended == "loss"
+    assert 0 < run.steps < 500
+    assert run.steps % 4 == 0  # at the end of an epoch
+    assert max(row.step for row in folder.read_rows()) == run.steps
+    assert {row.step for row in folder.read_final_reference()} == {row.step for row in folder.read_rows()}
+    assert folder.weights_path(run.steps).exists()
+    last = [row for row in folder.read_rows() if row.step == run.steps and "loss" in row.metrics]
+    assert (last[0].metrics["loss"] or 0.0) < 0.2
 
 
 def test_a_run_that_ends_early_goes_on_from_a_kill_to_the_same_end(
@@ -127,11 +128,11 @@ def test_a_run_that_ends_early_goes_on_from_a_kill_to_the_same_end(
     )
     whole, slots = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "slots")
     run = run_recipe(recipe, whole)
-    assert run["ended"] == "loss"
+    assert run.ended == "loss"
     with pytest.raises(RunInterrupted):
-        run_recipe(recipe, slots, stopper=stop_at(run["steps"] - 2))  # in the middle of the last epoch
+        run_recipe(recipe, slots, stopper=stop_at(run.steps - 2))  # in the middle of the last epoch
     again = run_recipe(recipe, slots)
-    assert (again["ended"], again["steps"]) == (run["ended"], run["steps"])
+    assert (again.ended, again.steps) == (run.ended, run.steps)
     assert slots.read_rows() == whole.read_rows()
 
 
@@ -140,10 +141,10 @@ def test_a_run_that_diverges_says_so_and_keeps_its_rows(tiny_recipe: Recipe, fol
         {"steps": 300, "optimizer.learning_rate": 1e18, "model.options.batch_norm": False, "loss": "mse"}
     )
     run = run_recipe(recipe, folder)
-    assert run["ended"] == "diverged"
-    assert run["status"] == "finished"
-    assert {row["step"] for row in folder.read_rows()} >= {0}
-    assert max(row["step"] for row in folder.read_rows()) < run["steps"] <= 300
+    assert run.ended == "diverged"
+    assert run.status == "finished"
+    assert {row.step for row in folder.read_rows()} >= {0}
+    assert max(row.step for row in folder.read_rows()) < run.steps <= 300
 
 
 def test_loss_and_accuracy_are_those_of_the_network(tiny_recipe: Recipe, folder: RunFolder) -> None:
@@ -155,13 +156,13 @@ def test_loss_and_accuracy_are_those_of_the_network(tiny_recipe: Recipe, folder:
     for name, split in (("train", data.train), ("test", data.test)):
         with torch.no_grad():
             outputs = model(split.inputs)
-        rows = [row for row in folder.read_rows() if row["step"] == 30 and row["split"] == name]
-        metrics = max(rows, key=lambda row: row["depth"])["metrics"]
+        rows = [row for row in folder.read_rows() if row.step == 30 and row.split == name]
+        metrics = max(rows, key=lambda row: row.depth).metrics
         assert metrics["accuracy"] == float((outputs.argmax(1) == split.labels).double().mean())
         assert metrics["loss"] == pytest.approx(
             float(nn.functional.cross_entropy(outputs, split.labels)), rel=1e-6
         )
-        assert [row["layer"] for row in rows if "accuracy" in row["metrics"]] == ["layers.2"]
+        assert [row.layer for row in rows if "accuracy" in row.metrics] == ["layers.2"]
 
 
 def test_fine_tuning_starts_from_all_weights_but_the_classifier(tiny_recipe: Recipe, tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_only_the_last_layer_is_measured_where_the_recipe_says_so(
     tiny_recipe: Recipe, folder: RunFolder
 ) -> None:
     run_recipe(tiny_recipe.model_copy(update={"measuring": Measuring(count=2, layers="last")}), folder)
-    assert {row["layer"] for row in folder.read_rows()} == {"layers.2"}
+    assert {row.layer for row in folder.read_rows()} == {"layers.2"}
 
 
 def test_bf16_trains_and_measures_in_float32(tiny_recipe: Recipe, folder: RunFolder) -> None:
@@ -231,23 +232,24 @@ def test_adamw_and_other_schedules_train(tiny_recipe: Recipe, folder: RunFolder)
     )
     run_recipe(recipe, folder)
     losses = [
-        row["metrics"]["loss"]
+        row.metrics["loss"] or 0.0
         for row in folder.read_rows()
-        if row["split"] == "train" and "loss" in row["metrics"]
+        if row.split == "train" and "loss" in row.metrics
     ]
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_run_json_says_where_the_result_comes_from(tiny_recipe: Recipe, folder: RunFolder) -> None:
     run = run_recipe(tiny_recipe, folder)
-    assert run["recipe"] == tiny_recipe.model_dump(mode="json")
-    assert run["versions"]["torch"] == torch.__version__
-    assert run["hardware"]["cpu_count"] == os.cpu_count()
-    assert run["hardware"]["processor"] != "x86_64", "the architecture is not the processor"
-    assert run["status"] == "finished"
-    assert run["ended"] == "steps"
-    assert run["data"]["num_train"] == 60
-    assert run["data"]["num_test"] == 80
+    assert run.recipe == tiny_recipe
+    assert run.versions["torch"] == torch.__version__
+    assert run.hardware.get("cpu_count") == os.cpu_count()
+    assert run.hardware.get("processor") != "x86_64", "the architecture is not the processor"
+    assert run.status == "finished"
+    assert run.ended == "steps"
+    assert run.data is not None
+    assert run.data.num_train == 60
+    assert run.data.num_test == 80
 
 
 def test_the_gpu_of_a_mac_is_left_alone(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,10 +46,8 @@ def test_two_processes_train_the_network_of_one(tiny_recipe: Recipe, tmp_path: P
         # Thirty float32 steps whose gradients are summed in another order.
         assert torch.allclose(weights, shared.read_weights(30)[name], rtol=0, atol=1e-5), name
     for one, two in zip(alone.read_rows(), shared.read_rows(), strict=True):
-        assert (one["step"], one["split"], one["layer"]) == (two["step"], two["split"], two["layer"])
-        assert two["metrics"]["normalized_within"] == pytest.approx(
-            one["metrics"]["normalized_within"], rel=1e-4
-        )
+        assert (one.step, one.split, one.layer) == (two.step, two.split, two.layer)
+        assert two.metrics["normalized_within"] == pytest.approx(one.metrics["normalized_within"], rel=1e-4)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(tiny_recipe: Recipe, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from collapselab import InputError
 from collapselab.records.recipe import Checkpoints
 from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
 from collapselab.training.building import load_data
-from collapselab.training.loop import Trainer
+from collapselab.training.trainer import Trainer
 
 
 class Killed(BaseException):
@@ -122,7 +122,7 @@ def test_killing_the_process_at_random_moments_loses_nothing(tmp_path: Path, tin
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         run = killed.read_run()
-        if run is not None and run["status"] == "finished":  # only the interpreter was left to kill
+        if run is not None and run.status == "finished":  # only the interpreter was left to kill
             break
         kills += 1
     assert kills, "it was never killed"
@@ -133,8 +133,8 @@ def test_killing_the_process_at_random_moments_loses_nothing(tmp_path: Path, tin
     assert results == _results(whole, recipe)
     run = killed.read_run()
     assert run is not None
-    assert [slot["from_step"] for slot in run["slots"]] == sorted(slot["from_step"] for slot in run["slots"])
-    assert len(run["slots"]) == kills + 1
+    assert [slot.from_step for slot in run.slots] == sorted(slot.from_step for slot in run.slots)
+    assert len(run.slots) == kills + 1
 
 
 def test_a_run_in_short_slots_is_the_run_in_one(
@@ -145,13 +145,13 @@ def test_a_run_in_short_slots_is_the_run_in_one(
             run_recipe(tiny_recipe, folder, stopper=stop_at(7))
         run = folder.read_run()
         assert run is not None
-        assert run["status"] == "stopped"
+        assert run.status == "stopped"
     run_recipe(tiny_recipe, folder, stopper=stop_at(7))
     assert _results(folder, tiny_recipe) == uninterrupted
 
 
 def test_a_deadline_ends_a_run_between_two_steps(tiny_recipe: Recipe, folder: RunFolder) -> None:
-    with pytest.raises(RunInterrupted, match="out of time at step 0; the same command goes on"):
+    with pytest.raises(RunInterrupted, match="out of time at step 0; run it again to resume"):
         run_recipe(tiny_recipe, folder, stopper=Stopper(time.monotonic() - 1))
 
 
@@ -245,7 +245,8 @@ def test_threads_that_are_not_said_are_those_of_the_first_start(
 ) -> None:
     recipe = tiny_recipe.model_copy(update={"num_threads": None})
     run = run_recipe(recipe, folder)
-    assert run["recipe"]["num_threads"] == torch.get_num_threads()
+    assert isinstance(run.recipe, Recipe)
+    assert run.recipe.num_threads == torch.get_num_threads()
     assert run_recipe(recipe, folder) == run
 
 
@@ -255,7 +256,7 @@ def test_a_run_that_has_nothing_to_lose_begins_anew_with_another_recipe(
     wrong = tiny_recipe.with_changes({"measuring.layers": ["layers.9"]})
     with pytest.raises(InputError, match=r"layers\.9"):
         run_recipe(wrong, folder)
-    assert run_recipe(tiny_recipe, folder)["status"] == "finished"
+    assert run_recipe(tiny_recipe, folder).status == "finished"
 
 
 def test_a_state_that_is_damaged_or_without_its_rows_is_one_line(

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from pydantic import JsonValue
 from torch import nn
 
 from collapselab.data import DataSplits
 from collapselab.errors import InputError
-from collapselab.experiments.experiment import Job, Preset
+from collapselab.experiments.jobs import Job, Preset
 from collapselab.models.checkpoints import load_checkpoint
 from collapselab.models.opening import required_channels, required_image_size
-from collapselab.storage import replace_text
+from collapselab.records.experiment import ExtraRecord, ExtraRow, run_identity
+from collapselab.records.run_record import RunRecord
+from collapselab.records.stored import read_model, write_model
+from collapselab.text import few
 from collapselab.training import Recipe, RunFolder
 from collapselab.training.building import build_model, load_data
 
-
-@dataclass(frozen=True)
-class _Form:
-    """Of the samples that a run was trained on, as its record has it."""
-
-    num_classes: int
-    input_shape: tuple[int, ...]
-
-
-# Labels of jobs, each with what it says of the recipe.
+# Labels of jobs, each with the field of the recipe that it states.
 _LABELLED = {
     "dataset": "data.name",
     "model": "model.name",
@@ -42,7 +34,7 @@ _LABELLED = {
 
 
 def samples_key(recipe: Recipe) -> str:
-    """Equal where the samples are: the seed counts only where some are drawn."""
+    """Return a text that is equal where the samples are: the seed counts only where some are drawn."""
     drawn = any(sample.method not in ("all", "first") for sample in (recipe.data.train, recipe.data.test))
     return f"{recipe.data.model_dump_json()} {recipe.seed if drawn else ''}"
 
@@ -56,10 +48,13 @@ class Grid:
         seeds: which.
         changes: values set in recipes, by path: `{"steps": 500}` in all, `{"mnist-*:steps": 500}` in those of some jobs.
         only: globs of job names; default all. What a job starts from comes with it.
-        copies: where the data sets of a name are on this machine.
+        copies: paths of named data sets on this machine.
+
+    Attributes:
+        left_out: names of the preset's jobs that `only` leaves out.
 
     Raises:
-        InputError: no job has such a name, a recipe has no such value.
+        InputError: a glob matches no job, or a recipe has no such field.
     """
 
     def __init__(
@@ -68,55 +63,59 @@ class Grid:
         preset: Preset,
         seeds: Sequence[int],
         *,
-        changes: Mapping[str, Any] | None = None,
+        changes: Mapping[str, JsonValue] | None = None,
         only: Sequence[str] = (),
         copies: Mapping[str, Path] | None = None,
     ) -> None:
         self.out, self.copies = out, copies
-        self._seeds = tuple(seeds)
-        everything = {seed: preset.jobs(seed) for seed in self.seeds}
+        everything = {seed: preset.jobs(seed) for seed in seeds}
         self._jobs = {seed: _chosen(jobs, only, changes or {}) for seed, jobs in everything.items()}
-        names, chosen = (
-            {job.name for jobs in of.values() for job in jobs} for of in (everything, self._jobs)
-        )
-        self._left_out = sorted(names - chosen)
-        # Of the samples read last: the next run mostly has the same.
+        self.left_out: tuple[str, ...] = tuple(sorted(_names(everything) - _names(self._jobs)))
+        # The samples read last: mostly the next run has the same.
         self._samples: tuple[str, DataSplits] | None = None
 
     @property
     def seeds(self) -> Sequence[int]:
-        return self._seeds
-
-    @property
-    def left_out(self) -> Sequence[str]:
-        """Names of the preset's jobs that `only` leaves out."""
-        return self._left_out
+        return tuple(self._jobs)
 
     def jobs(self, seed: int) -> Sequence[Job]:
+        """Return the jobs of a seed, in the order in which they are run."""
         return self._jobs[seed]
 
     def all(self) -> list[tuple[Job, int]]:
-        """Every job of every seed, seed by seed: with any number of whole seeds there is something to look at."""
+        """Return every job of every seed, seed by seed: any number of complete seeds can be evaluated."""
         return [(job, seed) for seed in self.seeds for job in self._jobs[seed]]
 
     def job(self, name: str, seed: int) -> Job:
+        """Return a job by its name."""
         return next(job for job in self._jobs[seed] if job.name == name)
 
+    # ---------------------------------------------------------------- runs
+
     def folder(self, job: str, seed: int) -> RunFolder:
+        """Return the folder of a run."""
         return RunFolder(self.out / "runs" / job / f"seed-{seed}")
 
-    def steps_done(self, job: str, seed: int) -> tuple[int, bool]:
-        """Steps that need not be run again, as far as rows tell, and whether the run is finished."""
+    def records(self) -> list[RunRecord]:
+        """Return the records of all runs that were started."""
+        found = (self.folder(job.name, seed).read_run() for job, seed in self.all())
+        return [record for record in found if record is not None]
+
+    def is_finished(self, job: str, seed: int) -> bool:
+        """Whether a run is finished."""
+        record = self.folder(job, seed).read_run()
+        return record is not None and record.is_finished
+
+    def steps_done(self, job: str, seed: int) -> int:
+        """Return the steps that need not be run again, as far as rows tell."""
         folder = self.folder(job, seed)
-        run = folder.read_run()
-        if run is None:
-            return 0, False
-        if run["status"] == "finished":
-            return int(run["steps"]), True
-        return max((row["step"] for row in folder.read_rows()), default=0), False
+        record = folder.read_run()
+        if record is None or record.is_finished:
+            return 0 if record is None else record.steps
+        return max((row.step for row in folder.read_rows()), default=0)
 
     def data(self, recipe: Recipe) -> DataSplits:
-        """The samples of a run; those of the last call are kept."""
+        """Return the samples of a run; those of the last call are cached."""
         name = recipe.model.name
         key = f"{samples_key(recipe)} {required_channels(name)} {required_image_size(name)}"
         if self._samples is None or self._samples[0] != key:
@@ -125,14 +124,16 @@ class Grid:
         return self._samples[1]
 
     def model(self, job: Job, step: int | None = None) -> nn.Module:
-        """The network of a run with the weights of a step, by default the last."""
+        """Return the network of a run with the weights of a step, by default the last."""
         folder = self.folder(job.name, job.recipe.seed)
-        run = folder.read_run()
-        assert run is not None, "rows are made of finished runs"
-        form = _Form(run["data"]["num_classes"], tuple(run["data"]["shape"]))
-        model = build_model(job.recipe, form, folder.path)
-        load_checkpoint(model, folder.weights_path(int(run["steps"]) if step is None else step))
+        record = folder.read_run()
+        assert record is not None, "rows are made of finished runs"
+        assert record.data is not None
+        model = build_model(job.recipe, record.data, folder.path)
+        load_checkpoint(model, folder.weights_path(record.steps if step is None else step))
         return model
+
+    # ---------------------------------------------------------------- extras
 
     def _extra_path(self, name: str, seed: int) -> Path:
         return self.out / "extras" / f"{name}-seed-{seed}.json"
@@ -140,68 +141,69 @@ class Grid:
     def has_extra(self, name: str, seed: int) -> bool:
         """Whether it was computed, from these very runs. A damaged file is computed again."""
         try:
-            held = json.loads(self._extra_path(name, seed).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return self._read_extra(name, seed).of == self._identities(seed)
+        except InputError:
             return False
-        return isinstance(held, dict) and "rows" in held and held.get("of") == self._identities(seed)
 
-    def extra(self, name: str, seed: int) -> list[dict[str, Any]]:
-        return json.loads(self._extra_path(name, seed).read_text(encoding="utf-8"))["rows"]
+    def extra(self, name: str, seed: int) -> Sequence[ExtraRow]:
+        """Return the rows that an extra computed."""
+        return self._read_extra(name, seed).rows
 
-    def write_extra(self, name: str, seed: int, rows: list[dict[str, Any]]) -> None:
+    def _read_extra(self, name: str, seed: int) -> ExtraRecord:
+        return read_model(self._extra_path(name, seed), ExtraRecord, "computed rows", "remove it")
+
+    def write_extra(self, name: str, seed: int, rows: Sequence[ExtraRow]) -> None:
+        """Store the rows that an extra computed."""
         path = self._extra_path(name, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"of": self._identities(seed), "rows": rows}
-        replace_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+        write_model(path, ExtraRecord(of=self._identities(seed), rows=tuple(rows)))
 
     def _identities(self, seed: int) -> dict[str, str]:
-        """What tells each run of a seed from another of the same job: its recipe, its samples and when it began."""
-        out = {}
-        for job in self._jobs[seed]:
-            run = self.folder(job.name, seed).read_run() or {}
-            begun = [slot.get("started") for slot in run.get("slots", [])[:1]]
-            told = json.dumps([run.get("recipe"), run.get("data"), begun], sort_keys=True)
-            out[job.name] = hashlib.sha256(told.encode()).hexdigest()[:16]
-        return out
+        """Tell each run of a seed from another of the same job: by its recipe, its samples and its first start."""
+        return {job.name: run_identity(self.folder(job.name, seed).read_run()) for job in self._jobs[seed]}
 
 
-def _chosen(jobs: Sequence[Job], only: Sequence[str], changes: Mapping[str, Any]) -> list[Job]:
+# ---------------------------------------------------------------- which jobs, with which values
+
+
+def _names(jobs: Mapping[int, Sequence[Job]]) -> set[str]:
+    return {job.name for some in jobs.values() for job in some}
+
+
+def _chosen(jobs: Sequence[Job], only: Sequence[str], changes: Mapping[str, JsonValue]) -> list[Job]:
     names = [job.name for job in jobs]
     for glob in only:
-        if not fnmatch.filter(names, glob):
-            raise InputError(f"--only {glob}: matches none of the runs; there are {few(names)}")
+        _check_glob(glob, names, f"only={glob!r}")
     wanted = {name for name in names if not only or any(fnmatch.fnmatch(name, glob) for glob in only)}
     wanted |= {job.after for job in jobs if job.name in wanted and job.after}
     return [replace(job, recipe=_changed(job, changes, names)) for job in jobs if job.name in wanted]
 
 
-def _changed(job: Job, changes: Mapping[str, Any], names: Sequence[str]) -> Recipe:
-    own: dict[str, Any] = {}
+def _changed(job: Job, changes: Mapping[str, JsonValue], names: Sequence[str]) -> Recipe:
+    own: dict[str, JsonValue] = {}
     for name, value in changes.items():
+        where = f"changes={name!r}"
         glob, colon, path = name.rpartition(":")
-        if colon and not fnmatch.filter(names, glob):
-            raise InputError(f"--set {name}: {glob} matches none of the runs; there are {few(names)}")
+        if colon:
+            _check_glob(glob, names, where)
         if path == "seed":
-            raise InputError(f"--set {name}: every run has a seed of its own; say how many with --seeds")
+            raise InputError(f"{where}: every run has its own seed; choose how many with seeds=")
         if not colon or fnmatch.fnmatch(job.name, glob):
-            label = next(
-                # Or a part of the recipe that holds it.
-                (
-                    key
-                    for key, place in _LABELLED.items()
-                    if f"{place}.".startswith(f"{path}.") and key in job.labels
-                ),
-                None,
-            )
-            if label is not None:
-                raise InputError(
-                    f"--set {name}: {job.name} stands for {label} {job.labels[label]} in rows and figures; leave it out"
-                )
+            _check_label(job, path, where)
             own[path] = value
     return job.recipe.with_changes(own) if own else job.recipe
 
 
-def few(names: Sequence[str]) -> str:
-    """The first of them, in alphabetical order."""
-    names = sorted(set(names))
-    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+def _check_glob(glob: str, names: Sequence[str], where: str) -> None:
+    if not fnmatch.filter(names, glob):
+        raise InputError(f"{where}: {glob} matches none of the runs; there are {few(names)}")
+
+
+def _check_label(job: Job, path: str, where: str) -> None:
+    """Refuse to override what a label of the job states, or a part of the recipe that contains it."""
+    for label, field in _LABELLED.items():
+        if label in job.labels and f"{field}.".startswith(f"{path}."):
+            raise InputError(
+                f"{where}: {job.name} stands for {label} {job.labels[label]} in rows and figures; you cannot override "
+                "what runs are compared by"
+            )

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import pandas as pd
 
-from collapselab.errors import InputError
-from collapselab.experiments.experiment import Job, Runs
+from collapselab.errors import InputError, one_line
+from collapselab.experiments.grid import Grid
+from collapselab.experiments.jobs import Job
+from collapselab.records.experiment import Label
+from collapselab.records.rows import VARIANCES, Row, fill_at_last_step, final
 from collapselab.training import RunFolder
 
-_VARIANCES = ("train_variance", "strong_test_variance", "weak_test_variance")
-_OF_NETWORK = ("loss", "accuracy")
+_FINAL = tuple(map(final, VARIANCES))
+# Of the network itself, by split: in rows of the last layer.
+_NETWORK = tuple(f"{split}_{name}" for name in ("loss", "accuracy") for split in ("train", "test"))
+_COLUMNS = (*VARIANCES, *_FINAL, *_NETWORK, "normalized_within")
+_PLACE = ("step", "epoch", "layer", "depth", "is_last")
+# What tells one run from another where the table has no jobs.
+_CHECKPOINTS = ("dataset", "model", "seed")
+
+_Record = dict[str, Label | None]
 
 
-def curve_rows(runs: Runs) -> pd.DataFrame:
-    """Hui's variances of every measured step and layer, over the references of the last step of their run.
+def curve_rows(runs: Grid) -> pd.DataFrame:
+    """Return what all runs measured, at every measured step and layer.
 
-    Columns: job, the job's labels, seed, step, epoch, layer, depth, is_last (what the classifier reads),
-    train_variance, strong_test_variance, weak_test_variance (last layer), and of the network itself, in rows of the
-    last layer: train_loss, test_loss, train_accuracy, test_accuracy. What was not measured is missing.
+    Returns:
+        Columns job, the job's labels, seed, ended (why the run ended: `steps`, `loss`, `diverged`), step, epoch, layer,
+        depth, is_last (the layer is the classifier); the three variances with references of the same step and, with
+        `_final`, of the last step (weak test variance at the last layer only); in rows of the last layer train_loss,
+        test_loss, train_accuracy, test_accuracy of the network itself; normalized_within on train data. NaN where not
+        measured.
 
     Raises:
-        InputError: rows of a run are damaged or gone.
+        InputError: rows of a run are damaged or missing.
     """
     tables = [
         run_curve(runs.folder(job.name, seed), job, seed) for seed in runs.seeds for job in runs.jobs(seed)
@@ -30,41 +43,72 @@ def curve_rows(runs: Runs) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def ended_rows(runs: Runs) -> pd.DataFrame:
-    """`curve_rows`, with a column `ended`: why each run stopped, as its record has it (`loss`, `steps`, `diverged`)."""
-    table = curve_rows(runs)
-    ended = {
-        (job.name, seed): (runs.folder(job.name, seed).read_run() or {}).get("ended")
-        for seed in runs.seeds
-        for job in runs.jobs(seed)
-    }
-    places = zip(table["job"], table["seed"], strict=True)
-    table.insert(table.columns.get_loc("seed") + 1, "ended", [ended[place] for place in places])  # pyright: ignore[reportArgumentType, reportOperatorIssue] one column of that name
-    return table
-
-
 def run_curve(folder: RunFolder, job: Job, seed: int) -> pd.DataFrame:
-    """The rows of one run, as `curve_rows` has them."""
-    head = {"job": job.name, **job.labels, "seed": seed}
-    by_place: dict[tuple[int, str], dict[str, Any]] = {}
-    for row in folder.read_rows():
-        place = by_place.setdefault(
-            (row["step"], row["layer"]),
-            head | {name: row[name] for name in ("step", "epoch", "layer", "depth")},
-        )
-        for name in _OF_NETWORK:
-            if name in row["metrics"]:
-                place[f"{row['split']}_{name}"] = row["metrics"][name]
+    """Return the rows of one run, as `curve_rows` has them."""
+    record, measured = folder.read_run(), folder.read_rows()
+    head: _Record = {
+        "job": job.name,
+        **job.labels,
+        "seed": seed,
+        "ended": None if record is None else record.ended,
+    }
+    last = max((row.depth for row in measured), default=0)
+    by_place: dict[tuple[int, str], _Record] = {}
+    for row in measured:
+        place = {"step": row.step, "epoch": row.epoch, "layer": row.layer, "depth": row.depth}
+        held = by_place.setdefault((row.step, row.layer), {**head, **place, "is_last": row.depth == last})
+        held.update(_values(row))
     for row in folder.read_final_reference():
-        place = by_place.get((row["step"], row["layer"]))
-        if place is None:
+        if (row.step, row.layer) not in by_place:
             raise InputError(
-                f"{folder.path}: rows of step {row['step']} are gone from measurements.jsonl; put that file back, or "
-                "remove the folder so that it is run again"
+                f"{folder.path}: rows of step {row.step} are gone from measurements.jsonl; restore that file, or remove "
+                "the folder so that it is run again"
             )
-        place |= {name: value for name, value in row["metrics"].items() if name in _VARIANCES}
-    table = pd.DataFrame(by_place.values())
-    table.insert(table.columns.get_loc("depth") + 1, "is_last", table["depth"] == table["depth"].max())  # pyright: ignore[reportArgumentType, reportOperatorIssue] one column of that name
-    numbers = [*_VARIANCES, *(f"{split}_{name}" for name in _OF_NETWORK for split in ("train", "test"))]
-    table = table.reindex(columns=[*(name for name in table.columns if name not in numbers), *numbers])
-    return table.astype(dict.fromkeys(numbers, "float64")).sort_values(["step", "depth"])
+        by_place[row.step, row.layer].update(_values(row))
+    table = pd.DataFrame(list(by_place.values()), columns=[*head, *_PLACE, *_COLUMNS])
+    return fill_at_last_step(table.astype(dict.fromkeys(_COLUMNS, "float64"))).sort_values(["step", "depth"])
+
+
+def _values(row: Row) -> _Record:
+    """Return the columns that a stored row fills."""
+    named = {f"{row.split}_{name}" if name in ("loss", "accuracy") else name: name for name in row.metrics}
+    return {
+        column: row.metrics[name]
+        for column, name in named.items()
+        if column in _COLUMNS and (column != "normalized_within" or row.split == "train")
+    }
+
+
+def read_rows_csv(path: Path, schema: int) -> pd.DataFrame:
+    """Read the stored rows of an experiment, in the columns of the present schema.
+
+    Variances of schema 1 are those over references of the last step: they get `_final`, and the plain columns are filled
+    at each run's last step, where both references agree. Tables without steps have variances over references of their
+    own and stay as they are.
+
+    Args:
+        path: of rows.csv.
+        schema: of the experiment.json beside it.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        rows = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not the rows of an experiment ({one_line(error)})") from error
+    step = next((name for name in ("step", "pretrain_step") if name in rows), None)
+    if schema > 1 or step is None or any(name in rows for name in _FINAL):
+        return rows
+    keys = ("job", "seed") if "job" in rows else _CHECKPOINTS
+    return fill_at_last_step(_renamed(rows), *keys, step=step)
+
+
+def _renamed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Give the variances of schema 1 their names, behind empty columns of plain ones; add what curves of it lack."""
+    stored = [name for name in VARIANCES if name in rows]
+    first = list(rows).index(stored[0])
+    rows = rows.rename(columns={name: final(name) for name in stored})
+    names = list(rows)
+    more = [name for name in _COLUMNS if name not in (*names, *stored) and "is_last" in names]
+    return rows.reindex(columns=[*names[:first], *stored, *names[first:], *more])

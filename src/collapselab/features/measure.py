@@ -1,23 +1,36 @@
-"""Features in, a `Measurement` out: every metric of train and test features, or only the wanted ones."""
+"""`measure`: from features that exist already to a `Measurement` of every metric, or only of the requested ones.
+
+Letters: n samples, p features, c classes, k labels of both splits.
+"""
 
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
-from collapselab.checks import InputError
-from collapselab.features.passes import ProgressCallback, SecondPass, Setting, inputs_of
+from collapselab.checks import InputError, check_classifier
 from collapselab.features.sources import ArraySource, FeatureSource
-from collapselab.metrics import BY_NAME, evaluate, select
+from collapselab.features.stream import FEATURES, Classifier, SourceStream, only_point
+from collapselab.metrics import BY_NAME, Metric, select
 from collapselab.metrics.registry import Number
-from collapselab.statistics import WEIGHTINGS, Weighting
+from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
+from collapselab.passes import (
+    MeasuredSplit,
+    PointWeight,
+    ProgressCallback,
+    SplitPlan,
+    TrainReference,
+    measure_split,
+)
+from collapselab.passes.labels import check_known, check_two_classes
+from collapselab.passes.stream import no_progress
+from collapselab.statistics import WEIGHTINGS, Scatter, Weighting
 
 
 @dataclass(frozen=True)
@@ -170,7 +183,7 @@ def measure_sources(
     product_dtype: torch.dtype | None = None,
     progress: ProgressCallback | None = None,
 ) -> Measurement:
-    """`measure` for features wherever they are; see there.
+    """Measure features wherever they are: see `measure`.
 
     Raises:
         InputError: input that does not fit together.
@@ -181,48 +194,92 @@ def measure_sources(
         raise InputError(f"rcond is {rcond}; it is a relative cut-off in [0, 1)")
     if metrics is not None:
         metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-    wanted = {"train": select(metrics, "train"), "test": select(metrics, "test")}
-    setting = Setting.of(train, test, weighting, spectra, rcond, product_dtype, progress)
-
-    splits: dict[str, dict[str, Number | None]] = {}
-    spectra_of: dict[str, dict[str, list[float]]] = {}
-    warnings: list[str] = []
-    train_means: Tensor | None = None
-    for split, source in (("train", train), ("test", test)):
-        if source is None:
-            continue
-        needs_train_means = test is not None and any(
-            "second pass" in metric.needs for metric in wanted["test"]
+    wanted = {split: select(metrics, split) for split in ("train", "test")}
+    streams, classifier = _checked_streams(train, test)
+    point, weight = only_point(train.dim), PointWeight(classifier.weight)
+    plans = {
+        split: SplitPlan(
+            points=(point,),
+            weights={FEATURES: weight},
+            metrics=wanted[split],
+            scatter={FEATURES: _scatter(wanted[split], stream, point.dim, spectra=spectra)},
+            weighting=weighting,
+            spectra=spectra,
+            rcond=rcond,
+            product_dtype=product_dtype,
         )
-        for_test = split == "train" and needs_train_means
-        if not (wanted[split] or spectra or for_test):
-            splits[split] = {}
-            continue
-        inputs = inputs_of(split, source, wanted[split], setting, train_means)
-        if for_test:
-            train_means = inputs.class_means
-        splits[split] = evaluate(wanted[split], inputs)
-        if inputs.wants_float64_products and product_dtype is None:
-            found = SecondPass(inputs.nearest_centre, inputs.top_class_eigenvalues, inputs.weak_test_variance)
-            del inputs  # and its matrices, before those of the new one are made
-            inputs = inputs_of(split, source, wanted[split], setting, train_means, found=found)
-            splits[split] = evaluate(wanted[split], inputs)
-        if spectra:
-            spectra_of[split] = inputs.spectra()
-        warnings += [f"{split}: {warning}" for warning in inputs.warnings]
+        for split, stream in streams.items()
+    }
+    measured = _measure(streams, plans, progress or no_progress)
     return Measurement(
         num_samples=len(train.labels),
-        num_classes=len(setting.classes),
+        num_classes=len(np.unique(train.labels)),
         dim=train.dim,
         weighting=weighting,
-        warnings=tuple(dict.fromkeys(warnings)),
-        splits={name: _finite(values) for name, values in splits.items()},
-        spectra=spectra_of,
+        warnings=_warnings(measured),
+        splits={split: measured[split].metrics[FEATURES] if split in measured else {} for split in streams},
+        spectra={split: found.spectra[FEATURES] for split, found in measured.items() if found.spectra},
     )
 
 
-def _finite(values: dict[str, Number | None]) -> dict[str, Number | None]:
-    """Null for whatever is not a finite number: JSON has no other way to say it."""
-    return {
-        name: value if value is not None and math.isfinite(value) else None for name, value in values.items()
-    }
+def _checked_streams(
+    train: FeatureSource, test: FeatureSource | None
+) -> tuple[dict[str, SourceStream], Classifier]:
+    """Return the splits as streams, and the classifier, once everything is checked that needs no features.
+
+    Raises:
+        InputError: labels, predictions, the classifier or the widths of the splits do not fit together.
+    """
+    classes = np.unique(train.labels)
+    values = classes if test is None else np.union1d(classes, test.labels)
+    classifier = Classifier(train.weight, train.bias)
+    streams = {"train": SourceStream("train", train, values, classifier)}
+    check_two_classes(streams["train"].declared_counts, streams["train"].label_values, train.where)
+    check_classifier(train.weight, train.bias, num_classes=len(classes), dim=train.dim, where=train.where)
+    train.check_classes(classes)
+    if test is not None:
+        if test.dim != train.dim:
+            raise InputError(
+                f"{test.where}: {test.dim} features per sample, but train has {train.dim}; both must come from the "
+                "same layer"
+            )
+        stream = streams["test"] = SourceStream("test", test, values, classifier)
+        check_known(stream.declared_counts, streams["train"].present, stream.label_values, test.where)
+        check_two_classes(stream.declared_counts, stream.label_values, test.where)
+        test.check_classes(classes)
+    return streams, classifier
+
+
+def _scatter(metrics: Sequence[Metric], stream: SourceStream, dim: int, *, spectra: bool) -> Scatter:
+    """Return the least scatter that the metrics need."""
+    needs = frozenset().union(*(metric.needs for metric in metrics))
+    fits = len(stream.label_values) * dim**2 <= MAX_PER_CLASS_ENTRIES
+    if "class covariances" in needs and stream.in_memory is None and fits:
+        return "per_class"
+    # Per-class eigenvalues from rows in memory need the rounding level of the features, which comes with the scatter.
+    return "full" if spectra or needs & {"covariance", "top eigenvalue", "class covariances"} else "trace"
+
+
+def _measure(
+    streams: dict[str, SourceStream], plans: dict[str, SplitPlan], progress: ProgressCallback
+) -> dict[str, MeasuredSplit]:
+    """Measure the splits of which anything is wanted; the train split also where test data need its class means."""
+    compared = "test" in plans and "second pass" in plans["test"].needs
+    measured: dict[str, MeasuredSplit] = {}
+    reference = None
+    for split, plan in plans.items():
+        if plan.metrics or plan.spectra or (split == "train" and compared):
+            measured[split] = measure_split(streams[split], plan, reference, progress)
+        if split == "train":
+            means = measured[split].reference.class_means if compared else {}
+            reference = TrainReference(streams[split].present, means)
+    return measured
+
+
+def _warnings(measured: Mapping[str, MeasuredSplit]) -> tuple[str, ...]:
+    texts = [
+        f"{split}: {text}"
+        for split, found in measured.items()
+        for text in (*found.warnings, *found.point_warnings[FEATURES])
+    ]
+    return tuple(dict.fromkeys(texts))

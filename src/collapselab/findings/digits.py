@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -15,7 +14,9 @@ from collapselab.frames import rows_where
 from collapselab.probes.results import first_collapsed
 from collapselab.records.judgement import Judgement
 from collapselab.records.recipe import Checkpoints, ModelSpec, Optimizer
-from collapselab.report import write_report
+from collapselab.records.run import read_run
+from collapselab.records.run_record import RunRecord
+from collapselab.report.pages.run import write_run_page
 from collapselab.training import Recipe, RunFolder, Stopper, run_recipe
 
 _PAPERS = "Hui, Belkin, Nakkiran (2022); Rangamani et al. (2023)"
@@ -109,7 +110,7 @@ class DemoResult:
         was_finished: whether the run was finished before this call.
     """
 
-    run: dict[str, Any]
+    run: RunRecord
     rows: pd.DataFrame
     verdicts: list[Judgement]
     first_collapsed_layer: str | None
@@ -136,7 +137,7 @@ def run_digits(
     verdicts = judge_claims(digits_claims(epsilon), claim_rows(rows, seed), _PAPERS)
     folder.write_verdicts(verdicts)
     final = rows_where(rows, step=rows["step"].max(), split="train").sort_values("depth")
-    write_report(folder)
+    write_run_page(read_run(folder), folder.report)
     return DemoResult(
         run=run,
         rows=rows,
@@ -144,5 +145,5 @@ def run_digits(
         first_collapsed_layer=first_collapsed(
             final["layer"].tolist(), final["normalized_within"].tolist(), epsilon
         ),
-        was_finished=before is not None and before["status"] == "finished",
+        was_finished=before is not None and before.is_finished,
     )

@@ -15,7 +15,8 @@ from typing_extensions import Unpack
 from collapselab.errors import InputError
 from collapselab.integrations.loaders import in_order
 from collapselab.integrations.monitor import Monitor
-from collapselab.integrations.options import CallbackOptions, check_options
+from collapselab.integrations.options import CallbackOptions
+from collapselab.probes.options import check_known
 
 
 def _callback_base() -> type:
@@ -76,7 +77,7 @@ class NeuralCollapseCallback(Callback):
         **options: Unpack[CallbackOptions],
     ) -> None:
         super().__init__()
-        check_options(options, CallbackOptions)
+        check_known(options, CallbackOptions)
         if every_n_epochs < 1:
             raise InputError(f"every_n_epochs={every_n_epochs}; give a number from 1 on")
         self.monitor: Monitor | None = None

@@ -17,7 +17,7 @@ from collapselab.errors import InputError
 _DEFAULT_BATCH = 64
 
 
-def for_measuring(loader: Iterable[Any], name: str) -> Iterable[Any]:
+def loader_for_measuring(loader: Iterable[Any], name: str) -> Iterable[Any]:
     """What to read instead of `loader`, while the training loop may be in the middle of it.
 
     A `DataLoader` that visits its whole data set is read in order, with samples that it drops. Another one with
@@ -100,7 +100,7 @@ def _manner(loader: DataLoader[Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def own_generators_kept(*loaders: Any) -> Iterator[None]:
+def preserved_generators(*loaders: Any) -> Iterator[None]:
     """The states of random generators that loaders, their samplers and data sets hold are put back on the way out.
 
     The global generators are `profile`'s own care.

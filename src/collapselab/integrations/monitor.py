@@ -14,16 +14,19 @@ from typing_extensions import Unpack
 from collapselab.checks import check_names
 from collapselab.errors import InputError
 from collapselab.integrations.destinations import MAIN_METRICS, destinations, scalars
-from collapselab.integrations.loaders import for_measuring, own_generators_kept
+from collapselab.integrations.loaders import loader_for_measuring, preserved_generators
 from collapselab.integrations.monitored_run import MonitoredRun
-from collapselab.integrations.options import ProfileOptions, check_options, chosen, plain_settings
+from collapselab.integrations.options import plain_settings
 from collapselab.integrations.schedule import Schedule
 from collapselab.metrics import BY_NAME
 from collapselab.metrics.registry import Number
-from collapselab.probes import Profile, profile
-from collapselab.randomness import random_states_kept
+from collapselab.probes import Profile, ProfileOptions, profile
+from collapselab.probes.options import complete_options, document_options, plain_options
+from collapselab.randomness import preserved_random_states
+from collapselab.records.run_record import MonitoredSettings, Status
 
 
+@document_options
 class Monitor:
     """Measures every layer at the first step, at chosen steps and at the last, into a run folder.
 
@@ -92,15 +95,13 @@ class Monitor:
         settings: Mapping[str, Any] | None = None,
         **options: Unpack[ProfileOptions],
     ) -> None:
-        check_options(options, ProfileOptions)
-        wanted = options.get("metrics")
-        if wanted is not None:
-            options["metrics"] = wanted = list(wanted)  # may be read once only, and is needed often
+        self._options = complete_options(options)
+        wanted = self._options.get("metrics")
         self.model, self.current_step, self.profile = model, first_step, None
         self._loaders = [loader for loader in (train_loader, test_loader) if loader is not None]
-        self._train = for_measuring(train_loader, "train_loader")
-        self._test = None if test_loader is None else for_measuring(test_loader, "test_loader")
-        self._options, self._schedule = options, Schedule.of(every, at, log_spaced)
+        self._train = loader_for_measuring(train_loader, "train_loader")
+        self._test = None if test_loader is None else loader_for_measuring(test_loader, "test_loader")
+        self._schedule = Schedule.of(every, at, log_spaced)
         self._log_metrics = list(log_metrics or wanted or MAIN_METRICS)
         check_names(self._log_metrics, BY_NAME, "metric")
         self._log_layers, self._destinations = log_layers, destinations(log)
@@ -109,12 +110,13 @@ class Monitor:
             raise InputError("train_loader has no length, so epochs cannot be told; give steps_per_epoch=")
         self.epoch: float = self._derived_epoch() if first_epoch is None else float(first_epoch)
         self._out = out
-        self._recipe = {
-            "monitored": type(model).__name__,
-            **self._schedule.to_dict(),
-            **chosen(options),
-            "settings": plain_settings(settings or {}),
-        }
+        self._settings = MonitoredSettings(
+            monitored=type(model).__name__,
+            every=self._schedule.every,
+            at=self._schedule.steps,
+            options=plain_options(self._options),
+            settings=plain_settings(settings or {}),
+        )
         self._run: MonitoredRun | None = None
 
     @property
@@ -144,8 +146,8 @@ class Monitor:
             InputError: the folder holds another run, or rows that would be lost; the network cannot be measured.
         """
         step = self.current_step
-        with random_states_kept():
-            self._run = run = MonitoredRun(self._out, self._recipe, step)
+        with preserved_random_states():
+            self._run = run = MonitoredRun(self._out, self._settings, step)
             if not run.is_continued or (self._schedule.is_due(step - 1, step) and not run.has(step)):
                 self._measure_or_stop()
         return self
@@ -182,7 +184,7 @@ class Monitor:
             return self.profile
         start = time.perf_counter()
         # Around logging too: whatever is called there may draw.
-        with random_states_kept(), own_generators_kept(*self._loaders):
+        with preserved_random_states(), preserved_generators(*self._loaders):
             measured = profile(self.model, self._train, self._test, **self._options)
             if not self._run.has(self.current_step):
                 spectra = bool(self._options.get("spectra"))
@@ -222,9 +224,9 @@ class Monitor:
             self.stop()
             raise
 
-    def _close(self, status: str) -> None:
+    def _close(self, status: Status) -> None:
         if self._run is not None:
-            with random_states_kept():
+            with preserved_random_states():
                 self._run.count(measuring=0.0)
                 self._run.write(status)
             self._run = None

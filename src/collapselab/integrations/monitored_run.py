@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from collapselab.distributed import raise_together, rank_and_world
 from collapselab.errors import InputError
 from collapselab.probes import Profile
 from collapselab.records.run_folder import RunFolder
+from collapselab.records.run_record import MonitoredSettings, RunRecord, Seconds, Status
 from collapselab.storage import provenance
 
 
 class MonitoredRun:
-    """A folder while it is written to. Of several processes all may read it and the first writes.
+    """A run folder while it is written to. Of several processes all may read it and the first one writes.
 
     Args:
         path: of the folder.
-        settings: what the run is; a folder holds one of them.
-        first_step: optimiser steps done. From 0 a run begins; beyond, the one in the folder goes on.
+        settings: of the monitor; a folder holds the run of one of them.
+        first_step: optimiser steps done. At 0 a run begins; otherwise the one in the folder is resumed.
 
     Attributes:
         is_continued: whether the folder held rows that stay.
@@ -28,31 +28,37 @@ class MonitoredRun:
         InputError: the folder holds another run, or rows that would be lost.
     """
 
-    def __init__(self, path: Path | str, settings: dict[str, Any], first_step: int) -> None:
+    def __init__(self, path: Path | str, settings: MonitoredSettings, first_step: int) -> None:
         self.folder = RunFolder(path)
         self._writes = rank_and_world()[0] == 0
-        self._seconds = {"training": 0.0, "measuring": 0.0}
-        error: InputError | None = None
-        run: dict[str, Any] | None = None
-        try:
-            run = self.folder.read_run()
-            if run is not None:
-                self._refuse(run, settings, first_step)
-        except InputError as problem:
-            error = problem
-        steps = set() if error else {row["step"] for row in self.folder.read_rows()}
-        # Every process has read before the first one writes.
-        raise_together(error)
+        record, steps = self._read(settings, first_step)
         self._steps = {step for step in steps if step <= first_step} if first_step else set()
         self.is_continued = bool(self._steps)
-        if run is not None and first_step:
-            self._seconds |= run.get("seconds", {})
-        self._run = {"recipe": settings} | provenance()
+        self._seconds = record.seconds if record is not None and first_step else Seconds()
+        self._record = RunRecord(**provenance(), recipe=settings, status="running")
         if self._writes:
             self.folder.create()
             self.write("running")
             self.folder.drop_rows_after(first_step if first_step else -1)
         self._since = time.perf_counter()
+
+    def _read(self, settings: MonitoredSettings, first_step: int) -> tuple[RunRecord | None, set[int]]:
+        """Return the record and the measured steps of the folder. No process writes before all have read.
+
+        Raises:
+            InputError: in every process, where one of them found something else in the folder.
+        """
+        error: InputError | None = None
+        record, steps = None, set[int]()
+        try:
+            record = self.folder.read_run()
+            steps = {row.step for row in self.folder.read_rows()}
+            if record is not None:
+                _check(record, steps, settings, first_step, self.folder.path)
+        except InputError as problem:
+            error = problem
+        raise_together(error)
+        return record, steps
 
     def has(self, step: int) -> bool:
         """Whether the rows of a step are there."""
@@ -70,31 +76,44 @@ class MonitoredRun:
         return self._writes
 
     def count(self, measuring: float) -> None:
-        """Add the time since the last call: so many seconds of it measuring, the others training."""
+        """Add the time since the last call: `measuring` seconds of it measuring, the others training."""
         now = time.perf_counter()
-        self._seconds["measuring"] += measuring
-        self._seconds["training"] += max(now - self._since - measuring, 0.0)
+        self._seconds = Seconds(
+            measuring=self._seconds.measuring + measuring,
+            training=self._seconds.training + max(now - self._since - measuring, 0.0),
+        )
         self._since = now
 
-    def write(self, status: str) -> None:
+    def write(self, status: Status) -> None:
         """Replace run.json."""
         if self._writes:
-            seconds = {name: round(value, 2) for name, value in self._seconds.items()}
-            self.folder.write_run(self._run | {"status": status, "seconds": seconds})
+            rounded = {name: round(value, 2) for name, value in self._seconds}
+            update = {"status": status, "seconds": Seconds(**rounded)}
+            self.folder.write_run(self._record.model_copy(update=update))
 
-    def _refuse(self, run: dict[str, Any], settings: dict[str, Any], first_step: int) -> None:
-        path, held = self.folder.path, run["recipe"]
-        if not isinstance(held, dict) or "monitored" not in held:
-            raise InputError(f"{path}: holds another run; choose another out=")
-        for name, value in settings.items():
-            if held.get(name) != value:
-                raise InputError(
-                    f"{path}: holds a run with {name} {held.get(name)!r}, not {value!r}; choose another out=, or "
-                    "remove that folder"
-                )
-        last = max((row["step"] for row in self.folder.read_rows()), default=0)
-        if not first_step and (run["status"] == "finished" or last > 0):
+
+def _check(
+    record: RunRecord, steps: set[int], settings: MonitoredSettings, first_step: int, path: Path
+) -> None:
+    """Refuse a folder that holds another run, or rows that would be lost."""
+    if not isinstance(record.recipe, MonitoredSettings):
+        raise InputError(f"{path}: holds another run; choose another out=")
+    held, wanted = _by_name(record.recipe), _by_name(settings)
+    for name, value in wanted.items():
+        if held.get(name) != value:
             raise InputError(
-                f"{path}: holds a {run['status']} run measured up to step {last}; choose another out=, remove that "
-                "folder, or give first_step= where training goes on from a checkpoint"
+                f"{path}: holds a run with {name} {held.get(name)!r}, not {value!r}; choose another out=, or "
+                "remove that folder"
             )
+    last = max(steps, default=0)
+    if not first_step and (record.is_finished or last > 0):
+        raise InputError(
+            f"{path}: holds a {record.status} run measured up to step {last}; choose another out=, remove that "
+            "folder, or give first_step= where training resumes from a checkpoint"
+        )
+
+
+def _by_name(settings: MonitoredSettings) -> dict[str, object]:
+    values = settings.model_dump(mode="json")
+    options = values.pop("options")
+    return values | options

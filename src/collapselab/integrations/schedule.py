@@ -1,18 +1,17 @@
-"""At which optimiser steps to measure."""
+"""When to measure, in optimiser steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from collapselab.errors import InputError
-from collapselab.records.recipe import Measuring, Recipe
+from collapselab.records.recipe import log_spaced_steps
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Every so many steps, or at given ones.
+    """Steps to measure at: every so many, or given ones.
 
     Attributes:
         every: None where the steps are given.
@@ -24,10 +23,15 @@ class Schedule:
 
     @classmethod
     def of(cls, every: int | None, at: Iterable[int] | None, log_spaced: tuple[int, int] | None) -> Schedule:
-        """From the user's choice of one of them, or none.
+        """Return the schedule of one of these choices, or of none.
+
+        Args:
+            every: steps between measurements.
+            at: steps.
+            log_spaced: (steps in all, measurements).
 
         Raises:
-            InputError: more than one; numbers that are no steps.
+            InputError: more than one choice; numbers that are no steps.
         """
         if sum(choice is not None for choice in (every, at, log_spaced)) > 1:
             raise InputError("every=, at= and log_spaced= each say when to measure; give one of them")
@@ -35,12 +39,12 @@ class Schedule:
             raise InputError(f"every={every}; give a number of steps from 1 on")
         steps = sorted(set(at or ()))
         if steps and steps[0] < 0:
-            raise InputError(f"at: step {steps[0]} is negative; give numbers of optimiser steps done")
+            raise InputError(f"at: step {steps[0]} is negative; give numbers of finished optimiser steps")
         if log_spaced is not None:
             total, count = log_spaced
             if total < 1 or count < 2:
                 raise InputError(f"log_spaced={log_spaced}; give (steps in all, measurements from 2 on)")
-            steps = Recipe(steps=total, measuring=Measuring(count=count)).measured_steps()
+            steps = log_spaced_steps(total, count)
         return cls(every, tuple(steps))
 
     def is_due(self, before: int, now: int) -> bool:
@@ -48,6 +52,3 @@ class Schedule:
         if self.every is not None:
             return now // self.every > before // self.every
         return any(before < step <= now for step in self.steps)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"every": self.every, "at": list(self.steps)}

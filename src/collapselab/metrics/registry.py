@@ -279,16 +279,20 @@ def evaluate(metrics: Iterable[Metric], inputs: MetricInputs) -> dict[str, Numbe
     it needs.
     """
     metrics = tuple(metrics)
-    missing = _NOT_KEPT[inputs.stats.scatter]
+    missing = _NOT_STORED[inputs.stats.scatter]
+    if inputs.top_class_eigenvalues is not None:
+        missing -= {"class covariances"}
     without = [metric.name for metric in metrics if metric.needs & missing]
     if without:
-        kept = {"sketch": "a sketch", "trace": "the trace"}[inputs.stats.scatter]
-        inputs.warn(f"{', '.join(without)}: left out, since only {kept} of the within-class scatter was kept")
+        stored = {"sketch": "a sketch", "trace": "the trace"}[inputs.stats.scatter]
+        inputs.warn(
+            f"{', '.join(without)}: omitted, since only {stored} of the within-class scatter is stored"
+        )
     return {metric.name: None if metric.name in without else metric.function(inputs) for metric in metrics}
 
 
 _MATRIX = frozenset[Need]({"covariance", "class covariances"})
-_NOT_KEPT: dict[Scatter, frozenset[Need]] = {
+_NOT_STORED: dict[Scatter, frozenset[Need]] = {
     "full": frozenset(),
     "per_class": frozenset(),
     "sketch": _MATRIX,

@@ -211,3 +211,14 @@ def _timm() -> ModuleType:
     except ImportError as error:
         raise ImportError("models of timm need it installed: pip install 'collapselab[papers]'") from error
     return timm
+
+
+_TITLES = {
+    "resnet18": "ResNet-18", "resnet50": "ResNet-50", "densenet201": "DenseNet-201", "vgg11_bn": "VGG-11 (BN)", "mlp": "MLP",
+    "convnet": "plain network",
+}  # fmt: skip
+
+
+def model_title(name: str) -> str:
+    """Return a network's name as papers write it; unknown ones without underscores."""
+    return _TITLES.get(name, name.replace("_", " "))

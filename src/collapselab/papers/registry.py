@@ -12,17 +12,18 @@ from collapselab.experiments.experiment import Experiment
 
 @cache
 def experiments() -> Mapping[str, Experiment]:
-    """By id, in the order of the papers; the second names of an experiment are not in it."""
-    from collapselab.papers.hui2022.experiments import EXPERIMENTS
+    """Return all experiments by id, in the order of the papers; `also` ids are not among them."""
+    from collapselab.papers.hui2022 import fig2, fig3, fig4, fig5, fig6, footnote2, sec2
 
-    return {experiment.id: experiment for experiment in EXPERIMENTS}
+    hui2022 = (sec2, footnote2, fig2, fig3, fig4, fig5, fig6)
+    return {module.EXPERIMENT.id: module.EXPERIMENT for module in hui2022}
 
 
 def find_experiment(name: str) -> Experiment:
-    """By id or second name.
+    """Return an experiment by its id or one of its `also` ids.
 
     Raises:
-        InputError: there is none, with near matches.
+        InputError: there is none; the message names near matches.
     """
     known = experiments().values()
     by_name = {name: experiment for experiment in known for name in (experiment.id, *experiment.also)}

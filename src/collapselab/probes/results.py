@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from collapselab.errors import InputError, one_line
 from collapselab.metrics import BY_NAME
 from collapselab.metrics.registry import Number
 from collapselab.statistics import Weighting
+
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -20,20 +25,32 @@ class SplitProfile:
     """One layer on one split.
 
     Attributes:
-        metrics: each by name; None where undefined or not kept.
-        counts: samples of each class, over the classes of the train split.
-        class_means: (C, p), float64; NaN where the split lacks a class.
-        class_variances: (C,), mean squared distance of each class from its mean.
-        spectra: eigenvalues by name, largest first; empty unless asked for.
+        metrics: each by name; None where undefined or not requested.
+        counts: samples of each class, over the classes of the train split; empty where a file of schema 1 lacks them.
+        class_means: (C, p), float64; NaN where the split lacks a class. None in a profile read from its dictionary.
+        class_variances: (C,), mean squared distance of each class from its mean; None likewise.
+        spectra: eigenvalues by name, largest first; empty unless requested.
         warnings: everything unusual.
+
+    Profiles are equal where everything but class means and class variances is.
     """
 
     metrics: dict[str, Number | None]
     counts: Int[Tensor, " c"] = field(repr=False)
-    class_means: Float[Tensor, "c p"] = field(repr=False)
-    class_variances: Float[Tensor, " c"] = field(repr=False)
+    class_means: Float[Tensor, "c p"] | None = field(default=None, repr=False)
+    class_variances: Float[Tensor, " c"] | None = field(default=None, repr=False)
     spectra: dict[str, list[float]] = field(default_factory=dict, repr=False)
     warnings: tuple[str, ...] = field(default=(), repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SplitProfile):
+            return NotImplemented
+        return self._compared() == other._compared()
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType] metrics are a dictionary
+
+    def _compared(self) -> tuple[object, ...]:
+        return self.metrics, self.counts.tolist(), self.spectra, self.warnings
 
 
 @dataclass(frozen=True)
@@ -107,11 +124,13 @@ class Profile:
         raise KeyError(f"no layer {name!r}; there are {', '.join(layer.name for layer in self.layers)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, ready for JSON."""
+        """Return plain numbers, strings and lists, ready for JSON: all but class means and class variances."""
         return {
+            "schema": SCHEMA,
             "model": self.model,
-            "num_samples": self.num_samples,
+            "num_samples": dict(self.num_samples),
             "num_classes": len(self.classes),
+            "classes": list(self.classes),
             "weighting": self.weighting,
             "reduction": self.reduction,
             "epsilon": self.epsilon,
@@ -119,6 +138,35 @@ class Profile:
             "first_collapsed_layer": self.first_collapsed_layer,
             "warnings": list(self.warnings),
         }
+
+    @classmethod
+    def from_dict(cls, values: object) -> Profile:
+        """Return the profile that `to_dict` described, without class means and class variances.
+
+        Dictionaries of schema 1, which had no classes, counts or warnings by layer, are read too.
+
+        Raises:
+            InputError: the dictionary is not that of a profile, or was written by a newer version.
+        """
+        if not isinstance(values, Mapping):
+            raise InputError("not a profile: no dictionary")
+        schema = values.get("schema", 1)
+        if schema not in (1, SCHEMA):
+            raise InputError(f"a profile of schema {schema}, written by a newer version; upgrade collapselab")
+        try:
+            return cls(
+                model=values["model"],
+                layers=tuple(_layer(layer) for layer in values["layers"]),
+                first_collapsed_layer=values["first_collapsed_layer"],
+                weighting=values["weighting"],
+                epsilon=float(values["epsilon"]),
+                num_samples=dict(values["num_samples"]),
+                classes=tuple(values.get("classes", range(values["num_classes"]))),
+                reduction=values["reduction"],
+                warnings=tuple(values["warnings"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"not a profile: {type(error).__name__} {one_line(error)}") from error
 
     def to_frame(self) -> pd.DataFrame:
         """One row per layer and split, one column per metric, NaN where undefined."""
@@ -153,6 +201,9 @@ _SHOWN = (
 )  # fmt: skip
 
 
+_SPLITS = ("train", "test")
+
+
 def _layer_dict(layer: LayerProfile) -> dict[str, Any]:
     out: dict[str, Any] = {
         "name": layer.name,
@@ -162,10 +213,37 @@ def _layer_dict(layer: LayerProfile) -> dict[str, Any]:
         "scatter": layer.scatter,
     }
     out |= {split: dict(measured.metrics) for split, measured in layer.splits.items()}
+    out["counts"] = {split: measured.counts.tolist() for split, measured in layer.splits.items()}
+    out["warnings"] = {split: list(measured.warnings) for split, measured in layer.splits.items()}
     if layer.weight_singular_values:
         out["weight_singular_values"] = list(layer.weight_singular_values)
-    spectra = {split: measured.spectra for split, measured in layer.splits.items() if measured.spectra}
+    spectra = {
+        split: {name: list(values) for name, values in measured.spectra.items()}
+        for split, measured in layer.splits.items()
+        if measured.spectra
+    }
     return out | ({"spectra": spectra} if spectra else {})
+
+
+def _layer(values: Mapping[str, Any]) -> LayerProfile:
+    return LayerProfile(
+        name=values["name"],
+        depth=values["depth"],
+        shape=tuple(values["shape"]),
+        dim=values["dim"],
+        scatter=values["scatter"],
+        splits={split: _split(values, split) for split in _SPLITS if split in values},
+        weight_singular_values=tuple(values.get("weight_singular_values", ())),
+    )
+
+
+def _split(layer: Mapping[str, Any], split: str) -> SplitProfile:
+    return SplitProfile(
+        metrics=dict(layer[split]),
+        counts=torch.tensor(layer.get("counts", {}).get(split, ()), dtype=torch.int64),
+        spectra=dict(layer.get("spectra", {}).get(split, {})),
+        warnings=tuple(layer.get("warnings", {}).get(split, ())),
+    )
 
 
 def first_collapsed(names: list[str], shares: list[Number | None], epsilon: float) -> str | None:

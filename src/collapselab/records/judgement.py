@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from collapselab.records.stored import SCHEMA, Stored
 
 Verdict = Literal["holds", "fails", "inconclusive"]
 Kind = Literal["finding", "identity"]
-SCHEMA = 2
-
-
-class Stored(BaseModel):
-    """Immutable model; unknown fields are rejected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
 
 class Reading(Stored):

@@ -1,9 +1,9 @@
-"""What a training run is, completely: the same recipe gives the same run. YAML in and out."""
+"""Everything that decides a training run: the same recipe gives the same run. Read and written as YAML."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,63 +12,65 @@ from pydantic import Field, ValidationError, model_validator
 from collapselab.checks import near_matches
 from collapselab.data.recipe import DataSpec, Part
 from collapselab.errors import InputError, one_line
+from collapselab.text import flat
 
 Option = bool | int | float | str
 
 
 class ModelSpec(Part):
-    """Which network is trained."""
+    """The network to train."""
 
     name: str = Field(
         default="mlp", description="mlp, convnet, torchvision/NAME, timm/NAME or FILE.py:FUNCTION."
     )
     options: dict[str, Option] = Field(
         default_factory=dict,
-        description="Of the network, by the names its builder has: width and depth (units, layers), dropout (a share).",
+        description="Arguments of the network's builder: width (units), depth (hidden layers), dropout (a share), …",
     )
 
 
 class StartFrom(Part):
-    """Weights to begin with instead of random ones: fine-tuning."""
+    """Weights to start from instead of random ones: fine-tuning."""
 
     checkpoint: str = Field(
-        description="A .safetensors or .pt file of weights; relative to the folder of the run."
+        description="A .safetensors or .pt checkpoint; a relative path starts at the run folder."
     )
     new_classifier: bool = Field(
-        default=True, description="The last weight layer starts from random weights, whatever the file holds."
+        default=True,
+        description="Start the last weight layer from random weights, whatever the checkpoint holds.",
     )
 
 
 class Optimizer(Part):
-    """What a step does with the gradient."""
+    """The optimiser."""
 
     name: Literal["sgd", "adamw"] = Field(
-        default="sgd", description="sgd, or adamw (which ignores momentum)."
+        default="sgd", description="sgd, or adamw (which ignores momentum and nesterov)."
     )
-    learning_rate: float = Field(
-        default=0.1, gt=0, description="At the first step, per unit of the gradient."
-    )
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Share of the last update that is kept.")
-    nesterov: bool = Field(default=False, description="Look ahead by the momentum.")
+    learning_rate: float = Field(default=0.1, gt=0, description="Learning rate of the first step.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")
+    nesterov: bool = Field(default=False, description="Use Nesterov momentum.")
     weight_decay: float = Field(
         default=0.0,
         ge=0,
-        description="On every parameter, per step and unit: L2 in sgd, decoupled from the gradient in adamw.",
+        description="Weight decay of every parameter: L2 in sgd, decoupled from the gradient in adamw.",
     )
 
 
 class Schedule(Part):
-    """How the learning rate falls."""
+    """The schedule of the learning rate."""
 
     name: Literal["cosine", "constant", "steps"] = Field(
         default="cosine",
-        description="cosine falls to 0 at the last step; steps multiplies at each milestone.",
+        description="cosine (to 0 at the last step), constant, or steps (multiplied at each milestone).",
     )
-    milestones: tuple[int, ...] = Field(default=(), description="Steps after which the rate is multiplied.")
-    factor: float = Field(default=0.1, gt=0, le=1, description="What it is multiplied by at each milestone.")
+    milestones: tuple[int, ...] = Field(
+        default=(), description="Steps after which the learning rate is multiplied."
+    )
+    factor: float = Field(default=0.1, gt=0, le=1, description="Factor at each milestone.")
 
     def learning_rate(self, initial: float, step: int, steps: int) -> float:
-        """Of the step that follows `step` finished ones, of `steps` in all."""
+        """Return the learning rate of the step that follows `step` finished ones, of `steps` in all."""
         if self.name == "cosine":
             return initial * 0.5 * (1 + math.cos(math.pi * step / steps))
         if self.name == "steps":
@@ -77,72 +79,77 @@ class Schedule(Part):
 
 
 class Measuring(Part):
-    """When the network is measured, and what."""
+    """When the network is measured, and what is measured."""
 
     count: int = Field(
-        default=16, ge=2, description="Log-spaced steps to measure at, besides step 0; doubles are dropped."
+        default=16,
+        ge=2,
+        description="Number of log-spaced steps to measure at, besides step 0; equal ones count once.",
     )
-    at: tuple[int, ...] = Field(default=(), description="More steps to measure at.")
+    at: tuple[int, ...] = Field(default=(), description="Further steps to measure at.")
     layers: Literal["all", "last"] | tuple[str, ...] = Field(
-        default="all", description="Every weight layer, the classifier alone, or names and globs."
+        default="all", description="all weight layers, the last one (the classifier), or names and globs."
     )
-    metrics: tuple[str, ...] | None = Field(default=None, description="By name; default all of them.")
+    metrics: tuple[str, ...] | None = Field(default=None, description="Names of metrics; default all.")
     weak_test_variance: bool = Field(
-        default=True, description="k-means on the last layer's test features, when the run ends."
+        default=True,
+        description="Fit k-means to the test features of the last layer, at every measured step.",
     )
-    spectra: bool = Field(default=True, description="Keep spectra at the first and the last step.")
+    spectra: bool = Field(default=True, description="Store spectra of the first and the last step.")
     batch_size: int = Field(default=1024, ge=1, description="Samples per forward pass.")
     epsilon: float = Field(
-        default=0.2, gt=0, lt=1, description="A layer is collapsed while normalized_within is below this."
+        default=0.2, gt=0, lt=1, description="A layer is collapsed where normalized_within is below this."
     )
 
 
 class Checkpoints(Part):
-    """Which weights are kept, and how often the state is from which a stopped run goes on."""
+    """Which weights are stored, and how often the state to resume from is written."""
 
     at: tuple[int, ...] | Literal["measured", "last"] = Field(
         default="last",
-        description="Steps whose weights are kept: these, every measured one, or the last one.",
+        description="Steps whose weights are stored: these, every measured one, or the last one.",
     )
     save_every: float = Field(
-        default=60.0, ge=0, description="Seconds of training between states from which a killed run goes on."
+        default=60.0, ge=0, description="Seconds between writes of the state from which a killed run resumes."
     )
 
 
 class Recipe(Part):
     """A network, its data and how it is trained and measured.
 
-    Every value has a meaning of its own; none is derived from another when the run starts.
+    No value is derived from another when the run starts.
     """
 
     model: ModelSpec = Field(default_factory=ModelSpec, description="The network.")
-    data: DataSpec = Field(default_factory=DataSpec, description="The samples it sees.")
-    start: StartFrom | None = Field(default=None, description="Weights to start from; default random ones.")
+    data: DataSpec = Field(default_factory=DataSpec, description="The samples.")
+    start: StartFrom | None = Field(default=None, description="Weights to start from; default: random.")
     loss: Literal["cross_entropy", "mse"] = Field(
         default="cross_entropy",
-        description="mse is the mean square over classes of outputs less one-hot labels.",
+        description="cross_entropy, or mse (outputs against one-hot labels, mean over classes).",
     )
-    temperature: float = Field(default=1.0, gt=0, description="Outputs are divided by it in the loss.")
-    optimizer: Optimizer = Field(default_factory=Optimizer, description="What a step does.")
-    schedule: Schedule = Field(default_factory=Schedule, description="How the learning rate falls.")
+    temperature: float = Field(default=1.0, gt=0, description="The loss divides outputs by this.")
+    optimizer: Optimizer = Field(default_factory=Optimizer, description="The optimiser.")
+    schedule: Schedule = Field(default_factory=Schedule, description="The schedule of the learning rate.")
     steps: int = Field(default=4000, ge=1, description="Optimiser steps.")
     batch_size: int = Field(
-        default=128, ge=2, description="Samples per step, over all processes; an epoch's last may be smaller."
+        default=128,
+        ge=2,
+        description="Samples per step, over all processes; the last batch of an epoch may be smaller.",
     )
     stop_below_loss: float | None = Field(
-        default=None, gt=0, description="End when the mean training loss of an epoch's batches is below this."
+        default=None, gt=0, description="Stop when the mean training loss over an epoch is below this."
     )
     seed: int = Field(
-        default=0, ge=0, description="Of the initial weights, the sample and the order of samples."
+        default=0, ge=0, description="Seed for the initial weights, the choice of samples and their order."
     )
     precision: Literal["32-true", "bf16-mixed"] = Field(
-        default="32-true", description="Of training; measuring is float32 always."
+        default="32-true", description="Precision of training; measuring is always float32."
     )
     num_threads: int | None = Field(
-        default=None, ge=1, description="CPU threads; default as many as torch takes. Rounding depends on it."
+        default=None, ge=1, description="CPU threads; default: PyTorch's. The last digits depend on it."
     )
-    measuring: Measuring = Field(default_factory=Measuring, description="When and what.")
-    checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="What is kept.")
+    measuring: Measuring = Field(default_factory=Measuring, description="When and what to measure.")
+    checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="Which weights are stored.")
 
     @model_validator(mode="after")
     def _steps_exist(self) -> Recipe:
@@ -157,27 +164,26 @@ class Recipe(Part):
         return self
 
     def measured_steps(self) -> list[int]:
-        """Step 0, log-spaced steps up to the last, those asked for and those whose weights are kept."""
-        ratio = math.log(self.steps) / max(self.measuring.count - 1, 1)
-        spaced = {round(math.exp(ratio * index)) for index in range(self.measuring.count)}
-        kept = () if isinstance(self.checkpoints.at, str) else self.checkpoints.at
-        return sorted({0, *spaced, *self.measuring.at, *kept, self.steps})
+        """Return all steps to measure at: step 0, log-spaced ones, those asked for, and those whose weights are stored."""
+        spaced = log_spaced_steps(self.steps, self.measuring.count)
+        stored = () if isinstance(self.checkpoints.at, str) else self.checkpoints.at
+        return sorted({*spaced, *self.measuring.at, *stored})
 
     def keeps_weights(self, step: int, *, is_last: bool) -> bool:
-        """Whether the weights of a measured step are kept."""
+        """Whether the weights of a measured step are stored."""
         if isinstance(self.checkpoints.at, str):
             return is_last or self.checkpoints.at == "measured"
         return step in self.checkpoints.at
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of the step that follows `step` finished ones."""
+        """Return the learning rate of the step that follows `step` finished ones."""
         return self.schedule.learning_rate(self.optimizer.learning_rate, step, self.steps)
 
-    def with_changes(self, changes: dict[str, Any]) -> Recipe:
-        """A copy with other values, each named by its path: `{"optimizer.learning_rate": 0.01}`.
+    def with_changes(self, changes: Mapping[str, object]) -> Recipe:
+        """Return a copy with other values, each named by its path: `{"optimizer.learning_rate": 0.01}`.
 
         Raises:
-            InputError: a name that no recipe has, or a value out of range.
+            InputError: an unknown field, or a value out of range.
         """
         values = self.model_dump(mode="json")
         for path, value in changes.items():
@@ -190,12 +196,18 @@ class Recipe(Part):
             part[last] = value
         return Recipe.parse(values, "the changed recipe")
 
+    def in_one_line(self) -> str:
+        """Describe the recipe by what differs from the defaults."""
+        defaults = dict(flat(Recipe().model_dump(mode="json")))
+        values = flat(self.model_dump(mode="json"))
+        return ", ".join(f"{path} {value}" for path, value in values if defaults.get(path, ...) != value)
+
     @staticmethod
     def parse(values: object, where: str) -> Recipe:
-        """A recipe from plain values.
+        """Validate plain values.
 
         Raises:
-            InputError: in one line, what is wrong with which field.
+            InputError: a field is unknown or out of range.
         """
         try:
             return Recipe.model_validate(values)
@@ -204,15 +216,15 @@ class Recipe(Part):
             field = ".".join(str(part) for part in first["loc"]) or "recipe"
             message = first["msg"].removeprefix("Value error, ")
             if first["type"] == "extra_forbidden":
-                message = f"no recipe has it; {_near(first['loc'])}"
+                message = f"unknown recipe field; {_near(first['loc'])}"
             raise InputError(f"{where}: {field}: {one_line(message)}") from error
 
     @staticmethod
     def read(path: Path) -> Recipe:
-        """The recipe in a YAML file; what is left out has its default.
+        """Read a recipe from a YAML file; missing fields have their defaults.
 
         Raises:
-            InputError: no such file, no YAML, unknown fields or values out of range.
+            InputError: there is no such file, it is not YAML, a field is unknown or out of range.
         """
         import yaml
 
@@ -221,37 +233,48 @@ class Recipe(Part):
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: not YAML ({one_line(error)[:200]}); mend it") from error
+            raise InputError(f"{path}: not YAML ({one_line(error)[:200]}); correct it") from error
         return Recipe.parse({} if values is None else values, str(path))
 
     def to_yaml(self) -> str:
-        """As `read` reads it: every field, in the order in which they are documented."""
+        """Return every field as YAML that `read` reads, in the order of this class."""
         import yaml
 
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def documented_yaml(self) -> str:
-        """Like `to_yaml`, with what each field means beside it."""
+        """Return `to_yaml` with the meaning of each field beside it."""
         return _documented(self, "")
 
 
+def log_spaced_steps(steps: int, count: int) -> list[int]:
+    """Return step 0 and up to `count` steps from 1 to `steps`, evenly spaced on a logarithmic scale.
+
+    Args:
+        steps: the last one, 1 or more.
+        count: 2 or more; steps that round to the same number count once.
+    """
+    ratio = math.log(steps) / (count - 1)
+    return sorted({0, *(round(math.exp(ratio * index)) for index in range(count)), steps})
+
+
 def _inside(part: Any, name: str, path: str) -> Any:
-    """The value of a field that a part of a recipe has.
+    """Return the value of a field of a part of a recipe.
 
     Raises:
-        InputError: it has none of that name, or is not set.
+        InputError: the part has no such field, or is not set.
     """
     if part is None:
         before = path.rpartition(f".{name}")[0]
-        raise InputError(f"{path}: {before} is not set; give all of it, as {before}={{{name}: VALUE}}")
+        raise InputError(f"{path}: {before} is not set; set the whole part, as {before}={{{name}: VALUE}}")
     if not isinstance(part, dict) or name not in part:
         known = near_matches(name, part if isinstance(part, dict) else ())
-        raise InputError(f"{path}: no recipe has it; {known}")
+        raise InputError(f"{path}: unknown recipe field; {known}")
     return part[name]
 
 
 def _near(place: Sequence[int | str]) -> str:
-    """What an unknown field of a recipe may have meant."""
+    """Suggest known fields for an unknown one."""
     part: type[Part] | None = Recipe
     for name in place[:-1]:
         field = part.model_fields.get(str(name)) if part is not None else None

@@ -1,4 +1,4 @@
-"""From a recipe to its samples, its network and its loss."""
+"""The samples, the network, the loss and the optimiser of a recipe."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from collapselab.probes import weight_layers
 from collapselab.records.recipe import Recipe
 
 
-@runtime_checkable  # the shape checks of the tests look at it
+@runtime_checkable  # for the type checks of the tests
 class SampleForm(Protocol):
-    """What a network is built for, as `DataSplits` have it."""
+    """What a network is built for; `DataSplits` are one."""
 
     @property
     def num_classes(self) -> int: ...
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one sample."""
+        """Shape of one sample."""
         ...
 
 
@@ -37,13 +37,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def load_data(recipe: Recipe, copies: Mapping[str, Path] | None = None) -> DataSplits:
-    """The samples that a recipe trains and tests on, in the form that its network takes.
+    """Load the samples that a recipe trains and tests on, in the form that its network takes.
 
     Args:
-        copies: where the data sets of a name are on this machine.
+        copies: paths of named data sets on this machine.
 
     Raises:
-        InputError: no such data, fewer samples than asked for, more than fits in memory.
+        InputError: there are no such data, fewer samples than requested, or more than memory holds.
     """
     return load_splits(
         recipe.data,
@@ -55,14 +55,14 @@ def load_data(recipe: Recipe, copies: Mapping[str, Path] | None = None) -> DataS
 
 
 def build_model(recipe: Recipe, data: SampleForm, folder: Path | None = None) -> nn.Module:
-    """The recipe's network with its initial weights, which depend on the seed and what it starts from alone.
+    """Build the network of a recipe with its initial weights, which depend only on the seed and its checkpoint.
 
     Args:
-        data: what it is trained on, of which only the form matters here.
-        folder: of the run: a relative checkpoint to start from is relative to it.
+        data: what it is trained on; only the form matters here.
+        folder: of the run; a relative checkpoint path starts there.
 
     Raises:
-        InputError: unknown names or options, a checkpoint that does not fit.
+        InputError: a name or option is unknown, or the checkpoint does not fit.
     """
     model = open_model(
         recipe.model.name,
@@ -86,20 +86,20 @@ def build_model(recipe: Recipe, data: SampleForm, folder: Path | None = None) ->
 
 
 def classifier_name(model: nn.Module) -> str:
-    """The weight layer that is registered last: in every network by name, the classifier."""
+    """Return the name of the weight layer registered last: the classifier, in every network that can be named."""
     return list(weight_layers(model))[-1]
 
 
 def loss_function(recipe: Recipe) -> Loss:
-    """Mean loss of outputs (n, C) and labels (n,)."""
+    """Return the mean loss as a function of outputs (n, C) and labels (n,)."""
     temperature = recipe.temperature
 
     def cross_entropy(outputs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
         return nn.functional.cross_entropy(outputs / temperature, labels)
 
     def mean_square(outputs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-        wanted = nn.functional.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
-        return nn.functional.mse_loss(outputs / temperature, wanted)
+        targets = nn.functional.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
+        return nn.functional.mse_loss(outputs / temperature, targets)
 
     if recipe.loss == "mse":
         return mean_square
@@ -108,7 +108,7 @@ def loss_function(recipe: Recipe) -> Loss:
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """One pass over the parameters per step where the device has a fused kernel."""
+    """Return the optimiser of a recipe, fused where the device allows: one pass over the parameters per step."""
     settings = recipe.optimizer
     fused = device.type in ("cpu", "cuda")
     if settings.name == "adamw":
@@ -116,7 +116,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module, device: torch.device) -> to
             model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused
         )
     if settings.nesterov and not settings.momentum:
-        raise InputError("optimizer: nesterov needs momentum; give momentum above 0, or leave nesterov out")
+        raise InputError("optimizer: nesterov needs momentum; set momentum above 0, or nesterov to false")
     return torch.optim.SGD(
         model.parameters(),
         lr=settings.learning_rate,

@@ -18,23 +18,23 @@ _WARM_UP = 3
 
 
 def make_fabric(recipe: Recipe) -> Any:
-    """The engine on one device, or on those of all processes that `torchrun` started.
+    """Return Lightning Fabric on one device, or on those of all processes that `torchrun` started.
 
     Raises:
-        InputError: other processes are expected that nobody started.
-        ImportError: it is not installed; names the extra.
+        InputError: WORLD_SIZE promises other processes, but none was started.
+        ImportError: it is not installed; the message names the extra.
     """
     try:
         from lightning_fabric import Fabric
     except ImportError as error:
         raise ImportError("training needs Lightning Fabric: pip install 'collapselab[train]'") from error
-    # Not "auto", which takes the GPU of a Mac: that has no float64, which sums of losses need.
+    # Not "auto": it takes the GPU of a Mac, which lacks the float64 that sums of losses need.
     accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Fabric(accelerator=accelerator, devices=1, precision=recipe.precision)
     if "RANK" not in os.environ:
-        # The engine would start the others itself, each a copy of this whole program.
+        # Fabric would start the others itself, each a copy of this whole program.
         raise InputError(f"WORLD_SIZE is {world}, but RANK is not set; start processes with torchrun")
     here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
     fabric = Fabric(
@@ -51,13 +51,13 @@ def make_fabric(recipe: Recipe) -> Any:
 class Engine:
     """A network, its optimiser and the step that improves it.
 
-    A network that convolves is kept in channels-last form, a tenth faster on the CPU (docs/benchmarks.md). On a GPU,
-    forward and backward pass are captured once per batch size and replayed: a small network is then not bound by the
-    launches of its hundreds of kernels.
+    Convolutional networks are stored channels-last, which is a tenth faster on the CPU (docs/benchmarks.md). On a GPU,
+    forward and backward pass are captured once per batch size and replayed: hundreds of kernel launches would otherwise
+    dominate the time of a small network.
 
     Attributes:
         model: the network itself, to measure and to save.
-        optimizer: the one that Fabric wrapped, to save.
+        optimizer: wrapped by Fabric, to save.
     """
 
     def __init__(self, recipe: Recipe, fabric: Any, model: nn.Module, data: DataSplits) -> None:
@@ -71,15 +71,15 @@ class Engine:
         model.to(fabric.device)
         optimizer = make_optimizer(recipe, model, fabric.device)
         self._module, self.optimizer = fabric.setup(model, optimizer)
-        # Processes that talk in the backward pass cannot be captured so simply.
+        # A backward pass in which processes communicate cannot be captured so simply.
         self._captures = on_gpu and fabric.world_size == 1
         self._graphs: dict[int, _Graph] = {}
 
     def step(self, rows: Tensor, learning_rate: float, weight: float = 1.0) -> Tensor:
-        """One update.
+        """Do one update.
 
         Args:
-            rows: of the training samples, this process's share of the batch.
+            rows: numbers of training samples, this process's share of the batch.
             learning_rate: of this update.
             weight: of this process's mean loss in the mean over processes.
 
@@ -101,7 +101,7 @@ class Engine:
         return loss
 
     def backward(self, inputs: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
-        """Leave the gradient of the mean loss in the parameters."""
+        """Write the gradient of the mean loss into the parameters; return the loss."""
         loss = self._loss(self._module(inputs), labels)
         self.fabric.backward(loss if weight == 1.0 else loss * weight)
         return loss.detach()
@@ -111,9 +111,9 @@ class Engine:
 
 
 class _Graph:
-    """Forward and backward pass on one batch size, captured as a CUDA graph.
+    """Forward and backward pass for one batch size, captured as a CUDA graph.
 
-    Gradients live where the capture put them; each replay hands these to the optimiser.
+    Each replay writes gradients where the capture put them and hands them to the optimiser.
     """
 
     def __init__(self, engine: Engine, inputs: Tensor, labels: Tensor) -> None:
@@ -133,13 +133,13 @@ class _Graph:
         with torch.cuda.graph(self._graph):
             self._loss = engine.backward(self._inputs, self._labels)
         self._gradients = [parameter.grad for parameter in self._parameters]
-        # What warming up did to running means and random numbers is undone.
+        # Undo what warming up did to running means and random states.
         for name, buffer in engine.model.named_buffers():
             buffer.copy_(buffers[name])
         torch.cuda.set_rng_state(random_state)
 
     def run(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss; gradients are in the parameters. The result is overwritten by the next run."""
+        """Return the mean loss, with gradients in the parameters. The next call overwrites the result."""
         self._inputs.copy_(inputs)
         self._labels.copy_(labels)
         self._graph.replay()

@@ -1,4 +1,4 @@
-"""Loss and accuracy of the network itself, and the features of its last layer where they are wanted."""
+"""Loss and accuracy of a network, and features of one of its layers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from collapselab.training.building import Loss
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network on one split, in evaluation mode.
+    """What a network does on one split, in evaluation mode.
 
     Attributes:
         loss: mean over samples.
-        accuracy: share of samples whose largest output is their label's.
-        features: (n, p), what the layer reads that was asked for; None where none was.
+        accuracy: share of samples whose largest output is that of their label.
+        features: (n, p), what the requested layer reads; None where none was requested.
     """
 
     loss: float
@@ -31,7 +31,7 @@ class Evaluation:
 
 
 def layer_features(model: nn.Module, split: Split, layer: str, batch_size: int) -> Float[Tensor, "n p"]:
-    """What a weight layer reads of each sample, flattened, on the CPU; labels play no part."""
+    """Return what a weight layer reads of each sample, flattened, on the CPU."""
     caught: list[Tensor] = []
     modules = {layer: weight_layers(model)[layer]}
     with evaluating(model), capture_inputs(modules, lambda _, features: caught.append(features.cpu())):
@@ -43,14 +43,14 @@ def layer_features(model: nn.Module, split: Split, layer: str, batch_size: int) 
 def evaluate(
     model: nn.Module, split: Split, loss: Loss, batch_size: int, features_of: str | None = None
 ) -> Evaluation:
-    """One pass over a split. The model is left in the mode in which it was.
+    """Evaluate a model in one pass over a split; its mode is restored.
 
     Args:
-        model: where the split is.
+        model: on the device of the split.
         split: samples.
         loss: mean loss of outputs and labels.
         batch_size: samples per forward pass.
-        features_of: name of a weight layer whose features are returned, on the CPU.
+        features_of: name of a weight layer whose features are returned too, on the CPU.
     """
     total = torch.zeros((), dtype=torch.float64, device=split.labels.device)
     correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)

@@ -1,59 +1,92 @@
-"""One measurement of a network in training: its profile, its loss and accuracy, what later steps are compared with."""
+"""One measurement of a network in training: its profile, its loss and accuracy, and features that are needed later."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from collapselab.probes import profile
-from collapselab.training.building import loss_function
-from collapselab.training.evaluation import evaluate
+from torch import nn
 
-if TYPE_CHECKING:
-    from collapselab.training.loop import Trainer
+from collapselab.data import DataSplits
+from collapselab.probes import Profile, profile
+from collapselab.records.recipe import Recipe
+from collapselab.records.rows import NetworkNumbers, Values
+from collapselab.records.run_folder import RunFolder
+from collapselab.training.building import classifier_name, loss_function
+from collapselab.training.evaluation import Evaluation, evaluate
+from collapselab.training.weak_variance import fit_centres
 
 
-def measure_network(trainer: Trainer, *, writes: bool) -> bool:
-    """Measure a network and, in the process that writes, put all of it on disk.
+@dataclass(frozen=True)
+class Measurement:
+    """A network on both splits, in evaluation mode.
 
-    Rows are written last: with these on disk the step is complete.
+    Attributes:
+        profile: of the layers that the recipe measures.
+        network: by split, loss and accuracy of the network itself; test features of the last layer where the recipe
+            asks for weak test variance.
+        spectra: whether the profile has them.
+    """
+
+    profile: Profile
+    network: dict[str, Evaluation]
+    spectra: bool
+
+
+def measure_network(
+    model: nn.Module, data: DataSplits, recipe: Recipe, *, spectra: bool
+) -> Measurement | None:
+    """Measure a network as a recipe says.
+
+    Args:
+        model: where the data are.
+        data: the recipe's.
+        recipe: what is measured.
+        spectra: whether this is a step whose spectra are kept, where the recipe keeps any.
 
     Returns:
-        Whether there was something to measure: outputs that are no numbers any more have no features either.
+        The measurement, or None where a loss is NaN or infinite: there are no features to measure then.
     """
-    recipe, folder, step = trainer.recipe, trainer.folder, trainer.step
-    plan = recipe.measuring
-    data, model, loss = trainer.data, trainer.model, loss_function(recipe)
-    kept = trainer.classifier if plan.weak_test_variance else None
-    own = {
+    plan, loss, classifier = recipe.measuring, loss_function(recipe), classifier_name(model)
+    kept = classifier if plan.weak_test_variance else None
+    network = {
         "train": evaluate(model, data.train, loss, plan.batch_size),
         "test": evaluate(model, data.test, loss, plan.batch_size, features_of=kept),
     }
-    if not all(math.isfinite(evaluation.loss) for evaluation in own.values()):
-        return False
-    layers = (
-        plan.layers
-        if isinstance(plan.layers, tuple)
-        else None
-        if plan.layers == "all"
-        else trainer.classifier
-    )
-    keeps_spectra = plan.spectra and (step == 0 or trainer.ended is not None)
+    if not all(math.isfinite(evaluation.loss) for evaluation in network.values()):
+        return None
+    layers = {"all": None, "last": classifier}[plan.layers] if isinstance(plan.layers, str) else plan.layers
+    spectra = spectra and plan.spectra
     measured = profile(
         model,
         data.train.batches(plan.batch_size),
         data.test.batches(plan.batch_size),
-        layers,
+        layers=layers,
         metrics=plan.metrics,
-        spectra=keeps_spectra,
+        spectra=spectra,
         epsilon=plan.epsilon,
     )
-    if not writes:
-        return True
-    if recipe.keeps_weights(step, is_last=trainer.ended is not None):
-        folder.write_weights(step, model.state_dict())
-    if own["test"].features is not None:
-        folder.write_features(step, own["test"].features)
-    numbers = {name: {"loss": split.loss, "accuracy": split.accuracy} for name, split in own.items()}
-    folder.append_profile(step, trainer.epoch, measured, spectra=keeps_spectra, of_network=numbers)
-    return True
+    return Measurement(measured, network, spectra)
+
+
+def write_measurement(
+    folder: RunFolder, step: int, epoch: float, measurement: Measurement, num_classes: int
+) -> None:
+    """Write features, statistics and, last, rows: with these on disk the step is complete.
+
+    Weak test variance of this step is computed here, in the one process that writes: it fits k-means.
+    """
+    features = measurement.network["test"].features
+    if features is not None:
+        folder.write_features(step, features)
+    numbers = {split: _numbers(evaluation, num_classes) for split, evaluation in measurement.network.items()}
+    folder.append_profile(step, epoch, measurement.profile, spectra=measurement.spectra, network=numbers)
+
+
+def _numbers(evaluation: Evaluation, num_classes: int) -> NetworkNumbers:
+    metrics: Values = {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
+    if evaluation.features is None:
+        return NetworkNumbers(metrics)
+    centres = fit_centres(evaluation.features, num_classes)
+    weak: Values = {"weak_test_variance": centres.variance(evaluation.features)}
+    return NetworkNumbers(metrics | weak, centres.warnings)

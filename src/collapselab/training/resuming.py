@@ -1,85 +1,91 @@
-"""Whether what a folder holds is the run that is asked for, and can be gone on with."""
+"""Whether what a folder holds is the run that is asked for, and can be resumed."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from pydantic import ValidationError
 
 from collapselab.data import DataSplits
 from collapselab.data.memory import fingerprint
 from collapselab.errors import InputError
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
+from collapselab.records.run_record import RunRecord, SampleFacts
+from collapselab.text import flat
 
 
-def same_recipe(run: dict[str, Any], recipe: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe as it was resolved when the run began; a run that has nothing to lose begins anew, with any."""
-    if run["status"] != "finished" and not folder.has_results():
+def same_recipe(record: RunRecord, recipe: Recipe, folder: RunFolder) -> Recipe:
+    """Return the recipe as it was resolved when the run began; a run that has nothing to lose starts over with any.
+
+    Raises:
+        InputError: the folder holds the run of another recipe.
+    """
+    if not record.is_finished and not folder.has_results():
         return recipe
-    held = run["recipe"]
-    if recipe.num_threads is None and isinstance(held, dict):
-        recipe = recipe.model_copy(update={"num_threads": held.get("num_threads")})
-    try:
-        # A run of an older version has what was fixed then, which newer fields have as their defaults.
-        held = Recipe.model_validate(held).model_dump(mode="json")
-    except ValidationError:
-        raise InputError(f"{folder.path}: holds a run of another version; choose another --out") from None
-    wanted = recipe.model_dump(mode="json")
-    if held != wanted:
-        for path, value in _flat(wanted):
-            was = dict(_flat(held)).get(path)
-            if was != value:
-                raise InputError(
-                    f"{folder.path}: holds a run with {path} {was!r}, not {value!r}; choose another --out, or "
-                    "remove that folder"
-                )
+    held = record.recipe
+    if not isinstance(held, Recipe):
+        raise InputError(f"{folder.path}: holds a monitored run; choose another out=")
+    if recipe.num_threads is None:
+        recipe = recipe.model_copy(update={"num_threads": held.num_threads})
+    wanted, before = (dict(flat(one.model_dump(mode="json"))) for one in (recipe, held))
+    for path in wanted | before:
+        if wanted.get(path) != before.get(path):
+            raise InputError(
+                f"{folder.path}: holds a run with {path} {before.get(path)!r}, not {wanted.get(path)!r}; choose another "
+                "out=, or remove that folder"
+            )
     return recipe
 
 
 def check_recipe(recipe: Recipe, folder: RunFolder) -> None:
-    """That a folder holds no run of another recipe. The number of threads of a finished one may differ.
+    """Check that a folder holds no run of another recipe. The number of threads of a finished one may differ.
 
     Raises:
         InputError: it does.
     """
-    run = folder.read_run()
-    if run is None:
+    record = folder.read_run()
+    if record is None:
         return
-    if run["status"] == "finished" and isinstance(run["recipe"], dict):
-        recipe = recipe.model_copy(update={"num_threads": run["recipe"].get("num_threads")})
-    same_recipe(run, recipe, folder)
+    if record.is_finished and isinstance(record.recipe, Recipe):
+        recipe = recipe.model_copy(update={"num_threads": record.recipe.num_threads})
+    same_recipe(record, recipe, folder)
 
 
-def sample_facts(data: DataSplits) -> dict[str, Any]:
-    """What tells these samples from others."""
-    return {
-        "name": data.name,
-        "num_classes": data.num_classes,
-        "num_train": len(data.train),
-        "num_test": len(data.test),
-        "shape": list(data.input_shape),
-        "fingerprint": fingerprint(data),
-    }
+def sample_facts(data: DataSplits) -> SampleFacts:
+    """Return what tells these samples from others."""
+    return SampleFacts(
+        name=data.name,
+        num_classes=data.num_classes,
+        num_train=len(data.train),
+        num_test=len(data.test),
+        shape=tuple(data.input_shape),
+        fingerprint=fingerprint(data),
+    )
 
 
-def check_rows(folder: RunFolder, state: dict[str, Any]) -> None:
-    """That the rows which the saved state says are on disk are there."""
-    measured = state["measured"]
-    if measured < 0 or state["ended"] == "diverged":
-        return
-    if not any(row["step"] == measured for row in folder.read_rows()):
+def check_samples(record: RunRecord, facts: SampleFacts, folder: RunFolder) -> None:
+    """Check that a run with results is resumed on the samples it was begun on.
+
+    Raises:
+        InputError: it is not.
+    """
+    if folder.has_results() and record.data != facts:
         raise InputError(
-            f"{folder.path}: its rows of step {measured} are gone from measurements.jsonl; put that file back, or "
-            "remove the folder"
+            f"{folder.path}: was begun on other samples ({record.data}; now {facts}); give the same data, or another "
+            "out="
         )
 
 
-def _flat(values: Any, path: str = "") -> list[tuple[str, Any]]:
-    if not isinstance(values, dict) or not values:
-        return [(path, values)]
-    return [
-        pair
-        for name, value in values.items()
-        for pair in _flat(value, f"{path}.{name}" if path else str(name))
-    ]
+def check_rows(folder: RunFolder, state: dict[str, Any]) -> None:
+    """Check that the rows which the saved state says are on disk are there.
+
+    Raises:
+        InputError: they are not.
+    """
+    measured = state["measured"]
+    if measured < 0 or state["ended"] == "diverged":
+        return
+    if not any(row.step == measured for row in folder.read_rows()):
+        raise InputError(
+            f"{folder.path}: its rows of step {measured} are gone from measurements.jsonl; restore that file, or "
+            "remove the folder"
+        )

@@ -1,4 +1,4 @@
-"""Why a run stops before its end, and how it hears of it: between two steps, never inside one."""
+"""Stopping a run before its end: stop requests are handled between steps."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _DURATION = re.compile(r"(\d+(?:\.\d*)?)([smhd])")
 
 
 class RunInterrupted(Exception):
-    """The run was stopped from outside; the same call goes on from `step`.
+    """The run was stopped from outside; the same call resumes it from `step`.
 
     Attributes:
         step: optimiser steps done.
-        reason: `interrupted`, or `out of time` where the time that was given is up.
+        reason: `interrupted`, or `out of time` when the deadline has passed.
     """
 
     def __init__(self, step: int, reason: str = "interrupted") -> None:
-        super().__init__(f"{reason} at step {step}; the same command goes on from there")
+        super().__init__(f"{reason} at step {step}; run it again to resume")
         self.step, self.reason = step, reason
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `90s`, `9m`, `1h30m`, `2d` or a plain number of seconds.
+    """Return the seconds of `90s`, `9m`, `1h30m`, `2d` or a plain number of seconds.
 
     Raises:
-        InputError: anything else, or no time at all.
+        InputError: the text is no positive duration.
     """
     whole = text.strip().lower()
     parts = _DURATION.findall(whole)
@@ -43,17 +43,17 @@ def parse_duration(text: str) -> float:
         try:
             seconds = float(whole)
         except ValueError:
-            raise InputError(f"{text!r} is no duration; give one such as 90s, 9m or 1h30m") from None
+            raise InputError(f"{text!r} is not a duration; give one such as 90s, 9m or 1h30m") from None
     if not 0 < seconds < float("inf"):
-        raise InputError(f"{text!r} is no time to work in; give one such as 90s, 9m or 1h30m")
+        raise InputError(f"{text!r} is not a positive duration; give one such as 90s, 9m or 1h30m")
     return seconds
 
 
 class Stopper:
-    """Asked between steps whether to stop.
+    """Tells a run whether to stop; it asks between steps.
 
     Args:
-        deadline: of `time.monotonic`, None for never.
+        deadline: on the clock of `time.monotonic`; None for never.
     """
 
     def __init__(self, deadline: float | None = None) -> None:
@@ -71,7 +71,7 @@ class Stopper:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While open, the first Ctrl-C or SIGTERM only sets the flag; a second one raises at once.
+        """Turn the first Ctrl-C or SIGTERM into a reason to stop; a second one raises at once.
 
         Signals reach only the main thread; elsewhere this does nothing.
         """
@@ -79,16 +79,16 @@ class Stopper:
             yield
             return
 
-        def hear(_number: int, _frame: FrameType | None) -> None:
+        def handle(_number: int, _frame: FrameType | None) -> None:
             if self._signalled:
                 raise KeyboardInterrupt
             self._signalled = True
 
-        # A process that was told to ignore Ctrl-C, as shells do in the background, keeps ignoring it.
-        heard = [
+        # A process that ignores Ctrl-C, as shells arrange for background jobs, keeps ignoring it.
+        handled = [
             number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN
         ]
-        before = {number: signal.signal(number, hear) for number in heard}
+        before = {number: signal.signal(number, handle) for number in handled}
         try:
             yield
         finally:

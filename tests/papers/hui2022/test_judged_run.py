@@ -116,6 +116,8 @@ def test_statistics_give_the_same_degree(
     """Class means and scatters, as a run stores them, instead of samples."""
     rows, references, model = trained
     split = collapselab.profile(model, load_digits(500).train.batches(500))["layers.4"].splits["train"]
+    assert split.class_means is not None
+    assert split.class_variances is not None
     value = labelled_variance(
         split.counts, split.class_means, split.class_variances, references["train_variance"]
     )

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import agrees, gap, stays, vanishes
-from collapselab.experiments.experiment import Experiment, Job, Preset
+from collapselab.experiments.experiment import Experiment
+from collapselab.experiments.jobs import Job
+from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import figures
-from collapselab.papers.hui2022.common import PAPER, balanced, changed, first, images, recipe
-from collapselab.report.experiment_charts import variance_charts
-
-_LABELS = {"dataset": "cifar10", "model": "resnet18"}
+from collapselab.papers.hui2022.common import LEFT_OPEN, PAPER, STEM_NOTE, changed, images, recipe
+from collapselab.report.builders import ACCURACY_LINES, VANISHED, VARIANCES, Lines, zero_train_error
 
 
-def _paper(seed: int) -> list[Job]:
-    return [Job("cifar10-resnet18", recipe("resnet18", images("cifar10"), seed, weak=True), _LABELS)]
-
-
-def _cpu(seed: int) -> list[Job]:
-    data = images("cifar10", train=balanced(2000), test=balanced(1000))
-    return [Job("cifar10-resnet18", recipe("resnet18", data, seed, steps=3000, count=16, weak=True), _LABELS)]
-
-
-def _smoke(seed: int) -> list[Job]:
-    data = DataSpec(name="digits", train=first(200), test=Sample(method="first", count=200))
-    small = recipe("resnet18", data, seed, steps=30, batch_size=32, count=4, weak=True)
-    return [Job("digits-resnet18", small, {"dataset": "digits", "model": "resnet18"})]
+def _jobs(seed: int, changes: Changes) -> list[Job]:
+    return [job(recipe("resnet18", images("cifar10"), seed, weak=True).with_changes(changes))]
 
 
 EXPERIMENT = Experiment(
@@ -36,24 +23,36 @@ EXPERIMENT = Experiment(
     title="Collapse on the train set, not on the test set",
     question="While a network is trained past zero error, do its last-layer features gather at k points on the samples it "
     "was trained on, and on samples it was not?",
-    presets={
-        "paper": Preset(_paper, seeds=3, reduced="Nothing: 50,000 images, 80,000 steps."),
-        "cpu": Preset(
-            _cpu,
-            seeds=3,
-            reduced="2,000 training and 1,000 test images, balanced, instead of 50,000 and 10,000; 3,000 steps "
-            "instead of 80,000.",
+    presets=scales(
+        _jobs,
+        paper=At(f"Nothing is reduced: 50,000 images, 80,000 steps. {LEFT_OPEN} {STEM_NOTE}"),
+        cpu=At(
+            "2,000 training and 1,000 test images, as many of each class, instead of 50,000 and 10,000; 3,000 steps "
+            f"instead of 80,000. {LEFT_OPEN} {STEM_NOTE}",
+            changes={
+                "data.train": balanced(2000),
+                "data.test": balanced(1000),
+                "steps": 3000,
+                "measuring.count": 16,
+            },
         ),
-        "smoke": Preset(
-            _smoke,
+        smoke=At(
+            f"200 + 200 digits of 8 x 8 pixels instead of CIFAR-10; 30 steps of 32 images. {SMOKE}",
             seeds=1,
-            reduced="200 + 200 digits of 8 x 8 pixels instead of CIFAR-10; 30 steps of 32 images. Shows that the "
-            "machinery works, nothing else.",
+            changes={"data": digits(200, 200), "steps": 30, "batch_size": 32, "measuring.count": 4},
         ),
-    },
+    ),
     rows=curve_rows,
-    figures={"fig1": figures.figure_1, "fig3": figures.figure_3},
-    charts=variance_charts,
+    charts=[
+        Lines(
+            "fig1",
+            "Train variance and strong test variance",
+            VARIANCES[:2],
+            marks=(zero_train_error, VANISHED),
+        ),
+        Lines("fig3", "The same with weak test variance", VARIANCES, marks=(zero_train_error, VANISHED)),
+        ACCURACY_LINES,
+    ],
     claims=changed(
         vanishes("train_variance", "Train variance converges to 0."),
         stays(

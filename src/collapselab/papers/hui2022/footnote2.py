@@ -2,77 +2,73 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from collapselab.data.recipe import DataSpec
 from collapselab.experiments.claims.judges import lower_with, stays
-from collapselab.experiments.experiment import Experiment, Job, Preset
+from collapselab.experiments.experiment import Experiment
+from collapselab.experiments.jobs import Job
+from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022 import figures
 from collapselab.papers.hui2022.common import (
+    LEFT_OPEN,
     MLP,
+    MLP_NOTE,
     PAPER,
     STANDARDIZE_NOTE,
-    balanced,
+    STEM_NOTE,
     changed,
-    first,
     images,
     recipe,
 )
-from collapselab.report.experiment_charts import variance_charts
+from collapselab.report.builders import (
+    ACCURACY_LINES,
+    VANISHED,
+    VARIANCES,
+    Lines,
+    by_column,
+    zero_train_error,
+)
 
 _DROPOUT = 0.5
-_RATE = 0.01
+_OPEN = f"{LEFT_OPEN} {STEM_NOTE} {MLP_NOTE} {STANDARDIZE_NOTE}"
 
 
-def _dropout_jobs(data: DataSpec, width: int, steps: int, count: int, rate: float, seed: int) -> list[Job]:
+def _mlps(seed: int, data: DataSpec, changes: Changes) -> list[Job]:
     return [
-        Job(
-            f"{data.name}-mlp-dropout-{share:g}",
-            recipe(
-                "mlp",
-                data,
-                seed,
-                steps=steps,
-                learning_rate=rate,
-                options=MLP | {"width": width, "dropout": share},
-                count=count,
+        job(
+            recipe("mlp", data, seed, learning_rate=0.01, options={**MLP, "dropout": share}).with_changes(
+                changes
             ),
-            {"dataset": data.name, "model": "mlp", "dropout": share},
+            "{dataset}-{model}-dropout-{dropout:g}",
+            dropout=share,
         )
         for share in (0.0, _DROPOUT)
     ]
 
 
-def _vgg_job(data: DataSpec, steps: int, batch_size: int, count: int, seed: int) -> Job:
+def _vggs(seed: int, names: tuple[str, ...], changes: Changes) -> list[Job]:
     # torchvision's VGG drops half of the units of its two hidden linear layers, as the paper's.
-    return Job(
-        f"{data.name}-vgg11_bn",
-        recipe("vgg11_bn", data, seed, steps=steps, batch_size=batch_size, count=count),
-        {"dataset": data.name, "model": "vgg11_bn", "dropout": _DROPOUT},
-    )
-
-
-def _paper(seed: int) -> list[Job]:
-    digits = images("mnist", train=balanced(10_000), test=balanced(1000))
     return [
-        _vgg_job(images("cifar10"), 80_000, 128, 24, seed),
-        _vgg_job(images("stl10"), 80_000, 128, 24, seed),
-        *_dropout_jobs(digits, 1024, 80_000, 24, _RATE, seed),
+        job(recipe("vgg11_bn", images(name), seed).with_changes(changes), dropout=_DROPOUT) for name in names
     ]
 
 
-def _cpu(seed: int) -> list[Job]:
-    digits = images("mnist", train=balanced(1000), test=balanced(500))
-    photographs = images("cifar10", train=balanced(1000), test=balanced(500))
+def _jobs(seed: int, changes: Changes) -> list[Job]:
+    data = images("mnist", train=balanced(10_000), test=balanced(1000))
+    return [*_vggs(seed, ("cifar10", "stl10"), changes), *_mlps(seed, data, changes)]
+
+
+def _cpu(seed: int, changes: Changes) -> list[Job]:
+    mlp = {"model.options.width": 512, "steps": 4000, "measuring.count": 16}
+    vgg = {"steps": 400, "batch_size": 64, "measuring.count": 8}
     return [
-        *_dropout_jobs(digits, 512, 4000, 16, _RATE, seed),
-        _vgg_job(photographs, 400, 64, 8, seed),
+        *_mlps(seed, images("mnist"), {**changes, **mlp}),
+        *_vggs(seed, ("cifar10",), {**changes, **vgg}),
     ]
 
 
-def _smoke(seed: int) -> list[Job]:
-    data = DataSpec(name="digits", train=first(300), test=first(300))
-    return _dropout_jobs(data, 64, 300, 6, 0.05, seed)
-
+_BY_DROPOUT = by_column("dropout", "dropout {:g}")
 
 EXPERIMENT = Experiment(
     id="hui2022/footnote2",
@@ -80,30 +76,51 @@ EXPERIMENT = Experiment(
     where="Footnote 2, sec. 2",
     title="Where train variance does not vanish, and what dropout does",
     question="Are there networks whose train variance does not go to zero? Does dropout make features collapse sooner?",
-    presets={
-        "paper": Preset(
-            _paper,
-            seeds=3,
-            reduced="Nothing: VGG-11 with batch norm on CIFAR-10 and STL-10, 80,000 steps. The paper's experiment with "
-            "dropout is not described; here it is an MLP of three layers of 1024 on 10,000 digits of MNIST. "
-            f"{STANDARDIZE_NOTE}",
+    presets=scales(
+        _jobs,
+        paper=At(
+            "Nothing is reduced: VGG-11 with batch norm on CIFAR-10 and STL-10, 80,000 steps. The paper does not describe "
+            "its experiment with dropout; here it is an MLP of three layers of 1024 on 10,000 digits of MNIST. "
+            f"{_OPEN}",
         ),
-        "cpu": Preset(
-            _cpu,
-            seeds=3,
-            reduced="VGG-11 on 1,000 images of CIFAR-10 for 400 steps of 64; an MLP of three layers of 512 on 1,000 "
-            f"digits of MNIST for 4,000 steps. {STANDARDIZE_NOTE}",
+        cpu=At(
+            "VGG-11 on 1,000 images of CIFAR-10 for 400 steps of 64; an MLP of three layers of 512 on 1,000 digits of MNIST "
+            f"for 4,000 steps. {_OPEN}",
+            changes={"data.train": balanced(1000), "data.test": balanced(500)},
+            jobs=_cpu,
         ),
-        "smoke": Preset(
-            _smoke,
+        smoke=At(
+            f"An MLP of three layers of 64 on 300 digits of 8 x 8 pixels; no VGG. {SMOKE}",
             seeds=2,
-            reduced="An MLP of three layers of 64 on 300 digits of 8 x 8 pixels; no VGG. Shows that the machinery works, "
-            "nothing else.",
+            changes={
+                "model.options.width": 64,
+                "steps": 300,
+                "measuring.count": 6,
+                "optimizer.learning_rate": 0.05,
+            },
+            jobs=lambda seed, changes: _mlps(seed, digits(300, 300), changes),
         ),
-    },
+    ),
     rows=curve_rows,
-    figures={"footnote2": figures.figure_footnote2},
-    charts=variance_charts,
+    charts=[
+        Lines(
+            "footnote2",
+            "Train variance",
+            VARIANCES[:1],
+            split=_BY_DROPOUT,
+            marks=(zero_train_error, VANISHED),
+            share_x=False,
+        ),
+        Lines(
+            "test-variance",
+            "Strong test variance",
+            VARIANCES[1:2],
+            split=_BY_DROPOUT,
+            share_x=False,
+            on_paper=False,
+        ),
+        replace(ACCURACY_LINES, split=_BY_DROPOUT, share_x=False),
+    ],
     claims=changed(
         stays(
             "train_variance",

@@ -7,26 +7,22 @@
   const theme = () => {
     const style = getComputedStyle(document.documentElement);
     const text = style.getPropertyValue("--text").trim();
-    const card = style.getPropertyValue("--card").trim();
     return {
       "font.color": text,
       "font.size": phone.matches ? 12 : 13,
-      "hoverlabel.bgcolor": card,
+      "hoverlabel.bgcolor": style.getPropertyValue("--card").trim(),
       "hoverlabel.font.color": text,
       "hoverlabel.bordercolor": text,
     };
   };
 
-  // One point in words: what it is called, then its value.
+  // One point in words: its line, what it is called, its value. Positions on logarithmic axes are not values.
   const inWords = (trace, at) => {
-    if (trace.type === "heatmap") {
-      const value = (trace.customdata ?? trace.z)[at[0]][at[1]];
-      return `${trace.y[at[0]]}, ${trace.x[at[1]]}: ${short(value)}`;
-    }
-    // 0 on a logarithmic axis stands at a place that is not its value.
-    const value = trace.meta?.exact ? trace.customdata[at] : trace.y[at];
-    const said = trace.meta?.percent && value !== null ? `${short(100 * value)} %` : short(value);
-    return plain(`${trace.meta?.name ?? trace.name}, ${trace.text[at]}: ${said}`);
+    if (trace.type === "heatmap")
+      return plain(`${trace.meta.y[at[0]]}, ${trace.meta.x[at[1]]}: ${short(trace.customdata[at[0]][at[1]])}`);
+    const value = trace.customdata[at];
+    const words = trace.meta.percent && value !== null ? `${short(100 * value)}%` : short(value);
+    return plain(`${trace.meta.name}, ${trace.text[at]}: ${words}`);
   };
   // Figures hold text in plotly's own markup.
   const plain = (text) => text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
@@ -35,8 +31,9 @@
   // Arrow keys walk over the points: left and right along a line, up and down between lines (or rows).
   const walk = (chart) => {
     let line = 0, row = 0, point = -1;
-    // Grounds and colour bars are no lines to walk on.
+    // Grounds are no lines to walk on.
     const lines = chart.data.flatMap((trace, curve) => (trace.hoverinfo === "skip" ? [] : [curve]));
+    if (!lines.length) return;
     const readout = document.getElementById(chart.id + "-readout");
     chart.on("plotly_hover", (event) => {
       const at = event.points[0];

@@ -1,0 +1,231 @@
+"""The job behind `collapselab profile`: open a network and a data set, profile, write the results to a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from collapselab.checks import near_matches
+from collapselab.choices import Standardize
+from collapselab.data import LabelledData, open_data_set
+from collapselab.distributed import local_device, process_group
+from collapselab.errors import InputError, one_line
+from collapselab.models import open_model, required_channels, required_image_size
+from collapselab.passes import ProgressCallback
+from collapselab.probes import Profile, ProfileOptions, profile
+from collapselab.records.profile import ProfileMade, StoredProfile, read_profile, write_profile
+from collapselab.storage import provenance
+
+
+@dataclass(frozen=True)
+class ProfileJob:
+    """What `collapselab profile` was asked for; see its help.
+
+    Attributes:
+        model: name of the network, or `path/to/file.py:function`.
+        dataset: name or path of the data set; its `train` split is measured, and its `test` split if it has one.
+        test_dataset: another data set to take the test split from.
+        copies: paths of local copies of named data sets.
+        checkpoint: weights to load; None for initial weights from the seed.
+        limit: maximum number of samples per split.
+        batch_size: samples per forward pass.
+        device: `auto`, `cpu`, `cuda`, …
+        standardize: statistics of the train split that images are standardised with.
+        against: folder of an earlier profile, or its profile.json, to draw beside this one.
+        out: folder for profile.json, class statistics and the page.
+        options: arguments of `collapselab.profile`.
+    """
+
+    model: str
+    dataset: str
+    test_dataset: str | None = None
+    copies: Mapping[str, Path] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    limit: int | None = None
+    batch_size: int = 128
+    device: str = "auto"
+    standardize: Standardize = "channel"
+    against: Path | None = None
+    out: Path | None = None
+    options: ProfileOptions = field(default_factory=lambda: ProfileOptions())
+
+
+def run_job(job: ProfileJob, progress: ProgressCallback | None = None) -> tuple[Profile | None, list[str]]:
+    """Profile the network and write what was asked for.
+
+    Under `torchrun`, every process reads its share of the batches, and only the first writes.
+
+    Returns:
+        The profile, None in all processes but the first; and lines to show to the user.
+
+    Raises:
+        InputError: whatever is wrong with the request, before anything is measured if possible.
+        ImportError: an extra that is not installed.
+    """
+    _check(job)
+    initial = None if job.against is None else read_profile(job.against).profile
+    if job.out is not None:
+        _make_folder(job.out)
+    device = local_device(job.device)
+    if device.type == "meta":
+        raise InputError(f"--device {job.device}: the meta device stores no data; use cpu or cuda")
+    start = time.perf_counter()
+    result, world = _profiled(job, device, progress)
+    if result is None or job.out is None:
+        return result, []
+    made = _made(job, world, time.perf_counter() - start)
+    return result, _write(job.out, result, made, initial)
+
+
+def _check(job: ProfileJob) -> None:
+    if job.batch_size < 1:
+        raise InputError(f"--batch-size {job.batch_size}: give at least 1")
+    if not 0 < job.options.get("epsilon", 0.2) < 1:
+        raise InputError(f"--epsilon {job.options.get('epsilon')}: give a share of variance between 0 and 1")
+    if job.against is not None and job.out is None:
+        raise InputError(f"--against {job.against}: is drawn on the page in --out; give --out too")
+
+
+def _profiled(
+    job: ProfileJob, device: torch.device, progress: ProgressCallback | None
+) -> tuple[Profile | None, int]:
+    """The profile, None in all processes but the first; and how many processes there are."""
+    train, test = _open_splits(job)
+    model = open_model(
+        job.model,
+        num_classes=train.num_classes,
+        input_shape=train.input_shape,
+        checkpoint=job.checkpoint,
+        seed=job.options.get("seed", 0),
+    ).to(device)
+    options: dict[str, Any] = dict(job.options)
+    with process_group(device) as (rank, world):
+        result = profile(
+            model,
+            train.batches(job.batch_size, rank=rank, world=world),
+            None if test is None else test.batches(job.batch_size, rank=rank, world=world),
+            **options,
+            name=job.model if job.checkpoint is None else f"{job.model}, {job.checkpoint.name}",
+            progress=progress if rank == 0 else None,
+        )
+    return result if rank == 0 else None, world
+
+
+def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None]:
+    """Train and test data, with the size and channels that the model needs."""
+    wanted: dict[str, Any] = {
+        "image_size": required_image_size(job.model),
+        "channels": required_channels(job.model),
+        "limit": job.limit,
+        "standardize": job.standardize,
+    }
+    data = open_data_set(job.dataset, job.copies)
+    if "train" not in data.splits:
+        raise InputError(f"--dataset {job.dataset}: has no train split, only {', '.join(data.splits)}")
+    train = data.open("train", **wanted)
+    if job.test_dataset is None:
+        return train, data.open("test", reference=train, **wanted) if "test" in data.splits else None
+    other = open_data_set(job.test_dataset, job.copies)
+    test = other.open("test" if "test" in other.splits else "train", reference=train, **wanted)
+    if test.input_shape != train.input_shape:
+        raise InputError(
+            f"--test-dataset {job.test_dataset}: inputs of shape {test.input_shape}, but those of {job.dataset} have "
+            f"{train.input_shape}; give test data of the same shape"
+        )
+    return train, _relabelled(test, train, job)
+
+
+def _relabelled(test: LabelledData, train: LabelledData, job: ProfileJob) -> LabelledData:
+    """Give the samples of another data set the labels that their classes have in the training data.
+
+    Classes are matched by name, or by number if one of the two data sets has only numbers.
+
+    Raises:
+        InputError: a class that the training data do not have.
+    """
+    ours, theirs = _class_names(train), _class_names(test)
+    if _are_numbers(ours) and not _are_numbers(theirs):
+        theirs = tuple(str(number) for number in range(len(theirs)))
+    elif _are_numbers(theirs) and not _are_numbers(ours):
+        ours = tuple(str(number) for number in range(len(ours)))
+    of_name = {name: number for number, name in enumerate(ours)}
+    unknown = [label for label in test.labels.unique().tolist() if theirs[label] not in of_name]
+    if unknown:
+        name = theirs[unknown[0]]
+        near = near_matches(name, ours)
+        raise InputError(
+            f"--test-dataset {job.test_dataset}: {int(torch.isin(test.labels, torch.tensor(unknown)).sum())} samples are "
+            f"of classes that {job.dataset} does not have, the first is {name!r}; leave them out"
+            + (f" ({near})" if near.startswith("did you mean") and not _are_numbers(ours) else "")
+        )
+    of_label = torch.tensor([of_name.get(name, -1) for name in theirs])
+    return dataclasses.replace(
+        test, labels=of_label[test.labels], num_classes=train.num_classes, class_names=train.class_names
+    )
+
+
+def _class_names(data: LabelledData) -> tuple[str, ...]:
+    return data.class_names or tuple(str(number) for number in range(data.num_classes))
+
+
+def _are_numbers(names: tuple[str, ...]) -> bool:
+    return all(name.isdecimal() for name in names)
+
+
+# ---------------------------------------------------------------- files
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--out {path}: cannot be made ({one_line(error.strerror or error)}); choose another folder"
+        ) from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"--out {path}: may not be written to; choose another folder")
+    known = {"profile.json", "report.html", "statistics.safetensors"}
+    if (path / "run.json").exists() or (
+        any(path.iterdir()) and not any((path / name).exists() for name in known)
+    ):
+        raise InputError(f"--out {path}: holds something other than a profile; choose another folder")
+
+
+def _made(job: ProfileJob, world: int, seconds: float) -> ProfileMade:
+    asked = {name: value for name, value in vars(job).items() if name not in ("copies", "options")}
+    copies = [f"{name}={path}" for name, path in job.copies.items()] or None
+    options = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in (asked | {"data": copies} | job.options).items()
+        if value is not None
+    }
+    own = {"options": options, "processes": world, "seconds": round(seconds, 2)}
+    return ProfileMade.model_validate({**provenance(), **own})
+
+
+def _write(out: Path, result: Profile, made: ProfileMade, initial: Profile | None) -> list[str]:
+    from safetensors import SafetensorError
+
+    from collapselab.report.pages.profile import write_profile_page
+
+    lines = [f"Page: {out / 'report.html'}", f"Numbers: {out / 'profile.json'}"]
+    names = {layer.name for layer in result.layers}
+    if initial is not None and not names & {layer.name for layer in initial.layers}:
+        initial = None  # hours of measuring are not thrown away for it
+        lines.append(f"warning: --against {made.options['against']}: has none of these layers; not drawn")
+    try:
+        write_profile(out, StoredProfile(result, made))
+        write_profile_page(out, result, initial, made)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(
+            f"--out {out}: cannot be written ({one_line(reason)}); choose another folder"
+        ) from error
+    return lines

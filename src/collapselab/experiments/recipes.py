@@ -1,0 +1,137 @@
+"""Recipes of experiments: the values of a paper, and what a smaller scale changes.
+
+A figure declares its jobs once, with the paper's values, as a function of the seed and of changes; each scale lists what
+it changes:
+
+    scales(
+        jobs,
+        paper=At("Nothing is reduced."),
+        cpu=At("3,000 steps instead of 80,000.", changes={"steps": 3000}),
+        smoke=At(SMOKE, seeds=1, changes={"data": digits(200, 200), "steps": 30}),
+    )
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from collapselab.data.recipe import DataSpec, Sample
+from collapselab.experiments.jobs import Job, Preset
+from collapselab.records.experiment import Label, Scale
+from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option, Recipe
+
+Changes = Mapping[str, object]
+# Jobs of a seed, with changes to their recipes.
+Jobs = Callable[[int, Changes], Sequence[Job]]
+
+SMOKE = "It shows that everything works; its verdicts mean nothing."
+_OWN_MODELS = ("mlp", "convnet")
+
+
+# ---------------------------------------------------------------- scales
+
+
+@dataclass(frozen=True)
+class At:
+    """An experiment at one scale.
+
+    Attributes:
+        reduced: what is smaller than in the paper, and what the paper leaves open, in words.
+        seeds: default number of seeds.
+        changes: to every recipe, by path.
+        jobs: other jobs than those of the paper.
+    """
+
+    reduced: str
+    seeds: int = 3
+    changes: Changes = field(default_factory=dict)
+    jobs: Jobs | None = None
+
+
+def scales(jobs: Jobs, *, paper: At, cpu: At, smoke: At) -> dict[Scale, Preset]:
+    """Return the presets of an experiment.
+
+    Args:
+        jobs: with the paper's values.
+        paper, cpu, smoke: what each scale changes.
+    """
+    chosen: dict[Scale, At] = {"paper": paper, "cpu": cpu, "smoke": smoke}
+    return {name: _preset(at.jobs or jobs, at) for name, at in chosen.items()}
+
+
+def _preset(jobs: Jobs, at: At) -> Preset:
+    return Preset(lambda seed: jobs(seed, at.changes), at.seeds, at.reduced)
+
+
+# ---------------------------------------------------------------- jobs and recipes
+
+
+def job(recipe: Recipe, name: str = "{dataset}-{model}", *, after: str | None = None, **labels: Label) -> Job:
+    """Return a job labelled with the data set and the network of its recipe.
+
+    Args:
+        recipe: what is run.
+        name: of its folder; labels in braces are filled in.
+        after: the job whose checkpoint it starts from.
+        labels: further columns of the rows.
+    """
+    own: dict[str, Label] = {"dataset": recipe.data.name, "model": recipe.model.name.rpartition("/")[2]}
+    named = {**own, **labels}
+    return Job(name.format_map(named), recipe, named, after)
+
+
+def sgd(
+    model: str,
+    data: DataSpec,
+    seed: int,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    measuring: Measuring,
+    momentum: float = 0.9,
+    options: Mapping[str, Option] | None = None,
+    checkpoints: Checkpoints | None = None,
+    stop_below_loss: float | None = None,
+) -> Recipe:
+    """Return a recipe of SGD with momentum, cross-entropy and a cosine schedule, without weight decay.
+
+    Args:
+        model: `mlp`, `convnet`, or a name of torchvision.
+        data: the samples.
+        seed: for initial weights, choice and order of samples.
+        steps, batch_size, learning_rate, measuring, momentum, options, stop_below_loss: see `Recipe`.
+        checkpoints: default as in `Recipe`.
+    """
+    return Recipe(
+        model=ModelSpec(
+            name=model if model in _OWN_MODELS else f"torchvision/{model}", options=dict(options or {})
+        ),
+        data=data,
+        optimizer=Optimizer(learning_rate=learning_rate, momentum=momentum),
+        steps=steps,
+        batch_size=batch_size,
+        stop_below_loss=stop_below_loss,
+        seed=seed,
+        measuring=measuring,
+        checkpoints=checkpoints or Checkpoints(),
+    )
+
+
+# ---------------------------------------------------------------- samples
+
+
+def balanced(count: int, skip: int = 0) -> Sample:
+    """Return equally many samples of each class, `count` in all, drawn from the seed."""
+    return Sample(method="balanced", count=count, skip=skip)
+
+
+def first(count: int, skip: int = 0) -> Sample:
+    """Return the first samples as they are stored, behind `skip` others."""
+    return Sample(method="first", count=count, skip=skip)
+
+
+def digits(train: int, test: int) -> DataSpec:
+    """Return the first samples of the embedded 8 x 8 digits."""
+    return DataSpec(name="digits", train=first(train), test=first(test))

@@ -1,0 +1,174 @@
+"""The runs of a grid, one after another. Any number of processes may do this in the same folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from collapselab.data.memory import check_samples
+from collapselab.errors import InputError
+from collapselab.experiments.grid import Grid, samples_key
+from collapselab.experiments.jobs import Job
+from collapselab.experiments.watching import Watcher
+from collapselab.records.experiment import LOCK
+from collapselab.storage import FolderInUse, exclusive
+from collapselab.training import RunInterrupted, Stopper, run_recipe
+
+_LOOK_AGAIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class NumberedRun:
+    """A job for one seed, and its place among all."""
+
+    number: int
+    job: Job
+    seed: int
+
+
+def unfinished_runs(grid: Grid) -> list[NumberedRun]:
+    """Return the runs that are left, in their order."""
+    runs = (NumberedRun(number, job, seed) for number, (job, seed) in enumerate(grid.all(), start=1))
+    return [run for run in runs if not grid.is_finished(run.job.name, run.seed)]
+
+
+def run_all(grid: Grid, left: Sequence[NumberedRun], watcher: Watcher, stopper: Stopper) -> None:
+    """Do every run that is left. Runs that another process works on are skipped, and looked at again later.
+
+    Raises:
+        InputError: some cannot start; all others are done by then.
+        RunInterrupted: told to stop.
+    """
+    is_waiting = False
+    lost: dict[tuple[str | None, int], InputError] = {}
+    while left:
+        others = []
+        for run in left:
+            error = lost.get((run.job.after, run.seed))
+            if error is None and _has_to_wait(grid, run):
+                others.append(run)
+            elif error := error or _missing_start(grid, run):
+                lost[run.job.name, run.seed] = error
+            elif not _do(grid, run, watcher, stopper):
+                others.append(run)
+        if len(others) == len(left):
+            if not is_waiting:
+                watcher.waiting(len(others))
+                is_waiting = True
+            check_stop(stopper)
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        left = others
+    if lost:
+        raise next(iter(lost.values()))
+
+
+def _has_to_wait(grid: Grid, run: NumberedRun) -> bool:
+    """Whether another process works on a run, or has to finish the one that it starts from."""
+    if grid.is_finished(run.job.name, run.seed):  # meanwhile, by another process
+        return False
+    after = run.job.after
+    is_early = after is not None and not grid.is_finished(after, run.seed)
+    return is_early or grid.folder(run.job.name, run.seed).in_use()
+
+
+def _missing_start(grid: Grid, run: NumberedRun) -> InputError | None:
+    """Return why a run cannot start: the finished run that should have written its weights ended before."""
+    job = run.job
+    if job.after is None or job.recipe.start is None:
+        return None
+    checkpoint = Path(job.recipe.start.checkpoint)
+    # Relative to a folder that need not exist yet.
+    if os.path.exists(os.path.normpath(grid.folder(job.name, run.seed).path / checkpoint)):
+        return None
+    before = grid.folder(job.after, run.seed).read_run()
+    assert before is not None, "it is finished"
+    return InputError(
+        f"{job.name}, seed {run.seed}: starts from {checkpoint.name} of {job.after}, which ended at step {before.steps} "
+        f"({before.ended}); change values of {job.after} and remove {grid.out / 'runs' / job.after}"
+    )
+
+
+def _do(grid: Grid, run: NumberedRun, watcher: Watcher, stopper: Stopper) -> bool:
+    """Do a run; return False if another process has begun it."""
+    job, seed, everything = run.job, run.seed, grid.all()
+    if grid.is_finished(job.name, seed):
+        return True
+    before = sum(one.recipe.steps for one, its_seed in everything if grid.is_finished(one.name, its_seed))
+    steps = sum(one.recipe.steps for one, _ in everything)
+    start, data = time.perf_counter(), grid.data(job.recipe)
+    watcher.run_started(job.name, seed, run.number, len(everything), before, steps, job.recipe.steps)
+    try:
+        done = run_recipe(
+            job.recipe, grid.folder(job.name, seed), watcher.progress, data=data, stopper=stopper
+        )
+    except FolderInUse:
+        return False
+    seconds = time.perf_counter() - start
+    watcher.run_ended(job.name, seed, run.number, len(everything), str(done.ended), seconds)
+    return True
+
+
+# ---------------------------------------------------------------- before and between runs
+
+
+@contextmanager
+def writing(out: Path, stopper: Stopper) -> Iterator[None]:
+    """Keep other processes from writing what all runs of an experiment share; wait for one that does.
+
+    Raises:
+        InputError: the path cannot be a folder.
+        RunInterrupted: told to stop while waiting.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be created ({error.strerror}); choose another out=") from error
+    with exclusive(out / LOCK, while_waiting=lambda: check_stop(stopper)):
+        yield
+
+
+def check_stop(stopper: Stopper) -> None:
+    """Raise `RunInterrupted` where there is a reason to stop."""
+    if stopper.reason:
+        raise RunInterrupted(0, stopper.reason)
+
+
+def check_data(grid: Grid, *, is_whole: bool) -> None:
+    """Check that the samples of every unfinished run exist before hours are spent on the first.
+
+    Args:
+        grid: the runs.
+        is_whole: whether the experiment needs all of them.
+
+    Raises:
+        InputError: some do not; the message names the runs that do without them.
+    """
+    checked: dict[str, InputError | None] = {}
+    missing: dict[str, InputError] = {}
+    for job, seed in grid.all():
+        if grid.is_finished(job.name, seed):
+            continue
+        key = samples_key(job.recipe)
+        if key not in checked:
+            checked[key] = _wrong_samples(grid, job)
+        if (error := checked[key]) is not None:
+            missing.setdefault(job.name, error)
+    if not missing:
+        return
+    first = next(iter(missing.values()))
+    others = sorted({job.name for job, _ in grid.all()} - set(missing))
+    if others and not is_whole:
+        raise InputError(f"{first}; or leave it out with only={','.join(others)}")
+    raise first
+
+
+def _wrong_samples(grid: Grid, job: Job) -> InputError | None:
+    try:
+        check_samples(job.recipe.data, job.recipe.seed, grid.copies)
+    except InputError as error:
+        return error
+    return None

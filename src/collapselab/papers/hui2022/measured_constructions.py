@@ -1,0 +1,115 @@
+"""What the trained and constructed networks of section 2.1 and 4.1 measure, each over references of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pandas as pd
+from torch import nn
+
+from collapselab.data import DataSplits, Split
+from collapselab.experiments.claims import Void
+from collapselab.experiments.claims.claim import FITTED
+from collapselab.experiments.grid import Grid
+from collapselab.frames import rows_where
+from collapselab.papers.hui2022.bounds import any_points_bound, collapsed_representation
+from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
+from collapselab.probes import profile
+from collapselab.records.experiment import ExtraRow
+from collapselab.training.building import classifier_name
+from collapselab.training.evaluation import evaluate, layer_features
+from collapselab.training.weak_variance import fit_centres
+
+PENALTIES = 13
+LESS, LESS_THAN_FITTED = "test accuracy less that of the network", "test accuracy less that past zero error"
+_BATCH = 1024
+# k-means centres of equal points are off by rounding; below this a variance is zero.
+_ROUNDING = 1e-24
+_COLUMNS = (
+    "construction", "seed", "epochs", "train_variance", "strong_test_variance", "weak_test_variance", "train_accuracy",
+    "test_accuracy", "bound", "probe_accuracy",
+)  # fmt: skip
+
+
+def measure_constructions(runs: Grid, seed: int) -> list[ExtraRow]:
+    """Return variances and accuracies of every network, trained and constructed: one row each."""
+    trained = {job.name: job for job in runs.jobs(seed)}
+    data = runs.data(trained["network"].recipe)
+    network = runs.model(trained["network"])
+    inputs, labels = data.train.inputs, data.train.labels
+    models: dict[str, nn.Module] = {
+        "network": network,
+        "one_hot_decisions": OneHotDecisions(network, data.num_classes),
+        "memoriser": Memoriser(inputs, labels, data.num_classes, seed),
+        "memoriser_weak": Memoriser(inputs, labels, data.num_classes, seed, weakly_collapsed=True),
+        "one_epoch": runs.model(trained["one_epoch"]),
+    }
+    epochs = {name: runs.folder(name, seed).read_rows()[-1].epoch for name in trained}
+    rows: list[ExtraRow] = [
+        {"construction": name, "epochs": epochs.get(name)} | _measured(model, data)
+        for name, model in models.items()
+    ]
+    job = trained["super_class"]
+    coarse, model = runs.data(job.recipe), runs.model(job)
+    row: ExtraRow = {"construction": "super_class", "epochs": epochs["super_class"]}
+    return [*rows, row | _measured(model, coarse) | _bound(model, coarse, data, seed)]
+
+
+def _measured(model: nn.Module, data: DataSplits) -> ExtraRow:
+    layer = classifier_name(model)
+    batches = data.train.batches(_BATCH), data.test.batches(_BATCH)
+    last = profile(model, *batches, layers=[layer], metrics=["train_variance", "strong_test_variance"])[layer]
+    features = layer_features(model, data.test, layer, _BATCH)
+    weak = fit_centres(features, data.num_classes).variance(features)
+    loss = nn.functional.cross_entropy
+    return {
+        "train_variance": last.train["train_variance"],
+        "strong_test_variance": last.test["strong_test_variance"],
+        "weak_test_variance": 0.0 if weak is not None and weak <= _ROUNDING else weak,
+        "train_accuracy": evaluate(model, data.train, loss, _BATCH).accuracy,
+        "test_accuracy": evaluate(model, data.test, loss, _BATCH).accuracy,
+    }
+
+
+def _bound(model: nn.Module, coarse: DataSplits, fine: DataSplits, seed: int) -> ExtraRow:
+    """Return what two points can do on ten classes, and what a linear probe of them does."""
+    from collapselab.transfer import linear_probe
+
+    train, test = (
+        collapsed_representation(model, coarse.num_classes, Split(a.inputs, b.labels).batches(_BATCH))
+        for a, b in ((coarse.train, fine.train), (coarse.test, fine.test))
+    )
+    counts = fine.test.labels.bincount(minlength=fine.num_classes).tolist()
+    probe = linear_probe(
+        (train.features, train.labels), (test.features, test.labels), num_penalties=PENALTIES, seed=seed
+    )
+    return {
+        "bound": float(any_points_bound(coarse.num_classes, counts)),
+        "probe_accuracy": probe.accuracy,
+    }
+
+
+def construction_rows(runs: Grid) -> pd.DataFrame:
+    """Return one row per network and seed.
+
+    Returns:
+        Columns construction, seed, epochs (of trained networks), the three variances over references of their own,
+        train_accuracy, test_accuracy, and of the super-classes bound and probe_accuracy.
+    """
+    rows = [row | {"seed": seed} for seed in runs.seeds for row in runs.extra("constructions", seed)]
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def select_network(construction: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Select the row of a network, with its accuracy less that of the network past zero error."""
+
+    def select(rows: pd.DataFrame) -> pd.DataFrame:
+        own, other = (rows_where(rows, construction=name) for name in (construction, "network"))
+        if construction == "one_epoch" and not (own["epochs"] <= 1).all():
+            raise Void("not trained for one epoch")
+        less = own["test_accuracy"] - other["test_accuracy"].max()
+        is_fitted = bool((other["train_accuracy"] >= FITTED).all())
+        return own.assign(**{LESS: less, LESS_THAN_FITTED: less if is_fitted else math.nan})
+
+    return select

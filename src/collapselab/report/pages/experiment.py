@@ -1,0 +1,99 @@
+"""The page of an experiment of a paper: one file over all its runs, every number also as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from collapselab.frames import last_rows, rows_that
+from collapselab.report.chart import Chart
+from collapselab.report.pages.rendering import Page, Section, verdict_cards, write_page
+from collapselab.report.wording import cautions, summary
+from collapselab.text import few, words
+
+if TYPE_CHECKING:
+    from collapselab.records.outcome import Outcome
+
+# What is undefined here without being measured anywhere else is worth a warning.
+_MEASURED = (
+    "train_variance_final",
+    "strong_test_variance_final",
+    "accuracy",
+    "train_accuracy",
+    "test_accuracy",
+)
+_HOW = (
+    "On logarithmic axes means are geometric and 0 has a place of its own. Gaps are undefined values. A variance is relative to "
+    "the spread of the class means; with references of the last step, class means and spread are those of the end of each run, so "
+    "that an earlier value also tells how far its features are from where they end."
+)
+
+
+def write_experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Path:
+    """Write `report.html`, one page that works offline, into the folder of an experiment.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_page(outcome.page, experiment_page(outcome, charts))
+    return outcome.page
+
+
+def experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Page:
+    """Say what the page of an experiment shows; the same outcome gives the same page."""
+    record = outcome.record
+    what = f"Measured at scale “{record.scale}”" + (
+        f", after {record.where} of {record.paper}." if record.where else "."
+    )
+    sections = [
+        Section("reduced", "Compared with the paper", [], record.differences),
+        Section("measured", "What was measured", charts, _HOW),
+    ]
+    figures = [f"{chart.figure}.{ending}" for chart in charts if chart.figure for ending in ("pdf", "png")]
+    return Page(
+        record.title or record.experiment,
+        " ".join(
+            [record.question, what, summary(outcome.judgements), *cautions(outcome.judgements, record.scale)]
+        ).strip(),
+        facts=_facts(outcome),
+        cards=verdict_cards(outcome.judgements),
+        sections=[part for part in sections if part.charts or part.note],
+        numbers=_numbers(outcome.rows),
+        warnings=_warnings(outcome.rows),
+        made=record.how_made(),
+        beside=[*figures, "rows.csv", "verdicts.json"],
+    )
+
+
+def _facts(outcome: Outcome) -> list[tuple[str, str]]:
+    record, judged = outcome.record, outcome.judgements
+    holds = sum(one.verdict == "holds" for one in judged)
+    facts = [("scale", record.scale), ("seeds", str(len(record.seeds))), ("runs", str(record.runs))]
+    return [*facts, ("claims that hold", f"{holds} of {len(judged)}")] if judged else facts
+
+
+def _numbers(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    tables = [("Everything that was measured (rows.csv)", rows)]
+    if {"job", "seed", "step", "layer"} <= set(rows.columns):
+        tables.insert(0, ("Every run at its last step", last_rows(rows, "job", "seed", "layer")))
+    return tables
+
+
+def _warnings(rows: pd.DataFrame) -> list[str]:
+    """Say what could not be measured, and in which runs."""
+    if "is_last" in rows:
+        rows = rows_that(rows, rows["is_last"].astype(bool))
+    by = next((name for name in ("job", "construction", "dataset") if name in rows), None)
+    out = []
+    for name in _MEASURED:
+        missing = rows_that(rows, rows[name].isna()) if name in rows else rows.head(0)
+        if len(missing):
+            runs = f" ({few(list(map(str, missing[by])))})" if by else ""
+            out.append(f"{words(name)} is undefined in {len(missing)} of {len(rows)} rows{runs}")
+    return out

@@ -1,0 +1,336 @@
+"""The page of a profile: every property of neural collapse by layer, of one network as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from collapselab.metrics import BY_NAME
+from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Look, Mark, Missing, Panel
+from collapselab.report.layers import (
+    INITIALISATION,
+    Layers,
+    Line,
+    chart_or_missing,
+    spectra_chart,
+    usual_lines,
+    value_axis,
+)  # fmt: skip
+from collapselab.report.pages.rendering import Page, Section, section, write_page
+from collapselab.text import counted, number, percent
+
+if TYPE_CHECKING:
+    from collapselab.probes import Profile
+    from collapselab.records.profile import ProfileMade
+
+# What each way of keeping the within-class scatter cannot give, and how a reader is told.
+_WITHOUT = {
+    "full": ({"class covariances"}, "only the scatter of all classes together was kept there"),
+    "sketch": (
+        {"covariance", "class covariances"},
+        "only a sketch of the within-class scatter was kept there",
+    ),
+    "trace": (
+        {"covariance", "class covariances", "top eigenvalue"},
+        "only the trace of the within-class scatter was kept there",
+    ),
+}
+_MOST = 20  # singular values
+_START = "initialisation"
+_TRACES = {
+    "within": Look("#d946ef", marker="triangle"),
+    "between": Look("#06b6d4", "dash", "square"),
+    "total": Look(NEUTRAL),
+}
+_DECISIONS = ("ncc_agreement", "ncc_accuracy")
+_COMPONENTS = {90: "#8b5cf6", 95: "#d946ef", 99: "#f59e0b"}
+
+
+def write_profile_page(
+    folder: Path, profile: Profile, initial: Profile | None = None, made: ProfileMade | None = None
+) -> Path:
+    """Write `report.html`, one page that works offline, into a folder that exists or is made.
+
+    Args:
+        folder: where to.
+        profile: of the network.
+        initial: of the same network at initialisation, drawn beside.
+        made: how the numbers came to be.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: a profile without layers, or an initial one of other layers.
+        OSError: it cannot be written.
+    """
+    path = folder / "report.html"
+    write_page(path, profile_page(profile, initial, made))
+    return path
+
+
+def profile_page(profile: Profile, initial: Profile | None = None, made: ProfileMade | None = None) -> Page:
+    """Say what the page of a profile shows; the same profiles give the same page.
+
+    Raises:
+        ValueError: a profile without layers, or an initial one of other layers.
+    """
+    shown = _Shown(profile, initial)
+    if not profile.layers:
+        raise ValueError("the profile has no layers")
+    if initial and not {layer.name for layer in initial.layers} & set(shown.layers.names):
+        raise ValueError("the profile at initialisation has none of these layers")
+    return Page(
+        f"Neural collapse by layer: {profile.model}",
+        _summary(shown),
+        facts=_facts(shown),
+        sections=_sections(shown),
+        numbers=_numbers(shown),
+        warnings=profile.warnings,
+        made=[
+            ("weighting", profile.weighting),
+            ("reduction", profile.reduction),
+            *(made.how_made() if made else []),
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A profile, and that of the same network at initialisation, as series by layer."""
+
+    profile: Profile
+    initial: Profile | None
+
+    @property
+    def layers(self) -> Layers:
+        return Layers([layer.name for layer in self.profile.layers], self.profile.first_collapsed_layer)
+
+    @property
+    def splits(self) -> list[str]:
+        return [split for split in ("train", "test") if split in self.profile.num_samples]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.profile.classes)
+
+    def values(self, metric: str, split: str = "train", *, at_start: bool = False) -> pd.Series:
+        """Return a metric by layer; NaN where it is undefined, was not measured, or where there is no such split."""
+        source = self.initial if at_start else self.profile
+        splits = {layer.name: layer.splits for layer in source.layers} if source else {}
+        names = self.layers.names
+        found = [
+            splits[name][split].metrics.get(metric) if split in splits.get(name, {}) else None
+            for name in names
+        ]
+        return pd.Series(found, index=pd.Index(names), dtype="float64")
+
+    def usual(self, metric: str) -> list[Line]:
+        return usual_lines(
+            self.values(metric), self.values(metric, "test"), self.values(metric, at_start=True)
+        )
+
+    def chart(
+        self, id: str, lines: Sequence[Line], *metrics: str, marks: Sequence[Mark] = (), **numbers: object
+    ) -> Chart | Missing:
+        """Chart lines that are drawn from these metrics."""
+        return self.layers.chart(id, lines, self.gaps(*metrics), marks, **numbers)
+
+    def metric(self, name: str) -> Chart | Missing:
+        """Chart one metric on train and test data."""
+        lines = self.usual(name)
+        told = self.layers.journey(lines[0].values, lines[1].values, value_axis(name).percent)
+        return self.chart(name, lines, name, journey=told)
+
+    def weight(self, name: str, full: float | None) -> Chart | Missing:
+        """Chart a property of the weights alone, which is the same on every split."""
+        own = Line("trained" if self.initial else "weight", self.values(name), Look(TRAIN))
+        lines = [own, Line(_START, self.values(name, at_start=True), INITIALISATION)]
+        told = self.layers.journey(own.values, head="Here it is")
+        return self.chart(name, lines, name, full=number(full), journey=told)
+
+    def gaps(self, *metrics: str) -> str:
+        """Say where these metrics have no value on train data, and why; empty if they have one everywhere."""
+        missing = [
+            (layer, [name for name in metrics if layer.train.get(name) is None])
+            for layer in self.profile.layers
+        ]
+        reasons = [_reason(layer.scatter, names) for layer, names in missing if names]
+        total = len(missing)
+        return " ".join(
+            f"No value at {'any layer' if count == total else f'{count} of {total} layers'}: {reason}."
+            for reason, count in ((reason, reasons.count(reason)) for reason in dict.fromkeys(reasons))
+        )
+
+
+def _reason(scatter: str, metrics: Sequence[str]) -> str:
+    lacks, words = _WITHOUT.get(scatter, (set(), ""))
+    if any(BY_NAME[name].needs & lacks for name in metrics):
+        return words
+    if any("weight" in BY_NAME[name].needs for name in metrics):
+        return "there is no weight to compare with, or the value is undefined there (see the warnings)"
+    return "it was not measured, or is undefined there (see the warnings)"
+
+
+# ---------------------------------------------------------------- parts of the page
+
+
+def _sections(shown: _Shown) -> list[Section]:
+    """Return all sections, each with the figure that it follows."""
+    metric, classes = shown.metric, shown.num_classes
+    weights = shown.weight("weight_singular_spread", (classes - 1) ** -0.5 if classes > 1 else None)
+    ranks = [_weight_spectra(shown), shown.weight("weight_stable_rank", classes - 1), _stable_rank(shown)]
+    more = [metric(name) for name in ("vci", "fuzziness", "cdnv", "cosine_similarity", "class_separation")]
+    angles = [metric("mean_cosine_gap"), _equal_angles(shown), metric("equinorm")]
+    after = "After figure {} of Rangamani et al. 2023.".format
+    return [
+        section("nc1", "NC1: samples gather at their class mean", [_traces(shown), _shares(shown)], after(1)),
+        section("nc2", "NC2: class means spread evenly", angles, after(2)),
+        section("nc3", "NC3: weights line up with class means", [_alignment(shown), weights], after(3)),
+        section("nc4", "NC4: the nearest class mean decides", list(map(metric, _DECISIONS)), after(4)),
+        section(
+            "ranks", "Ranks of weights and features", [*ranks, metric("stable_rank_per_class")], after(5)
+        ),
+        section("more", "Further measures", [*more, _components(shown)]),
+    ]
+
+
+def _summary(shown: _Shown) -> str:
+    profile, names = shown.profile, shown.layers.names
+    first = profile.first_collapsed_layer
+    result = (
+        f"Features have collapsed from {first} on"
+        if first
+        else f"Features have not collapsed at the last layer, {names[-1]}"
+    )
+    beside = " Dotted lines are the same network at initialisation." if shown.initial else ""
+    return (
+        f"{counted(len(names), 'layer')}, each measured by what it reads. {result}. A layer counts as collapsed where less than "
+        f"{number(profile.epsilon)} of the variance on train data lies within classes, there and at every later layer.{beside}"
+    )
+
+
+def _facts(shown: _Shown) -> list[tuple[str, str]]:
+    profile, splits = shown.profile, " / ".join(shown.splits)
+    within = " / ".join(number(shown.values("normalized_within", split).iloc[-1]) for split in shown.splits)
+    agreement = " / ".join(percent(shown.values("ncc_agreement", split).iloc[-1]) for split in shown.splits)
+    return [
+        ("first collapsed layer", profile.first_collapsed_layer or "none"),
+        (f"{splits} samples", " / ".join(f"{profile.num_samples[split]:,}" for split in shown.splits)),
+        ("classes", f"{shown.num_classes:,}"),
+        (f"share within classes at the last layer (ε = {number(profile.epsilon)}), {splits}", within),
+        (f"nearest-centre agreement at the last layer, {splits}", agreement),
+    ]
+
+
+def _numbers(shown: _Shown) -> list[tuple[str, pd.DataFrame]]:
+    """Every metric that any layer has, layers as columns: a table per split, and as many at initialisation."""
+    out = []
+    for at_start in (False, True) if shown.initial else (False,):
+        for split in shown.splits:
+            rows = [shown.values(name, split, at_start=at_start).rename(name) for name in BY_NAME]
+            table = pd.DataFrame([row for row in rows if row.notna().any()]).reset_index(names="metric")
+            out.append((f"Every metric on {split} data{' at initialisation' if at_start else ''}", table))
+    return [(title, table) for title, table in out if len(table)]
+
+
+# ---------------------------------------------------------------- charts of several quantities
+
+
+def _shares(shown: _Shown) -> Chart | Missing:
+    train, test = (shown.values("normalized_within", split) for split in ("train", "test"))
+    start = shown.values("normalized_within", at_start=True)
+    lines = []
+    for split, within, look in (("train", train, Look(TRAIN)), ("test", test, Look(TEST, marker="square"))):
+        lines.append(Line(f"within, {split}", within, look))
+        lines.append(Line(f"between, {split}", 1 - within, replace(look, dash="dash")))
+    for name, values in (("within", start), ("between", 1 - start)):
+        lines.append(Line(f"{name}, train, initialisation", values, INITIALISATION, _START))
+    first, epsilon = shown.profile.first_collapsed_layer, number(shown.profile.epsilon)
+    where = f"stays below {epsilon} from {first} on" if first else f"does not end below {epsilon}"
+    told = shown.layers.journey(train, test, head="It is")
+    level = [Mark("y", shown.profile.epsilon, f"ε = {epsilon}")]
+    return shown.chart("nc1-shares", lines, "normalized_within", marks=level, where=where, journey=told)
+
+
+def _traces(shown: _Shown) -> Chart | Missing:
+    """Traces of the covariances, a panel per split."""
+    panels: list[Panel] = []
+    ends = []
+    for split in shown.splits:
+        lines = [Line(name, shown.values(f"{name}_trace", split), look) for name, look in _TRACES.items()]
+        for name, look in _TRACES.items():
+            start = shown.values(f"{name}_trace", split, at_start=True)
+            lines.append(Line(f"{name}, {_START}", start, replace(look, dash="dot"), _START))
+        panels.append(shown.layers.panel("nc1-traces", lines, f"{split} data", column=len(panels)))
+        within, between = (number(line.values.iloc[-1]) for line in lines[:2])
+        ends.append(f"{within} within and {between} between on {split} data")
+    gaps = shown.gaps(*(f"{name}_trace" for name in _TRACES))
+    return chart_or_missing("nc1-traces", [one for one in panels if one.series], gaps, ends=", ".join(ends))
+
+
+def _equal_angles(shown: _Shown) -> Chart | Missing:
+    """Equiangularity over the size of its mean cosine."""
+    simplex = 1 / (shown.num_classes - 1) if shown.num_classes > 1 else np.nan
+    lines = []
+    for spread, gap in zip(shown.usual("equiangularity"), shown.usual("mean_cosine_gap"), strict=True):
+        mean = (gap.values - simplex).abs()
+        lines.append(replace(spread, values=(spread.values / mean).where(mean > 0)))
+    told = shown.layers.journey(lines[0].values, lines[1].values)
+    return shown.chart("relative_equiangularity", lines, "equiangularity", "mean_cosine_gap", journey=told)
+
+
+def _alignment(shown: _Shown) -> Chart | Missing:
+    train, _, start = shown.usual("alignment")
+    values = shown.values("alignment_random")
+    random = Line("two random subspaces", values, Look("#d946ef", "dash", "diamond"), "random")
+    told = shown.layers.journey(train.values)
+    lines = [train, start, random]
+    return shown.chart("alignment", lines, "alignment", journey=told, random=number(values.iloc[-1]))
+
+
+def _weight_spectra(shown: _Shown) -> Chart | Missing:
+    known = {layer.name: layer.weight_singular_values[:_MOST] for layer in shown.profile.layers}
+    table = pd.DataFrame({name: pd.Series(values) for name, values in known.items() if values})
+    if table.empty:
+        return chart_or_missing(
+            "weight-spectra", [], "No layer has a weight whose singular values are known."
+        )
+    count, table.index = shown.num_classes, pd.RangeIndex(1, len(table) + 1)
+    last = table.iloc[:, -1].dropna()
+    at = min(count, len(last))
+    share = number(last.iloc[at - 1] / last.iloc[0] if last.iloc[0] > 0 else None)
+    marks = [Mark("x", count, f"C = {count}")] if count <= len(table) else []
+    layer, largest = table.columns[-1], number(last.iloc[0])
+    return spectra_chart(
+        "weight-spectra", table, marks, most=len(table), layer=layer, largest=largest, at=at, share=share
+    )
+
+
+def _stable_rank(shown: _Shown) -> Chart | Missing:
+    lines, sketched = shown.usual("stable_rank"), ""
+    for at, split in enumerate(("train", "test")):
+        low, high = shown.values("stable_rank_low", split), shown.values("stable_rank_high", split)
+        # Bounds that equal the value say nothing: there the scatter was kept whole.
+        if (low < high).any():
+            lines[at] = replace(lines[at], low=low, high=high)
+            sketched = " Where the scatter was sketched it is an estimate, and lies in the shaded band."
+    told = shown.layers.journey(lines[0].values, lines[1].values)
+    return shown.chart("stable_rank", lines, "stable_rank", journey=told, sketched=sketched)
+
+
+def _components(shown: _Shown) -> Chart | Missing:
+    lines: list[Line] = []
+    for share, colour in _COMPONENTS.items():
+        look, metric = Look(colour), f"components_{share}"
+        test, start = shown.values(metric, "test"), shown.values(metric, at_start=True)
+        lines.append(Line(f"{share} %, train", shown.values(metric), look))
+        lines.append(Line(f"{share} %, test", test, replace(look, dash="dash"), "test"))
+        lines.append(Line(f"{share} %, {_START}", start, replace(look, dash="dot"), _START))
+    told = shown.layers.journey(lines[6].values, lines[7].values, head="99 % on train data take")
+    return shown.chart("components", lines, "components_99", full=shown.num_classes - 1, journey=told)

@@ -1,0 +1,233 @@
+"""A chart as matplotlib draws it: PDF and PNG, readable at the width of a column, the same bytes every time.
+
+The one module that imports matplotlib.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from collapselab.report.chart import Chart, Heat, Look
+from collapselab.report.layout import Drawing, DrawnPanel, Entry, Stroke, lay_out
+from collapselab.report.scales import Scale, colour_scale
+from collapselab.report.words import alternative_text
+from collapselab.storage import replace_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLUMN, _PAGE = 3.4, 7.0  # inches: one column, both columns
+_SOFT, _GRID = "#5b6472", "#e3e6ec"  # words beside the data, 4.5 : 1 on white; lines of the grid
+_DASHES = {"solid": "-", "dash": (0, (4, 1.6)), "dot": (0, (1, 1.4)), "dashdot": (0, (4, 1.4, 1, 1.4))}
+_MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D", "bar": "|", "none": ""}
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
+    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7.5, "legend.title_fontsize": 7, "legend.frameon": False, "legend.handlelength": 2.4,
+    "legend.columnspacing": 1.2, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.grid": True, "axes.axisbelow": True, "grid.color": _GRID,
+    "grid.linewidth": 0.6, "lines.linewidth": 1.4, "savefig.dpi": 200, "text.usetex": False,
+    "pdf.fonttype": 42,  # text stays text
+}  # fmt: skip
+
+
+@contextmanager
+def _paper_style() -> Iterator[None]:
+    """The style of everything that is made inside; nothing outside changes, pyplot plays no part."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError("drawing figures needs matplotlib: pip install 'collapselab[papers]'") from error
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)  # pyright: ignore[reportCallIssue, reportArgumentType] names are literals there
+        yield
+
+
+def save_figures(charts: Iterable[Chart], folder: Path) -> list[Path]:
+    """Write FIGURE.pdf and FIGURE.png of every chart that has a `figure`; the same charts give the same bytes.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        OSError: the folder cannot be written to.
+    """
+    paths = []
+    for drawing in (lay_out(chart) for chart in charts if chart.figure):
+        title, figure = drawing.chart.title, draw(drawing)
+        alt = " ".join(f"{drawn.panel.title}: {alternative_text(drawn)}" for drawn in drawing.panels)
+        # Without the date and the version of matplotlib, which say nothing about the figure.
+        pdf = {"CreationDate": None, "Producer": None, "Creator": None, "Title": title, "Subject": alt}
+        for ending, metadata in (
+            ("pdf", pdf),
+            ("png", {"Software": None, "Title": title, "Description": alt}),
+        ):
+            content = io.BytesIO()
+            with _paper_style():
+                figure.savefig(content, format=ending, metadata=metadata)
+            paths.append(folder / f"{drawing.chart.figure}.{ending}")
+            replace_bytes(paths[-1], content.getvalue())
+    return paths
+
+
+def draw(drawing: Drawing) -> Figure:
+    """Draw a chart.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    rows, columns = (1 + max(drawn.panel.place[axis] for drawn in drawing.panels) for axis in (0, 1))
+    width = _COLUMN if columns == 1 else _PAGE
+    entries = _in_rows(drawing.legend, width)
+    with _paper_style():
+        from matplotlib.figure import Figure
+
+        height = _height(drawing, rows, len(entries))
+        figure = Figure(figsize=(width, height), layout="constrained")
+        grid = figure.add_gridspec(rows, columns)
+        if rows > 1:
+            figure.supylabel(_wrapped(drawing.panels[0].panel.y.title, height * 0.8), fontsize=8)
+        for drawn in drawing.panels:
+            axes = figure.add_subplot(grid[drawn.panel.place])
+            title = _wrapped(drawn.panel.title, (width - 0.6) / columns)
+            axes.set_title("\n".join(filter(None, [title, drawn.panel.subtitle])))
+            _draw_axes(axes, drawn, drawing)
+            _draw_data(axes, drawn)
+        _write_around(figure, drawing, entries, width)
+    return figure
+
+
+def _height(drawing: Drawing, rows: int, legend: int) -> float:
+    names = [len(drawn.y.ticks) for drawn in drawing.panels if drawn.panel.sideways]
+    panel = 0.3 * max(names) if names else (1.7 if rows == 1 else 1.2) * rows
+    titles = max(bool(drawn.panel.title) + bool(drawn.panel.subtitle) for drawn in drawing.panels)
+    return 0.55 + 0.16 * legend + 0.13 * rows * titles + 0.14 * len(drawing.chart.notes) + panel
+
+
+# ---------------------------------------------------------------- one panel
+
+
+def _draw_axes(axes: Axes, drawn: DrawnPanel, drawing: Drawing) -> None:
+    """Ticks and titles; where panels share an axis, only the outer ones carry its numbers."""
+    (row, column), chart = drawn.panel.place, drawing.chart
+    places = {other.panel.place for other in drawing.panels}
+    shared = (chart.share_y, chart.share_x) if drawn.panel.sideways else (chart.share_x, chart.share_y)
+    is_bottom = not shared[0] or not any(other > row and at == column for other, at in places)
+    is_left = not shared[1] or not any((row, left) in places for left in range(column))
+    y_title = "" if any(other for other, _ in places) else drawn.panel.y.title  # else one for all rows
+    for axis, scale, title, is_outer, room in (
+        (axes.xaxis, drawn.x, drawn.panel.x.title, is_bottom, 2.6),
+        (axes.yaxis, drawn.y, y_title, is_left, 1.6),
+    ):
+        texts = [_plain(text) if is_outer else "" for _, text in scale.ticks]
+        axis.set_ticks([place for place, _ in scale.ticks], labels=texts)
+        axis.set_label_text(_wrapped(title, room) if is_outer else "")
+    axes.set(xlim=(drawn.x.low, drawn.x.high), ylim=(drawn.y.low, drawn.y.high))
+    axes.tick_params(axis="x", rotation=35 if drawn.x.slanted else 0)
+
+
+def _draw_data(axes: Axes, drawn: DrawnPanel) -> None:
+    if drawn.is_empty:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, color=_SOFT, ha="center")
+    if drawn.panel.heat is not None:
+        _draw_heat(axes, drawn.panel.heat)
+    for band in drawn.bands:
+        axes.fill_between(band.x, band.low, band.high, color=band.colour, alpha=0.2, linewidth=0)
+    for mark in drawn.panel.marks:
+        is_upright = (mark.axis == "x") != drawn.panel.sideways
+        at = (drawn.x if is_upright else drawn.y).place([mark.at])[0]
+        line = axes.axvline if is_upright else axes.axhline
+        line(at, color=mark.look.colour, linestyle=_DASHES[mark.look.dash], linewidth=0.9)
+    for stroke in reversed(drawn.strokes):
+        _draw_stroke(axes, stroke, drawn.y)
+    for label in drawn.labels:
+        axes.text(*label.corner, _plain(label.text), transform=axes.transAxes, fontsize=6.5)
+        axes.plot(*zip(*label.leader, strict=True), transform=axes.transAxes, color=_SOFT, linewidth=0.4)
+
+
+def _draw_stroke(axes: Axes, stroke: Stroke, scale: Scale) -> None:
+    x, y, hollow = np.array(stroke.x), np.array(stroke.y), np.array(stroke.hollow, dtype=bool)
+    if stroke.kind == "bars":
+        base = scale.place([0.0])[0]
+        axes.bar(x, y - base, bottom=base, color=stroke.look.colour, width=0.7)
+    if stroke.bars:
+        ends = np.abs(np.array(stroke.bars).T - y)
+        axes.errorbar(x, y, yerr=ends, fmt="none", color=stroke.look.colour, elinewidth=0.8, capsize=2)
+    if stroke.kind == "line":
+        axes.plot(x, y, **_style(stroke.look, line=True, faint=stroke.faint))
+    for is_hollow in (False, True) if stroke.kind in ("points", "dots") else ():
+        if (hollow == is_hollow).any():
+            style = _style(stroke.look, line=False, faint=stroke.faint, hollow=is_hollow)
+            axes.plot(x[hollow == is_hollow], y[hollow == is_hollow], **style)
+
+
+def _style(look: Look, *, line: bool, faint: bool = False, hollow: bool = False) -> dict[str, Any]:
+    style: dict[str, Any] = {
+        "color": look.colour, "linestyle": _DASHES[look.dash] if line else "", "linewidth": 0.6 if faint else 1.4,
+        "alpha": 0.55 if faint else 1.0, "marker": "" if line and faint else _MARKERS[look.marker],
+        "markersize": 3 if line or faint else 5, "markeredgewidth": 0,
+    }  # fmt: skip
+    if look.marker == "bar":
+        style |= {"markersize": 11, "markeredgewidth": 2}
+    return style | ({"markerfacecolor": "white", "markeredgewidth": 0.9} if hollow else {})
+
+
+def _draw_heat(axes: Axes, heat: Heat) -> None:
+    scale = colour_scale(heat)
+    cells = np.stack([scale.place(row) for row in heat.values.to_numpy(dtype=np.float64)])
+    palette, grid = "RdBu_r" if heat.diverging else "viridis_r", np.arange
+    edges = grid(cells.shape[1] + 1) - 0.5, grid(cells.shape[0] + 1) - 0.5
+    image = axes.pcolormesh(*edges, cells, cmap=palette, vmin=scale.low, vmax=scale.high, edgecolor="white")
+    bar = axes.figure.colorbar(image, ax=axes)
+    bar.set_ticks([place for place, _ in scale.ticks], labels=[text for _, text in scale.ticks])
+
+
+# ---------------------------------------------------------------- around the panels
+
+
+def _in_rows(entries: Sequence[Entry], width: float) -> list[Sequence[Entry]]:
+    """Break the legend into the fewest rows that fit above the panels."""
+    for per_row in range(len(entries), 0, -1):
+        columns = [entries[at::per_row] for at in range(per_row)]
+        if sum(0.47 + 0.053 * max(len(entry.text) for entry in column) for column in columns) <= width:
+            return [entries[at : at + per_row] for at in range(0, len(entries), per_row)]
+    return [[entry] for entry in entries]
+
+
+def _write_around(figure: Figure, drawing: Drawing, entries: Sequence[Sequence[Entry]], width: float) -> None:
+    """Write the legend above, with what lines and bands are, and the notes below."""
+    from matplotlib.lines import Line2D
+
+    per_row = max(map(len, entries), default=1)
+    # Matplotlib fills columns first; readers read rows.
+    ordered = [row[column] for column in range(per_row) for row in entries if column < len(row)]
+    samples = [
+        Line2D([], [], **_style(entry.look, line=entry.line, hollow=entry.hollow)) for entry in ordered
+    ]
+    texts = [_plain(entry.text) for entry in ordered]
+    title, notes = _plain(drawing.how) or None, _wrapped(" ".join(drawing.chart.notes), width * 1.1)
+    legends = [figure.legend(samples, texts, loc="outside upper center", ncols=per_row, title=title)]
+    legends += [figure.legend([], [], loc="outside lower center", title=notes)] if notes else []
+    for legend in legends:
+        legend.get_title().set_color(_SOFT)
+
+
+def _wrapped(text: str, inches: float) -> str:
+    """Break a line that is longer than its room at 8 points."""
+    return _plain("\n".join(textwrap.wrap(text, max(math.floor(inches / 0.064), 12))))
+
+
+def _plain(text: str) -> str:
+    """Text for matplotlib, which takes dollars for the ends of formulas."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,100 @@
+"""A drawn chart for those who do not see it: alternative text, and the table of every number."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from collapselab.frames import groups, numbers
+from collapselab.report.chart import Heat, Panel, Series
+from collapselab.report.layout import Drawing, DrawnPanel, Stroke
+from collapselab.report.seeds import over_seeds
+from collapselab.text import number, percent
+
+_MAX_LINES = 8
+
+
+def alternative_text(drawn: DrawnPanel) -> str:
+    """Describe a panel: its axes, where each line begins, is lowest and ends, or each point; its marks."""
+    panel = drawn.panel
+    if drawn.is_empty:
+        return "Not measured."
+    if panel.heat is not None:
+        return _of_heat(panel.heat)
+    strokes = [stroke for stroke in drawn.strokes if not stroke.faint and np.isfinite(stroke.values).any()]
+    told = strokes if len(strokes) <= _MAX_LINES else [strokes[0], strokes[-1]]
+    lines = [_of_stroke(stroke, drawn.values.percent) for stroke in told]
+    lines += [f"{len(strokes) - 2} more lines between."] if len(strokes) > _MAX_LINES else []
+    lines += [f"{mark.label}: {number(mark.at)}." for mark in panel.marks]
+    scale = "logarithmic" if drawn.y.log else "linear"
+    return " ".join([f"{panel.y.title or 'value'} ({scale}) over {panel.x.title or 'layers'}.", *lines])
+
+
+def _of_stroke(stroke: Stroke, as_percent: bool) -> str:
+    told = [pair for pair in zip(stroke.points, stroke.values, strict=True) if np.isfinite(pair[1])]
+    if stroke.kind == "line":
+        told = list(dict.fromkeys([told[0], min(told, key=lambda pair: pair[1]), told[-1]]))
+    say = percent if as_percent else number
+    return f"{stroke.name}: {'; '.join(f'{say(value)} at {point}' for point, value in told)}."
+
+
+def _of_heat(heat: Heat) -> str:
+    first, last = heat.values.columns[0], heat.values.columns[-1]
+    ends = zip(heat.values.index, numbers(heat.values, first), numbers(heat.values, last), strict=True)
+    rows = [f"{name}: {number(start)} at {first}, {number(end)} at {last}." for name, start, end in ends]
+    return " ".join([f"Colours from {number(heat.low)} to {number(heat.high)}.", *rows])
+
+
+def table_of(drawing: Drawing) -> pd.DataFrame:
+    """Return every number of a chart: means, bounds and every seed, also of points before the start of an axis."""
+    tables = []
+    for panel, drawn in zip(drawing.chart.panels, drawing.panels, strict=True):
+        logs = (drawn.y.log, drawn.x.log) if panel.sideways else (drawn.x.log, drawn.y.log)
+        if panel.heat is not None:
+            table = panel.heat.values.rename_axis(panel.y.title or "layer").reset_index()
+        else:
+            table = (
+                _long(panel, *logs)
+                if any(one.kind in ("points", "dots") for one in panel.series)
+                else _wide(panel, logs[1])
+            )
+        if len(drawing.panels) > 1:
+            table.insert(0, "panel", ", ".join(filter(None, [panel.title, panel.subtitle])))
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _wide(panel: Panel, log: bool) -> pd.DataFrame:
+    """A row per place, a column per series, bound and seed."""
+    columns = [column for one in panel.series for column in _columns(one, log)]
+    table = pd.concat(columns, axis=1).sort_index() if columns else pd.DataFrame()
+    places = [panel.x.names[round(x)] for x in table.index] if panel.x.names else table.index
+    table.insert(0, panel.x.title or "layer", places, allow_duplicates=True)
+    return table
+
+
+def _columns(one: Series, log: bool) -> list[pd.Series]:
+    means = over_seeds(one, False, log).set_index("x")
+    seeds = (
+        list(groups(one.points, "seed")) if "seed" in one.points and one.points["seed"].nunique() > 1 else []
+    )
+    columns = [means["y"].rename(f"{one.name}, mean" if seeds else one.name)]
+    if means["low"].notna().any():
+        columns += [means["low"].rename(f"{one.name}, from"), means["high"].rename(f"{one.name}, to")]
+    return columns + [part.set_index("x")["y"].rename(f"{one.name}, seed {seed}") for seed, part in seeds]
+
+
+def _long(panel: Panel, log_x: bool, log_y: bool) -> pd.DataFrame:
+    """A row per point and seed, and per mean."""
+    parts = []
+    for one in panel.series:
+        parts.append(one.points.astype({"seed": object}).assign(series=one.name))
+        if one.kind == "points":
+            parts.append(over_seeds(one, log_x, log_y).assign(series=one.name, seed="mean"))
+    table = pd.concat(parts, ignore_index=True)
+    if panel.x.names:
+        table["x"] = [panel.x.names[round(x)] for x in table["x"]]
+    table = table.filter(["series", "point", "seed", "x", "y", "low", "high"]).dropna(axis=1, how="all")
+    return table.rename(
+        columns={"x": panel.x.title or "x", "y": panel.y.title or "y", "low": "from", "high": "to"}
+    )

@@ -1,0 +1,49 @@
+"""Which training samples each step takes: a function of the seed and the number of the step alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Batches:
+    """Batches of one epoch after another; each epoch visits every sample once, in an order of its own.
+
+    An epoch's last batch may be smaller. One with fewer than two samples per process is left out: batch norm cannot
+    train on a single sample.
+
+    Args:
+        num_samples: training samples.
+        batch_size: samples per step, over all processes.
+        seed: of the orders.
+        device: where the rows are needed.
+        shares: processes that share a batch.
+    """
+
+    def __init__(
+        self, num_samples: int, batch_size: int, seed: int, device: torch.device, shares: int = 1
+    ) -> None:
+        self._num_samples, self._size, self._seed, self._device = num_samples, batch_size, seed, device
+        self._starts = list(range(0, num_samples, batch_size))
+        if len(self._starts) > 1 and num_samples - self._starts[-1] < 2 * shares:
+            self._starts.pop()
+        self._order: tuple[int, Tensor] | None = None
+
+    def __len__(self) -> int:
+        """Steps per epoch."""
+        return len(self._starts)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples that an epoch visits."""
+        return min(self._num_samples, self._starts[-1] + self._size)
+
+    def rows(self, step: int) -> Tensor:
+        """Return the numbers of the samples of the step that follows `step` finished ones, over all processes."""
+        epoch, position = divmod(step, len(self))
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch + 1)
+            order = torch.randperm(self._num_samples, generator=generator).to(self._device)
+            self._order = (epoch, order)
+        start = self._starts[position]
+        return self._order[1][start : start + self._size]

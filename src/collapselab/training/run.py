@@ -1,0 +1,136 @@
+"""A run from its recipe to its end: started, resumed or found finished in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from collapselab.data import DataSplits
+from collapselab.numerics import cpu_threads
+from collapselab.randomness import seeded
+from collapselab.records.recipe import Recipe
+from collapselab.records.run_folder import RunFolder
+from collapselab.records.run_record import RunRecord, SampleFacts, Slot
+from collapselab.storage import provenance
+from collapselab.training.building import load_data
+from collapselab.training.engine import make_fabric
+from collapselab.training.final_reference import final_reference_rows
+from collapselab.training.progress import StepCallback
+from collapselab.training.resuming import check_rows, check_samples, same_recipe, sample_facts
+from collapselab.training.stopping import RunInterrupted, Stopper
+from collapselab.training.trainer import Trainer
+
+
+def run_recipe(
+    recipe: Recipe,
+    folder: RunFolder,
+    on_step: StepCallback | None = None,
+    *,
+    copies: Mapping[str, Path] | None = None,
+    data: DataSplits | None = None,
+    stopper: Stopper | None = None,
+) -> RunRecord:
+    """Train and measure; resume a run that was stopped; do nothing for a finished one.
+
+    Args:
+        recipe: what to do. A folder holds one recipe's run.
+        folder: where it is stored.
+        on_step: called after steps, at most ten times a second, and before every measurement.
+        copies: paths of named data sets on this machine.
+        data: what `load_data` gives for this recipe, where the caller has it already.
+        stopper: says when to stop before the end; default on Ctrl-C and SIGTERM alone.
+
+    Returns:
+        The record of the finished run.
+
+    Raises:
+        InputError: the folder holds another recipe's run or one of other samples, or cannot be written.
+        FolderInUse: another process trains there.
+        RunInterrupted: stopped from outside. The state is saved.
+        ImportError: the training engine is not installed; the message names the extra.
+    """
+    stopper = stopper or Stopper()
+    record = folder.read_run()
+    if record is not None:
+        recipe = same_recipe(record, recipe, folder)
+        if record.is_finished:
+            return record
+    if recipe.num_threads is None:
+        recipe = recipe.model_copy(update={"num_threads": torch.get_num_threads()})
+    with cpu_threads(recipe.num_threads), seeded(recipe.seed), stopper.listening(), ExitStack() as held:
+        fabric = make_fabric(recipe)
+        if fabric.device.type == "cuda":  # `seeded` leaves alone what nothing has used yet
+            torch.cuda.manual_seed_all(recipe.seed)
+        data = data or load_data(recipe, copies)
+        if fabric.global_rank == 0:
+            folder.create()
+            held.enter_context(folder.exclusive())
+        return _run(recipe, folder, data, fabric, on_step or (lambda *_: None), stopper)
+
+
+def _run(
+    recipe: Recipe, folder: RunFolder, data: DataSplits, fabric: Any, on_step: StepCallback, stopper: Stopper
+) -> RunRecord:
+    """Do what is left of a run in a folder that is locked."""
+    facts, is_writer = sample_facts(data), fabric.global_rank == 0
+    # Read again under the lock: another process may have begun the run, or finished it.
+    record = fabric.broadcast(folder.read_run() if is_writer else None)
+    if record is not None:
+        recipe = same_recipe(record, recipe, folder)
+        if record.is_finished:
+            return record
+        check_samples(record, facts, folder)
+    state = folder.read_trainer()
+    fabric.barrier()
+    record = _started(recipe, facts, record, 0 if state is None else state["step"])
+    trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, on_step)
+    if state is not None:
+        check_rows(folder, state)
+        trainer.load(state)
+    if is_writer:
+        folder.write_run(record)
+        folder.drop_rows_after(trainer.measured)
+    record = _trained(trainer, record, stopper)
+    if is_writer:
+        folder.write_run(record)
+        folder.drop_working_files()
+    fabric.barrier()
+    return record
+
+
+def _started(recipe: Recipe, facts: SampleFacts, before: RunRecord | None, step: int) -> RunRecord:
+    """Return the record of a run that starts here, behind its earlier starts."""
+    here = provenance()
+    slots = (*(before.slots if before else ()), Slot(**here, from_step=step))
+    return RunRecord(**here, recipe=recipe, data=facts, slots=slots, status="running")
+
+
+def _trained(trainer: Trainer, record: RunRecord, stopper: Stopper) -> RunRecord:
+    """Train to the end and compute what needs the last step.
+
+    Raises:
+        RunInterrupted: stopped from outside, and the record says so.
+    """
+    folder = trainer.folder
+    try:
+        trainer.train(stopper)
+        if trainer.is_writer:
+            with trainer.clock.counting("measuring"):
+                folder.write_final_reference(final_reference_rows(folder, trainer.data.num_classes))
+    except (RunInterrupted, KeyboardInterrupt) as stop:
+        if trainer.is_writer:
+            folder.write_run(record.model_copy(update={"status": "stopped"}))
+        if isinstance(stop, KeyboardInterrupt):
+            raise RunInterrupted(trainer.saved) from None
+        raise
+    done = {
+        "status": "finished",
+        "ended": trainer.ended,
+        "steps": trainer.step,
+        "seconds": trainer.clock.seconds(),
+    }
+    return record.model_copy(update=done)

@@ -1,0 +1,77 @@
+"""How long steps and measurements of a recipe take on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from collapselab.data import DataSplits, Split
+from collapselab.numerics import cpu_threads
+from collapselab.records.recipe import Recipe
+from collapselab.records.run_folder import RunFolder
+from collapselab.training.engine import make_fabric
+from collapselab.training.trainer import Trainer
+
+_WARM_STEPS = 2
+_TIMED_SECONDS = 1.0
+_TIMED_STEPS = 50
+_TIMED_SAMPLES = 512
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a training step, and seconds per sample of a measurement."""
+
+    step: float
+    sample: float
+
+
+def time_recipe(recipe: Recipe, data: DataSplits) -> Timing:
+    """Time a recipe for a second or two, in a folder that is removed.
+
+    Args:
+        recipe: what is run; the checkpoint it starts from plays no part.
+        data: its samples.
+
+    Raises:
+        InputError: the recipe cannot be run.
+        ImportError: the training engine is not installed.
+    """
+    recipe = recipe.model_copy(update={"start": None})
+    few = DataSplits(data.name, data.num_classes, _some(data.train), _some(data.test))
+    with cpu_threads(recipe.num_threads), tempfile.TemporaryDirectory(prefix="collapselab-") as scratch:
+        fabric = make_fabric(recipe)
+        folder = RunFolder(Path(scratch) / "run")
+        folder.create()
+        trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, lambda *_: None)
+        step = _step_seconds(trainer)
+        trainer.data = few.to(fabric.device)
+        return Timing(step, _measuring_seconds(trainer) / (len(few.train) + len(few.test)))
+
+
+def _step_seconds(trainer: Trainer) -> float:
+    trainer.engine.training_mode()
+    for _ in range(min(_WARM_STEPS, trainer.recipe.steps)):
+        trainer.train_step()
+    float(trainer.epoch_loss)  # waits for the device
+    steps, start = 0, time.perf_counter()
+    while steps < _TIMED_STEPS and time.perf_counter() - start < _TIMED_SECONDS:
+        trainer.train_step()
+        steps += 1
+    float(trainer.epoch_loss)
+    return (time.perf_counter() - start) / steps
+
+
+def _measuring_seconds(trainer: Trainer) -> float:
+    trainer.measure()
+    start = time.perf_counter()
+    trainer.measure()
+    return time.perf_counter() - start
+
+
+def _some(split: Split) -> Split:
+    """Return samples of every class, as many as are timed."""
+    stride = max(1, len(split) // _TIMED_SAMPLES)
+    return Split(split.inputs[::stride], split.labels[::stride])

@@ -1,0 +1,193 @@
+"""The training loop: an explicit loop of ours on an engine (Lightning Fabric) that is not.
+
+Batch and learning rate of a step follow from the recipe and the number of the step alone, and random states are part of
+the saved state: a run that was killed continues exactly as if it had not been.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from collapselab.data import DataSplits
+from collapselab.errors import InputError
+from collapselab.records.recipe import Recipe
+from collapselab.records.run_folder import RunFolder
+from collapselab.records.run_record import Ended
+from collapselab.training.batches import Batches
+from collapselab.training.building import build_model
+from collapselab.training.engine import Engine
+from collapselab.training.measuring import measure_network, write_measurement
+from collapselab.training.progress import Clock, Reporter, StepCallback
+from collapselab.training.stopping import RunInterrupted, Stopper
+
+# Reading the loss waits for the device: seldom enough not to be noticed.
+_LOSS_READ_EVERY = 100
+# Processes agree on stopping at these steps only: asking the others is a message.
+_STOP_ASKED_EVERY = 50
+
+
+class Trainer:
+    """The state of one run: network, optimiser, step.
+
+    Attributes:
+        step: optimiser steps done.
+        measured: the last step whose rows are complete on disk.
+        saved: the step of the state on disk.
+        ended: why there is no next step; None while there is one.
+
+    Raises:
+        InputError: a batch cannot be shared by the processes.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: DataSplits, folder: RunFolder, fabric: Any, on_step: StepCallback
+    ) -> None:
+        self.recipe, self.data, self.folder = recipe, data, folder
+        self.clock, self.report = Clock(), Reporter(on_step, recipe.steps)
+        self.step, self.measured, self.saved = 0, -1, 0
+        self.ended: Ended | None = None
+        self._fabric, self._shares = fabric, fabric.world_size
+        self.model = build_model(recipe, data, folder.path)
+        self.engine = Engine(recipe, fabric, self.model, data)
+        if recipe.batch_size % self._shares:
+            raise InputError(
+                f"batch_size {recipe.batch_size} cannot be shared by {self._shares} processes; give a multiple"
+            )
+        self.batches = Batches(
+            len(data.train), recipe.batch_size, recipe.seed, data.train.labels.device, self._shares
+        )
+        self._planned = set(recipe.measured_steps())
+        # Sum over the samples of this epoch, on the device.
+        self.epoch_loss = torch.zeros((), dtype=torch.float64, device=fabric.device)
+        self._last_save = -math.inf
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training data done."""
+        return self.step / len(self.batches)
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self._fabric.global_rank == 0
+
+    # ---------------------------------------------------------------- steps
+
+    def train(self, stopper: Stopper) -> None:
+        """Train from the current step to the end, measuring where the recipe says so.
+
+        Raises:
+            RunInterrupted: told to stop. The state is saved.
+        """
+        self.engine.training_mode()
+        while True:
+            if self.step == self.recipe.steps:
+                self.ended = self.ended or "steps"
+            self._measure_or_save()
+            if self.ended:
+                return
+            reason = self._reason_to_stop(stopper)
+            if reason is not None:
+                self.save()
+                raise RunInterrupted(self.step, reason)
+            with self.clock.counting("training"):
+                self.train_step()
+            self.report(self.step, "training")
+
+    def _measure_or_save(self) -> None:
+        if (self.ended or self.step in self._planned) and self.measured < self.step:
+            if self.ended != "diverged":
+                self.report(self.step, "measuring", always=True)
+                self.measure()
+            self.measured = self.step
+            self.save()
+        elif time.perf_counter() - self._last_save >= self.recipe.checkpoints.save_every:
+            self.save()
+
+    def train_step(self) -> None:
+        """Do one step; set `ended` where the loss says so."""
+        position = self.step % len(self.batches)
+        rows = self.batches.rows(self.step)
+        share = rows[self._fabric.global_rank :: self._shares] if self._shares > 1 else rows
+        weight = len(share) * self._shares / len(rows)
+        loss = self.engine.step(share, self.recipe.learning_rate_at(self.step), weight)
+        if position == 0:
+            self.epoch_loss.zero_()
+        self.epoch_loss += loss * len(share)
+        self.step += 1
+        is_read = self.step % _LOSS_READ_EVERY == 0 or self.step in self._planned
+        if is_read and not math.isfinite(self._mean_over_processes(loss)):
+            self.ended = "diverged"
+        if position == len(self.batches) - 1 and self._is_loss_low():
+            self.ended = "loss"
+
+    def _is_loss_low(self) -> bool:
+        """Whether the mean loss of the epoch that ended is below the recipe's."""
+        limit = self.recipe.stop_below_loss
+        if limit is None:
+            return False
+        total = self._mean_over_processes(self.epoch_loss) * self._shares
+        return total / self.batches.samples_per_epoch < limit
+
+    def _mean_over_processes(self, value: Tensor) -> float:
+        return float(self._fabric.all_reduce(value, reduce_op="mean") if self._shares > 1 else value)
+
+    def _reason_to_stop(self, stopper: Stopper) -> str | None:
+        if self._shares == 1:
+            return stopper.reason
+        if self.step % _STOP_ASKED_EVERY:
+            return None
+        # The first process decides for all.
+        return self._fabric.broadcast(stopper.reason)
+
+    # ---------------------------------------------------------------- what goes on disk
+
+    def measure(self) -> None:
+        """Measure the network as it is and put the rows on disk."""
+        spectra = self.step == 0 or self.ended is not None
+        with self.clock.counting("measuring"):
+            measurement = measure_network(self.model, self.data, self.recipe, spectra=spectra)
+            if measurement is None:
+                self.ended = "diverged"
+            elif self.is_writer:
+                if self.recipe.keeps_weights(self.step, is_last=self.ended is not None):
+                    self.folder.write_weights(self.step, self.model.state_dict())
+                write_measurement(self.folder, self.step, self.epoch, measurement, self.data.num_classes)
+
+    def save(self) -> None:
+        """Write the state from which `load` resumes."""
+        self._last_save = time.perf_counter()
+        self.saved = self.step
+        if not self.is_writer:
+            return
+        device = self._fabric.device
+        self.folder.write_trainer(
+            {
+                "step": self.step,
+                "measured": self.measured,
+                "ended": self.ended,
+                "model": self.model.state_dict(),
+                "optimizer": self.engine.optimizer.state_dict(),
+                "epoch_loss": self.epoch_loss,
+                "random_state": torch.get_rng_state(),
+                "cuda_random_state": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+                "seconds": {"training": self.clock.training, "measuring": self.clock.measuring},
+            }
+        )
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Resume from what `save` wrote."""
+        self.step, self.measured, self.ended = state["step"], state["measured"], state["ended"]
+        self.saved = self.step
+        self.model.load_state_dict(state["model"])
+        self.engine.optimizer.load_state_dict(state["optimizer"])
+        self.epoch_loss.copy_(state["epoch_loss"])
+        torch.set_rng_state(state["random_state"])
+        if state["cuda_random_state"] is not None and self._fabric.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_random_state"], self._fabric.device)
+        self.clock = Clock(**state["seconds"])

@@ -1,0 +1,29 @@
+"""Recipes of every experiment, scale and seed are those that stored runs were made with: else these would run again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from collapselab.experiments.jobs import Job
+from collapselab.papers.registry import experiments
+
+DIGESTS = json.loads((Path(__file__).parents[1] / "fixtures" / "recipe_digests.json").read_text())
+
+
+def digest(jobs: list[Job]) -> str:
+    """Over names, labels in their order, what each job starts from, and every value of its recipe."""
+    values = [
+        [job.name, list(job.labels.items()), job.after, job.recipe.model_dump(mode="json")] for job in jobs
+    ]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("place", list(DIGESTS))
+def test_recipes_are_those_of_stored_runs(place: str) -> None:
+    name, scale, seed = place.split()
+    preset = {str(key): preset for key, preset in experiments()[name].presets.items()}[scale]
+    assert digest(list(preset.jobs(int(seed)))) == DIGESTS[place]
