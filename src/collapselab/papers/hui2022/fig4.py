@@ -99,12 +99,12 @@ EXPERIMENT = Experiment(
         correlates(
             "num_train",
             "strong_test_variance",
-            "With more train samples strong test variance is lower.",
+            "Strong test variance is lower with more train samples.",
             sign=-1,
             per=_PER,
         ),
         correlates(
-            "num_train", "train_variance", "With more train samples train variance is higher.", per=_PER
+            "num_train", "train_variance", "Train variance is higher with more train samples.", per=_PER
         ),
     ),
 )

@@ -15,10 +15,12 @@ from collapselab.experiments.recipes import SMOKE, At, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed
 from collapselab.papers.hui2022.transfer import (
+    LEAST_LOST,
+    MEAN_LOST,
     PAGE_CHARTS,
     best_rates,
     kinds,
-    less_by_probing,
+    lost_by_probing,
     probe_checkpoints,
     transfer_rows,
     transfers,
@@ -99,15 +101,15 @@ EXPERIMENT = Experiment(
             **_PER_CHECKPOINT,
         ),
         at_end(
-            "least_loss_by_probing",
+            LEAST_LOST,
             "Linear probing transfers worse than fine-tuning at every checkpoint.",
             above=(0.0,),
             scale="difference",
-            beside="mean_loss_by_probing",
+            beside=MEAN_LOST,
             id="probing-is-worse",
             where="Sec. 4.2",
-            rows=less_by_probing,
             only={"kind": "[fl]*"},  # fine-tuning and linear probes
+            rows=lost_by_probing,
             **_PER_CHECKPOINT,
         ),
     ),
