@@ -106,7 +106,7 @@ def test_a_run_that_is_out_of_time_ends_cleanly_and_goes_on(recipe: Path, tmp_pa
         (["--stop-after", "0s"], ["--stop-after 0s: give a positive duration"]),
         (["--data", "mnist"], ["mnist", "NAME=PATH"]),
         (["--set", "model.name=mlq"], ["unknown model 'mlq'", "mlp"]),
-        (["--set", "model.options.widht=3"], ["widht", "mend the options"]),
+        (["--set", "model.options.widht=3"], ["widht", "correct the options"]),
         (["--set", "data.train.count=5000"], ["digits, train: 5000 samples requested, but there are 1000"]),
         (["--set", "data.name=mnits"], ["mnits"]),
     ],

@@ -368,9 +368,16 @@ def test_runs_are_compared_after_the_same_number_of_steps() -> None:
     assert judge(claim, shorter).readings[0].what == "x with dropout 0 at step 100"
 
 
-def test_identity_names_its_settings() -> None:
-    claim = identity("same", "It is the same.", lambda rows: [], where="Sec. 2")
-    assert (claim.kind, claim.fitted, claim.where) == ("identity", None, "Sec. 2")
+def test_identity() -> None:
+    claim = identity("same", "It is the same.", {"x": (1.0, 0.01)}, {"y": 0.5}, where="Sec. 2")
+    judged = judge(claim, pd.DataFrame(run(x=1.005, y=0.4)))
+    assert (judged.verdict, judged.kind, judged.where) == ("holds", "identity", "Sec. 2")
+    assert [one.must for one in judged.readings] == ["be within 0.01 of 1", "be below 0.5"]
+    assert verdicts(claim, pd.DataFrame(run(x=1.02, y=0.4)), pd.DataFrame(run(x=1.0, y=0.6))) == [
+        "fails",
+        "fails",
+    ]
+    assert verdicts(claim, pd.DataFrame(run(x=1.0))) == ["inconclusive"]
 
 
 # ---------------------------------------------------------------- error rates

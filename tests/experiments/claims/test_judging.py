@@ -238,7 +238,7 @@ def test_p_values_of_claims_are_corrected_over_the_findings() -> None:
     claims = [
         ABOVE_0,
         at_end("y", "So is y.", above=(0.0,), scale="difference"),
-        identity("zero", "It is 0.", lambda rows: [Number("x", 0.0, near=(0.0, 1e-9))]),
+        identity("finite", "It is finite.", {}, {"x": 1e9}),
     ]
     judged = judge_claims(claims, rows, "A paper")
     p_values = [one.p or 0.0 for one in judged[:2]]
@@ -246,8 +246,7 @@ def test_p_values_of_claims_are_corrected_over_the_findings() -> None:
     assert judged[2].p is None
 
 
-def exact(rows: pd.DataFrame) -> list[Number]:
-    return [Number("x", float(rows["x"].iloc[-1]), near=(1.0, 1e-9))]
+EXACT = {"x": (1.0, 1e-9)}
 
 
 @pytest.mark.parametrize(
@@ -261,7 +260,7 @@ def exact(rows: pd.DataFrame) -> list[Number]:
     ],
 )
 def test_an_identity_is_judged_case_by_case(values: list[float], verdict: str, agreement: str) -> None:
-    judged = judge(identity("one", "It is 1.", exact), runs(values))
+    judged = judge(identity("one", "It is 1.", EXACT), runs(values))
     assert (judged.verdict, judged.agreement, judged.kind) == (verdict, agreement, "identity")
     assert judged.effect is None
     assert judged.p is None
@@ -269,7 +268,7 @@ def test_an_identity_is_judged_case_by_case(values: list[float], verdict: str, a
 
 
 def test_an_identity_in_several_settings_fails_if_it_fails_in_one() -> None:
-    one = identity("one", "It is 1.", exact, per=("job",))
+    one = identity("one", "It is 1.", EXACT, per=("job",))
     assert judge(one, settings(a=[1.0], b=[1.0])).verdict == "holds"
     assert judge(one, settings(a=[1.0], b=[2.0])).verdict == "fails"
     assert judge(one, settings(a=[1.0], b=[NAN])).verdict == "inconclusive"

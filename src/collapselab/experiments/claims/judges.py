@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -48,7 +49,7 @@ def stays(metric: str, says: str, above: _Bounds = (0.1, 0.03, 0.3), beside: str
         level, late = _end(run, metric, above=above), _late(run, metric, above=-STEADY)
         is_open = level.is_met and late.value < -STEADY
         late = replace(late, remark="not negligible, but still falling" if is_open else "")
-        return [level, late, *([_end(run, beside)] if beside else [])]
+        return [level, late, *_beside(run, beside)]
 
     return _claim(f"{metric} stays", says, measure, above, more)
 
@@ -76,13 +77,19 @@ def agrees(one: str, other: str, says: str, within: _Bounds = (3.0, 2.0, 10.0), 
 
 
 def at_end(
-    metric: str, says: str, above: _Bounds = (), below: _Bounds = (), scale: Scale = "ratio", **more: Any
+    metric: str,
+    says: str,
+    above: _Bounds = (),
+    below: _Bounds = (),
+    scale: Scale = "ratio",
+    beside: str = "",
+    **more: Any,
 ) -> Claim:
-    """A number at the end is above a bound, or below one."""
+    """A number at the end is above a bound, or below one. `beside` names a column that is shown as well."""
     side, bounds = ("above", above) if above else ("below", below)
 
     def measure(run: pd.DataFrame, bound: float) -> list[Number]:
-        return [_end(run, metric, scale=scale, **{side: bound})]
+        return [_end(run, metric, scale=scale, **{side: bound}), *_beside(run, beside)]
 
     return _claim(f"{metric} {side} bound", says, measure, bounds, more)
 
@@ -187,24 +194,28 @@ def lower_with(by: str, metric: str, says: str, factor: _Bounds = (1.0, 1.5, 3.0
     return _claim(f"{metric} lower with {by}", says, measure, factor, more)
 
 
-def identity(id: str, says: str, measure: Callable[[pd.DataFrame], Sequence[Number]], **more: Any) -> Claim:
-    """What cannot come out otherwise unless code is wrong: every number is within its bounds, in every seed."""
-    options: dict[str, Any] = {"fitted": None, "per": (), **more}
-    return Claim(id=id, statement=says, numbers=lambda rows, _: measure(rows), kind="identity", **options)
+def identity(
+    id: str,
+    says: str,
+    near: Mapping[str, tuple[float, float]],
+    below: Mapping[str, float] = MappingProxyType({}),
+    **more: Any,
+) -> Claim:
+    """What cannot come out otherwise unless code is wrong: columns at the end have a value within a tolerance, or a bound."""
+
+    def measure(run: pd.DataFrame, _: float) -> list[Number]:
+        exact = [_end(run, name, near=value) for name, value in near.items()]
+        return exact + [_end(run, name, below=bound, scale="difference") for name, bound in below.items()]
+
+    return _claim(id, says, measure, (0.0,), {"kind": "identity", "fitted": None, "per": (), **more})
 
 
 def ends_of_runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the last row of every run, of the last layer.
-
-    Raises:
-        Void: runs ended for different reasons; such ends cannot be compared.
-    """
+    """Return the last row of every run, of the last layer; raise `Void` where runs ended for different reasons."""
     ends = last_rows(last_layer(rows), "job")
-    endings = Counter(ends["ended"]) if "ended" in ends else {}
+    endings = sorted(Counter(ends["ended"]).items()) if "ended" in ends else []
     if len(endings) > 1:
-        raise Void(
-            "runs ended differently: " + ", ".join(f"{n} by {end}" for end, n in sorted(endings.items()))
-        )
+        raise Void("runs ended differently: " + ", ".join(f"{count} by {end}" for end, count in endings))
     return ends
 
 
@@ -220,7 +231,12 @@ def _claim(
 
 
 def _end(run: pd.DataFrame, name: str, **bound: Any) -> Number:
-    return Number(f"{_name(name)} at the end", end_value(curve(run, name)[1]), **bound)
+    at = " at the end" if "step" in run else ""
+    return Number(f"{_name(name)}{at}", end_value(curve(run, name)[1]), **bound)
+
+
+def _beside(run: pd.DataFrame, name: str) -> list[Number]:
+    return [_end(run, name)] if name else []
 
 
 def _start(run: pd.DataFrame, name: str) -> Number:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import pandas as pd
 from torch import nn
 
 from collapselab.data import DataSplits, Split
+from collapselab.experiments.claims import Void
+from collapselab.experiments.claims.claim import FITTED
 from collapselab.experiments.grid import Grid
+from collapselab.frames import rows_where
 from collapselab.papers.hui2022.bounds import any_points_bound, collapsed_representation
 from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
 from collapselab.probes import profile
@@ -16,6 +22,7 @@ from collapselab.training.evaluation import evaluate, layer_features
 from collapselab.training.weak_variance import fit_centres
 
 PENALTIES = 13
+LESS, LESS_THAN_FITTED = "test accuracy less that of the network", "test accuracy less that past zero error"
 _BATCH = 1024
 # k-means centres of equal points are off by rounding; below this a variance is zero.
 _ROUNDING = 1e-24
@@ -92,3 +99,17 @@ def construction_rows(runs: Grid) -> pd.DataFrame:
     """
     rows = [row | {"seed": seed} for seed in runs.seeds for row in runs.extra("constructions", seed)]
     return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def select_network(construction: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Select the row of a network, with its accuracy less that of the network past zero error."""
+
+    def select(rows: pd.DataFrame) -> pd.DataFrame:
+        own, other = (rows_where(rows, construction=name) for name in (construction, "network"))
+        if construction == "one_epoch" and not (own["epochs"] <= 1).all():
+            raise Void("not trained for one epoch")
+        less = own["test_accuracy"] - other["test_accuracy"].max()
+        is_fitted = bool((other["train_accuracy"] >= FITTED).all())
+        return own.assign(**{LESS: less, LESS_THAN_FITTED: less if is_fitted else math.nan})
+
+    return select

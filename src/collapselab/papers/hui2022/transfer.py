@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pandas as pd
 
 from collapselab.data import DataSplits, Split
-from collapselab.experiments.claims import Number
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.jobs import Job
 from collapselab.experiments.rows import run_curve
@@ -20,6 +19,8 @@ from collapselab.training.evaluation import layer_features
 
 PENALTIES = 13
 _BATCH = 1024
+LEAST_LOST = "accuracy lost by probing, at the checkpoint where this is least"
+MEAN_LOST = "accuracy lost by probing, mean over checkpoints"
 _VARIANCES = ("train_variance", "train_variance_final")
 _COLUMNS = (
     "kind",
@@ -135,23 +136,14 @@ def kinds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [("fine-tuned, best learning rate", tuned), ("linear probe", probed)]
 
 
-def probing_gap(rows: pd.DataFrame, least: float) -> list[Number]:
-    """Accuracy of fine-tuning less that of the linear probe, at the checkpoint where this is least, and on average."""
+def lost_by_probing(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return by how much linear probes are less accurate than fine-tuning, over the checkpoints of a seed."""
     tuned, probed = (
         part.set_index("pretrain_step")["accuracy"]
         for part in (best_rates(rows), rows_where(rows, kind="linear_probe"))
     )
-    gaps = tuned - probed
-    what = "accuracy of fine-tuning less that of the linear probe"
-    return [
-        Number(f"{what}, mean over checkpoints", float(gaps.mean())),
-        Number(
-            f"{what}, at the checkpoint where it is least",
-            float(gaps.min(skipna=False)),
-            above=least,
-            scale="difference",
-        ),
-    ]
+    lost = tuned - probed
+    return pd.DataFrame({LEAST_LOST: [lost.min(skipna=False)], MEAN_LOST: [lost.mean()]})
 
 
 _ACCURACY = Quantity("accuracy", "test accuracy", Look(TEST))
