@@ -10,6 +10,7 @@ import pandas as pd
 
 from collapselab.data.names import data_title
 from collapselab.frames import finite, groups, last_layer, last_rows, numbers, rows_that, rows_where
+from collapselab.inference import smallest_trials
 from collapselab.models import model_title
 from collapselab.records.rows import final
 from collapselab.report.chart import (
@@ -25,7 +26,6 @@ from collapselab.report.chart import (
     Series,
     ordered_looks,
 )  # fmt: skip
-from collapselab.report.seeds import smallest_trials
 from collapselab.text import number, percent, words
 
 FITTED = 0.999  # train accuracy from which a network counts as trained to zero error

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from collapselab.frames import finite, groups, numbers, rows_that
+from collapselab.inference import SEEDS_FOR_INTERVAL, over_seeds
 from collapselab.report.chart import NEUTRAL, Axis, Chart, Look, Panel, Series
 from collapselab.report.labels import Label, place_labels
 from collapselab.report.scales import Scale, is_log, make_scale
-from collapselab.report.seeds import SEEDS_FOR_INTERVAL, over_seeds
 from collapselab.text import number, percent
 
 _MAX_ENTRIES = 12  # a longer legend would be larger than its panel
@@ -37,7 +37,8 @@ class Stroke:
         points: what a readout calls each point.
         hollow: whether each marker is empty.
         faint: a single seed beside the mean.
-        bars: lower and upper end of an error bar at each point, as positions; empty without.
+        bounds: lower and upper end of the interval at each point, as positions, drawn as a band behind a line and as error
+            bars elsewhere; empty without.
     """
 
     name: str
@@ -49,17 +50,7 @@ class Stroke:
     points: tuple[str, ...]
     hollow: tuple[bool, ...]
     faint: bool = False
-    bars: tuple[tuple[float, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class Band:
-    """The ground between two bounds, without gaps, as positions."""
-
-    x: Floats
-    low: Floats
-    high: Floats
-    colour: str
+    bounds: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,6 @@ class DrawnPanel:
     x: Scale
     y: Scale
     strokes: tuple[Stroke, ...]
-    bands: tuple[Band, ...]
     labels: tuple[Label, ...]
 
     @property
@@ -111,7 +101,10 @@ def lay_out(chart: Chart) -> Drawing:
     xs = _along_axis([_given(panel, "x") for panel in panels], chart.share_x)
     ys = _along_axis([_given(panel, "y") for panel in panels], chart.share_y)
     logs = [(is_log(panel.x, x), is_log(panel.y, y)) for panel, x, y in zip(panels, xs, ys, strict=True)]
-    means = [[over_seeds(one, *log) for one in panel.series] for panel, log in zip(panels, logs, strict=True)]
+    means = [
+        [over_seeds(one.points, *log) for one in panel.series]
+        for panel, log in zip(panels, logs, strict=True)
+    ]
     ys = _along_axis([_shown(*pair) for pair in zip(panels, means, strict=True)], chart.share_y)
     drawn = tuple(
         _drawn(panel, tables, make_scale(panel.x, x, most_x), make_scale(panel.y, y, most_y))
@@ -165,12 +158,9 @@ def _drawn(panel: Panel, means: Sequence[pd.DataFrame], x: Scale, y: Scale) -> D
         main.append(_stroke(one, one.points if one.kind == "dots" else table, panel, x, y))
         for seed, part in groups(one.points, "seed") if _shows_seeds(one, table) else ():
             own = _stroke(replace(one, name=f"{one.name}, seed {seed}"), part, panel, x, y)
-            faint.append(replace(own, faint=True, bars=()))
-    bands = [
-        band for one, table in zip(panel.series, means, strict=True) for band in _bands(one, table, x, y)
-    ]
+            faint.append(replace(own, faint=True))
     labels = _labels([text for table in means for text in table["label"]], main, faint, x, y)
-    drawn = DrawnPanel(panel, x, y, (*main, *faint), tuple(bands), labels)
+    drawn = DrawnPanel(panel, x, y, (*main, *faint), labels)
     if not panel.sideways:
         return drawn
     turned = tuple(replace(stroke, x=stroke.y, y=stroke.x) for stroke in drawn.strokes)
@@ -179,7 +169,7 @@ def _drawn(panel: Panel, means: Sequence[pd.DataFrame], x: Scale, y: Scale) -> D
 
 def _stroke(one: Series, table: pd.DataFrame, panel: Panel, x: Scale, y: Scale) -> Stroke:
     table = table.sort_values("x", kind="stable") if one.kind == "line" else table
-    has_bars = one.kind in ("points", "bars") and "low" in table and table["low"].notna().any()
+    has_bounds = "seeds" in table and (table["low"] < table["high"]).any()
     return Stroke(
         one.name,
         one.look,
@@ -189,7 +179,7 @@ def _stroke(one: Series, table: pd.DataFrame, panel: Panel, x: Scale, y: Scale) 
         tuple(numbers(table, "y")),
         tuple(_point(row, panel) for row in table.to_dict("records")),
         tuple(map(bool, table["hollow"])) if "hollow" in table else (False,) * len(table),
-        bars=tuple(zip(y.place(table["low"]), y.place(table["high"]), strict=True)) if has_bars else (),
+        bounds=tuple(zip(y.place(table["low"]), y.place(table["high"]), strict=True)) if has_bounds else (),
     )
 
 
@@ -205,17 +195,6 @@ def _point(row: Mapping[Any, Any], panel: Panel) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _bands(one: Series, means: pd.DataFrame, x: Scale, y: Scale) -> list[Band]:
-    """The ground between the bounds of a line: one closed shape for every stretch of points that have them."""
-    if one.kind != "line" or not (means["low"] < means["high"]).any():
-        return []
-    bounds = np.stack([x.place(means["x"]), y.place(means["low"]), y.place(means["high"])])
-    gaps = np.flatnonzero(~np.isfinite(bounds).all(axis=0))
-    stretches = np.split(bounds, np.sort(np.concatenate([gaps, gaps + 1])), axis=1)
-    whole = [part.tolist() for part in stretches if part.shape[1] > 1 and np.isfinite(part).all()]
-    return [Band(tuple(at), tuple(low), tuple(high), one.look.colour) for at, low, high in whole]
-
-
 def _labels(
     texts: Sequence[str], main: Sequence[Stroke], faint: Sequence[Stroke], x: Scale, y: Scale
 ) -> tuple[Label, ...]:
@@ -225,7 +204,7 @@ def _labels(
     means = [point for one in main for point in zip(one.x, one.y, strict=True)]
     others = [point for one in faint for point in zip(one.x, one.y, strict=True)]
     for one in main:
-        for at, (low, high) in zip(one.x, one.bars, strict=False):
+        for at, (low, high) in zip(one.x, one.bounds, strict=False):
             others += [(at, low + (high - low) * part / 8) for part in range(9)]
     places = np.array([*means, *others])
     places = np.stack([x.share(places[:, 0]), y.share(places[:, 1])], axis=1)

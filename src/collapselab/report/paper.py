@@ -142,8 +142,6 @@ def _draw_data(axes: Axes, drawn: DrawnPanel) -> None:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, color=_SOFT, ha="center")
     if drawn.panel.heat is not None:
         _draw_heat(axes, drawn.panel.heat)
-    for band in drawn.bands:
-        axes.fill_between(band.x, band.low, band.high, color=band.colour, alpha=0.2, linewidth=0)
     for mark in drawn.panel.marks:
         is_upright = (mark.axis == "x") != drawn.panel.sideways
         at = (drawn.x if is_upright else drawn.y).place([mark.at])[0]
@@ -161,8 +159,10 @@ def _draw_stroke(axes: Axes, stroke: Stroke, scale: Scale) -> None:
     if stroke.kind == "bars":
         base = scale.place([0.0])[0]
         axes.bar(x, y - base, bottom=base, color=stroke.look.colour, width=0.7)
-    if stroke.bars:
-        ends = np.abs(np.array(stroke.bars).T - y)
+    if stroke.bounds and stroke.kind == "line":
+        axes.fill_between(x, *np.array(stroke.bounds).T, color=stroke.look.colour, alpha=0.2, linewidth=0)
+    elif stroke.bounds:
+        ends = np.abs(np.array(stroke.bounds).T - y)
         axes.errorbar(x, y, yerr=ends, fmt="none", color=stroke.look.colour, elinewidth=0.8, capsize=2)
     if stroke.kind == "line":
         axes.plot(x, y, **_style(stroke.look, line=True, faint=stroke.faint))

@@ -18,6 +18,7 @@ from collapselab.report.layout import DrawnPanel, Stroke
 from collapselab.report.scales import Scale, colour_scale
 
 _SYMBOLS = {"triangle": "triangle-up", "bar": "line-ns-open", "none": "circle"}  # others have plotly's names
+_BEHIND = -10_000
 _HEIGHT, _ROW = 300, 34  # pixels: of a panel, and of a name beside it
 _SOFT, _GRID, _CLEAR = "#8b93a3", "rgba(128,128,128,0.22)", "rgba(0,0,0,0)"
 _SHARES: dict[str, Any] = {"xref": "x domain", "yref": "y domain"}
@@ -37,11 +38,6 @@ def draw(drawn: DrawnPanel) -> go.Figure:
     points are called in `text` and what they stand for in `customdata`: positions along a logarithmic axis are not values.
     """
     figure = go.Figure()
-    for band in drawn.bands:
-        figure.add_scatter(
-            x=[*band.x, *band.x[::-1]], y=[*band.low, *band.high[::-1]], mode="lines", fill="toself", opacity=0.25,
-            line={"color": band.colour, "width": 0.5}, hoverinfo="skip",
-        )  # fmt: skip
     for order, stroke in enumerate(drawn.strokes):
         _add_stroke(figure, stroke, drawn, -order)
     if drawn.panel.heat is not None:
@@ -74,8 +70,10 @@ def _add_stroke(figure: go.Figure, stroke: Stroke, drawn: DrawnPanel, order: int
         "text": list(map(escaped, stroke.points)), "meta": {"name": name, "percent": percent, "beside": stroke.faint},
         "hovertemplate": f"{name}<br>%{{text}}<br>%{{customdata:{'.1%' if percent else '.4g'}}}<extra></extra>",
     }  # fmt: skip
-    if stroke.bars:
-        low, high = np.array(stroke.bars).T
+    if stroke.bounds and stroke.kind == "line":
+        _add_band(figure, stroke)
+    elif stroke.bounds:
+        low, high = np.array(stroke.bounds).T
         trace["error_y"] = {
             "array": plain(high - y),
             "arrayminus": plain(y - low),
@@ -89,6 +87,19 @@ def _add_stroke(figure: go.Figure, stroke: Stroke, drawn: DrawnPanel, order: int
         )
     else:
         figure.add_scatter(**trace, **_style(stroke), zorder=order)
+
+
+def _add_band(figure: go.Figure, stroke: Stroke) -> None:
+    """The ground between the bounds of a line: one closed shape for every stretch of points that have them."""
+    bounds = np.column_stack([stroke.x, np.array(stroke.bounds)])
+    gaps = np.flatnonzero(~np.isfinite(bounds).all(axis=1))
+    line = {"color": stroke.look.colour, "width": 0.5}
+    for part in np.split(bounds, np.sort(np.concatenate([gaps, gaps + 1]))):
+        if len(part) > 1 and np.isfinite(part).all():
+            x, y = [*part[:, 0], *part[::-1, 0]], [*part[:, 1], *part[::-1, 2]]
+            figure.add_scatter(
+                x=x, y=y, mode="lines", fill="toself", opacity=0.25, line=line, hoverinfo="skip"
+            )
 
 
 def _style(stroke: Stroke) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from collapselab.frames import groups, numbers
+from collapselab.inference import over_seeds
 from collapselab.report.chart import Heat, Panel, Series
 from collapselab.report.layout import Drawing, DrawnPanel, Stroke
-from collapselab.report.seeds import over_seeds
 from collapselab.text import number, percent
 
 _MAX_LINES = 8
@@ -74,7 +74,7 @@ def _wide(panel: Panel, log: bool) -> pd.DataFrame:
 
 
 def _columns(one: Series, log: bool) -> list[pd.Series]:
-    means = over_seeds(one, False, log).set_index("x")
+    means = over_seeds(one.points, False, log).set_index("x")
     seeds = (
         list(groups(one.points, "seed")) if "seed" in one.points and one.points["seed"].nunique() > 1 else []
     )
@@ -90,7 +90,7 @@ def _long(panel: Panel, log_x: bool, log_y: bool) -> pd.DataFrame:
     for one in panel.series:
         parts.append(one.points.astype({"seed": object}).assign(series=one.name))
         if one.kind == "points":
-            parts.append(over_seeds(one, log_x, log_y).assign(series=one.name, seed="mean"))
+            parts.append(over_seeds(one.points, log_x, log_y).assign(series=one.name, seed="mean"))
     table = pd.concat(parts, ignore_index=True)
     if panel.x.names:
         table["x"] = [panel.x.names[round(x)] for x in table["x"]]

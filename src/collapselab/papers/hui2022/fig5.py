@@ -16,29 +16,14 @@ from collapselab.experiments.claims.judges import at_end, correlates
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.jobs import Job, checkpoint_of
 from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, first, scales, sgd
-from collapselab.papers.hui2022.common import (
-    BATCH_SIZE,
-    LEARNING_RATES,
-    LEFT_OPEN,
-    METRICS,
-    MLP,
-    MLP_LEARNING_RATE,
-    MLP_NOTE,
-    ODD_EVEN,
-    PAPER,
-    STANDARDIZE_NOTE,
-    STEM_NOTE,
-    changed,
-    images,
-)
+from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022.common import changed, images
 from collapselab.papers.hui2022.transfer import (
-    LEAST_LOST,
-    MEAN_LOST,
     PAGE_CHARTS,
     PENALTIES,
     best_rates,
     kinds,
-    lost_by_probing,
+    less_by_probing,
     probe_checkpoints,
     transfer_rows,
     transfers,
@@ -54,8 +39,8 @@ _TEN = tuple((digit,) for digit in range(10))
 _OBJECTS = ("airplane", "automobile", "ship", "truck")
 _ANIMALS = ("bird", "cat", "frog", "horse")
 _OPEN = (
-    f"Batches are of {BATCH_SIZE}, as in sec. 3.2; the penalty of the linear probe is one of {PENALTIES}. {LEFT_OPEN} "
-    f"{MLP_NOTE} {STANDARDIZE_NOTE} Of MNIST the samples are the first ones and those that follow them, the same for every "
+    f"Batches are of {common.BATCH_SIZE}, as in sec. 3.2; the penalty of the linear probe is one of {PENALTIES}. {common.LEFT_OPEN} "
+    f"{common.MLP_NOTE} {common.STANDARDIZE_NOTE} Of MNIST the samples are the first ones and those that follow them, the same for every "
     "seed."
 )
 
@@ -92,11 +77,11 @@ class _Half:
             data,
             seed,
             steps=steps,
-            batch_size=BATCH_SIZE,
+            batch_size=common.BATCH_SIZE,
             learning_rate=rate,
             options=self.options,
             measuring=Measuring(
-                count=count, layers="last", metrics=METRICS, weak_test_variance=False, spectra=False
+                count=count, layers="last", metrics=common.METRICS, weak_test_variance=False, spectra=False
             ),
         )
 
@@ -107,14 +92,14 @@ def _task(data: DataSpec, groups: Sequence[tuple[int | str, ...]]) -> DataSpec:
 
 _MNIST = _Half(
     "mlp",
-    MLP_LEARNING_RATE,
-    MLP,
-    _task(images("mnist", train=first(1000), test=first(200)), ODD_EVEN),
+    common.MLP_LEARNING_RATE,
+    common.MLP,
+    _task(images("mnist", train=first(1000), test=first(200)), common.ODD_EVEN),
     _task(images("mnist", train=first(500, skip=1000), test=first(100, skip=200)), _TEN),
 )
 _CIFAR = _Half(
     "resnet18",
-    LEARNING_RATES["resnet18"],
+    common.LEARNING_RATES["resnet18"],
     {},
     _task(images("cifar10", train=balanced(20_000), test=balanced(4000)), (_OBJECTS, _ANIMALS)),
     _task(
@@ -125,8 +110,8 @@ _CIFAR = _Half(
 _DIGITS = _Half(
     "mlp",
     0.05,
-    MLP | {"width": 32},
-    _task(digits(300, 200), ODD_EVEN),
+    common.MLP | {"width": 32},
+    _task(digits(300, 200), common.ODD_EVEN),
     _task(DataSpec(name="digits", train=first(200, skip=300), test=first(200, skip=200)), _TEN),
 )
 
@@ -157,7 +142,7 @@ _PER_CHECKPOINT: dict[str, Any] = {
 
 EXPERIMENT = Experiment(
     id="hui2022/fig5",
-    paper=PAPER,
+    paper=common.PAPER,
     where="Fig. 5, sec. 4",
     title="Collapsed features transfer worse",
     question="A network is trained on two super-classes and then fine-tuned to the classes within them. Does it do worse "
@@ -167,7 +152,7 @@ EXPERIMENT = Experiment(
         paper=At(
             "Nothing is reduced: MNIST and CIFAR-10, 100,000 steps of pre-training and of each fine-tuning. The paper names "
             "neither its checkpoints nor the learning rates within 0.0005 to 0.25: six of each. "
-            f"{_OPEN} Of CIFAR-10 they are drawn, as many of each class. {STEM_NOTE}",
+            f"{_OPEN} Of CIFAR-10 they are drawn, as many of each class. {common.STEM_NOTE}",
         ),
         cpu=At(
             "The MNIST half; 20,000 steps of pre-training and 2,000 of fine-tuning instead of 100,000 each; six checkpoints, "
@@ -213,15 +198,15 @@ EXPERIMENT = Experiment(
             **_PER_CHECKPOINT,
         ),
         at_end(
-            LEAST_LOST,
+            "least_accuracy_lost_by_probing",
             "Linear probing transfers worse than fine-tuning at every checkpoint.",
             above=(0.0,),
             scale="difference",
-            beside=MEAN_LOST,
+            beside="mean_accuracy_lost_by_probing",
             id="probing-is-worse",
             where="Sec. 4.2",
+            rows=less_by_probing,
             only={"kind": "[fl]*"},  # fine-tuning and linear probes
-            rows=lost_by_probing,
             **_PER_CHECKPOINT,
         ),
     ),

@@ -9,19 +9,8 @@ from collapselab.experiments.jobs import Job
 from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales, sgd
 from collapselab.experiments.rows import curve_rows
 from collapselab.frames import hidden_layers, rows_where
-from collapselab.papers.hui2022.common import (
-    BATCH_SIZE,
-    LEFT_OPEN,
-    METRICS,
-    MLP,
-    MLP_LEARNING_RATE,
-    MLP_NOTE,
-    PAPER,
-    STANDARDIZE_NOTE,
-    STEPS,
-    changed,
-    images,
-)
+from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022.common import changed, images
 from collapselab.records.recipe import Measuring
 from collapselab.report.builders import VANISHED, VARIANCES, Lines, by_layer, zero_train_error
 
@@ -31,12 +20,12 @@ def _jobs(seed: int, changes: Changes) -> list[Job]:
         "mlp",
         images("mnist", train=balanced(1000), test=balanced(200)),
         seed,
-        steps=STEPS,
-        batch_size=BATCH_SIZE,
-        learning_rate=MLP_LEARNING_RATE,
-        options=MLP,
+        steps=common.STEPS,
+        batch_size=common.BATCH_SIZE,
+        learning_rate=common.MLP_LEARNING_RATE,
+        options=common.MLP,
         measuring=Measuring(
-            count=24, metrics=(*METRICS, "cdnv", "ncc_agreement", "ncc_accuracy"), spectra=False
+            count=24, metrics=(*common.METRICS, "cdnv", "ncc_agreement", "ncc_accuracy"), spectra=False
         ),
     )
     return [job(recipe.with_changes(changes))]
@@ -44,12 +33,12 @@ def _jobs(seed: int, changes: Changes) -> list[Job]:
 
 _PAPERS_NUMBERS = At(
     "Nothing is reduced: 1,000 training and 200 test digits, 80,000 steps. The paper does not say the batch size, which is "
-    f"128 as in sec. 3.2, nor which digits; they are drawn anew for each seed. {LEFT_OPEN} {MLP_NOTE} {STANDARDIZE_NOTE}"
+    f"128 as in sec. 3.2, nor which digits; they are drawn anew for each seed. {common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
 )
 
 EXPERIMENT = Experiment(
     id="hui2022/fig6",
-    paper=PAPER,
+    paper=common.PAPER,
     where="Fig. 6, sec. 5.1",
     title="Cascading collapse",
     question="Do earlier layers collapse too, and in which order?",

@@ -325,12 +325,13 @@ def _stable_rank(shown: _Shown) -> Chart | Missing:
 
 
 def _components(shown: _Shown) -> Chart | Missing:
-    lines: list[Line] = []
+    train, test, start = [], [], []
     for share, colour in _COMPONENTS.items():
         look, metric = Look(colour), f"components_{share}"
-        test, start = shown.values(metric, "test"), shown.values(metric, at_start=True)
-        lines.append(Line(f"{share} %, train", shown.values(metric), look))
-        lines.append(Line(f"{share} %, test", test, replace(look, dash="dash"), "test"))
-        lines.append(Line(f"{share} %, {_START}", start, replace(look, dash="dot"), _START))
-    told = shown.layers.journey(lines[6].values, lines[7].values, head="99 % on train data take")
+        values = shown.values(metric, "test"), shown.values(metric, at_start=True)
+        train.append(Line(f"{share} %, train", shown.values(metric), look))
+        test.append(Line(f"{share} %, test", values[0], replace(look, dash="dash"), "test"))
+        start.append(Line(f"{share} %, {_START}", values[1], replace(look, dash="dot"), _START))
+    told = shown.layers.journey(train[-1].values, test[-1].values, head="99 % on train data take")
+    lines = [*train, *test, *start]
     return shown.chart("components", lines, "components_99", full=shown.num_classes - 1, journey=told)
