@@ -36,6 +36,31 @@ _COLUMNS = (
     "construction", "seed", "epochs", "train_variance", "strong_test_variance", "weak_test_variance", "train_accuracy",
     "test_accuracy", "bound", "probe_accuracy",
 )  # fmt: skip
+_ZERO, _ONE = (0.0, 1e-9), (1.0, 1e-9)
+_CHANCE = (0.1, 0.1)  # a random function of hundreds of samples is never as far from one in ten classes
+# Id, network, sentence, the numbers that must be near a value, and those that must be below a bound.
+IDENTITIES: tuple[tuple[str, str, str, dict[str, tuple[float, float]], dict[str, float]], ...] = (
+    (
+        "weak-collapse-is-possible", "one_hot_decisions",
+        "One-hot decisions of a network are weakly test-collapsed features, with the same accuracy.",
+        {"weak_test_variance": _ZERO, "test_accuracy_less_that_of_the_network": _ZERO}, {},
+    ),
+    (
+        "train-collapse-is-not-enough", "memoriser",
+        "A network can be train-collapsed perfectly and a random function at test time.",
+        {"train_variance": _ZERO, "train_accuracy": _ONE, "test_accuracy": _CHANCE}, {},
+    ),
+    (
+        "weak-test-collapse-is-not-enough", "memoriser_weak",
+        "A network can be weakly test-collapsed and decide at random.",
+        {"weak_test_variance": _ZERO, "test_accuracy": _CHANCE}, {},
+    ),
+    (
+        "two-points-cannot-tell-ten-classes", "super_class",
+        "From two points no classifier tells ten balanced classes with more than 20% accuracy (sec. 4.1).",
+        {}, {"probe_accuracy": 0.2 + 1e-9},
+    ),
+)  # fmt: skip
 
 
 def construction_jobs(seed: int, changes: Changes) -> list[Job]:

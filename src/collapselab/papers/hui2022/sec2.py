@@ -14,6 +14,7 @@ from collapselab.experiments.recipes import At, balanced, digits, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed
 from collapselab.papers.hui2022.measured_constructions import (
+    IDENTITIES,
     PENALTIES,
     construction_jobs,
     construction_rows,
@@ -39,31 +40,6 @@ _TWO_POINTS = (
     Quantity("bound", "bound for two points", Look(NEUTRAL, marker="bar")),
 )
 _CLAIMED: dict[str, Any] = {"per": (), "runs": "construction", "fitted": None, "where": "Sec. 2.1"}
-_ZERO, _ONE = (0.0, 1e-9), (1.0, 1e-9)
-_CHANCE = (0.1, 0.1)  # a random function of hundreds of samples is never as far from one in ten classes
-# Id, network, sentence, the numbers that must be near a value, and those that must be below a bound.
-_IDENTITIES: tuple[tuple[str, str, str, dict[str, tuple[float, float]], dict[str, float]], ...] = (
-    (
-        "weak-collapse-is-possible", "one_hot_decisions",
-        "One-hot decisions of a network are weakly test-collapsed features, with the same accuracy.",
-        {"weak_test_variance": _ZERO, "test_accuracy_less_that_of_the_network": _ZERO}, {},
-    ),
-    (
-        "train-collapse-is-not-enough", "memoriser",
-        "A network can be train-collapsed perfectly and a random function at test time.",
-        {"train_variance": _ZERO, "train_accuracy": _ONE, "test_accuracy": _CHANCE}, {},
-    ),
-    (
-        "weak-test-collapse-is-not-enough", "memoriser_weak",
-        "A network can be weakly test-collapsed and decide at random.",
-        {"weak_test_variance": _ZERO, "test_accuracy": _CHANCE}, {},
-    ),
-    (
-        "two-points-cannot-tell-ten-classes", "super_class",
-        "From two points no classifier tells ten balanced classes with more than 20% accuracy (sec. 4.1).",
-        {}, {"probe_accuracy": 0.2 + 1e-9},
-    ),
-)  # fmt: skip
 
 EXPERIMENT = Experiment(
     id="hui2022/sec2",
@@ -115,7 +91,7 @@ EXPERIMENT = Experiment(
     claims=changed(
         *(
             identity(id, says, near, below, rows=network(of), **_CLAIMED)
-            for id, of, says, near, below in _IDENTITIES
+            for id, of, says, near, below in IDENTITIES
         ),
         at_end(
             "train_variance",
