@@ -44,3 +44,16 @@ def test_only_options_of_the_command_are_translated() -> None:
         == "choose another --out, or fewer samples with --limit"
     )
     assert error_line(ZeroDivisionError("a bug"), command, ["profile"]) is None
+
+
+def test_options_of_profiling_have_the_defaults_of_the_library() -> None:
+    """The command names them once more, as its help must not import the list; their defaults are the list's."""
+    import inspect
+
+    from collapselab.cli.profile import profile
+    from collapselab.probes.options import OPTIONS
+
+    given = inspect.signature(profile).parameters
+    shared = OPTIONS.keys() & given.keys()
+    assert shared == {"layers", "reduce", "scatter", "weighting", "epsilon", "seed"}
+    assert {name: given[name].default for name in shared} == {name: OPTIONS[name].default for name in shared}

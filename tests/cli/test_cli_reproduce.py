@@ -44,10 +44,10 @@ def test_mistakes_are_one_line(
 def test_judge_prints_what_reproduce_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
 
-    def judge_again(folder: Path) -> SimpleNamespace:
+    def judge_again(folder: Path, find: object) -> SimpleNamespace:
         given.append(folder)
         return SimpleNamespace(
-            folder=folder, record=SimpleNamespace(scale="smoke"), rows=pd.DataFrame(), verdicts=[],
+            folder=folder, record=SimpleNamespace(scale="smoke"), rows=pd.DataFrame(), judgements=(),
             figures=[folder / "fig6.pdf"], was_finished=False, left_out=0,
         )  # fmt: skip
 

@@ -300,8 +300,8 @@ def test_nothing_given_is_written_to() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"rcond": 1.0}, "rcond is 1.0"),
-        ({"rcond": -0.1}, "rcond is -0.1"),
+        ({"rcond": 1.0}, "rcond=1.0: give a relative"),
+        ({"rcond": -0.1}, "rcond=-0.1: give a relative"),
         ({"weight": WEIGHT.T}, "weight has shape"),
         ({"bias": np.zeros(3)}, "bias is given without weight"),
         ({"labels": np.zeros(76, dtype=int)}, "at least two classes"),

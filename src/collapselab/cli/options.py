@@ -109,7 +109,14 @@ def stopper_from(stop_after: str | None) -> Stopper:
     """
     from collapselab.training import Stopper, parse_duration
 
-    return Stopper(None if stop_after is None else time.monotonic() + parse_duration(stop_after))
+    if stop_after is None:
+        return Stopper()
+    try:
+        return Stopper(time.monotonic() + parse_duration(stop_after))
+    except InputError as error:
+        raise InputError(
+            f"--stop-after {stop_after}: give a positive duration such as 90s, 9m or 1h30m"
+        ) from error
 
 
 def end_stopped(where: Path, stopped: RunInterrupted, what: object) -> None:

@@ -20,6 +20,7 @@ from collapselab.errors import InputError, one_line
 from collapselab.models import open_model, required_channels, required_image_size
 from collapselab.passes import ProgressCallback
 from collapselab.probes import Profile, ProfileOptions, profile
+from collapselab.probes.options import complete_options
 from collapselab.records.profile import ProfileMade, StoredProfile, read_profile, write_profile
 from collapselab.storage import provenance
 
@@ -54,7 +55,7 @@ class ProfileJob:
     standardize: Standardize = "channel"
     against: Path | None = None
     out: Path | None = None
-    options: ProfileOptions = field(default_factory=lambda: ProfileOptions())
+    options: ProfileOptions = field(default_factory=ProfileOptions)
 
 
 def run_job(job: ProfileJob, progress: ProgressCallback | None = None) -> tuple[Profile | None, list[str]]:
@@ -70,7 +71,7 @@ def run_job(job: ProfileJob, progress: ProgressCallback | None = None) -> tuple[
         ImportError: an extra that is not installed.
     """
     _check(job)
-    initial = None if job.against is None else read_profile(job.against).profile
+    initial = None if job.against is None else _read_against(job.against)
     if job.out is not None:
         _make_folder(job.out)
     device = local_device(job.device)
@@ -85,10 +86,9 @@ def run_job(job: ProfileJob, progress: ProgressCallback | None = None) -> tuple[
 
 
 def _check(job: ProfileJob) -> None:
+    complete_options(job.options)
     if job.batch_size < 1:
         raise InputError(f"--batch-size {job.batch_size}: give at least 1")
-    if not 0 < job.options.get("epsilon", 0.2) < 1:
-        raise InputError(f"--epsilon {job.options.get('epsilon')}: give a share of variance between 0 and 1")
     if job.against is not None and job.out is None:
         raise InputError(f"--against {job.against}: is drawn on the page in --out; give --out too")
 
@@ -180,6 +180,13 @@ def _are_numbers(names: tuple[str, ...]) -> bool:
 
 
 # ---------------------------------------------------------------- files
+
+
+def _read_against(path: Path) -> Profile:
+    try:
+        return read_profile(path).profile
+    except InputError as error:
+        raise InputError(f"--against {error}") from error
 
 
 def _make_folder(path: Path) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from collapselab.checks import InputError, check_classifier
+from collapselab.checks import check_classifier, check_names
+from collapselab.errors import InputError
 from collapselab.features.sources import ArraySource, FeatureSource
 from collapselab.features.stream import FEATURES, Classifier, SourceStream, only_point
 from collapselab.metrics import BY_NAME, Metric, select
@@ -38,13 +39,13 @@ class Measurement:
     """The metrics of one set of features, on train and, where given, on test data.
 
     Attributes:
-        num_samples: training samples.
-        num_classes: distinct training labels.
+        num_samples: number of training samples.
+        num_classes: number of distinct training labels.
         dim: features per sample.
-        weighting: of the covariances and the global mean.
-        warnings: everything unusual that was met.
-        splits: `train` and `test`, each metric by name; None where undefined or its input is missing.
-        spectra: eigenvalues and singular values by split and name, largest first; empty unless asked for.
+        weighting: weighting of the covariances and the global mean.
+        warnings: everything unusual.
+        splits: for `train` and `test`, each metric by name; None where it is undefined or its input is missing.
+        spectra: eigenvalues and singular values by split and name, largest first; empty unless requested.
     """
 
     num_samples: int
@@ -56,14 +57,14 @@ class Measurement:
     spectra: dict[str, dict[str, list[float]]]
 
     def __getitem__(self, name: str) -> Number | None:
-        """The train value of a metric, or its test value where it is defined on test only."""
+        """Return the train value of a metric, or its test value if it is defined on test data only."""
         for values in self.splits.values():
             if name in values:
                 return values[name]
         raise KeyError(name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, ready for JSON."""
+        """Return plain numbers, strings and lists, ready for JSON."""
         out: dict[str, Any] = {
             "num_samples": self.num_samples,
             "num_classes": self.num_classes,
@@ -77,7 +78,7 @@ class Measurement:
         return out
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per metric, one column per split, NaN where undefined; with the value at full collapse."""
+        """Return one row per metric and one column per split, NaN where undefined, with the value at full collapse."""
         names = [name for name in BY_NAME if any(name in values for values in self.splits.values())]
         frame = pd.DataFrame(
             {split: [values.get(name) for name in names] for split, values in self.splits.items()},
@@ -91,7 +92,7 @@ class Measurement:
         return frame
 
     def _repr_html_(self) -> str:
-        """A table for notebooks; every string is escaped."""
+        """Return a table for notebooks; every string is escaped."""
         head = (
             f"<p>{self.num_samples} samples, {self.num_classes} classes, {self.dim} features, "
             f"{html.escape(self.weighting)} weighting</p>"
@@ -115,22 +116,22 @@ def measure(
     rcond: float | None = None,
     product_dtype: torch.dtype | None = None,
 ) -> Measurement:
-    """Every metric of neural collapse of the given features, or only the named ones at only their cost.
+    """Measure every metric of neural collapse of the given features, or compute only the requested metrics.
 
     Args:
-        features: (n, p) training features: a tensor or array, or anything numpy makes one of.
-        labels: (n,) non-negative whole numbers, contiguous or not.
+        features: (n, p) training features: a tensor, an array, or anything that numpy can convert to an array.
+        labels: (n,) non-negative whole numbers, not necessarily contiguous.
         weight: (C, p) weight of the classifier, rows in the order of the sorted labels.
-        bias: (C,) its bias.
-        predictions: (n,) the network's decisions as labels; without them argmax(W h + b) is used.
+        bias: (C,) bias of the classifier.
+        predictions: (n,) the network's decisions as labels; default argmax(W h + b).
         test: features and labels of test data, as `(features, labels)`, `(features, labels, predictions)` or a
             mapping with these names.
         weighting: `balanced` (every class counts the same, as in the papers) or `sample`.
         metrics: names; default all. See `collapselab.metrics.METRICS`.
-        spectra: also the eigenvalues of the covariances and the singular values of the weight.
+        spectra: also return the eigenvalues of the covariances and the singular values of the weight.
         rcond: overrides the relative cut-offs of the pseudo-inverses of Sigma_B and Sigma_T.
-        product_dtype: dtype of the covariance products. Default: the features' own; again in float64 where
-            float32 proves too coarse for these features.
+        product_dtype: dtype of the covariance products. Default: that of the features, and float64 in a second pass
+            where float32 proves too coarse.
 
     Returns:
         A `Measurement`: `splits`, `to_frame()`, `to_dict()`; notebooks show it as a table.
@@ -188,10 +189,9 @@ def measure_sources(
     Raises:
         InputError: input that does not fit together.
     """
-    if weighting not in WEIGHTINGS:
-        raise InputError(f"unknown weighting {weighting!r}; use balanced or sample")
+    check_names([weighting], WEIGHTINGS, "weighting")
     if rcond is not None and not 0 <= rcond < 1:
-        raise InputError(f"rcond is {rcond}; it is a relative cut-off in [0, 1)")
+        raise InputError(f"rcond={rcond}: give a relative cut-off in [0, 1)")
     if metrics is not None:
         metrics = [metrics] if isinstance(metrics, str) else list(metrics)
     wanted = {split: select(metrics, split) for split in ("train", "test")}

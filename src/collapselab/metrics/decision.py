@@ -36,17 +36,6 @@ def nearest_class_centre(
     return nearest_centre_rule(class_means)(features)
 
 
-def network_decisions(
-    features: Float[Tensor, "n p"], weight: Float[Tensor, "c p"], bias: Float[Tensor, " c"] | None
-) -> Int[Tensor, " n"]:
-    """Return argmax_c (W h + b)_c of each row, as in exact arithmetic; exact ties go to the lowest class.
-
-    Args:
-        features, weight, bias: any floating dtype.
-    """
-    return network_rule(weight, bias)(features)
-
-
 def nearest_centre_rule(class_means: Float[Tensor, "c p"]) -> DecisionRule:
     """Return `nearest_class_centre` prepared for features that come in batches."""
     # A float32 shift is subtracted from float32 features with a single rounding; means that overflow float32 stay.
@@ -59,7 +48,11 @@ def nearest_centre_rule(class_means: Float[Tensor, "c p"]) -> DecisionRule:
 
 
 def network_rule(weight: Float[Tensor, "c p"], bias: Float[Tensor, " c"] | None) -> DecisionRule:
-    """Return `network_decisions` prepared for features that come in batches."""
+    """Return the rule argmax_c (W h + b)_c, decided as in exact arithmetic; exact ties go to the lowest class.
+
+    Args:
+        weight, bias: any floating dtype.
+    """
     weight = weight.double()
     # Adding a vector to all rows of W changes no decision; subtracting their mean makes the scores small.
     rows = weight - weight.mean(0)

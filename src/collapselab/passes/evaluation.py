@@ -28,10 +28,9 @@ class Evaluation:
 
     Attributes:
         stats: as given, without matrices that have been used.
-        values: metrics by name, by point; None where undefined.
         spectra: eigenvalues by name, by point; only where the plan asks for them.
         warnings: by point.
-        coarse: sources whose float32 products are too coarse for a metric.
+        coarse: sources whose float32 products are too coarse for a metric, in the same order in every process.
         sketched: leading spectra of sketched sources, where stable ranks are wanted.
     """
 
@@ -39,21 +38,27 @@ class Evaluation:
         self, plan: SplitPlan, stats: dict[str, ClassStats], weighting: Weighting, late: frozenset[Need]
     ) -> None:
         self.stats = stats
-        self.values: dict[str, dict[str, Number | None]] = {}
+        self._values: dict[str, dict[str, Number | None]] = {}
         self.spectra: dict[str, dict[str, list[float]]] = {}
         self.warnings: dict[str, list[str]] = {}
-        self.coarse: set[str] = set()
+        self.coarse: list[str] = []
         self.sketched: dict[str, SketchedSpectrum] = {}
         self._plan, self._late = plan, late
         self._weighting: Weighting = weighting
         for source in list(stats):
             self._evaluate(source)
 
+    @property
+    def metrics(self) -> dict[str, dict[str, Number | None]]:
+        """By point, every metric of the plan in its order; None where undefined or not found."""
+        names = [metric.name for metric in self._plan.metrics]
+        return {point: {name: values.get(name) for name in names} for point, values in self._values.items()}
+
     def replace(self, source: str, stats: ClassStats) -> None:
         """Evaluate a source again, with statistics whose products are float64."""
         self.stats[source] = stats
         self._evaluate(source)
-        self.coarse.discard(source)
+        self.coarse.remove(source)
 
     def refine(self, source: str, refinement: SketchRefinement) -> None:
         """Evaluate stable ranks again, with the sharper spectrum of a second pass."""
@@ -96,12 +101,12 @@ class Evaluation:
         early = [metric for metric in self._plan.metrics if not metric.needs & self._late]
         for point in self._points_of(source):
             inputs = self._inputs(point)
-            self.values[point.name], self.warnings[point.name] = {}, []
+            self._values[point.name], self.warnings[point.name] = {}, []
             if self._plan.spectra and inputs.stats.scatter in ("full", "per_class"):
                 self.spectra[point.name] = inputs.spectra()
             self._add(point, early, inputs)
             if inputs.wants_float64_products and self._plan.product_dtype is None:
-                self.coarse.add(source)
+                self.coarse += [source] if source not in self.coarse else []
             if inputs.stats.scatter == "sketch" and any(metric.name in _STABLE_RANKS for metric in early):
                 self.sketched[source] = inputs.sketched_spectrum
             if inputs.weight is not None and "weight" in self._plan.needs:
@@ -112,7 +117,7 @@ class Evaluation:
     def _add(self, point: Point, metrics: Sequence[Metric], inputs: MetricInputs) -> None:
         for name, value in evaluate(metrics, inputs).items():
             # JSON has no NaN and no infinity: such a value is undefined.
-            self.values[point.name][name] = value if value is not None and math.isfinite(value) else None
+            self._values[point.name][name] = value if value is not None and math.isfinite(value) else None
         warnings = self.warnings[point.name]
         warnings += [text for text in inputs.warnings if text not in warnings]
 

@@ -85,6 +85,8 @@ def measure_split(
 
 
 class _SplitRun:
+    """The measurement of one split: see `measure_split`."""
+
     def __init__(
         self,
         stream: FeatureStream,
@@ -114,16 +116,12 @@ class _SplitRun:
                 evaluation.refine(source, refinement)
         nearest = first.nearest | (second.nearest if second else {})
         evaluation.finish(nearest, second, {name: centres.spread for name, centres in self.kmeans.items()})
-        names = [metric.name for metric in self.plan.metrics]
         return MeasuredSplit(
             counts=counts,
             classes=classes,
             weighting=weighting,
             stats=evaluation.stats,
-            metrics={
-                point: {name: values.get(name) for name in names}
-                for point, values in evaluation.values.items()
-            },
+            metrics=evaluation.metrics,
             spectra=evaluation.spectra,
             warnings=tuple(self.warnings),
             point_warnings={point: tuple(texts) for point, texts in evaluation.warnings.items()},
@@ -149,7 +147,7 @@ class _SplitRun:
         if wants_centres or self._finds_class_eigenvalues:
             means = {source: stats.class_means for source, stats in evaluation.stats.items()}
         request = PassRequest(
-            statistics=self._empty_stats(tuple(sorted(evaluation.coarse)), exact=True),
+            statistics=self._empty_stats(tuple(evaluation.coarse), exact=True),
             refinements={
                 source: partial(
                     SketchRefinement,

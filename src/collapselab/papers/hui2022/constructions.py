@@ -111,10 +111,10 @@ class Memoriser(nn.Module):
         _check_labels(train_labels, len(train_inputs), num_classes)
         self.weakly_collapsed = weakly_collapsed
         self.sample_shape, self.input_dtype = tuple(train_inputs.shape[1:]), train_inputs.dtype
-        bits = b"".join(_digest(sample) for sample in _samples(train_inputs))
-        self.register_buffer(
-            "digests", torch.frombuffer(bytearray(bits), dtype=torch.uint8).view(-1, _DIGEST_BYTES)
+        digests = torch.tensor(
+            [list(_digest(sample)) for sample in _samples(train_inputs)], dtype=torch.uint8
         )
+        self.register_buffer("digests", digests)
         self.register_buffer("labels", train_labels.detach().to("cpu", torch.int64))
         self.register_buffer("seed", torch.tensor(seed, dtype=torch.int64))
         self.classifier = _identity_classifier(num_classes)
@@ -157,16 +157,16 @@ class Memoriser(nn.Module):
         Raises:
             InputError: equal samples with different labels.
         """
-        table: dict[bytes, int] = {}
+        labels = self.labels.tolist()
         first: dict[bytes, int] = {}
-        for row, (digest, label) in enumerate(zip(_samples(self.digests), self.labels.tolist(), strict=True)):
-            if table.setdefault(digest, label) != label:
+        for row, digest in enumerate(_samples(self.digests)):
+            other = first.setdefault(digest, row)
+            if labels[other] != labels[row]:
                 raise InputError(
-                    f"Memoriser: training samples {first[digest]} and {row} are equal but labelled {table[digest]} and "
-                    f"{label}; no function of the input has both, leave one out"
+                    f"Memoriser: training samples {other} and {row} are equal but labelled {labels[other]} and "
+                    f"{labels[row]}; no function of the input has both, leave one out"
                 )
-            first.setdefault(digest, row)
-        self._table = table
+        self._table = {digest: labels[row] for digest, row in first.items()}
 
     def forward(self, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n k"]:
         return self.classifier(self.features(inputs))

@@ -6,29 +6,26 @@ from collapselab.experiments.claims import judges
 from collapselab.experiments.claims.judges import ordered, stays
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales, sgd
+from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
 from collapselab.experiments.rows import curve_rows
 from collapselab.frames import hidden_layers, rows_where
 from collapselab.papers.hui2022 import common
-from collapselab.papers.hui2022.common import changed, images
-from collapselab.records.recipe import Measuring
+from collapselab.papers.hui2022.common import changed, images, recipe
+from collapselab.records.recipe import Checkpoints
 from collapselab.report.builders import VANISHED, VARIANCES, Lines, by_layer, zero_train_error
 
 
 def _jobs(seed: int, changes: Changes) -> list[Job]:
-    recipe = sgd(
-        "mlp",
-        images("mnist", train=balanced(1000), test=balanced(200)),
-        seed,
-        steps=common.STEPS,
-        batch_size=common.BATCH_SIZE,
-        learning_rate=common.MLP_LEARNING_RATE,
-        options=common.MLP,
-        measuring=Measuring(
-            count=24, metrics=(*common.METRICS, "cdnv", "ncc_agreement", "ncc_accuracy"), spectra=False
-        ),
+    data = images("mnist", train=balanced(1000), test=balanced(200))
+    every_layer = recipe(
+        "mlp", data, seed, options=common.MLP, weak=True, checkpoints=Checkpoints()
+    ).with_changes(
+        {
+            "measuring.layers": "all",
+            "measuring.metrics": (*common.METRICS, "cdnv", "ncc_agreement", "ncc_accuracy"),
+        }
     )
-    return [job(recipe.with_changes(changes))]
+    return [job(every_layer.with_changes(changes))]
 
 
 _PAPERS_NUMBERS = At(

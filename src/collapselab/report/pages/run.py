@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from collapselab.frames import rows_where
@@ -161,7 +162,7 @@ def _spectrum(run: Run, name: str) -> Chart | Missing:
     return spectra_chart(name, table.filter(run.layers).head(_MOST))
 
 
-def cosine_matrix(class_means: np.ndarray[Any, Any]) -> pd.DataFrame:
+def cosine_matrix(class_means: npt.NDArray[np.float64]) -> pd.DataFrame:
     """Return cosines between class means (C, p) centred at their mean: (C, C), NaN where a mean has no direction."""
     centred = class_means - class_means.mean(0)
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
