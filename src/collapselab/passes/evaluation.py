@@ -30,7 +30,7 @@ class Evaluation:
         stats: as given, without matrices that have been used.
         spectra: eigenvalues by name, by point; only where the plan asks for them.
         warnings: by point.
-        coarse: sources whose float32 products are too coarse for a metric.
+        coarse: sources whose float32 products are too coarse for a metric, in the same order in every process.
         sketched: leading spectra of sketched sources, where stable ranks are wanted.
     """
 
@@ -41,7 +41,7 @@ class Evaluation:
         self._values: dict[str, dict[str, Number | None]] = {}
         self.spectra: dict[str, dict[str, list[float]]] = {}
         self.warnings: dict[str, list[str]] = {}
-        self.coarse: set[str] = set()
+        self.coarse: list[str] = []
         self.sketched: dict[str, SketchedSpectrum] = {}
         self._plan, self._late = plan, late
         self._weighting: Weighting = weighting
@@ -58,7 +58,7 @@ class Evaluation:
         """Evaluate a source again, with statistics whose products are float64."""
         self.stats[source] = stats
         self._evaluate(source)
-        self.coarse.discard(source)
+        self.coarse.remove(source)
 
     def refine(self, source: str, refinement: SketchRefinement) -> None:
         """Evaluate stable ranks again, with the sharper spectrum of a second pass."""
@@ -106,7 +106,7 @@ class Evaluation:
                 self.spectra[point.name] = inputs.spectra()
             self._add(point, early, inputs)
             if inputs.wants_float64_products and self._plan.product_dtype is None:
-                self.coarse.add(source)
+                self.coarse += [source] if source not in self.coarse else []
             if inputs.stats.scatter == "sketch" and any(metric.name in _STABLE_RANKS for metric in early):
                 self.sketched[source] = inputs.sketched_spectrum
             if inputs.weight is not None and "weight" in self._plan.needs:

@@ -147,7 +147,7 @@ class _SplitRun:
         if wants_centres or self._finds_class_eigenvalues:
             means = {source: stats.class_means for source, stats in evaluation.stats.items()}
         request = PassRequest(
-            statistics=self._empty_stats(tuple(sorted(evaluation.coarse)), exact=True),
+            statistics=self._empty_stats(tuple(evaluation.coarse), exact=True),
             refinements={
                 source: partial(
                     SketchRefinement,

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from claim_rows import FACTORS, NAN, STEPS, curve, judgement, seeds, table, verdict
-from collapselab.papers.hui2022.experiments import EXPERIMENTS
 
 from collapselab.papers.hui2022 import fig2, fig3, fig4
+from collapselab.papers.registry import experiments
 
 FIG2, FIG3, FIG4 = fig2.EXPERIMENT, fig3.EXPERIMENT, fig4.EXPERIMENT
 TRAIN, STRONG, WEAK = "train-variance-vanishes", "strong-test-variance-stays", "weak-test-variance-stays"
@@ -66,7 +66,7 @@ def test_one_of_three_seeds_that_disagrees_leaves_a_claim_open() -> None:
 
 def test_the_statement_of_every_claim_stands_alone() -> None:
     """No sentence needs the one before it."""
-    for experiment in EXPERIMENTS:
+    for experiment in experiments().values():
         assert len({claim.id for claim in experiment.claims}) == len(experiment.claims)
         for claim in experiment.claims:
             assert claim.statement.endswith(".")

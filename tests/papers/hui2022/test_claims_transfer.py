@@ -66,8 +66,6 @@ def test_runs_that_diverged_are_not_the_best() -> None:
 def test_the_best_learning_rate_of_every_checkpoint_is_taken() -> None:
     best = fig5.best_rates(table(transfer(FALLING, sweep=(-0.1, 0.0, NAN))))
     assert best["accuracy"].tolist() == FALLING
-    assert set(best["learning_rates"]) == {3}
-    assert set(best["measured"]) == {2}
 
 
 def test_figure_5_needs_every_checkpoint_of_a_seed() -> None:

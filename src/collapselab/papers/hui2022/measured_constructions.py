@@ -22,7 +22,6 @@ from collapselab.training.evaluation import evaluate, layer_features
 from collapselab.training.weak_variance import fit_centres
 
 PENALTIES = 13
-LESS, LESS_THAN_FITTED = "test accuracy less that of the network", "test accuracy less that past zero error"
 _BATCH = 1024
 # k-means centres of equal points are off by rounding; below this a variance is zero.
 _ROUNDING = 1e-24
@@ -101,15 +100,18 @@ def construction_rows(runs: Grid) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
-def select_network(construction: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """Select the row of a network, with its accuracy less that of the network past zero error."""
+def network(construction: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Select a network for a claim, with its test accuracy less that of the network trained past zero error."""
 
     def select(rows: pd.DataFrame) -> pd.DataFrame:
-        own, other = (rows_where(rows, construction=name) for name in (construction, "network"))
+        own, fitted = (rows_where(rows, construction=name) for name in (construction, "network"))
         if construction == "one_epoch" and not (own["epochs"] <= 1).all():
             raise Void("not trained for one epoch")
-        less = own["test_accuracy"] - other["test_accuracy"].max()
-        is_fitted = bool((other["train_accuracy"] >= FITTED).all())
-        return own.assign(**{LESS: less, LESS_THAN_FITTED: less if is_fitted else math.nan})
+        less = own["test_accuracy"] - fitted["test_accuracy"].max()
+        is_fitted = bool((fitted["train_accuracy"] >= FITTED).all())
+        return own.assign(
+            test_accuracy_less_that_of_the_network=less,
+            test_accuracy_less_that_past_zero_error=less if is_fitted else math.nan,
+        )
 
     return select
