@@ -142,7 +142,7 @@ def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], s
     last = rows_where(rows, step=rows["step"].max()).set_index("split")["accuracy"].dropna()
     lines = [
         f"{done.steps:,} steps: {_ENDINGS[done.ended or 'steps']}",
-        f"Accuracy: {percent(last['train'])} on train data, {percent(last['test'])} on test data",
+        f"Accuracy: {percent(float(last['train']))} on train data, {percent(float(last['test']))} on test data",
         _durations(done),
         f"Folder: {folder.path}",
     ]
