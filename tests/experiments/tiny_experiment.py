@@ -8,6 +8,7 @@ from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.jobs import Job, Preset, checkpoint_of
 from collapselab.experiments.rows import curve_rows
+from collapselab.frames import last_layer, rows_where
 from collapselab.records.experiment import ExtraRow
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, StartFrom
 from collapselab.report.builders import VARIANCES, Lines
@@ -57,7 +58,14 @@ EXPERIMENT = Experiment(
     question="Does it run?",
     presets={"smoke": Preset(jobs, seeds=2, reduced="Everything."), "cpu": Preset(jobs, 2, "More.")},
     rows=curve_rows,
-    charts=[Lines("fig1", "Train variance", VARIANCES[:1])],
+    charts=[
+        Lines(
+            "fig1",
+            "Train variance",
+            VARIANCES[:1],
+            select=lambda rows: last_layer(rows_where(rows, job="first")),
+        )
+    ],
     claims=(falls("train_variance", "Train variance falls.", id="falls", fitted=None),),
     extras=(Extra("norm", weight_norm),),
 )
