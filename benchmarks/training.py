@@ -26,7 +26,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from collapselab.training.loop import Trainer
 from torch import nn
 
 from benchmarks.record import append_record
@@ -35,6 +34,7 @@ from collapselab.records.recipe import ModelSpec, Optimizer
 from collapselab.training import Recipe, RunFolder
 from collapselab.training.building import build_model
 from collapselab.training.engine import make_fabric
+from collapselab.training.trainer import Trainer
 
 WANTED = 1.10
 BATCH, CLASSES, SAMPLES = 128, 10, 2048

@@ -2,15 +2,17 @@
 
     python examples/train_mnist_mlp.py DATA OUT [--epochs 100] [--seed 0] [--standardize channel]
 
-DATA is a folder in Hugging Face Parquet layout. OUT gets `initial.safetensors` and `final.safetensors`, to be measured:
+DATA is a folder of Parquet files in the layout of the Hugging Face hub. The script writes `initial.safetensors` and
+`final.safetensors` to the folder OUT; measure them with
 
-    collapselab profile mlp --data DATA --seed 0 --out OUT/initial
-    collapselab profile mlp --data DATA --checkpoint OUT/final.safetensors --against OUT/initial --out OUT/final
+    collapselab profile mlp --dataset DATA --seed 0 --out OUT/initial
+    collapselab profile mlp --dataset DATA --checkpoint OUT/final.safetensors --against OUT/initial --out OUT/final
 
 As in the paper (appendix A): 10 hidden layers of 1024 with batch norm, mean squared error, SGD with learning rate 0.02,
-decayed twice by 0.2, momentum 0.9, weight decay 5e-4, no augmentation. Features collapse at the pace of steps times
-learning rate times weight decay, and 8000 digits make short epochs: hence batches of 32 and late decays, after three
-quarters and nine tenths of the epochs, for which the paper gives no numbers.
+decayed twice by 0.2, momentum 0.9, weight decay 5e-4, no augmentation. The paper does not give the batch size or the
+epochs of the decays. How far features collapse depends on steps times learning rate times weight decay, and 8000 digits
+make short epochs; therefore batches have 32 samples, and the rate decays after three quarters and nine tenths of the
+epochs.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import collapselab
-from collapselab.data import open_data
+from collapselab.data import open_data_set
 from collapselab.models import open_model
 
 
@@ -41,8 +43,9 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
 
-    train = open_data(options.data, standardize=options.standardize)
-    test = open_data(options.data, split="test", reference=train)
+    data = open_data_set(options.data)
+    train = data.open("train", standardize=options.standardize)
+    test = data.open("test", reference=train)
     (inputs, labels), (test_inputs, test_labels) = (
         next(iter(split.batches(len(split)))) for split in (train, test)
     )

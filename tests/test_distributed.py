@@ -68,7 +68,7 @@ def test_every_process_ends_with_the_numbers_of_one(how: str, by_rank: list[dict
 
 def test_what_is_wrong_in_one_process_ends_all_of_them(by_rank: list[dict[str, Any]]) -> None:
     first, second = (found["poisoned"] for found in by_rank)
-    assert "batch 1, layer 0: features hold NaN" in second
+    assert "batch 1, layer 0: features contain NaN" in second
     assert first == f"process 1: {second}"
 
 

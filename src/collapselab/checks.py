@@ -1,4 +1,4 @@
-"""What a caller passes is checked once, here, and refused in one sentence: what, where, what to do."""
+"""Checks of what callers pass. Each error is one sentence that says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collapselab.errors import one_line as one_line
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:
-    """` Did you mean …?` for a misspelt `name`, or the whole list when nothing is near."""
+    """Return `did you mean …?` for a misspelt `name`, or all known names if none is near."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     near += [other for other in known if name and name in other and other not in near][:3]
@@ -26,10 +26,15 @@ def near_matches(name: str, known: Iterable[str]) -> str:
 
 
 def check_names(names: Sequence[str], known: Iterable[str], what: str) -> None:
-    """Refuse any of `names` that is not `known`, listing near matches.
+    """Refuse names that are not known.
+
+    Args:
+        names: names to check.
+        known: names that are allowed.
+        what: what is named, for the message.
 
     Raises:
-        InputError: naming the first unknown one.
+        InputError: naming the first unknown one, with near matches.
     """
     known = set(known)
     for name in names:
@@ -46,7 +51,7 @@ _MAX_VALUE = 1e130
 def check_real_matrix(
     shape: Sequence[int], dtype: np.dtype[Any] | torch.dtype, where: str, what: str = "features"
 ) -> None:
-    """Refuse whatever is not a matrix of real numbers with rows and columns.
+    """Refuse anything but a non-empty matrix of real numbers.
 
     Raises:
         InputError: objects, text or complex numbers; not 2-D; empty.
@@ -64,18 +69,20 @@ def check_real_matrix(
             f"{where}: {what} are {len(shape)}-D with shape {tuple(shape)}; reshape them to (samples, features)"
         )
     if 0 in shape:
-        raise InputError(f"{where}: {what} are empty, shape {tuple(shape)}; nothing to measure")
+        raise InputError(
+            f"{where}: {what} are empty, shape {tuple(shape)}; give at least one sample and one feature"
+        )
 
 
 def features_dtype(dtype: np.dtype[Any] | torch.dtype) -> torch.dtype:
-    """The floating-point dtype that features of `dtype` are measured in.
+    """Return the floating-point dtype in which features of `dtype` are measured.
 
-    Floating-point features keep theirs. Integers and booleans become float32 where that holds every value (up
+    Floating-point features keep theirs. Integers and booleans become float32 if that represents every value (up
     to 16 bits), else float64.
     """
     if isinstance(dtype, torch.dtype):
         if dtype.is_floating_point:
-            return dtype if dtype in _FLOATS else torch.float32  # of 8 bits and less
+            return dtype if dtype in _FLOATS else torch.float32  # dtypes of 8 bits and less
         return torch.float32 if dtype in _NARROW_INTEGERS else torch.float64
     if dtype.kind == "f":
         return {2: torch.float16, 4: torch.float32}.get(dtype.itemsize, torch.float64)
@@ -83,9 +90,9 @@ def features_dtype(dtype: np.dtype[Any] | torch.dtype) -> torch.dtype:
 
 
 def as_features(array: npt.NDArray[np.generic] | Tensor, where: str) -> Tensor:
-    """`array` as a floating-point tensor (n, p) of `features_dtype`, sharing memory where it can.
+    """Return `array` as a floating-point tensor (n, p) of `features_dtype`, sharing memory if possible.
 
-    Values are not looked at: see `check_finite`.
+    The values are not checked: see `check_finite`.
 
     Raises:
         InputError: objects, text or complex numbers; not 2-D; empty.
@@ -94,20 +101,22 @@ def as_features(array: npt.NDArray[np.generic] | Tensor, where: str) -> Tensor:
     dtype = features_dtype(array.dtype)
     if isinstance(array, Tensor):
         return array.detach().to(dtype)
-    with np.errstate(over="ignore"):  # of long double: found later, as infinity
+    with np.errstate(over="ignore"):  # a long double that overflows is found later, as infinity
         native = array.astype(str(dtype).removeprefix("torch."), order="C", copy=False)
-    # torch cannot share memory that it may not write to, nor negative strides (which order C has copied).
+    # torch can share neither read-only memory nor negative strides (order="C" has copied these).
     return torch.from_numpy(native if native.flags.writeable else native.copy())
 
 
 def check_finite(features: Tensor, where: str, first_row: int = 0) -> None:
-    """Refuse NaN, infinity and what squares to it, saying how many and in which row the first is.
+    """Refuse NaN, infinity and values whose square overflows.
 
     Args:
-        first_row: number of the first row here, for features read piece by piece.
+        features: (n, p).
+        where: name of the data in the message.
+        first_row: number of the first row here, for features read in pieces.
 
     Raises:
-        InputError: with the count and the first row.
+        InputError: with the number of such values and the first row.
     """
     count, first = count_unbounded(features)
     if count:
@@ -115,13 +124,13 @@ def check_finite(features: Tensor, where: str, first_row: int = 0) -> None:
 
 
 def count_unbounded(features: Tensor) -> tuple[int, int]:
-    """How many values (n, p) are NaN, infinite or too large to be squared, and the row of the first (else -1)."""
+    """Return how many values (n, p) are NaN, infinite or too large to be squared, and the row of the first (or -1)."""
     count, first = 0, -1
     step = max(1, 2**22 // features.shape[1])
     for start in range(0, len(features), step):
         rows = features[start : start + step]
         low, high = (float(value) for value in torch.aminmax(rows))
-        if low > -_MAX_VALUE and high < _MAX_VALUE:  # not so with NaN
+        if low > -_MAX_VALUE and high < _MAX_VALUE:  # false for NaN
             continue
         wrong = ~(rows.abs() < _MAX_VALUE)
         if first < 0:
@@ -131,19 +140,19 @@ def count_unbounded(features: Tensor) -> tuple[int, int]:
 
 
 def refuse_unbounded(count: int, first: int, where: str) -> NoReturn:
+    """Refuse `count` values that are NaN, infinite or too large, the first of them in row `first`."""
     raise InputError(
         f"{where}: {count} feature value{'s are' if count > 1 else ' is'} NaN, infinite or beyond {_MAX_VALUE:g}, "
-        f"the first in row {first}; remove or mend such rows"
+        f"the first in row {first}; remove or correct such rows"
     )
 
 
 def check_labels(
     labels: npt.NDArray[np.generic], num_samples: int, where: str, what: str = "labels"
 ) -> npt.NDArray[np.int64]:
-    """`labels` as int64: one non-negative whole number per sample.
+    """Return `labels` as int64, (n,): one non-negative whole number per sample.
 
-    Returns:
-        The labels, shape (n,). Floating-point labels are accepted when every one is whole.
+    Floating-point labels are accepted if every one of them is whole.
 
     Raises:
         InputError: wrong shape, length, dtype; fractional or negative values (which and how many).
@@ -152,7 +161,7 @@ def check_labels(
         raise InputError(f"{where}: {what} have dtype {labels.dtype}; use non-negative whole numbers")
     if labels.ndim != 1:
         raise InputError(
-            f"{where}: {what} have shape {labels.shape}; one whole number per sample, shape (n,)"
+            f"{where}: {what} have shape {labels.shape}; give one whole number per sample, shape (n,)"
         )
     if len(labels) != num_samples:
         raise InputError(
@@ -161,20 +170,9 @@ def check_labels(
         )
     if labels.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            wrong = ~(np.isfinite(labels) & (labels == np.floor(labels)))
-        if wrong.any():
-            first = labels[wrong][0]
-            raise InputError(
-                f"{where}: {int(wrong.sum())} of the {what} are not whole numbers, the first is "
-                f"{first:g} in row {int(np.flatnonzero(wrong)[0])}; use class numbers 0, 1, 2, …"
-            )
-    negative = np.less(labels, 0)
-    if negative.any():
-        raise InputError(
-            f"{where}: {int(negative.sum())} of the {what} are negative, the first is "
-            f"{labels[negative][0]:g} in row {int(np.flatnonzero(negative)[0])}; "
-            "use class numbers 0, 1, 2, …"
-        )
+            fractional = ~(np.isfinite(labels) & (labels == np.floor(labels)))
+        _refuse_labels(labels, fractional, "not whole numbers", where, what)
+    _refuse_labels(labels, np.less(labels, 0), "negative", where, what)
     largest = labels.max().item() if len(labels) else 0
     if largest >= 2**63 - 1:
         raise InputError(
@@ -183,11 +181,22 @@ def check_labels(
     return labels.astype(np.int64)
 
 
+def _refuse_labels(
+    labels: npt.NDArray[np.generic], wrong: npt.NDArray[np.bool_], problem: str, where: str, what: str
+) -> None:
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise InputError(
+            f"{where}: {int(wrong.sum())} of the {what} are {problem}, the first is {labels[row]:g} in row {row}; use "
+            "class numbers 0, 1, 2, …"
+        )
+
+
 def check_predictions(predictions: npt.NDArray[np.int64], classes: npt.NDArray[np.int64], where: str) -> None:
-    """Refuse decisions (n,) that are none of the sorted `classes`.
+    """Refuse decisions (n,) that are not among the sorted `classes`.
 
     Raises:
-        InputError: how many, which is the first, in which row.
+        InputError: with their number, the first of them and its row.
     """
     outside = ~np.isin(predictions, classes)
     if outside.any():
@@ -211,9 +220,12 @@ def check_classifier(
     Args:
         weight: (C, p), rows in the order of the sorted labels.
         bias: (C,).
+        num_classes: C.
+        dim: p.
+        where: name of the data in the message.
 
     Raises:
-        InputError: with the shape found and the shape wanted.
+        InputError: with the shape found and the shape needed.
     """
     for name, array, wanted in (("weight", weight, (num_classes, dim)), ("bias", bias, (num_classes,))):
         if array is None:
@@ -228,7 +240,7 @@ def check_classifier(
         if not np.isfinite(array).all():
             raise InputError(
                 f"{where}: {name} has {int((~np.isfinite(array)).sum())} NaN or infinite values; "
-                "save the trained classifier's own"
+                "save those of a trained classifier"
             )
     if bias is not None and weight is None:
         raise InputError(f"{where}: bias is given without weight; add weight {(num_classes, dim)}")

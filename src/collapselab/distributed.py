@@ -1,26 +1,28 @@
-"""Several processes, each with a share of the data: the only import of `torch.distributed`.
+"""Several processes, each with a share of the data: the only module that imports `torch.distributed`.
 
-Everything here does nothing in a single process. Each process ends with the same numbers, bit for bit: all of them
-merge the same parts in the same order.
+In a single process everything here does nothing. All processes end with the same numbers, bit for bit: each of them
+merges the same parts in the same order.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from collapselab.errors import InputError, one_line
-from collapselab.statistics import ClassStats
+
+Stats = TypeVar("Stats")
+Result = TypeVar("Result")
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process's number and how many there are; (0, 1) without a process group."""
+    """Return the rank of this process and the number of processes; (0, 1) without a process group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
@@ -28,10 +30,10 @@ def rank_and_world() -> tuple[int, int]:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
-    """While open, the processes that `torchrun` started work together; yields (rank, how many).
+    """Connect the processes that `torchrun` started while the context is open; yield (rank, number of processes).
 
     Args:
-        device: of this process's model; its kind decides how processes talk.
+        device: device of this process's model; its type decides which backend is used.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not dist.is_available() or dist.is_initialized():
         yield rank_and_world()
@@ -44,7 +46,7 @@ def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
 
 
 def local_device(wanted: str) -> torch.device:
-    """`auto`: this process's GPU where there is one, else the CPU; or whatever device is named.
+    """Return the device of that name; for `auto` this process's GPU if there is one, else the CPU.
 
     Raises:
         InputError: there is no such device.
@@ -59,43 +61,46 @@ def local_device(wanted: str) -> torch.device:
             torch.cuda.set_device(device)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {wanted}: cannot be used ({one_line(error)}); use cpu") from error
+        raise InputError(f"device={wanted}: cannot be used ({one_line(error)}); use cpu") from error
     return device
 
 
-def merged_over_ranks(stats: ClassStats) -> ClassStats:
-    """The statistics of all processes' samples together, on every process.
+def merged_over_ranks(stats: Stats) -> Stats:
+    """Return the statistics of the samples of all processes together, in every process.
 
-    Every process learns the first-order sums of all, finds from them the same common centres, expresses its own
-    scatter about these, and scatters are added on the way: each travels once.
+    Every process receives the first-order sums of all processes, computes the same common centres from them and
+    re-expresses its own scatter about these; the scatters are then added. So each scatter is sent only once.
+
+    Args:
+        stats: with the methods of `collapselab.statistics.ClassStats`.
     """
     rank, world = rank_and_world()
     if world == 1:
         return stats
+    # Known by its methods: this module lies below the statistics.
+    own, kind = cast(Any, stats), cast(Any, type(stats))
     parts = []
     for source in range(world):
-        state = stats.state_dict(with_scatter=False) if source == rank else None
-        state = _broadcast_state(state, source)
-        parts.append(stats if source == rank else ClassStats.from_state_dict(state))
-    merged = ClassStats.merge(parts)
+        state = _broadcast_state(own.state_dict(with_scatter=False) if source == rank else None, source)
+        parts.append(own if source == rank else kind.from_state_dict(state))
+    merged = kind.merge(parts)
     total = merged.scatter_total()
     if total is not None:
         reduced = total.to(_device()).contiguous()
         dist.all_reduce(reduced)
-        merged.replace_scatter(
-            reduced.to(total.device), max(_gathered(stats.max_abs if stats.has_samples else 0.0))
-        )
+        largest = max(_gathered(own.max_abs if own.has_samples else 0.0))
+        merged.replace_scatter(reduced.to(total.device), largest)
     return merged
 
 
 def _broadcast_state(state: dict[str, Any] | None, source: int) -> dict[str, Any]:
-    """What `state_dict` gave on process `source`, on every process: plain values, then tensors."""
+    """Return what `state_dict` gave in process `source`, in every process: plain values first, then tensors."""
     moments = (state or {}).get("moments") or {}
     announced = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in moments.items()}
     plain = {name: value for name, value in (state or {}).items() if name != "moments"}
-    carried: list[Any] = [(plain, announced)]
-    dist.broadcast_object_list(carried, src=source)
-    plain, announced = carried[0]
+    message: list[Any] = [(plain, announced)]
+    dist.broadcast_object_list(message, src=source)
+    plain, announced = message[0]
     received = {}
     for name, (shape, dtype) in announced.items():
         own = moments[name].to(_device()).contiguous() if moments else None
@@ -105,7 +110,11 @@ def _broadcast_state(state: dict[str, Any] | None, source: int) -> dict[str, Any
 
 
 def summed_over_ranks(values: Tensor) -> Tensor:
-    """The sum of all processes' `values`, of one shape and dtype everywhere, added in the order of ranks."""
+    """Return the sum of all processes' `values`, added in the order of ranks.
+
+    Args:
+        values: of the same shape and dtype in every process.
+    """
     rank, world = rank_and_world()
     if world == 1:
         return values
@@ -122,15 +131,30 @@ def summed_over_ranks(values: Tensor) -> Tensor:
 
 
 def largest_over_ranks(value: int) -> int:
-    """The largest of all processes' whole numbers."""
+    """Return the largest of all processes' values."""
     return max(_gathered(value))
 
 
-def raise_together(error: Exception | None) -> None:
-    """Raise in every process if any has an error, so that none waits for another in vain.
+def run_together(work: Callable[[], Result]) -> Result:
+    """Return the result of `work()`; if it fails in any process, raise in every process.
 
     Raises:
-        Exception: this process's own error, or one of its kind that names the process it happened in.
+        Exception: see `raise_together`.
+    """
+    try:
+        result = work()
+    except Exception as error:
+        raise_together(error)
+        raise
+    raise_together(None)
+    return result
+
+
+def raise_together(error: Exception | None) -> None:
+    """Raise in every process if any of them has an error, so that none waits for the others forever.
+
+    Raises:
+        Exception: this process's own error; else an InputError or RuntimeError that names the process with the error.
     """
     _, world = rank_and_world()
     if world == 1:
@@ -147,6 +171,7 @@ def raise_together(error: Exception | None) -> None:
 
 
 def _gathered(value: Any) -> list[Any]:
+    """Return the values of all processes, in the order of ranks."""
     _, world = rank_and_world()
     if world == 1:
         return [value]
@@ -156,7 +181,7 @@ def _gathered(value: Any) -> list[Any]:
 
 
 def _device() -> torch.device:
-    """Where the process group's collectives take their tensors from."""
+    """Return the device from which the process group's collectives take their tensors."""
     if dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend. Nothing heavy is imported here: the command line starts fast."""
+"""The error for mistakes in what the user passed. Nothing heavy is imported here: the command line starts fast."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ class InputError(ValueError):
 
 
 def one_line(text: object) -> str:
-    """`text` on one line: white space folded, and what a terminal would obey shown as its escape."""
+    """Return `text` on one line: white space is folded, and control characters are replaced by their escapes."""
     folded = " ".join(str(text).split())
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in folded)

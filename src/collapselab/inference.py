@@ -28,9 +28,9 @@ def student_interval(values: npt.ArrayLike) -> tuple[_Floats, _Floats, _Floats]:
     """
     data = np.asarray(values, dtype=np.float64)
     count = data.shape[-1]
-    mean = data.mean(-1)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * data.std(-1, ddof=1) / np.sqrt(count)
-    return mean, mean - half, mean + half
+    mean = np.asarray(data.mean(-1))
+    half = np.asarray(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * data.std(-1, ddof=1) / np.sqrt(count))
+    return mean, np.asarray(mean - half), np.asarray(mean + half)
 
 
 def t_test(values: Sequence[float], threshold: float) -> float | None:

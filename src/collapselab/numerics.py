@@ -1,4 +1,4 @@
-"""Linear algebra the statistics and metrics share, each with its rank cut-off and its reason; precision and threads.
+"""Linear algebra shared by statistics and metrics, each function with its rank cut-off and the reason for it; threads.
 
 Letters: n samples, p features, c classes, r rank.
 """
@@ -25,11 +25,10 @@ _MAX_PANELS = 8
 
 @contextmanager
 def full_precision_products(device: torch.device) -> Iterator[None]:
-    """Run float32 matrix products in float32, whatever the process-wide switches say.
+    """Run float32 matrix products in float32, regardless of process-wide switches; restore these on exit.
 
-    TF32 (CUDA) and bfloat16 (oneDNN) "fast" float32 products keep 10 or 7 bits of mantissa, and
-    autocast replaces the product's dtype altogether; a scatter matrix survives none of them. The
-    switches are put back on the way out.
+    "Fast" float32 products use TF32 (CUDA, 10 bits of mantissa) or bfloat16 (oneDNN, 7 bits), and autocast replaces
+    the dtype of the product altogether. None of them is accurate enough for a scatter matrix.
     """
     backend = {"cuda": torch.backends.cuda, "cpu": torch.backends.mkldnn}.get(device.type)
     matmul = getattr(backend, "matmul", None)
@@ -81,7 +80,7 @@ def add_gram_(total: Float[Tensor, "p p"], rows: Float[Tensor, "n p"], scale: fl
     """Add `scale * rows.T @ rows` to the upper block triangle of `total`, in place.
 
     Only panels on and above the diagonal are multiplied: close to half the work of the full product.
-    What lies below the diagonal panels is left stale; read the result through `symmetrized`.
+    Entries below the diagonal panels are not updated; read the result through `symmetrized`.
     """
     dim = rows.shape[1]
     num_panels = max(1, min(_MAX_PANELS, dim // _MIN_PANEL_WIDTH))
@@ -95,8 +94,8 @@ def add_gram_(total: Float[Tensor, "p p"], rows: Float[Tensor, "n p"], scale: fl
 def add_converted_(total: Float[Tensor, "a b"], addend: Float[Tensor, "a b"], scale: float = 1.0) -> None:
     """Add `scale * addend` to `total` in place, where `addend` has a narrower dtype.
 
-    In slices, because the converted addend is a temporary: a small one is reused, a large one is
-    fetched from the operating system page by page at every call.
+    It is added in slices because the converted addend is a temporary: memory of a small one is reused, that of a
+    large one is requested from the operating system at every call.
     """
     if addend.dtype == total.dtype:
         total.add_(addend, alpha=scale)
@@ -107,24 +106,24 @@ def add_converted_(total: Float[Tensor, "a b"], addend: Float[Tensor, "a b"], sc
 
 
 def symmetrized(upper: Float[Tensor, "p p"]) -> Float[Tensor, "p p"]:
-    """The symmetric matrix whose upper triangle is that of `upper`; a new tensor."""
+    """Return the symmetric matrix with the upper triangle of `upper`, as a new tensor."""
     full = torch.triu(upper)
     return full.add_(torch.triu(upper, diagonal=1).T)
 
 
 def power_of_two_near(value: float) -> float:
-    """The largest power of two not above `value` (> 0); scaling by it is exact."""
+    """Return the largest power of two that is at most `value` (> 0); scaling by it is exact."""
     return 2.0 ** int(torch.frexp(torch.tensor(value, dtype=torch.float64)).exponent.item() - 1)
 
 
 @dataclass
 class ThinSVD:
-    """Singular values (largest first) and right-singular vectors kept by a rank cut-off.
+    """Singular values above a rank cut-off, largest first, and their right-singular vectors.
 
     Attributes:
-        values: kept singular values, length r.
-        leading: the first so many right-singular vectors as columns, p x k, made when asked for.
-        num_dropped: how many of the largest `max_rank` values fell below the cut-off.
+        values: singular values above the cut-off, length r.
+        leading: function that returns the first k right-singular vectors as columns, p x k.
+        num_dropped: how many of the largest `max_rank` values are below the cut-off.
         cutoff: the cut-off, relative to the largest value.
     """
 
@@ -139,40 +138,43 @@ class ThinSVD:
 
     @cached_property
     def right(self) -> Float[Tensor, "p r"]:
-        """All kept right-singular vectors as columns."""
+        """All right-singular vectors of `values`, as columns."""
         return self.leading(self.rank)
 
 
 def thin_svd(matrix: Float[Tensor, "c p"], *, max_rank: int, cutoff: float) -> ThinSVD:
-    """The right-singular side of `matrix` (c x p, float64), at most `max_rank` values, none below
-    `cutoff` times the largest.
+    """Return singular values and right-singular vectors of `matrix` (c x p, float64).
 
-    A tall matrix is first reduced to its triangular factor: same right side, p x p memory.
+    A tall matrix is first reduced to its triangular factor, which has the same ones and takes p x p memory.
+
+    Args:
+        max_rank: largest number of values.
+        cutoff: values below this times the largest are dropped.
     """
     if matrix.shape[0] > matrix.shape[1]:
         matrix = torch.linalg.qr(matrix, mode="r")[1]
     _, values, right_t = torch.linalg.svd(matrix, full_matrices=False)
     values, right_t = values[:max_rank], right_t[:max_rank]
     largest = float(values[0]) if values.numel() else 0.0
-    keep = int((values > cutoff * largest).sum()) if largest > 0 else 0
-    kept = right_t[:keep].T
-    return ThinSVD(values[:keep], lambda k: kept[:, :k], values.shape[0] - keep, cutoff)
+    rank = int((values > cutoff * largest).sum()) if largest > 0 else 0
+    right = right_t[:rank].T
+    return ThinSVD(values[:rank], lambda k: right[:, :k], values.shape[0] - rank, cutoff)
 
 
 # Gram matrices and Cholesky factors square a condition number. They are used only for sizes at which they save time,
-# and only where that leaves ten digits, or as many as a float32 matrix has itself: of values above the cut-off, the
-# square of a small one is good to eps64 / cutoff^2.
+# and only where the result still has ten digits, or as many as a float32 matrix has itself: the square of a value just
+# above the cut-off is accurate to eps64 / cutoff^2.
 _MAX_SAFE_CONDITION = 1e6
 _MIN_SIZE = 256
 _MIN_GRAM_CUTOFF = 1e-4
 
 
 def thin_svd_by_gram(matrix: Float[Tensor, "c p"], *, cutoff: float) -> ThinSVD | None:
-    """`thin_svd` of a large `matrix` from the eigenvectors of its smaller Gram matrix, in a fifth of the time.
+    """Return the same as `thin_svd`, from the eigenvectors of the smaller Gram matrix, in a fifth of the time.
 
     Returns:
-        None where that would lose accuracy (singular values below 1e-3 of the largest that a small `cutoff` keeps) or
-        save nothing.
+        The singular values and vectors; None where this would lose accuracy (singular values below 1e-3 of the largest
+        but above a small `cutoff`) or save no time.
     """
     c, p = matrix.shape
     if min(c, p) < _MIN_SIZE or cutoff**2 < EPS64:
@@ -182,21 +184,21 @@ def thin_svd_by_gram(matrix: Float[Tensor, "c p"], *, cutoff: float) -> ThinSVD 
     if not (largest > 0 and (cutoff >= _MIN_GRAM_CUTOFF or smallest * _MAX_SAFE_CONDITION > largest)):
         return None
     values, vectors = squares.clamp_min(0.0).flip(0).sqrt(), vectors.flip(1)
-    keep = int((values > cutoff * values[0]).sum())
+    rank = int((values > cutoff * values[0]).sum())
 
     def leading(k: int) -> Tensor:
         return (matrix.T @ vectors[:, :k]) / values[:k] if c <= p else vectors[:, :k]
 
-    return ThinSVD(values[:keep], leading, len(values) - keep, cutoff)
+    return ThinSVD(values[:rank], leading, len(values) - rank, cutoff)
 
 
 def well_conditioned_inverse_root(matrix: Float[Tensor, "p p"]) -> Float[Tensor, "p p"] | None:
-    """R with matrix^-1 = R R^T for a large, well-conditioned positive definite `matrix` of unit diagonal.
+    """Return R with matrix^-1 = R R^T for a large, well-conditioned positive definite `matrix` of unit diagonal.
 
-    A Cholesky factor, in a fifth of the time of an eigen-decomposition.
+    R is the inverse of a Cholesky factor, in a fifth of the time of an eigendecomposition.
 
     Returns:
-        None where the smallest eigenvalue could be below 1e-6, or where it would save nothing.
+        R; None where the smallest eigenvalue could be below 1e-6, or where this would save no time.
     """
     if len(matrix) < _MIN_SIZE:
         return None
@@ -211,21 +213,21 @@ def well_conditioned_inverse_root(matrix: Float[Tensor, "p p"]) -> Float[Tensor,
 
 
 def gram_norm(matrix: Float[Tensor, "c p"]) -> float:
-    """Frobenius norm of M M^T (and of M^T M), from the smaller of the two."""
+    """Return the Frobenius norm of M M^T, which is also that of M^T M, from the smaller of the two."""
     c, p = matrix.shape
     return float(torch.linalg.matrix_norm(matrix @ matrix.T if c <= p else matrix.T @ matrix))
 
 
 def descending_eigenvalues(matrix: Float[Tensor, "p p"]) -> Float[Tensor, " p"]:
-    """Eigenvalues of a positive semi-definite `matrix`, largest first, rounding below zero clipped."""
+    """Return the eigenvalues of a positive semi-definite `matrix`, largest first; negative rounding is clipped to 0."""
     return torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0.0)
 
 
 def largest_eigenvalue(matrix: Float[Tensor, "p p"]) -> float:
-    """The largest eigenvalue of a positive semi-definite `matrix`, to rounding.
+    """Return the largest eigenvalue of a positive semi-definite `matrix`, to rounding.
 
-    Of a large one by Lanczos iteration to full precision (ARPACK), at a tenth of the time of all eigenvalues; these
-    where it does not converge.
+    For a large matrix it is computed by Lanczos iteration to full precision (ARPACK), in a tenth of the time of all
+    eigenvalues, which are the fallback if the iteration does not converge.
     """
     if len(matrix) >= _MIN_SIZE:
         from scipy.sparse.linalg import ArpackError, eigsh
@@ -234,11 +236,11 @@ def largest_eigenvalue(matrix: Float[Tensor, "p p"]) -> float:
         if not scale > 0:
             return 0.0
         array = (matrix / scale).cpu().numpy()
-        # Any start will do that is not orthogonal to the eigenvector; a seeded one gives the same bits again.
+        # Any start vector that is not orthogonal to the eigenvector works; a seeded one makes results reproducible.
         start = np.random.default_rng(0).standard_normal(len(array))
         try:
             found = eigsh(array, k=1, which="LA", tol=0, v0=start, return_eigenvectors=False)
-        except ArpackError:  # of which no convergence is a kind
+        except ArpackError:  # includes ArpackNoConvergence
             pass
         else:
             return max(float(found[0]), 0.0) * scale
@@ -246,21 +248,20 @@ def largest_eigenvalue(matrix: Float[Tensor, "p p"]) -> float:
 
 
 def principal_angle_cosines(first: Float[Tensor, "p k"], second: Float[Tensor, "p k"]) -> Float[Tensor, " k"]:
-    """Cosines of the principal angles between two column spans given by orthonormal bases.
+    """Return the cosines of the principal angles between two column spans given by orthonormal bases.
 
-    Bjorck and Golub (1973): the singular values of `first.T @ second`, largest first.
+    They are the singular values of `first.T @ second`, largest first (Bjorck and Golub 1973).
     """
     return torch.linalg.svdvals(first.T @ second).clamp_max(1.0)
 
 
 @lru_cache(maxsize=256)
 def expected_random_alignment(k: int, dim: int) -> float:
-    """E of the mean cosine of the principal angles between two random k-dimensional subspaces of R^dim.
+    """Return the expected mean cosine of the principal angles between two random k-dimensional subspaces of R^dim.
 
     One subspace can be the first k axes; the other is spanned by a Gaussian matrix, whose first k rows are A and whose
-    others enter through their Gram matrix alone, a Wishart matrix L L^T (Bartlett 1934). With A = Q R and T the
-    Cholesky factor of A^T A + L L^T the cosines are the singular values of A T^-T. Averaged over so
-    many seeded draws that it is good to about 1 %.
+    other rows matter only through their Gram matrix, a Wishart matrix L L^T (Bartlett 1934). With T the Cholesky factor
+    of A^T A + L L^T, the cosines are the singular values of A T^-T. The mean over seeded draws is accurate to about 1 %.
 
     Raises:
         ValueError: not 1 <= k <= dim.

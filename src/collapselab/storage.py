@@ -1,7 +1,4 @@
-"""Files that are written whole or not at all, locks, and where a result came from.
-
-This is the one place for each of these: every module that puts something on disk does it through this one.
-"""
+"""Atomic writes, locks and provenance: every module that writes files does it through this one."""
 
 from __future__ import annotations
 
@@ -10,7 +7,8 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,11 +19,13 @@ from typing_extensions import TypedDict
 from collapselab.errors import InputError
 
 if TYPE_CHECKING:
+    from filelock import FileLock
     from torch import Tensor
 
 # Error numbers of file systems that have no locks, some network file systems among them.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _TEMPORARY = ".tmp"
+_LOOK_AGAIN_SECONDS = 1.0
 
 
 # ---------------------------------------------------------------- atomic writes
@@ -107,34 +107,47 @@ class FolderInUse(InputError):
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, while_waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold a lock file while open; the file itself stays behind, empty.
 
     The operating system releases the lock when the process exits or crashes.
 
     Args:
         path: the lock file, in the folder that it protects.
+        while_waiting: called every second while another process holds the lock; it may raise. Without it this process
+            does not wait.
 
     Raises:
         FolderInUse: another process holds the lock.
     """
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise FolderInUse(
-            f"{path.parent}: another process is working there; wait for it to finish, or choose another out="
-        ) from None
-    except (NotImplementedError, OSError) as error:  # the former is what `filelock` makes of ENOSYS
-        # Without file-system locks work goes on unprotected; any other failure is an error.
-        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
-            raise
+    while not _acquired(lock):
+        if while_waiting is None:
+            raise FolderInUse(
+                f"{path.parent}: another process is working there; wait for it to finish, or choose another out="
+            )
+        while_waiting()
+        time.sleep(_LOOK_AGAIN_SECONDS)
     try:
         yield
     finally:
         lock.release()  # does nothing where there are no locks
+
+
+def _acquired(lock: FileLock) -> bool:
+    from filelock import Timeout
+
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    except (NotImplementedError, OSError) as error:  # `filelock` turns ENOSYS into the former
+        # Without file-system locks work continues unprotected; any other failure is an error.
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+    return True
 
 
 # ---------------------------------------------------------------- provenance

@@ -24,7 +24,8 @@ def number(value: int | float | None, digits: int = 3, missing: str = "undefined
     if value.is_integer() and abs(value) < 1e6:
         return f"{value:.0f}"
     if 1e-3 <= abs(value) < 1e5:
-        return f"{value:.{digits}g}"
+        text = f"{value:.{digits}g}"
+        return f"{float(text):.0f}" if "e" in text else text
     return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
 
 

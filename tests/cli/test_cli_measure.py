@@ -14,7 +14,8 @@ import pytest
 
 from cli_runner import assert_refused, example, run, save
 from collapselab import InputError, measure
-from collapselab.cli.output import to_table, write_text
+from collapselab.cli.output import write_text
+from collapselab.cli.tables import measurement_table
 from collapselab.metrics import METRICS
 
 
@@ -189,7 +190,7 @@ def test_table_of_many_digits_is_not_cut(train: Path, test: Path) -> None:
         given["features"] * -1e-30, given["labels"], test=(given["features"] * 1e40, given["labels"])
     )
     for width in (10, 60, 200):
-        table = to_table(result, width=width)
+        table = measurement_table(result, width=width)
         assert "within_off_weight_space" in table
         assert re.search(r"\de-6\d", table)
         assert re.search(r"\de\+8\d", table)
@@ -199,8 +200,8 @@ def test_table_of_many_digits_is_not_cut(train: Path, test: Path) -> None:
 def test_table_has_colours_only_where_asked(train: Path) -> None:
     given = example()
     result = measure(given["features"], given["labels"])
-    assert "\x1b[" in to_table(result, width=80, colour=True)
-    assert "\x1b" not in to_table(result, width=80)
+    assert "\x1b[" in measurement_table(result, width=80, colour=True)
+    assert "\x1b" not in measurement_table(result, width=80)
 
 
 # -------------------------------------------------------------------- --output
@@ -226,7 +227,7 @@ def test_output_that_cannot_be_written_is_refused_before_measuring(
     assert_refused(run("measure", train, "--output", tmp_path), "--output", tmp_path, "folder")
     assert_refused(run("measure", train, "--output", tmp_path / "no" / "a"), "no folder", "make it")
     assert_refused(run("measure", train, "--output", train / "a"), "--output")
-    assert_refused(run("measure", train, "--output", train), "is measured")
+    assert_refused(run("measure", train, "--output", train), "to be measured")
     assert_refused(run("measure", train, "--output", "a\0b"), "--output")
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     assert_refused(run("measure", train, "--output", tmp_path / "a"), "may not be written")

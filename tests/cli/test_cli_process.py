@@ -6,11 +6,13 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pytest
@@ -37,15 +39,15 @@ USAGE = [
     (["measure", "a.npz", "--weighting", "fair"], "--weighting", "balanced"),
     (["measure", "a.npz", "--format", "xml"], "--format", "json"),
     (["measure", "a.npz", "--rcond", "small"], "--rcond", "number"),
-    (["measure", "{train}", "--rcond", "-1"], "--rcond is -1.0", "[0, 1)"),
-    (["measure", "{train}", "--rcond", "inf"], "--rcond is inf", "[0, 1)"),
+    (["measure", "{train}", "--rcond", "-1"], "--rcond -1.0", "[0, 1)"),
+    (["measure", "{train}", "--rcond", "inf"], "--rcond inf", "[0, 1)"),
     (["measure", "a.npz", "--rcond"], "--rcond", "argument"),
-    (["measure", "{train}", "--rcond", "1"], "--rcond is 1.0", "[0, 1)"),
-    (["measure", "{train}", "--rcond", "nan"], "--rcond is nan", "[0, 1)"),
+    (["measure", "{train}", "--rcond", "1"], "--rcond 1.0", "[0, 1)"),
+    (["measure", "{train}", "--rcond", "nan"], "--rcond nan", "[0, 1)"),
     (["measure", "{train}", "--metrics", "vcx"], "'vcx'", "'vci'"),
     (["measure", "{train}", "--metrics", "vci,withn_trace"], "'withn_trace'", "'within_trace'"),
     (["measure", "{train}", "--metrics", "qqqq"], "'qqqq'", "known: alignment"),
-    (["measure", "{train}", "--metrics", " , "], "--metrics", "names none"),
+    (["measure", "{train}", "--metrics", " , "], "--metrics", "no names given"),
     (["measure", "{train}", "--metrics", "weak_test_variance"], "weak_test_variance", "--test"),
 ]
 
@@ -55,11 +57,13 @@ def test_usage_errors_are_one_line(train: Path, arguments: list[str], what: str,
     assert_refused(run(*(argument.format(train=train) for argument in arguments)), what, remedy)
 
 
-@pytest.mark.parametrize("command", [[], ["measure"]])
-def test_help_gives_an_example(command: list[str]) -> None:
-    outcome = run(*command, "--help")
+@pytest.mark.parametrize("command", ["", "measure", "profile", "run", "reproduce", "judge"])
+def test_help_gives_examples_and_explains_every_option(command: str) -> None:
+    outcome = run(*command.split(), "--help")
     assert (outcome.code, outcome.err) == (0, "")
-    assert "\n    collapselab measure " in outcome.out
+    assert f"\n    collapselab {command}" in outcome.out.partition("Example")[2]
+    options = outcome.out.partition("Options:")[2]
+    assert not re.search(r"\n  --\S+( \S+)?(?=\n  --|\s*$)", options), "an option without help"
 
 
 def test_version() -> None:
@@ -109,10 +113,21 @@ def process(*arguments: object, **keywords: object) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **keywords)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-def test_help_is_quick_because_torch_is_not_imported() -> None:
-    code = "import sys, collapselab.cli as c\ntry: c.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+HELP_AND_USAGE = """
+import contextlib, io, sys
+from collapselab.cli import main
+for arguments in [[], ["profile", "mlp"], ["run", "digits", "--seed", "x"], ["reproduce", "a", "--scale", "b"], *(
+    [*command.split(), "--help"] for command in ("", "measure", "profile", "run", "reproduce", "judge")
+)]:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        main(arguments)
+print({"torch", "numpy", "pandas", "sklearn", "scipy", "plotly", "datasets"} & set(sys.modules))
+"""
+
+
+def test_help_and_usage_errors_are_quick_because_nothing_heavy_is_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP_AND_USAGE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "set()\n", "")
 
 
 def test_process_prints_json_and_nothing_else(train: Path, tmp_path: Path) -> None:
@@ -121,73 +136,69 @@ def test_process_prints_json_and_nothing_else(train: Path, tmp_path: Path) -> No
     assert json.loads(done.stdout)["num_samples"] == 24
 
 
-def test_process_without_utf_8_prints_a_table(train: Path) -> None:
-    done = process("measure", train, env=os.environ | {"PYTHONIOENCODING": "ascii", "FORCE_COLOR": "1"})
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "within_trace" in done.stdout
-    assert "\x1b" not in done.stdout
-
-
-def test_process_refuses_bad_input_in_one_line(tmp_path: Path) -> None:
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
     features = example()["features"]
     features[[4, 9], 2] = np.nan
     path = save(tmp_path / "a.npz", features=features)
-    done = process("measure", path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: {path}: 2 feature values are NaN")
-    assert "row 4" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert_refused(run("measure", path), f"error: {path}: 2 feature values are NaN", "row 4")
+
+
+# -------------------------------------------------------------------- standard output that is no terminal
+
+
+def printed_to(stdout: TextIO, train: Path) -> tuple[object, str]:
+    """Exit code and stderr of `measure` with this standard output."""
+    err = io.StringIO()
+    with (
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        cli_module.main(["measure", str(train)])
+    return ended.value.code, err.getvalue()
+
+
+def test_a_table_without_utf_8(train: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out = io.BytesIO()
+    with io.TextIOWrapper(out, encoding="ascii") as stdout:
+        assert printed_to(stdout, train) == (0, "")
+        text = out.getvalue().decode("ascii")
+    assert "within_trace" in text
+    assert "\x1b" not in text
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk without room")
 def test_full_disk_behind_stdout_is_one_line(train: Path) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [*COMMAND, "measure", str(train)], stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: standard output cannot be written")
-    assert len(done.stderr.splitlines()) == 1
+        code, err = printed_to(full, train)
+    assert code == 2
+    assert err.startswith("error: standard output cannot be written")
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX pipes and signals")
 def test_a_reader_that_leaves_is_no_error(train: Path) -> None:
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(
-        [*COMMAND, "measure", str(train)], stdout=write, stderr=subprocess.PIPE, text=True, check=False
-    )
-    os.close(write)
-    assert done.stderr == ""
-    assert done.returncode == 141
+    with os.fdopen(write, "w") as stdout:
+        assert printed_to(stdout, train) == (141, "")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX pipes and signals")
-def test_ctrl_c_is_one_line(tmp_path: Path) -> None:
-    fifo = tmp_path / "a.npz"
-    os.mkfifo(fifo)  # opening it waits for a writer that never comes
-    process = subprocess.Popen(
-        [*COMMAND, "measure", str(fifo)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Whoever runs the tests in the background has the signal ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 60
-    while "wait_for_partner" not in _waits_in(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert err == "error: interrupted\n"
+def test_ctrl_c_is_one_line(train: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes while a file is read; a run that is interrupted is tested as a process of its own."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    def interrupted(path: Path) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(30)
 
-def _waits_in(pid: int) -> str:
+    monkeypatch.setattr("collapselab.features.sources.open_source", interrupted)
     try:
-        return Path(f"/proc/{pid}/wchan").read_text()
-    except OSError:
-        return ""
+        assert run("measure", train) == (130, "", "error: interrupted\n")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Terminal(io.StringIO):

@@ -79,7 +79,7 @@ def collapsing(outputs: int) -> dict[str, torch.Tensor]:
 
 def profiled(here: Path, net: str, data: str, *options: object) -> Outcome:
     model = net if net == "mlp" else f"{here / 'nets.py'}:{net}"
-    outcome = run("profile", model, "--data", data if data == "digits" else here / data, *options)
+    outcome = run("profile", model, "--dataset", data if data == "digits" else here / data, *options)
     assert outcome.code == 0, outcome.err
     return outcome
 
@@ -112,12 +112,15 @@ def narrow(here: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_json_is_exactly_the_documented_object(narrow: Made) -> None:
     found = parsed(narrow[0].out)
-    keys = "model num_samples num_classes weighting reduction epsilon layers first_collapsed_layer warnings"
+    keys = "schema model num_samples num_classes classes weighting reduction epsilon layers first_collapsed_layer warnings"
     assert list(found) == keys.split()
     assert re.fullmatch(r".*nets\.py:small, narrow\.safetensors", found["model"])
     assert (found["num_samples"], found["num_classes"]) == ({"train": 60, "test": 20}, 3)
     for depth, layer in enumerate(found["layers"]):
-        assert " ".join(layer) == "name depth shape dim scatter train test weight_singular_values"
+        assert (
+            " ".join(layer)
+            == "name depth shape dim scatter train test counts warnings weight_singular_values"
+        )
         assert (layer["depth"], layer["shape"]) == (depth, [layer["dim"]])
         for split in ("train", "test"):
             assert all(value is None or isinstance(value, int | float) for value in layer[split].values())
@@ -195,7 +198,7 @@ def test_no_number_is_cut_on_any_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.delenv("NO_COLOR", raising=False) if colour else monkeypatch.setenv("NO_COLOR", "1")
     whole_table = profiled(here, "named", "both.npz", "--reduce", "token").out
-    text = on_terminal(f"{here / 'nets.py'}:named", "--data", here / "both.npz", "--reduce", "token")
+    text = on_terminal(f"{here / 'nets.py'}:named", "--dataset", here / "both.npz", "--reduce", "token")
     assert ("\x1b[" in text) == colour
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
     assert max(map(len, lines)) <= max(80, min(columns, 140))
@@ -218,7 +221,7 @@ def test_out_holds_the_numbers_the_class_means_and_a_page(narrow: Made) -> None:
     written = parsed((out / "profile.json").read_text())
     made = written.pop("made")
     assert written == parsed(outcome.out)
-    assert made["options"]["data"].endswith("both.npz")
+    assert made["options"]["dataset"].endswith("both.npz")
     assert {"versions", "commit", "hardware", "seconds", "processes"} <= set(made)
     held = load_file(out / "statistics.safetensors")
     names = {f"{split}/{layer}/{name}" for split in ("train", "test") for layer in "13" for name in KEPT}
@@ -272,7 +275,7 @@ def test_a_checkpoint_may_be_of_torch_and_have_more_classes(here: Path, narrow: 
 
 
 def test_limit_layers_and_the_papers_mlp(here: Path) -> None:
-    found = as_json(here, "mlp", "digits", "--limit", 90, "--layers", "layers.0,*.10")
+    found = as_json(here, "mlp", "digits", "--limit", 90, "--layers", "layers.0,*.10", "--scatter", "trace")
     assert found["num_samples"] == {"train": 90, "test": 90}
     assert {layer["name"]: layer["dim"] for layer in found["layers"]} == {"layers.0": 64, "layers.10": 1024}
     found = as_json(here, "named", "train.npz", "--layers", "blocks.*, head")
@@ -298,6 +301,16 @@ def test_reductions_and_weighting_give_the_variances_that_numpy_gives(here: Path
     assert sum(parts) == pytest.approx(values(flat, "within_trace")[1], rel=1e-5)
 
 
+def test_output_gets_what_stdout_would(here: Path, narrow: Made, tmp_path: Path) -> None:
+    target, out = tmp_path / "profile.csv", tmp_path / "out"
+    options = ("--checkpoint", here / "narrow.safetensors", "--format", "csv")
+    outcome = profiled(here, "small", "both.npz", *options, "--output", target, "--out", out)
+    assert outcome.out == ""
+    assert f"wrote {target}" in outcome.err.splitlines()
+    assert f"Page: {out / 'report.html'}" in outcome.err.splitlines()
+    assert target.read_text(encoding="utf-8") == profiled(here, "small", "both.npz", *options).out
+
+
 def test_epsilon_moves_the_first_collapsed_layer(here: Path, narrow: Made) -> None:
     first, last = values(parsed(narrow[0].out), "normalized_within")
     for epsilon, wanted in ((last / 2, None), ((first + last) / 2, "3"), ((1 + first) / 2, "1")):
@@ -307,7 +320,7 @@ def test_epsilon_moves_the_first_collapsed_layer(here: Path, narrow: Made) -> No
 
 
 def test_labels_of_another_file_mean_the_same_classes(here: Path, narrow: Made) -> None:
-    options = ("--checkpoint", here / "narrow.pt", "--test-data", here / "test.npz")
+    options = ("--checkpoint", here / "narrow.pt", "--test-dataset", here / "test.npz")
     found = as_json(here, "small", "train.npz", *options)
     assert found["layers"] == parsed(narrow[0].out)["layers"]  # classes 1 and 2 alone, and still so called
     assert values(found, "ncc_accuracy", "test")[0] > 0.8
@@ -341,7 +354,7 @@ def test_images_in_folders_parquet_and_arrays_give_the_same_numbers(here: Path, 
     assert [other["layers"] for other in others] == [found["layers"]] * 2
     assert [layer["shape"] for layer in found["layers"]] == [[3, 8, 8], [4, 6, 6], [80]]
     assert [layer["dim"] for layer in found["layers"]] == [3, 4, 80]
-    options = ("--test-data", tmp_path / "others", "--reduce", "gap", "--standardize", "pixel")
+    options = ("--test-dataset", tmp_path / "others", "--reduce", "gap", "--standardize", "pixel")
     tested = as_json(here, "maps", str(tmp_path / "parquet"), *options)
     assert tested["num_samples"] == {"train": 15, "test": 10}
     assert any("the first is 1" in text for text in tested["warnings"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,70 +117,75 @@ NET, DATA = "{}/nets.py:small", "{}/data.npz"
 
 # name: (arguments, what the line says)
 CASES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
-    "no data": ((NET,), ("--data", "--help")),
-    "no model": (("--data", DATA), ("MODEL", "--help")),
-    "a misspelt model": (("mlpp", "--data", DATA), ("unknown model 'mlpp'; did you mean 'mlp'?",)),
-    "a model that does not exist": (("zzz", "--data", DATA), ("unknown model 'zzz'", "torchvision/NAME")),
-    "a model file that does not exist": (("{}/net.py:small", "--data", DATA), ("net.py: no such file",)),
-    "a model file without function": (("{}/nets.py", "--data", DATA), ("names no function", "small")),
-    "a misspelt function": (("{}/nets.py:smal", "--data", DATA), ("no function 'smal'; did you mean 'small'?",)),
-    "a function that is none": (("{}/nets.py:constant", "--data", DATA), ("constant is a int",)),
-    "a function that raises": (("{}/nets.py:raising", "--data", DATA), ("raised KeyError in line 28", "no\\nluck")),
-    "a function that returns no module": (("{}/nets.py:number", "--data", DATA), ("returns a int", "torch.nn.Module")),
-    "a model file that cannot be imported": (("{}/broken.py:small", "--data", DATA), ("raised ModuleNotFoundError in line 2",)),
-    "a model file that is not Python": (("{}/syntax.py:small", "--data", DATA), ("raised SyntaxError in line 1",)),
-    "a model for other inputs": (("{}/nets.py:of_seven", "--data", DATA), ("nets.py:of_seven: cannot take inputs of shape (5,) (RuntimeError: ", "(24x5 and 7x3)", "other data")),
-    "a model that refuses the last batch": (("{}/nets.py:picky", "--data", DATA, "--batch-size", 10), ("nets.py:picky: cannot take inputs", "ValueError: too few")),
-    "a model for images": (("convnet", "--data", DATA), ("convnet: takes images, but inputs have shape (5,)",)),
-    "a model that needs too much memory": (("{}/nets.py:hungry", "--data", DATA), ("out of memory (CUDA out of memory. Tried to allocate 9 GiB)",)),
-    "a misspelt data set": ((NET, "--data", "digit"), ("unknown data set 'digit'; did you mean 'digits'",)),
-    "a misspelt data file": ((NET, "--data", "{}/dta.npz"), ("no such file or folder; did you mean 'data.npz'",)),
-    "data in a folder that does not exist": ((NET, "--data", "{}/no/data"), ("nor is", "check the path")),
-    "an empty folder": ((NET, "--data", "{}/empty"), ("neither Parquet files nor class folders",)),
-    "a file of no known kind": ((NET, "--data", "{}/nets.py"), ("not a kind of data set",)),
-    "arrays without labels": ((NET, "--data", "{}/unlabelled.npz"), ("holds inputs", "'labels'")),
-    "test data alone": ((NET, "--data", "{}/testonly.npz"), ("has no train split, only test",)),
-    "one class": ((NET, "--data", "{}/single.npz"), ("all labels are 0", "at least two classes")),
-    "images of several sizes": ((NET, "--data", "{}/sizes"), ("1.png: 8 x 9 pixels", "8 x 8")),
-    "misspelt test data": ((NET, "--data", DATA, "--test-data", "{}/dat.npz"), ("did you mean 'data.npz'",)),
-    "test labels that train lacks": ((NET, "--data", DATA, "--test-data", "{}/unknown.npz"), ("--test-data", "8 samples", "the first is '3'", "leave them out")),
-    "test labels without the gaps of train": ((NET, "--data", "{}/gaps.npz", "--test-data", DATA), ("8 samples", "the first is '1'")),
-    "a misspelt class of test data": ((NET, "--data", "{}/images", "--test-data", "{}/images2"), ("1 samples", "the first is 'dgo'", "did you mean 'dog'?")),
-    "test data of one class": ((NET, "--data", DATA, "--test-data", "{}/single.npz"), ("test: all labels are 0",)),
-    "test data of another shape": ((NET, "--data", DATA, "--test-data", "{}/four.npz"), ("--test-data", "shape (4,)", "have (5,)")),
-    "a checkpoint that does not exist": ((NET, "--data", DATA, "--checkpoint", "{}/none.pt"), ("none.pt: no such file",)),
-    "a checkpoint by another name": ((NET, "--data", DATA, "--checkpoint", "{}/nets.py"), ("not a checkpoint by its name", ".safetensors")),
-    "half a .pt": ((NET, "--data", DATA, "--checkpoint", "{}/cut-keys.pt"), ("cut-keys.pt: ", "damaged")),
-    "half a .safetensors": ((NET, "--data", DATA, "--checkpoint", "{}/cut-shapes.safetensors"), ("cannot be read, damaged or cut off",)),
-    "a pickle": ((NET, "--data", DATA, "--checkpoint", "{}/pickle.pt"), ("pickle.pt: refused", "Python objects", "state_dict")),
-    "a checkpoint without weights": ((NET, "--data", DATA, "--checkpoint", "{}/nothing.pt"), ("no state dict but epoch",)),
-    "a checkpoint with other keys": ((NET, "--data", DATA, "--checkpoint", "{}/keys.pt"), ("4 missing (1.weight", "4 unexpected (x.1.weight")),
-    "a checkpoint with other shapes": ((NET, "--data", DATA, "--checkpoint", "{}/shapes.safetensors"), ("1.weight (6, 4) where the model has (6, 5)",)),
-    "NaN in the weights": ((NET, "--data", DATA, "--checkpoint", "{}/nan-first.safetensors"), ("nan-first.safetensors: 1.weight has 30 NaN", "earlier checkpoint")),
-    "NaN in the last weights": ((NET, "--data", DATA, "--checkpoint", "{}/nan-last.safetensors"), ("3.weight has 18 NaN",)),
-    "NaN inside the network": (("{}/nets.py:undefined", "--data", DATA), ("train, batch 0, layer 1: ", "NaN")),
-    "layers that match nothing": ((NET, "--data", DATA, "--layers", "layer.*"), ("no module matches 'layer.*'; known: 1, 3",)),
-    "a misspelt layer": (("mlp", "--data", DATA, "--layers", "layrs.0"), ("no module matches 'layrs.0'; did you mean 'layers.0'",)),
-    "an unknown reduction": ((NET, "--data", DATA, "--reduce", "max"), ("unknown reduction 'max'; use flatten",)),
-    "an unknown scatter": ((NET, "--data", DATA, "--scatter", "half"), ("--scatter", "'sketch'")),
-    "an epsilon of 0": ((NET, "--data", DATA, "--epsilon", 0), ("--epsilon 0.0: give a share",)),
-    "an epsilon of 2": ((NET, "--data", DATA, "--epsilon", 2), ("--epsilon 2.0: give a share",)),
-    "an epsilon of NaN": ((NET, "--data", DATA, "--epsilon", "nan"), ("--epsilon nan",)),
-    "a batch of nothing": ((NET, "--data", DATA, "--batch-size", 0), ("--batch-size 0: give at least 1",)),
-    "a limit of 0": ((NET, "--data", DATA, "--limit", 0), ("limit 0 leaves no samples",)),
-    "a limit of one class": ((NET, "--data", DATA, "--limit", 1), ("at least two classes",)),
-    "a negative seed": ((NET, "--data", DATA, "--seed", -1), ("--seed", "--help")),
-    "a device that nobody has": ((NET, "--data", DATA, "--device", "cuda:99"), ("--device cuda:99: cannot be used", "use cpu")),
-    "a device without a name": ((NET, "--data", DATA, "--device", "quantum"), ("--device quantum: cannot be used",)),
-    "a device without numbers": ((NET, "--data", DATA, "--device", "meta"), ("--device meta: holds no numbers",)),
-    "against nothing": ((NET, "--data", DATA, "--against", "{}/no", "--out", "{}/new"), ("--against", "there is no no", "earlier profile")),
-    "against a folder of something else": ((NET, "--data", DATA, "--against", "{}/empty", "--out", "{}/new"), ("there is no profile.json",)),
-    "against what is no profile": ((NET, "--data", DATA, "--against", "{}/nets.py", "--out", "{}/new"), ("nets.py: is no profile",)),
-    "against what looks like a profile": ((NET, "--data", DATA, "--against", "{}/against.json", "--out", "{}/new"), ("is no profile", "no name")),
-    "against without a page to draw on": ((NET, "--data", DATA, "--against", "{}/against.json"), ("--against", "give --out too")),
-    "out is a file": ((NET, "--data", DATA, "--out", "{}/data.npz"), ("--out", "cannot be made (File exists)")),
-    "out is below a file": ((NET, "--data", DATA, "--out", "{}/data.npz/x"), ("cannot be made (Not a directory)",)),
-    "out holds something else": ((NET, "--data", DATA, "--out", "{}"), ("holds something else than a profile",)),
+    "no data": ((NET,), ("--dataset", "--help")),
+    "no model": (("--dataset", DATA), ("MODEL", "--help")),
+    "a misspelt model": (("mlpp", "--dataset", DATA), ("unknown model 'mlpp'; did you mean 'mlp'?",)),
+    "a model that does not exist": (("zzz", "--dataset", DATA), ("unknown model 'zzz'", "torchvision/NAME")),
+    "a model file that does not exist": (("{}/net.py:small", "--dataset", DATA), ("net.py: no such file",)),
+    "a model file without function": (("{}/nets.py", "--dataset", DATA), ("names no function", "small")),
+    "a misspelt function": (("{}/nets.py:smal", "--dataset", DATA), ("no function 'smal'; did you mean 'small'?",)),
+    "a function that is none": (("{}/nets.py:constant", "--dataset", DATA), ("constant is a int",)),
+    "a function that raises": (("{}/nets.py:raising", "--dataset", DATA), ("raised KeyError in line 28", "no\\nluck")),
+    "a function that returns no module": (("{}/nets.py:number", "--dataset", DATA), ("returns a int", "torch.nn.Module")),
+    "a model file that cannot be imported": (("{}/broken.py:small", "--dataset", DATA), ("raised ModuleNotFoundError in line 2",)),
+    "a model file that is not Python": (("{}/syntax.py:small", "--dataset", DATA), ("raised SyntaxError in line 1",)),
+    "a model for other inputs": (("{}/nets.py:of_seven", "--dataset", DATA), ("train, batch 0: the model (Linear) raised RuntimeError on inputs of shape (24, 5): ", "(24x5 and 7x3)", "takes such inputs")),
+    "a model that refuses the last batch": (("{}/nets.py:picky", "--dataset", DATA, "--batch-size", 10), ("train, batch 2: the model (Picky) raised ValueError on inputs of shape (4, 5): too few",)),
+    "a model for images": (("convnet", "--dataset", DATA), ("convnet: takes images, but inputs have shape (5,)",)),
+    "a model that needs too much memory": (("{}/nets.py:hungry", "--dataset", DATA), ("out of memory (CUDA out of memory. Tried to allocate 9 GiB)",)),
+    "a misspelt data set": ((NET, "--dataset", "digit"), ("unknown data set 'digit'; did you mean 'digits'",)),
+    "a misspelt data file": ((NET, "--dataset", "{}/dta.npz"), ("no such file or folder; did you mean 'data.npz'",)),
+    "data in a folder that does not exist": ((NET, "--dataset", "{}/no/data"), ("is not a folder either", "check the path")),
+    "an empty folder": ((NET, "--dataset", "{}/empty"), ("neither Parquet files nor class folders",)),
+    "a file of no known kind": ((NET, "--dataset", "{}/nets.py"), ("not a kind of data set",)),
+    "arrays without labels": ((NET, "--dataset", "{}/unlabelled.npz"), ("holds inputs", "'labels'")),
+    "test data alone": ((NET, "--dataset", "{}/testonly.npz"), ("has no train split, only test",)),
+    "one class": ((NET, "--dataset", "{}/single.npz"), ("all labels are 0", "at least two classes")),
+    "images of several sizes": ((NET, "--dataset", "{}/sizes"), ("1.png: 8 x 9 pixels", "8 x 8")),
+    "misspelt test data": ((NET, "--dataset", DATA, "--test-dataset", "{}/dat.npz"), ("did you mean 'data.npz'",)),
+    "test labels that train lacks": ((NET, "--dataset", DATA, "--test-dataset", "{}/unknown.npz"), ("--test-dataset", "8 samples", "the first is '3'", "leave them out")),
+    "test labels without the gaps of train": ((NET, "--dataset", "{}/gaps.npz", "--test-dataset", DATA), ("8 samples", "the first is '1'")),
+    "a misspelt class of test data": ((NET, "--dataset", "{}/images", "--test-dataset", "{}/images2"), ("1 samples", "the first is 'dgo'", "did you mean 'dog'?")),
+    "test data of one class": ((NET, "--dataset", DATA, "--test-dataset", "{}/single.npz"), ("test: all labels are 0",)),
+    "test data of another shape": ((NET, "--dataset", DATA, "--test-dataset", "{}/four.npz"), ("--test-dataset", "shape (4,)", "have (5,)")),
+    "a checkpoint that does not exist": ((NET, "--dataset", DATA, "--checkpoint", "{}/none.pt"), ("none.pt: no such file",)),
+    "a checkpoint by another name": ((NET, "--dataset", DATA, "--checkpoint", "{}/nets.py"), ("not a checkpoint by its name", ".safetensors")),
+    "half a .pt": ((NET, "--dataset", DATA, "--checkpoint", "{}/cut-keys.pt"), ("cut-keys.pt: ", "damaged")),
+    "half a .safetensors": ((NET, "--dataset", DATA, "--checkpoint", "{}/cut-shapes.safetensors"), ("cannot be read, damaged or cut off",)),
+    "a pickle": ((NET, "--dataset", DATA, "--checkpoint", "{}/pickle.pt"), ("pickle.pt: refused", "Python objects", "state_dict")),
+    "a checkpoint without weights": ((NET, "--dataset", DATA, "--checkpoint", "{}/nothing.pt"), ("no state dict but epoch",)),
+    "a checkpoint with other keys": ((NET, "--dataset", DATA, "--checkpoint", "{}/keys.pt"), ("4 missing (1.weight", "4 unexpected (x.1.weight")),
+    "a checkpoint with other shapes": ((NET, "--dataset", DATA, "--checkpoint", "{}/shapes.safetensors"), ("1.weight (6, 4) where the model has (6, 5)",)),
+    "NaN in the weights": ((NET, "--dataset", DATA, "--checkpoint", "{}/nan-first.safetensors"), ("nan-first.safetensors: 1.weight has 30 NaN", "earlier checkpoint")),
+    "NaN in the last weights": ((NET, "--dataset", DATA, "--checkpoint", "{}/nan-last.safetensors"), ("3.weight has 18 NaN",)),
+    "NaN inside the network": (("{}/nets.py:undefined", "--dataset", DATA), ("train, batch 0, layer 1: ", "NaN")),
+    "layers that match nothing": ((NET, "--dataset", DATA, "--layers", "layer.*"), ("no module matches 'layer.*'; known: 1, 3",)),
+    "a misspelt layer": (("mlp", "--dataset", DATA, "--layers", "layrs.0"), ("no module matches 'layrs.0'; did you mean 'layers.0'",)),
+    "an unknown reduction": ((NET, "--dataset", DATA, "--reduce", "max"), ("unknown reduction 'max'; use flatten",)),
+    "an unknown scatter": ((NET, "--dataset", DATA, "--scatter", "half"), ("--scatter", "'sketch'")),
+    "an epsilon of 0": ((NET, "--dataset", DATA, "--epsilon", 0), ("--epsilon 0.0: give a share",)),
+    "an epsilon of 2": ((NET, "--dataset", DATA, "--epsilon", 2), ("--epsilon 2.0: give a share",)),
+    "an epsilon of NaN": ((NET, "--dataset", DATA, "--epsilon", "nan"), ("--epsilon nan",)),
+    "a batch of nothing": ((NET, "--dataset", DATA, "--batch-size", 0), ("--batch-size 0: give at least 1",)),
+    "a limit of 0": ((NET, "--dataset", DATA, "--limit", 0), ("--limit 0 leaves no samples",)),
+    "a limit of one class": ((NET, "--dataset", DATA, "--limit", 1), ("at least two classes",)),
+    "data without a name, as it used to be": ((NET, "--data", "{}/data.npz"), ("--data", "NAME=PATH", "--dataset")),
+    "a data set known by another name": ((NET, "--dataset", DATA, "--data", "mnits={}/data.npz"), ("--data: ", "did you mean 'mnist'")),
+    "test data by the former option": ((NET, "--dataset", DATA, "--test-data", DATA), ("--test-data", "is now --test-dataset")),
+    "a name and its path": ((NET, "--dataset", "mnist={}/data.npz"), ("one data set is expected here", "--data mnist=")),
+    "an output that is a folder": ((NET, "--dataset", DATA, "--output", "{}"), ("--output", "is a folder")),
+    "a negative seed": ((NET, "--dataset", DATA, "--seed", -1), ("--seed", "--help")),
+    "a device that nobody has": ((NET, "--dataset", DATA, "--device", "cuda:99"), ("--device cuda:99: cannot be used", "use cpu")),
+    "a device without a name": ((NET, "--dataset", DATA, "--device", "quantum"), ("--device quantum: cannot be used",)),
+    "a device without numbers": ((NET, "--dataset", DATA, "--device", "meta"), ("--device meta: the meta device stores no data",)),
+    "against nothing": ((NET, "--dataset", DATA, "--against", "{}/no", "--out", "{}/new"), ("--against", "no: no such file", "earlier profile")),
+    "against a folder of something else": ((NET, "--dataset", DATA, "--against", "{}/empty", "--out", "{}/new"), ("profile.json: no such file",)),
+    "against what is no profile": ((NET, "--dataset", DATA, "--against", "{}/nets.py", "--out", "{}/new"), ("--against", "nets.py: not a profile")),
+    "against what looks like a profile": ((NET, "--dataset", DATA, "--against", "{}/against.json", "--out", "{}/new"), ("not a profile", "'name'")),
+    "against without a page to draw on": ((NET, "--dataset", DATA, "--against", "{}/against.json"), ("--against", "give --out too")),
+    "out is a file": ((NET, "--dataset", DATA, "--out", "{}/data.npz"), ("--out", "cannot be made (File exists)")),
+    "out is below a file": ((NET, "--dataset", DATA, "--out", "{}/data.npz/x"), ("cannot be made (Not a directory)",)),
+    "out holds something else": ((NET, "--dataset", DATA, "--out", "{}"), ("holds something other than a profile",)),
 }  # fmt: skip
 
 
@@ -197,24 +200,24 @@ def test_mistakes_are_refused_in_one_line(here: Path, case: str) -> None:
 def test_a_folder_that_may_not_be_written_is_refused_before_measuring(
     here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collapselab.cli.profiling.open_data", lambda *_, **__: pytest.fail("was read"))
+    monkeypatch.setattr("collapselab.cli.profile_job.open_data_set", lambda *_, **__: pytest.fail("was read"))
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     assert_refused(
-        attempt(here, NET, "--data", DATA, "--out", tmp_path), "--out", tmp_path, "may not be written"
+        attempt(here, NET, "--dataset", DATA, "--out", tmp_path), "--out", tmp_path, "may not be written to"
     )
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_profile(
     here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert attempt(here, NET, "--data", DATA, "--out", tmp_path).code == 0
+    assert attempt(here, NET, "--dataset", DATA, "--out", tmp_path).code == 0
     before = (tmp_path / "profile.json").read_bytes()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(storage.os, "replace", full)
-    outcome = attempt(here, NET, "--data", DATA, "--out", tmp_path, "--seed", 1)
+    outcome = attempt(here, NET, "--dataset", DATA, "--out", tmp_path, "--seed", 1)
     assert_refused(outcome, "--out", tmp_path, "No space left on device")
     assert (tmp_path / "profile.json").read_bytes() == before
 
@@ -223,7 +226,7 @@ def test_a_run_is_not_overwritten(here: Path, tmp_path: Path) -> None:
     for name in ("run.json", "report.html"):
         (tmp_path / name).write_text("{}")
     assert_refused(
-        attempt(here, NET, "--data", DATA, "--out", tmp_path), "holds something else than a profile"
+        attempt(here, NET, "--dataset", DATA, "--out", tmp_path), "holds something other than a profile"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "run.json"]
 
@@ -234,16 +237,5 @@ def test_a_checkpoint_that_would_run_code_runs_none(here: Path, tmp_path: Path) 
             return Path.touch, (tmp_path / "executed",)
 
     torch.save({"state_dict": network().state_dict(), "note": Payload()}, tmp_path / "c.pt")
-    assert_refused(attempt(here, NET, "--data", DATA, "--checkpoint", tmp_path / "c.pt"), "Python objects")
+    assert_refused(attempt(here, NET, "--dataset", DATA, "--checkpoint", tmp_path / "c.pt"), "Python objects")
     assert not (tmp_path / "executed").exists()
-
-
-def test_help_has_an_example_and_needs_nothing_heavy() -> None:
-    code = (
-        "import sys\nfrom collapselab.cli import main\n"
-        "try:\n    main(['profile', '--help'])\n"
-        "finally:\n    print({'torch', 'numpy', 'pandas', 'sklearn', 'plotly'} & set(sys.modules), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "\n    collapselab profile mlp --data digits" in done.stdout
-    assert done.stderr == "set()\n"

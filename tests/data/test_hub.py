@@ -23,7 +23,7 @@ from torch import Tensor
 from cli_runner import assert_refused, run
 from collapselab.data import LabelledData, available_splits, open_data
 from collapselab.data import pixels as pixels_module
-from collapselab.data.hub import hub_splits, read_hub
+from collapselab.data.hub import HubStore
 from collapselab.errors import InputError
 
 NAMES = [f"class {number}" for number in range(10)]
@@ -254,8 +254,8 @@ def test_no_network_is_one_line_and_soon(capfd: pytest.CaptureFixture[str]) -> N
         message = refusal(name)
         assert message.startswith(f"{name}: no local copy, and the hub cannot be reached (")
         assert "refused" in message
-        assert f"set COLLAPSELAB_DATA={name}=PATH" in message
-        assert f"--data {name}=PATH" in message
+        assert f"COLLAPSELAB_DATA={name}=PATH in the environment" in message
+        assert f"copies={{'{name}': PATH}}" in message
         assert "connect to the network" in message
     message = refusal("someone/some-set:small")
     assert message.startswith(
@@ -275,7 +275,9 @@ def test_offline_mode_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_profile_says_it_in_one_line() -> None:
     assert_refused(
-        run("profile", "mlp", "--data", "mnist"), "mnist: no local copy", "COLLAPSELAB_DATA=mnist=PATH"
+        run("profile", "mlp", "--dataset", "mnist"),
+        "mnist: no local copy",
+        "give --data mnist=PATH or COLLAPSELAB_DATA=mnist=PATH in the environment",
     )
 
 
@@ -335,13 +337,13 @@ def test_gated_and_unknown_repositories(
 ) -> None:
     hub_server.update(code="GatedRepo", message="Access to it is restricted.")
     message = refusal("imagenet")
-    assert message.startswith("imagenet: no local copy, and the hub does not give ILSVRC/imagenet-1k (")
+    assert message.startswith("imagenet: no local copy, and the hub refuses ILSVRC/imagenet-1k (")
     assert "gated" in message
     assert "COLLAPSELAB_DATA=imagenet=PATH" in message
     assert "log in" in message
     hub_server.update(code="RepoNotFound", message="Repository not found")
     message = refusal("someone/misspelt")
-    assert message.startswith("someone/misspelt: no such file or folder, and the hub does not give")
+    assert message.startswith("someone/misspelt: no such file or folder, and the hub refuses")
     assert "check the path or the name" in message
     assert capfd.readouterr() == ("", "")
 
@@ -367,8 +369,8 @@ def test_libraries_are_quiet_and_then_as_they_were(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     before = datasets.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()
-    assert hub_splits("a/b") == ()
+    assert HubStore("a/b").splits == ()
     assert seen == [(datasets.logging.CRITICAL, True)]
     assert (datasets.logging.get_verbosity(), datasets.utils.are_progress_bars_disabled()) == before
     with pytest.raises(InputError, match="no split 'train'"):
-        read_hub("a/b", None, "train")
+        HubStore("a/b").labels("train")

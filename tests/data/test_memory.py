@@ -96,7 +96,7 @@ def test_more_than_fits_in_memory_is_refused_before_it_is_read(
 ) -> None:
     monkeypatch.setattr(memory_module, "MEMORY_BYTES", 9 * 90 * 4)
     load_splits(_spec(images, train={"method": "first", "count": 9}, test={"method": "first", "count": 9}), 0)
-    with pytest.raises(InputError, match=r"30 samples of \(3, 6, 5\).*take fewer samples"):
+    with pytest.raises(InputError, match=r"30 samples of \(3, 6, 5\).*use fewer samples"):
         load_splits(_spec(images), 0)
 
 

@@ -128,9 +128,9 @@ def test_home_is_known(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("entries", "fragments"),
     [
-        (["mnist"], ("'mnist' is no NAME=PATH",)),
-        (["=sets"], ("'=sets' is no NAME=PATH",)),
-        (["mnist="], ("'mnist=' is no NAME=PATH",)),
+        (["mnist"], ("'mnist' is not NAME=PATH",)),
+        (["=sets"], ("'=sets' is not NAME=PATH",)),
+        (["mnist="], ("'mnist=' is not NAME=PATH",)),
         (["mnits=sets"], ("unknown data set 'mnits'", "did you mean 'mnist'")),
         (["mnist=none"], ("mnist=none: no such file or folder",)),
         (["digits=sets"], ("digits come with the package",)),
@@ -142,8 +142,9 @@ def test_the_option_or_the_variable_is_at_fault(
 ) -> None:
     for name in ("sets", "more"):
         (here / name).mkdir()
-    message = refusal(local_copies, entries)
+    message = refusal(local_copies, entries, origin="--data")
     assert message.startswith("--data: ")
+    assert refusal(local_copies, entries) == message.replace("--data: ", "copies: ", 1)
     monkeypatch.setenv(VARIABLE, os.pathsep.join(entries))
     other = refusal(local_copies)
     assert other == message.replace("--data: ", f"{VARIABLE}: ", 1)
@@ -238,7 +239,7 @@ def test_profile_takes_names(
         "from torch import nn\ndef small(num_classes):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, num_classes))\n"
     )
-    arguments = ("profile", "model.py:small", "--format", "csv", "--data")
+    arguments = ("profile", "model.py:small", "--format", "csv", "--dataset")
     monkeypatch.setenv(VARIABLE, f"fashion_mnist={write_npz(here / 'copy.npz', images)}")
     by_name, by_path = run(*arguments, "fashion_mnist"), run(*arguments, "copy.npz")
     assert by_name.code == 0
@@ -284,7 +285,7 @@ def test_rows_of_digits() -> None:
         ([1000], "1000 to 1000, not ascending or outside 0 … 999"),
         ([-1, 3], "-1 to 3"),
         ([3, 2], "not ascending"),
-        ([3, 3], "each once"),
+        ([3, 3], "each row once"),
         ([], "shape (0,)"),
         ([[1, 2]], "shape (1, 2)"),
     ],
@@ -296,7 +297,7 @@ def test_rows_that_are_none(rows: list[Any], fragment: str) -> None:
 
 
 def test_rows_or_limit() -> None:
-    assert "limit 3 and rows" in refusal(open_data, "digits", rows=np.array([1]), limit=3)
+    assert "limit=3 and rows= are both" in refusal(open_data, "digits", rows=np.array([1]), limit=3)
 
 
 # ---------------------------------------------------------------- real data, where there is some

@@ -59,9 +59,9 @@ def test_samples_outside_the_task_are_never_taken() -> None:
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
-        (Sample(method="first", count=101), "101 samples wanted, but there are 100"),
-        (Sample(method="first", count=50, skip=51), "50 samples wanted behind 51 skipped ones"),
-        (Sample(method="balanced", per_class=21), "class 1: 21 samples wanted, but there are 20"),
+        (Sample(method="first", count=101), "101 samples requested, but there are 100"),
+        (Sample(method="first", count=50, skip=51), "50 samples requested after 51 skipped ones"),
+        (Sample(method="balanced", per_class=21), "class 1: 21 samples requested, but there are 20"),
         (Sample(method="balanced", count=42), "multiple of 4"),
         (Sample(method="balanced", count=4, skip=3), "give a multiple"),
     ],
@@ -85,7 +85,7 @@ def test_groups_of_classes_by_number_and_name() -> None:
         (((0,), (4,)), "no class 4; there are 0 to 3"),
         (((0,), ("dogs",)), "no class 'dogs'; did you mean 'dog'"),
         (((0, 1),), "two or more"),
-        (((0,), ()), "none may be empty"),
+        (((0,), ()), "none of them empty"),
     ],
 )
 def test_wrong_groups_are_refused(groups: tuple[tuple[int | str, ...], ...], message: str) -> None:

@@ -15,9 +15,10 @@ import torch
 from watching import Log, request
 
 from collapselab import InputError
-from collapselab.experiments import estimate, running
+from collapselab.experiments import running
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.runner import reproduce
+from collapselab.records import experiment
 from collapselab.records.run_record import RunRecord
 from collapselab.training import RunInterrupted, Stopper
 
@@ -65,6 +66,7 @@ def test_what_is_written_is_complete_and_agrees(done: tuple[Path, Log, Any]) -> 
     pd.testing.assert_frame_equal(stored, outcome.rows, check_dtype=False)
     (verdict,) = json.loads((out / "verdicts.json").read_text())
     assert verdict["id"] == "falls"
+    assert list(verdict["settings"][0]["effect"]["by_seed"]) == ["0", "1"]
     record = json.loads((out / "experiment.json").read_text())
     assert record["status"] == "finished"
     assert record["runs"] == 4
@@ -198,7 +200,7 @@ def test_a_folder_of_another_scale_is_refused(done: tuple[Path, Log, Any]) -> No
 
 def test_samples_that_are_not_there_are_said_before_anything_is_run(tmp_path: Path) -> None:
     changes = {"second:data.train.count": 5000}
-    with pytest.raises(InputError, match=r"5000 samples wanted, but there are 1000.*only=first"):
+    with pytest.raises(InputError, match=r"5000 samples requested, but there are 1000.*only=first"):
         reproduce(request(tmp_path / "out", changes=changes))
     assert not (tmp_path / "out" / "runs").exists()
 
@@ -216,7 +218,7 @@ def test_what_was_timed_a_short_while_ago_is_not_timed_again(
         with pytest.raises(RunInterrupted):
             reproduce(request(tmp_path / "out"), log, StopFirst())
         assert len(log.of("timing")) == timings
-    monkeypatch.setattr(estimate, "hardware", lambda: {"processor": "another"})
+    monkeypatch.setattr(experiment, "hardware", lambda: {"processor": "another"})
     log = Log()
     with pytest.raises(RunInterrupted):
         reproduce(request(tmp_path / "out"), log, StopFirst())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import ModuleType
 from typing import Any
 
 import jaxtyping
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 from collapselab import METRICS, InputError, Measurement, measure
-from collapselab.features import passes
+from collapselab.features import stream as features_stream
 from collapselab.metrics import BY_NAME, names_of
 from collapselab.metrics.inputs import MetricInputs
+from collapselab.passes import plan, reading
+from collapselab.passes import split as passes_split
 from collapselab.statistics import ClassStats
 from helpers import assert_close, uneven_labels
 from oracles import Oracle, nearest
@@ -80,7 +83,7 @@ def scatters(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             super().__init__(*args, **kwargs)
             made.append(self.scatter)
 
-    monkeypatch.setattr(passes, "ClassStats", Spy)
+    monkeypatch.setattr(plan, "ClassStats", Spy)
     return made
 
 
@@ -105,26 +108,26 @@ def test_a_split_that_nothing_is_asked_of_is_not_read(scatters: list[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("function", "needed_by"),
+    ("module", "function", "needed_by"),
     [
-        ("nearest_centre_rule", {"ncc_accuracy", "ncc_agreement", "ncc_mismatch"}),
-        ("network_rule", {"ncc_agreement", "ncc_mismatch"}),
-        ("fit_weak_reference", {"weak_test_variance"}),
-        ("top_eigenvalues_of_rows", {"stable_rank_per_class"}),
+        (reading, "nearest_centre_rule", {"ncc_accuracy", "ncc_agreement", "ncc_mismatch"}),
+        (features_stream, "network_rule", {"ncc_agreement", "ncc_mismatch"}),
+        (passes_split, "fit_weak_reference", {"weak_test_variance"}),
+        (reading, "top_eigenvalues_of_rows", {"stable_rank_per_class"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_pass_is_made_only_for_what_needs_it(
-    function: str, needed_by: set[str], monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, function: str, needed_by: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    original = getattr(passes, function)
+    original = getattr(module, function)
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         calls.append(function)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(passes, function, spy)
+    monkeypatch.setattr(module, function, spy)
     rest = [metric.name for metric in METRICS if metric.name not in needed_by]
     measure(FEATURES, LABELS, weight=WEIGHT, test=(FEATURES, LABELS), metrics=rest)
     assert calls == []
@@ -297,8 +300,8 @@ def test_nothing_given_is_written_to() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"rcond": 1.0}, "rcond is 1.0"),
-        ({"rcond": -0.1}, "rcond is -0.1"),
+        ({"rcond": 1.0}, "rcond=1.0: give a relative"),
+        ({"rcond": -0.1}, "rcond=-0.1: give a relative"),
         ({"weight": WEIGHT.T}, "weight has shape"),
         ({"bias": np.zeros(3)}, "bias is given without weight"),
         ({"labels": np.zeros(76, dtype=int)}, "at least two classes"),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from collapselab.metrics import BY_NAME, MetricInputs, NearestCentreCounts
-from collapselab.metrics.decision import nearest_class_centre, network_decisions
+from collapselab.metrics.decision import nearest_class_centre, network_rule
 from collapselab.metrics.spectrum import top_eigenvalues_of_rows
 from collapselab.statistics import ClassStats, Weighting
 from helpers import uneven_labels
@@ -52,7 +52,7 @@ def inputs_of(
     means = stats.class_means
     nearest = nearest_class_centre(rows, means)
     matrix = None if weight is None else torch.as_tensor(weight)
-    agreeing = None if matrix is None else int((network_decisions(rows, matrix, None) == nearest).sum())
+    agreeing = None if matrix is None else int((network_rule(matrix, None)(rows) == nearest).sum())
     return MetricInputs(
         stats,
         weighting=weighting,

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collapselab.metrics.decision import nearest_class_centre, network_decisions
+from collapselab.metrics.decision import nearest_class_centre, network_rule
 from oracles import as_double, nearest
 
 dtypes = pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_decisions_in_exact_arithmetic(dtype: torch.dtype, with_bias: bool) -> N
     features, weight = draw(150, 12, 5, 0.5)
     bias = weight[:, 0].to(dtype) if with_bias else None
     features, weight = features.to(dtype), weight.to(dtype)
-    assert network_decisions(features, weight, bias).tolist() == exact_decisions(features, weight, bias)
+    assert network_rule(weight, bias)(features).tolist() == exact_decisions(features, weight, bias)
 
 
 def test_equal_scores_of_different_rows_go_to_the_lowest_class() -> None:
@@ -119,13 +119,13 @@ def test_equal_scores_of_different_rows_go_to_the_lowest_class() -> None:
     features = torch.randint(-3, 4, (300, 6), generator=generator).float() / 8
     weight = torch.randint(-3, 4, (7, 6), generator=generator).float() * 0.1
     bias = torch.randint(-2, 3, (7,), generator=generator).float() / 8
-    assert network_decisions(features, weight, bias).tolist() == exact_decisions(features, weight, bias)
+    assert network_rule(weight, bias)(features).tolist() == exact_decisions(features, weight, bias)
 
 
 @pytest.mark.parametrize("num_classes", [6, 1000])
 def test_equal_rows_of_the_weight_go_to_the_lowest_class(num_classes: int) -> None:
     features, weight = draw(50, 64, num_classes // 2, 0.0)
-    found = network_decisions(features.float(), weight.repeat(2, 1).float(), None)
+    found = network_rule(weight.repeat(2, 1).float(), None)(features.float())
     assert int(found.max()) < num_classes // 2
 
 
@@ -133,8 +133,8 @@ def test_a_bias_far_above_the_scores() -> None:
     features, weight = draw(200, 6, 5, 0.0)
     bias = torch.full((5,), 1e6)
     assert torch.equal(
-        network_decisions(features.float(), weight.float(), bias),
-        network_decisions(features.float(), weight.float(), None),
+        network_rule(weight.float(), bias)(features.float()),
+        network_rule(weight.float(), None)(features.float()),
     )
 
 
@@ -142,14 +142,14 @@ def test_a_bias_far_above_the_scores() -> None:
 def test_zeros_decide_for_the_first_class(given: str) -> None:
     features, weight = draw(2000, 64, 100, 0.0)
     (features if given == "features" else weight).zero_()
-    assert not bool(network_decisions(features.float(), weight.float(), None).any())
+    assert not bool(network_rule(weight.float(), None)(features.float()).any())
 
 
 def test_fast_float32_products_do_not_decide() -> None:
     features, weight = draw(500, 64, 10, 100.0)
-    plain = network_decisions(features.float(), weight.float(), None)
+    plain = network_rule(weight.float(), None)(features.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(network_decisions(features.float(), weight.float(), None), plain)
+        assert torch.equal(network_rule(weight.float(), None)(features.float()), plain)
 
 
 def test_an_argmax_of_rounded_scores_would_differ() -> None:

@@ -25,5 +25,5 @@ def digest(jobs: list[Job]) -> str:
 @pytest.mark.parametrize("place", list(DIGESTS))
 def test_recipes_are_those_of_stored_runs(place: str) -> None:
     name, scale, seed = place.split()
-    preset = experiments()[name].presets[scale]
+    preset = {str(key): preset for key, preset in experiments()[name].presets.items()}[scale]
     assert digest(list(preset.jobs(int(seed)))) == DIGESTS[place]

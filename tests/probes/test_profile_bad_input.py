@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from collapselab.errors import InputError
 from collapselab.probes import capture_inputs, profile, weight_layers
+from collapselab.statistics import ClassStats
 
 LABELS = uneven(20, 20, 20)
 INPUTS = draw(6, labels=LABELS, dtype=torch.float32)
@@ -118,8 +120,8 @@ CASES: dict[str, tuple[type[nn.Module], Any, dict[str, Any], str]] = {
     "an unknown scatter": (Body, TRAIN, {"scatter": "ful"}, "unknown scatter 'ful'; did you mean 'full'"),
     "an unknown weighting": (Body, TRAIN, {"weighting": "equal"}, "unknown weighting 'equal'"),
     "an unknown metric": (Body, TRAIN, {"metrics": "vcl"}, "unknown metric 'vcl'; did you mean 'vci'"),
-    "an epsilon of one": (Body, TRAIN, {"epsilon": 1.0}, "epsilon is 1.0"),
-    "a sketch of nothing": (Body, TRAIN, {"sketch_size": 0}, "sketch_size is 0"),
+    "an epsilon of one": (Body, TRAIN, {"epsilon": 1.0}, "epsilon=1.0: give a share"),
+    "a sketch of nothing": (Body, TRAIN, {"sketch_size": 0}, "sketch_size=0: a sketch"),
     "wrong class counts": (Body, TRAIN, {"class_counts": [20, 21, 19]}, "class 1 was declared with 21 samples but 20 came"),
     "class counts of floats": (Body, TRAIN, {"class_counts": [0.5, 0.5]}, "class_counts: give one whole number per label"),
     "negative class counts": (Body, TRAIN, {"class_counts": [20, -20, 20]}, "class_counts: give one whole number per label"),
@@ -200,13 +202,68 @@ def test_refused_in_one_line_with_the_model_as_it_was(case: str) -> None:
     state.assert_as_before()
 
 
-def test_an_error_of_the_forward_pass_is_passed_on() -> None:
+def test_an_error_of_the_model_is_one_line_with_its_cause() -> None:
     model = Breaks()
     state = State(model)
-    with pytest.raises(ZeroDivisionError, match="on purpose"):
+    with pytest.raises(InputError) as caught:
         profile(model, TRAIN)
+    assert str(caught.value) == (
+        "train, batch 1: the model (Breaks) raised ZeroDivisionError on inputs of shape (20, 6): on purpose; check that "
+        "the model takes such inputs"
+    )
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert model.calls == 3
     state.assert_as_before()
+
+
+def test_an_error_of_the_model_in_the_first_batch_says_the_same() -> None:
+    with pytest.raises(
+        InputError, match=r"^train, batch 0: the model \(Linear\) raised RuntimeError on inputs"
+    ):
+        profile(nn.Linear(7, 3), TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "shapes"),
+    [
+        ({"a": torch.ones(20, 6), "labels": LABELS[:20]}, "a (20, 6): "),
+        ((torch.ones(20, 6), torch.ones(20, 1), LABELS[:20]), "(20, 6) and (20, 1): "),
+        (([torch.ones(20, 6), "text"], LABELS[:20]), "(20, 6) and str: "),
+    ],
+    ids=["a mapping", "several inputs", "a list"],
+)
+def test_an_error_of_the_model_names_the_shapes_of_all_inputs(inputs: Any, shapes: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"raised TypeError on inputs of shape {shapes}")):
+        profile(Body(), [inputs])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("mine"),
+        MemoryError("too much"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_that_are_not_the_models_fault_pass_unchanged(error: Exception) -> None:
+    class Raises(Body):
+        def forward(self, inputs: Tensor) -> Tensor:
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        profile(Raises(), TRAIN)
+    assert caught.value is error
+
+
+def test_an_error_of_ours_inside_the_forward_pass_is_not_the_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(ClassStats, "update", broken)
+    with pytest.raises(RuntimeError, match=r"^a mistake of ours$"):
+        profile(Body(), TRAIN)
 
 
 def test_an_error_of_the_loader_is_passed_on() -> None:

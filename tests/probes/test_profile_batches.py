@@ -223,6 +223,21 @@ def test_a_loader_that_yields_other_data_the_second_time_is_refused() -> None:
         profile(MODEL, Once(), class_counts=SIZES)
 
 
+@pytest.mark.parametrize("weighting", ["balanced", "sample"])
+def test_pooled_scatter_of_equal_classes_with_gaps(weighting: Any) -> None:
+    """Labels without samples have no weight: 0 and 2 are two balanced classes, as 0 and 1 are."""
+    labels = uneven(30, 30)
+    inputs = draw(5, labels=labels)
+    whole, gaps = (
+        pooled(DataLoader(TensorDataset(inputs, numbers), 32), weighting=weighting)
+        for numbers in (labels, 2 * labels)
+    )
+    assert gaps.classes == (0, 2)
+    for layer in whole.layers:
+        for name in ("fuzziness", "vci", "stable_rank", "components_90", "within_trace"):
+            assert gaps[layer.name].train[name] == pytest.approx(layer.train[name], rel=1e-12), name
+
+
 def test_classes_with_gaps() -> None:
     """Labels 0, 3 and 7 of a network with nine outputs."""
     labels = torch.tensor([0, 3, 7])[LABELS]

@@ -133,7 +133,7 @@ def test_balanced_covariance_of_unbalanced_data_asks_for_class_counts() -> None:
 def test_sample_covariance_after_class_counts_is_refused() -> None:
     features, labels = collapsed(0.0, 1.0)
     stats = accumulate(features, labels, class_counts=torch.bincount(labels))
-    with pytest.raises(ValueError, match="leave class_counts out"):
+    with pytest.raises(ValueError, match="omit class_counts"):
         stats.within_covariance("sample")
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collapselab.statistics import ClassStats, Scatter
-from collapselab.statistics.class_stats import SCATTERS
+from collapselab.statistics.scatter import SCATTERS
 from helpers import assert_close, summary, tensors, uneven_labels
 
 COUNTS = [1, 17, 40, 6]

@@ -115,7 +115,7 @@ def test_half_precision_features_are_probed_in_float64() -> None:
 @pytest.mark.parametrize(
     ("train", "test", "options", "message"),
     [
-        (samples(1, 30), (samples(2, 30)[0], torch.arange(30) % 4), {}, "label 3 is of no train sample"),
+        (samples(1, 30), (samples(2, 30)[0], torch.arange(30) % 4), {}, "no train sample has label 3"),
         (
             samples(1, 30),
             (samples(2, 30)[0][:, :3], torch.arange(30) % C),
@@ -130,7 +130,7 @@ def test_half_precision_features_are_probed_in_float64() -> None:
         ),
         (samples(1, 30), (samples(2, 30)[0][:0], torch.arange(0)), {}, "no samples"),
         ((samples(1, 30)[0] * float("nan"), samples(1, 30)[1]), samples(2, 30), {}, "linear probe, train"),
-        ((samples(1, 3)[0], torch.arange(3)), samples(2, 30), {}, "none to validate on"),
+        ((samples(1, 3)[0], torch.arange(3)), samples(2, 30), {}, "none can be held out"),
         (samples(1, 30), samples(2, 30), {"validation_share": 1.0}, "between 0 and 1"),
         (samples(1, 30), samples(2, 30), {"num_penalties": 0}, "at least 1"),
         (samples(1, 30), samples(2, 30), {"score": "f1"}, "unknown score"),

@@ -1,4 +1,4 @@
-"""A `Measurement` as text: JSON, CSV or a table; and writing it to a file in one step."""
+"""A `Measurement` or a `Profile` as text in the format asked for, printed or written to a file."""
 
 from __future__ import annotations
 
@@ -6,138 +6,99 @@ import csv
 import io
 import json
 import os
-import textwrap
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from collapselab.cli.options import Format
+from collapselab.cli.terminal import note, print_text, terminal_width, uses_colour
 from collapselab.errors import InputError, one_line
 from collapselab.storage import replace_text
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from collapselab.features.measure import Measurement
-
-_MISSING = "–"
-# How many values of a spectrum a table shows; files hold all.
-_SPECTRUM_HEAD = 5
-# A table stays readable on the narrowest usual screen, and wider lines make it no clearer.
-_WIDTHS = (72, 100)
-_PLAIN_WIDTH = 80
+    from collapselab.probes import Profile
 
 
-def to_json(measurement: Measurement) -> str:
-    """One JSON object; every number is finite, what is undefined is null."""
-    return json.dumps(measurement.to_dict(), indent=2, allow_nan=False) + "\n"
+def show(result: Measurement | Profile, format: Format, output: Path | None) -> None:
+    """Print a result, or write it to a file; with csv, which has no place for them, warnings go to stderr."""
+    text = as_text(result, format, to_terminal=output is None and sys.stdout.isatty())
+    if format == "csv":
+        for warning in result.warnings:
+            note(f"warning: {one_line(warning)}")
+    if output is None:
+        print_text(text)
+    else:
+        write_text(output, text)
+        note(f"wrote {output}")
 
 
-def to_csv(measurement: Measurement) -> str:
-    """Columns `name,split,value`, one row per metric and split; an empty value is undefined.
+def as_text(result: Measurement | Profile, format: Format, *, to_terminal: bool = False) -> str:
+    """Format a result. In JSON every number is finite, and an undefined metric is null; in CSV it is empty."""
+    from collapselab.cli.tables import measurement_table, profile_table
+    from collapselab.probes import Profile
 
-    Values of a spectrum have rows of their own, named `within_eigenvalues[0]` and so on, largest first.
-    """
+    if format == "json":
+        return json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
+    width, colour = (terminal_width(), uses_colour()) if to_terminal else (None, False)
+    if isinstance(result, Profile):
+        if format == "csv":
+            return _csv(("layer", "depth", "split", "name", "value"), _profile_rows(result))
+        return profile_table(result, width=width, colour=colour)
+    if format == "csv":
+        return _csv(("name", "split", "value"), _measurement_rows(result))
+    return measurement_table(result, width=width, colour=colour)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("name", "split", "value"))
-    for split, values in measurement.splits.items():
-        writer.writerows((name, split, "" if value is None else value) for name, value in values.items())
-    for split, lists in measurement.spectra.items():
-        for name, values in lists.items():
-            writer.writerows((f"{name}[{index}]", split, value) for index, value in enumerate(values))
+    writer.writerow(header)
+    writer.writerows((*row[:-1], "" if row[-1] is None else row[-1]) for row in rows)
     return text.getvalue()
 
 
-def to_table(measurement: Measurement, *, width: int | None = None, colour: bool = False) -> str:
-    """Metrics by family with their values on each split and at full collapse, then the warnings.
-
-    Args:
-        width: of the terminal; None where there is none.
-        colour: whether terminal codes may be used.
-    """
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.text import Text
-
-    width = _PLAIN_WIDTH if width is None else min(max(width, _WIDTHS[0]), _WIDTHS[1])
-    text = io.StringIO()
-    console = Console(
-        file=text, width=width, force_terminal=colour, color_system="standard" if colour else None,
-        legacy_windows=False, highlight=False, emoji=False,
-    )  # fmt: skip
-    m = measurement
-    head = f"{m.num_samples} samples, {m.num_classes} classes, {m.dim} features, {m.weighting} weighting"
-    console.print(Text(head))
-    console.print(_metric_table(measurement))
+def _measurement_rows(measurement: Measurement) -> Iterator[tuple[str, str, Any]]:
+    """One row per metric and split; values of a spectrum have rows of their own: `within_eigenvalues[0]`, …"""
+    for split, values in measurement.splits.items():
+        for name, value in values.items():
+            yield name, split, value
     for split, lists in measurement.spectra.items():
         for name, values in lists.items():
-            shown = ", ".join(number(value) for value in values[:_SPECTRUM_HEAD])
-            rest = f", … ({len(values)} in all)" if len(values) > _SPECTRUM_HEAD else ""
-            console.print(Padding(Text(f"{split} {name}: {shown}{rest}"), (0, 0, 0, 2)))
-    if measurement.spectra:
-        console.print()
-    for warning in measurement.warnings:
-        lines = textwrap.wrap(one_line(f"warning: {warning}"), width, subsequent_indent="  ")
-        console.print(Text("\n".join(lines), style="yellow"))
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+            for index, value in enumerate(values):
+                yield f"{name}[{index}]", split, value
 
 
-def _metric_table(measurement: Measurement) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from collapselab.metrics import METRICS
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    table.add_column("metric", overflow="fold")
-    for split in measurement.splits:
-        table.add_column(split, justify="right", no_wrap=True, min_width=10)
-    table.add_column("at collapse", justify="right", no_wrap=True)
-    family = None
-    for metric in METRICS:
-        if not any(metric.name in values for values in measurement.splits.values()):
-            continue
-        if metric.family != family:
-            family = metric.family
-            table.add_section()
-            table.add_row(Text(family, style="bold"))
-        values = [number(values.get(metric.name)) for values in measurement.splits.values()]
-        table.add_row(f"  {metric.name}", *values, number(metric.at_collapse))
-    return table
-
-
-def number(value: int | float | None) -> str:
-    """Four significant digits; whole numbers in full; a dash where there is none."""
-    if value is None or value != value:
-        return _MISSING
-    if value == int(value) and abs(value) < 1e6:
-        return str(int(value))
-    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.3e}"
+def _profile_rows(profile: Profile) -> Iterator[tuple[str, int, str, str, Any]]:
+    for layer in profile.layers:
+        for split, measured in layer.splits.items():
+            for name, value in measured.metrics.items():
+                yield layer.name, layer.depth, split, name, value
 
 
 def check_output(path: Path, inputs: tuple[Path, ...]) -> None:
-    """Refuse a file that could not be written, before any work is done for it.
+    """Refuse a file that cannot be written, before any work is done for it.
 
     Raises:
-        InputError: a folder, in a folder that does not exist or cannot be written, or one of `inputs`.
+        InputError: a folder, a file in a folder that does not exist or cannot be written to, or one of `inputs`.
     """
     if path.is_dir():
-        raise InputError(f"--output {path}: is a folder; name a file")
+        raise InputError(f"--output {path}: is a folder; give the name of a file")
     if not path.parent.is_dir():
         raise InputError(f"--output {path}: there is no folder {path.parent}; make it first")
     for given in inputs:
         if path.exists() and given.exists() and path.samefile(given):
-            raise InputError(f"--output {path}: is the file that is measured; name another")
-    writable = os.access(path if path.exists() else path.parent, os.W_OK)
-    if not writable:
+            raise InputError(f"--output {path}: is the file to be measured; give another name")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise InputError(f"--output {path}: may not be written; choose another place")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a reader never sees half of it, and a failure leaves the old one.
+    """Write a whole file or nothing: a failure leaves the old file.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     try:
         if path.exists() and not path.is_file():  # a device or pipe cannot be replaced

@@ -1,87 +1,290 @@
-"""What the terminal shows at the end of a run."""
+"""Tables for a terminal: a `Measurement`, a `Profile`, the end of a run."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from collapselab.errors import one_line
 from collapselab.frames import rows_where
-from collapselab.records.judgement import Judgement
-from collapselab.report.wording import verdicts_text
+from collapselab.text import MISSING, number
 
-_MAIN = {
-    "normalized_within": "within/total",
-    "vci": "VCI",
-    "equiangularity": "equiangular",
-    "alignment": "alignment",
-    "ncc_agreement": "NCC",
-}
-_STYLES = {"holds": "green", "fails": "bold red", "inconclusive": "yellow"}
-_WIDTH = 80
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from collapselab.features.measure import Measurement
+    from collapselab.probes import Profile
+    from collapselab.records.judgement import Judgement
+
+# How many values of a spectrum a table shows; files hold all.
+_SPECTRUM_HEAD = 5
+# The narrowest and the widest table; wider lines are no clearer.
+_WIDTHS = (72, 100)
+_LAYER_WIDTHS = (80, 140)
+_PLAIN_WIDTH, _PLAIN_LAYER_WIDTH = 80, 96
+_MIN_NAME, _MAX_NAME, _GAP = 12, 30, 3
 
 
-def final_table(rows: pd.DataFrame, epsilon: float) -> Table:
-    """Layers by those main metrics that were measured, at the last step, train and test; collapsed layers are marked.
+@dataclass(frozen=True)
+class _Column:
+    """A column of a table of layers: a metric, its heading, and whether both splits are shown."""
+
+    metric: str
+    heading: str
+    on_both: bool
+
+
+_PROFILE_COLUMNS = (
+    _Column("normalized_within", "within/total", True),
+    _Column("equiangularity", "equiangular", False),
+    _Column("alignment", "aligned", False),
+    _Column("alignment_random", "random", False),
+    _Column("ncc_agreement", "NCC agrees", True),
+    _Column("stable_rank", "stable rank", False),
+)
+_RUN_COLUMNS = (
+    _Column("normalized_within", "within/total", True),
+    _Column("vci", "VCI", True),
+    _Column("equiangularity", "equiangular", True),
+    _Column("alignment", "aligned", True),
+    _Column("ncc_agreement", "NCC agrees", True),
+)
+# Columns left out of a narrow terminal, the first first.
+_DROPPED = ("random", "stable rank", "VCI", "equiangular", "aligned")
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A row of a table of layers: its metrics by split."""
+
+    name: str
+    splits: Mapping[str, Mapping[str, Any]]
+    dim: int | None = None
+    is_sketched: bool = False
+
+
+def measurement_table(measurement: Measurement, *, width: int | None = None, colour: bool = False) -> str:
+    """Format metrics by family with their values on each split and at full collapse, then the warnings.
 
     Args:
-        rows: measured rows of one run.
-        epsilon: a layer is collapsed while normalized_within is below this.
+        measurement: what was measured.
+        width: columns of the terminal; None without one.
+        colour: whether to use terminal codes.
     """
-    last = rows["step"].max()
-    train = rows_where(rows, step=last, split="train")
-    test = rows_where(rows, step=last, split="test")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    table.add_column("layer", no_wrap=True)
-    shown = {name: title for name, title in _MAIN.items() if name in rows.columns}
-    for title in shown.values():
-        table.add_column(title, justify="right", no_wrap=True)
-    for a, b in zip(train.to_dict("records"), test.to_dict("records"), strict=True):
-        mark = "*" if a.get("normalized_within", 1.0) < epsilon else ""
-        table.add_row(f"{a['layer']}{mark}", *(f"{_short(a[name])} {_short(b[name])}" for name in shown))
+    m = measurement
+    width = _PLAIN_WIDTH if width is None else min(max(width, _WIDTHS[0]), _WIDTHS[1])
+    head = f"{m.num_samples} samples, {m.num_classes} classes, {m.dim} features, {m.weighting} weighting"
+    spectra = [*_spectrum_lines(m), ""] if m.spectra else []
+    return _printed([head, _metric_table(m), *spectra, *_warnings(m.warnings, width)], width, colour)
+
+
+def _spectrum_lines(measurement: Measurement) -> Iterator[str]:
+    for split, lists in measurement.spectra.items():
+        for name, values in lists.items():
+            head = ", ".join(number(value, 4) for value in values[:_SPECTRUM_HEAD])
+            rest = f", … ({len(values)} in all)" if len(values) > _SPECTRUM_HEAD else ""
+            yield f"  {split} {name}: {head}{rest}"
+
+
+def _metric_table(measurement: Measurement) -> Table:
+    from rich.text import Text
+
+    from collapselab.metrics import METRICS
+
+    table = _empty_table()
+    table.add_column("metric", overflow="fold")
+    for split in measurement.splits:
+        table.add_column(split, justify="right", no_wrap=True, min_width=10)
+    table.add_column("at collapse", justify="right", no_wrap=True)
+    family = None
+    for metric in METRICS:
+        if not any(metric.name in values for values in measurement.splits.values()):
+            continue
+        if metric.family != family:
+            family = metric.family
+            table.add_section()
+            table.add_row(Text(family, style="bold"))
+        values = [values.get(metric.name) for values in measurement.splits.values()]
+        table.add_row(
+            f"  {metric.name}", *(number(value, 4, MISSING) for value in (*values, metric.at_collapse))
+        )
     return table
 
 
+def profile_table(profile: Profile, *, width: int | None = None, colour: bool = False) -> str:
+    """Format layers by main metrics, the first collapsed layer, then the warnings.
+
+    Args:
+        profile: what was measured.
+        width: columns of the terminal; None without one.
+        colour: whether to use terminal codes.
+    """
+    layers = [
+        _Layer(
+            layer.name,
+            {split: measured.metrics for split, measured in layer.splits.items()},
+            layer.dim,
+            layer.scatter == "sketch",
+        )
+        for layer in profile.layers
+    ]
+    table, width, left_out = _layer_table(layers, _PROFILE_COLUMNS, profile.epsilon, width)
+    samples = " and ".join(f"{count} {split}" for split, count in profile.num_samples.items())
+    both = "; cells with two numbers are train, then test" if "test" in profile.num_samples else ""
+    parts = [
+        f"{profile.model}: {samples} samples, {len(profile.classes)} classes, {profile.weighting} weighting",
+        f"* collapsed on train (< {profile.epsilon:g}); ~ estimated from a sketch{both}",
+        table,
+        *left_out,
+        "",
+        f"First collapsed layer on train data: {profile.first_collapsed_layer or 'none'}",
+        *_warnings(profile.warnings, min(width, _LAYER_WIDTHS[1])),
+    ]
+    return _printed(parts, width, colour)
+
+
 def run_summary(
-    rows: pd.DataFrame, verdicts: Sequence[Judgement], lines: list[str], *, epsilon: float, colour: bool
+    rows: pd.DataFrame,
+    verdicts: Sequence[Judgement],
+    lines: Sequence[str],
+    *,
+    epsilon: float,
+    width: int | None = None,
+    colour: bool = False,
 ) -> str:
-    """The final table, the verdicts and closing lines, at most 80 columns wide.
+    """Format the layers at the last step, the verdicts and closing lines.
 
     Args:
         rows: measured rows of one run.
         verdicts: as in verdicts.json.
-        lines: printed at the end as they are.
+        lines: printed at the end, unchanged.
         epsilon: a layer is collapsed while normalized_within is below this.
-        colour: whether terminal codes may be used.
+        width: columns of the terminal; None without one.
+        colour: whether to use terminal codes.
     """
+    from collapselab.report.wording import verdicts_text
+
+    step = int(rows["step"].max())
+    columns = [column for column in _RUN_COLUMNS if column.metric in rows.columns]
+    table, width, left_out = _layer_table(_last_layers(rows), columns, epsilon, width)
+    parts = [
+        f"Step {step:,}; * collapsed on train (< {epsilon:g}); cells with two numbers are train, then test",
+        table,
+        *left_out,
+        "",
+        *([verdicts_text(verdicts, width=min(width, _WIDTHS[1])).rstrip(), ""] if verdicts else []),
+        *lines,
+    ]
+    return _printed(parts, max(width, *map(len, lines), 1), colour)
+
+
+def _last_layers(rows: pd.DataFrame) -> list[_Layer]:
+    """The rows of the last step as layers, in order of depth."""
+    layers: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in rows_where(rows, step=rows["step"].max()).to_dict("records"):
+        layers.setdefault(str(row["layer"]), {})[str(row["split"])] = {str(key): row[key] for key in row}
+    return [_Layer(name, splits) for name, splits in layers.items()]
+
+
+# ---------------------------------------------------------------- layers
+
+
+def _layer_table(
+    layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float, width: int | None
+) -> tuple[Table, int, list[str]]:
+    """A table of layers that fits the terminal, how wide it is, and a line about columns that it has no room for."""
+    from rich.text import Text
+
+    limit = None if width is None else min(max(width, _LAYER_WIDTHS[0]), _LAYER_WIDTHS[1])
+    cells = _cells(layers, columns, epsilon)
+    name_width, left_out = _fit(cells, limit)
+    table = _empty_table()
+    for heading in cells:
+        table.add_column(heading, justify="left" if heading == "layer" else "right", no_wrap=True)
+    for name, *values in zip(*cells.values(), strict=True):
+        table.add_row(Text(_shortened(name, name_width)), *values)
+    line = [f"Not shown for lack of width: {', '.join(left_out)}"] if left_out else []
+    return table, limit or max(_PLAIN_LAYER_WIDTH, _width(cells)), line
+
+
+def _cells(layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float) -> dict[str, list[str]]:
+    """The columns of the table by heading, a cell per layer."""
+    cells = {"layer": [f"{layer.name}{'*' if _is_collapsed(layer, epsilon) else ''}" for layer in layers]}
+    if all(layer.dim is not None for layer in layers):
+        cells["dim"] = [str(layer.dim) for layer in layers]
+    for column in columns:
+        cells[column.heading] = [_cell(layer, column) for layer in layers]
+    return cells
+
+
+def _is_collapsed(layer: _Layer, epsilon: float) -> bool:
+    share = layer.splits["train"].get("normalized_within")
+    return share is not None and share < epsilon
+
+
+def _cell(layer: _Layer, column: _Column) -> str:
+    splits = layer.splits if column.on_both else ("train",)
+    text = " ".join(number(layer.splits[split].get(column.metric), missing=MISSING) for split in splits)
+    is_estimated = column.metric == "stable_rank" and layer.is_sketched and text != MISSING
+    return f"~{text}" if is_estimated else text
+
+
+def _width(cells: Mapping[str, Sequence[str]], name_width: int = _MAX_NAME) -> int:
+    widths = [max(len(heading), *map(len, column)) for heading, column in cells.items()]
+    return min(widths[0], name_width) + sum(_GAP + width for width in widths[1:])
+
+
+def _fit(cells: dict[str, list[str]], limit: int | None) -> tuple[int, list[str]]:
+    """Remove columns until no number is cut; return the width left for names, and the headings removed."""
+    left_out: list[str] = []
+    for heading in _DROPPED:
+        if limit is None or _width(cells, _MIN_NAME) <= limit:
+            break
+        if cells.pop(heading, None) is not None:
+            left_out.append(heading)
+    room = _MAX_NAME if limit is None else limit - _width(cells, 0)
+    return min(max(room, _MIN_NAME), _MAX_NAME), left_out
+
+
+def _shortened(name: str, width: int) -> str:
+    """A long name without its middle: its ends tell layers apart, and the mark of a collapsed one is at the end."""
+    end = (width - 1) // 2
+    return name if len(name) <= width else f"{name[: width - 1 - end]}…{name[-end:]}"
+
+
+# ---------------------------------------------------------------- printing
+
+
+def _empty_table() -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+
+
+def _warnings(warnings: Sequence[str], width: int) -> list[Any]:
+    from rich.text import Text
+
+    return [
+        Text(textwrap.fill(one_line(f"warning: {warning}"), width, subsequent_indent="  "), style="yellow")
+        for warning in warnings
+    ]
+
+
+def _printed(parts: Sequence[Any], width: int, colour: bool) -> str:
+    """Print strings, styled texts and tables as one text of a width."""
+    from rich.console import Console
+    from rich.text import Text
+
     text = io.StringIO()
     console = Console(
-        file=text, width=_WIDTH, force_terminal=colour, color_system="standard" if colour else None,
+        file=text, width=width, force_terminal=colour, color_system="standard" if colour else None,
         legacy_windows=False, highlight=False, emoji=False,
     )  # fmt: skip
-    step = int(rows["step"].max())
-    console.print(
-        Text(f"Step {step}: each cell is train, then test; * is collapsed on train (< {epsilon:g})")
-    )
-    console.print(final_table(rows, epsilon))
-    console.print()
-    if verdicts:
-        console.print(Text(verdicts_text(verdicts, width=_WIDTH)))
-    console.print()
-    for line in lines:
-        console.print(Text(line), soft_wrap=True)
+    for part in parts:
+        console.print(Text(part) if isinstance(part, str) else part)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
-
-
-def _short(value: float) -> str:
-    """Five characters."""
-    if pd.isna(value):
-        return f"{'–':>5}"
-    if value == 0 or abs(value) >= 1e-3:
-        return f"{value:.3f}"
-    return f"{value:.0e}".replace("e-0", "e-").rjust(5)

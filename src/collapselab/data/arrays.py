@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collapselab.checks import check_finite
-from collapselab.data.stored import ImageSource, StoredSplit, ValueSource, checked_labels
+from collapselab.data.stored import ImageSource, Store, ValueSource, checked_labels
 from collapselab.errors import InputError
 from collapselab.features.files import NpzFile
 
@@ -25,57 +26,57 @@ _INPUTS = ("inputs", "images", "features")
 _PREFIXES = {"train": "", "test": "test_"}
 
 
-def npz_splits(path: Path) -> tuple[str, ...]:
-    """Of `train` and `test`, those whose labels are in the file.
+class NpzStore(Store):
+    """Arrays `inputs` (or `images`, `features`) and `labels`, with the prefix `test_` for a test split.
 
     Raises:
-        InputError: damaged, or without arrays of these names.
+        InputError: a damaged file, or one without labels.
     """
-    names = NpzFile(path).names
-    found = tuple(split for split, prefix in _PREFIXES.items() if f"{prefix}labels" in names)
-    if not found:
-        held = ", ".join(names) or "nothing"
-        raise InputError(
-            f"{path}: holds {held}; save arrays 'inputs' and 'labels' (and test_inputs, test_labels)"
-        )
-    return found
 
+    def __init__(self, path: Path) -> None:
+        self._file = NpzFile(path)
+        names = self._file.names
+        if not self.splits:
+            raise InputError(
+                f"{path}: holds {', '.join(names) or 'nothing'}; save arrays 'inputs' and 'labels' (and test_inputs, "
+                "test_labels)"
+            )
 
-def read_npz(path: Path, split: str) -> StoredSplit:
-    """A split that `npz_splits` lists.
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(split for split, prefix in _PREFIXES.items() if f"{prefix}labels" in self._file.names)
 
-    Raises:
-        InputError: damaged; arrays that are missing, misshapen, or not numbers.
-    """
-    file = NpzFile(path)
-    prefix = _PREFIXES[split]
-    wanted = [prefix + name for name in _INPUTS]
-    present = [name for name in wanted if name in file.names]
-    if len(present) != 1:
-        raise InputError(
-            f"{path}: holds {' and '.join(present) or 'none'} of {', '.join(wanted)}; "
-            f"save one of them beside {prefix}labels"
-        )
-    name, shape, dtype = present[0], file.shape(present[0]), np.asarray(file.empty(present[0])).dtype
-    if dtype.kind not in "fiub":
-        raise InputError(f"{path}: {name} has dtype {dtype}; save it as real numbers")
-    labels = {
-        split: checked_labels(np.asarray(file.read(f"{prefix}labels")), f"{path}, {prefix}labels")
-        for split, prefix in _PREFIXES.items()
-        if f"{prefix}labels" in file.names
-    }
-    if len(shape) < 2 or 0 in shape or shape[0] != len(labels[split]):
-        raise InputError(
-            f"{path}: {name} has shape {shape} for {len(labels[split])} labels; "
-            "save one non-empty row per label, in the same order"
-        )
-    is_images = dtype == np.uint8 and len(shape) > 2
-    content = _ArrayImages(file, name, shape) if is_images else _ArrayValues(file, name)
-    return StoredSplit(labels[split], None, np.unique(np.concatenate([*labels.values()])), content)
+    def labels(self, split: str) -> npt.NDArray[np.int64]:
+        name = f"{_PREFIXES[split]}labels"
+        return checked_labels(np.asarray(self._file.read(name)), f"{self._file.path}, {name}")
+
+    def content(self, split: str) -> ImageSource | ValueSource:
+        name = self._input_name(split)
+        shape, dtype = self._file.shape(name), np.asarray(self._file.empty(name)).dtype
+        if dtype.kind not in "fiub":
+            raise InputError(f"{self._file.path}: {name} has dtype {dtype}; save real numbers")
+        count = math.prod(self._file.shape(f"{_PREFIXES[split]}labels"))
+        if len(shape) < 2 or 0 in shape or shape[0] != count:
+            raise InputError(
+                f"{self._file.path}: {name} has shape {shape} for {count} labels; save one non-empty row per label, in "
+                "the same order"
+            )
+        is_images = dtype == np.uint8 and len(shape) > 2
+        return _ArrayImages(self._file, name, shape) if is_images else _ArrayValues(self._file, name)
+
+    def _input_name(self, split: str) -> str:
+        wanted = [_PREFIXES[split] + name for name in _INPUTS]
+        present = [name for name in wanted if name in self._file.names]
+        if len(present) != 1:
+            raise InputError(
+                f"{self._file.path}: holds {' and '.join(present) or 'none'} of {', '.join(wanted)}; save one of them "
+                f"with {_PREFIXES[split]}labels"
+            )
+        return present[0]
 
 
 class _ArrayImages(ImageSource):
-    """Bytes (n, h, w), (n, h, w, channels) or (n, channels, h, w)."""
+    """Images as bytes: (n, h, w), (n, h, w, channels) or (n, channels, h, w)."""
 
     def __init__(self, file: NpzFile, name: str, shape: tuple[int, ...]) -> None:
         self._file, self._name = file, name
@@ -87,7 +88,7 @@ class _ArrayImages(ImageSource):
 
     @cached_property
     def _array(self) -> npt.NDArray[np.uint8]:
-        """(n, h, w) or (n, h, w, 3)."""
+        """Images (n, h, w) or (n, h, w, 3)."""
         array = np.asarray(self._file.read(self._name), dtype=np.uint8)
         if array.ndim == 4 and array.shape[1] in (1, 3):
             array = array.transpose(0, 2, 3, 1)
@@ -108,7 +109,7 @@ class _ArrayValues(ValueSource):
         self._file, self._name = file, name
 
     def values(self) -> Float[Tensor, "n ..."]:
-        """As they are; bytes scaled to [0, 1].
+        """Return the values as stored; bytes are scaled to [0, 1].
 
         Raises:
             InputError: NaN or infinity, also after rounding to float32.

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: downloaded once, and kept where `datasets` keeps them."""
+"""Data sets of the Hugging Face hub: downloaded once, to the cache of `datasets`."""
 
 from __future__ import annotations
 
@@ -7,107 +7,46 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, lru_cache
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from collapselab.data.names import COPIES_VARIABLE
-from collapselab.data.parquet import cell_image, find_columns, ordered_splits
-from collapselab.data.stored import ImageSource, StoredSplit, checked_labels
+from collapselab.data.names import copies_hint
+from collapselab.data.table import DatasetDict, TableStore
 from collapselab.errors import InputError, one_line
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 _PATIENCE_SECONDS = 5
-_ROWS_AT_ONCE = 2**8
-
-_Dataset = Any  # of datasets: a table with typed columns
-_DatasetDict = Any  # of datasets: a dictionary of them, by split
 
 
 class _Unreachable(Exception):
-    """Neither the hub nor an earlier download: the message is why the hub is not."""
+    """Neither the hub nor an earlier download is there; the message says why the hub is unavailable."""
 
 
-def hub_splits(hub_id: str, config: str | None = None, name: str | None = None) -> tuple[str, ...]:
-    """The splits of a repository, train and test first.
+class HubStore(TableStore):
+    """A repository of the Hugging Face hub, downloaded when it is first read.
 
     Args:
         hub_id: `owner/name`.
         config: which of its configurations, if it has several.
         name: short name that the data set was asked for by, for messages.
-
-    Raises:
-        InputError: no such repository, or one that needs a login; the hub cannot be reached.
-        ImportError: an extra that is not installed.
     """
-    return ordered_splits(_opened(hub_id, config, name))
+
+    def __init__(self, hub_id: str, config: str | None = None, name: str | None = None) -> None:
+        self._hub_id, self._config, self._name = hub_id, config, name
+        self._where = hub_id if config is None else f"{hub_id}:{config}"
+
+    @cached_property
+    def _tables(self) -> DatasetDict:
+        """All splits.
+
+        Raises:
+            InputError: no such repository, or one that needs a login; the hub cannot be reached.
+            ImportError: an extra that is not installed.
+        """
+        return _opened(self._hub_id, self._config, self._name)
 
 
-def read_hub(hub_id: str, config: str | None, split: str, name: str | None = None) -> StoredSplit:
-    """One split of `hub_splits`.
-
-    Raises:
-        InputError: as `hub_splits` and `split_of`.
-        ImportError: an extra that is not installed.
-    """
-    where = hub_id if config is None else f"{hub_id}:{config}"
-    return split_of(_opened(hub_id, config, name), split, where)
-
-
-def split_of(splits: _DatasetDict, split: str, where: str) -> StoredSplit:
-    """One split of a data set that is open. Columns are found by their types; no image is decoded yet.
-
-    Raises:
-        InputError: no such split; columns that are missing or ambiguous, wrong labels.
-    """
-    if split not in splits:
-        raise InputError(f"{where}: no split {split!r}; it has {', '.join(ordered_splits(splits))}")
-    image, label, names = find_columns(splits[split].features, where)
-    labels = {
-        other: _labels(splits[other], label, names, f"{where} ({other}), {label}")
-        for other in (splits if names is None else (split,))
-    }
-    values = np.unique(np.concatenate(list(labels.values())))
-    return StoredSplit(labels[split], names, values, _TableImages(splits[split], image, f"{where} ({split})"))
-
-
-def _labels(data: _Dataset, column: str, names: tuple[str, ...] | None, where: str) -> npt.NDArray[np.int64]:
-    stored = data.select_columns([column]).with_format("arrow")[:].column(column)
-    return checked_labels(stored.to_numpy(), where, names)
-
-
-class _TableImages(ImageSource):
-    def __init__(self, data: _Dataset, column: str, where: str) -> None:
-        import datasets
-
-        self._data = data.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-        self._column, self._where = column, where
-
-    def images(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, Image]]:
-        for first in range(0, len(rows), _ROWS_AT_ONCE):
-            wanted = rows[first : first + _ROWS_AT_ONCE].tolist()
-            for row, cell in zip(wanted, self._data[wanted][self._column], strict=True):
-                where = f"{self._where}, row {row}"
-                yield where, cell_image(_with_bytes(cell, where), where)
-
-
-def _with_bytes(cell: dict[str, Any] | None, where: str) -> dict[str, Any] | None:
-    """Images that were downloaded as files are named in their cells."""
-    if cell is None or cell["bytes"] is not None or cell["path"] is None:
-        return cell
-    try:
-        return {"bytes": Path(cell["path"]).read_bytes()}
-    except OSError as error:
-        raise InputError(f"{where}: {cell['path']} cannot be read ({error.strerror}); check it") from error
-
-
-def _opened(hub_id: str, config: str | None, name: str | None) -> _DatasetDict:
-    """All splits, from the hub or from an earlier download; one line on whatever goes wrong."""
+def _opened(hub_id: str, config: str | None, name: str | None) -> DatasetDict:
+    """Return all splits, from the hub or from an earlier download; any failure is reported in one line."""
     try:
         import datasets
     except ImportError as error:
@@ -129,20 +68,20 @@ def _refusal(error: Exception, hub_id: str, config: str | None, name: str | None
         start, by_copy = f"{where}: no such file or folder, and", "check the path or the name"
     else:
         start = f"{name}: no local copy, and"
-        by_copy = f"set {COPIES_VARIABLE}={name}=PATH (reproduce also takes --data {name}=PATH)"
+        by_copy = f"give {copies_hint(name, 'PATH')}"
     if isinstance(error, _Unreachable):
         return (
-            f"{start} the hub cannot be reached ({reason}); {by_copy}, or connect to the network so that it is "
-            "downloaded once"
+            f"{start} the hub cannot be reached ({reason}); {by_copy}, or connect to the network to download it "
+            "once"
         )
     if isinstance(error, DatasetNotFoundError):
-        return f"{start} the hub does not give {where} ({reason}); {by_copy}, or log in with access to it"
+        return f"{start} the hub refuses {where} ({reason}); {by_copy}, or log in with access to it"
     return f"{start} reading {where} from the hub failed ({type(error).__name__}: {reason}); {by_copy}"
 
 
 @lru_cache(maxsize=16)
-def _loaded(load: Callable[..., Any], hub_id: str, config: str | None) -> _DatasetDict:
-    """The data set, mapped from disk: asked for once per process. `load` is datasets.load_dataset."""
+def _loaded(load: Callable[..., Any], hub_id: str, config: str | None) -> DatasetDict:
+    """Return the data set, mapped from disk; each is asked for once per process. `load` is datasets.load_dataset."""
     unreachable = _unreachable()
     with _quiet(), _offline(unreachable is not None):
         try:
@@ -154,7 +93,7 @@ def _loaded(load: Callable[..., Any], hub_id: str, config: str | None) -> _Datas
 
 
 def _unreachable() -> str | None:
-    """Why the hub cannot be reached, None where it answers. Asked once: `datasets` tries for half a minute."""
+    """Return why the hub cannot be reached, None where it answers. Asked once: `datasets` retries for half a minute."""
     from datasets import config
     from huggingface_hub.utils import get_session
 
@@ -170,7 +109,7 @@ def _unreachable() -> str | None:
 
 @contextmanager
 def _offline(wanted: bool) -> Iterator[None]:
-    """Only what was downloaded before is looked at."""
+    """While open, use only earlier downloads."""
     from datasets import config
 
     before = config.HF_HUB_OFFLINE
@@ -183,7 +122,7 @@ def _offline(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No word of the libraries; their progress bars only where someone looks at them."""
+    """Silence the libraries; their progress bars are shown only on a terminal."""
     import datasets
     import huggingface_hub.utils as hub
 

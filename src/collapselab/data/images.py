@@ -1,4 +1,4 @@
-"""One stored image to pixels."""
+"""Decoding of one stored image."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from collapselab.errors import InputError, one_line
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, the image lies on its side
+_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, the image is rotated by 90 degrees
 _GREY = ("1", "L", "LA", "La")
 
 
 @dataclass(frozen=True)
 class ImageForm:
-    """What all images of a split are brought to."""
+    """Channels and size that all images of a split are converted to."""
 
     channels: int
     height: int
@@ -43,15 +43,15 @@ def _refusing_damage(where: str) -> Iterator[None]:
     except Exception as error:
         reason = one_line(error)[:200] or type(error).__name__
         raise InputError(
-            f"{where}: not an image, damaged or cut off ({reason}); mend or remove it"
+            f"{where}: not an image, damaged or truncated ({reason}); replace or remove it"
         ) from error
 
 
 def open_image(data: bytes, where: str) -> Image:
-    """The image in the bytes of a file; only its header is read.
+    """Open the image in the bytes of a file; only its header is read.
 
     Raises:
-        InputError: no image, or one of too many pixels.
+        InputError: not an image, or one with too many pixels.
     """
     try:
         from PIL import Image
@@ -61,7 +61,7 @@ def open_image(data: bytes, where: str) -> Image:
         try:
             return Image.open(io.BytesIO(data))
         except Image.UnidentifiedImageError:  # its message is an address in memory
-            raise ValueError(f"{len(data)} bytes of no known format" if data else "no bytes") from None
+            raise ValueError(f"{len(data)} bytes in no known format" if data else "empty file") from None
 
 
 def is_grey(image: Image) -> bool:
@@ -69,16 +69,16 @@ def is_grey(image: Image) -> bool:
 
 
 def upright_size(image: Image, where: str) -> tuple[int, int]:
-    """(height, width) as the image is meant to be seen."""
+    """Return (height, width) of the image in its upright orientation."""
     with _refusing_damage(where):
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
 def pixels(image: Image, form: ImageForm, where: str) -> npt.NDArray[np.uint8]:
-    """The image in `form`, (channels, height, width).
+    """Convert the image to `form`, (channels, height, width).
 
-    An image of another aspect ratio loses its margins: it is never distorted.
+    Where the aspect ratio differs, margins are cropped: the image is never distorted.
 
     Raises:
         InputError: damaged, or pixels that are not whole numbers of up to 16 bits.
@@ -104,12 +104,12 @@ def pixels(image: Image, form: ImageForm, where: str) -> npt.NDArray[np.uint8]:
 
 
 def _orientation(image: Image) -> int:
-    # Other formats would be decoded as a whole to look for the tag.
+    # In other formats, reading the tag would decode the whole image.
     return int(image.getexif().get(_ORIENTATION, 1)) if image.format == "JPEG" else 1
 
 
 def _eight_bits(image: Image) -> Image:
-    """Grey of 16 bits per pixel, scaled; a plain conversion would clip at 255."""
+    """Scale grey of 16 bits per pixel; a plain conversion would clip at 255."""
     from PIL import Image as pillow
 
     values = np.asarray(image)

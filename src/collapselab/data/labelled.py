@@ -1,4 +1,4 @@
-"""Labelled samples that are read in batches: labels at once, inputs when they are wanted."""
+"""Labelled samples in batches: labels are in memory, inputs are read batch by batch."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Inputs(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Of one sample, as a network is given it."""
+        """Shape of one sample, as a network receives it."""
 
     @abstractmethod
     def read(self, start: int, stop: int, step: int) -> Iterator[Float[Tensor, "b ..."]]:
-        """Samples `start` … `stop - 1`, float32, `step` at a time."""
+        """Yield samples `start` … `stop - 1`, float32, `step` at a time."""
 
 
 class TensorInputs(Inputs):
-    """Inputs that are in memory already, taken as they are."""
+    """Inputs that are in memory already, returned unchanged."""
 
     def __init__(self, values: Float[Tensor, "n ..."]) -> None:
         self._values = values
@@ -42,10 +42,10 @@ class TensorInputs(Inputs):
 
 
 class Batches:
-    """A contiguous share of the samples, batch by batch; can be iterated over again and again.
+    """A contiguous share of the samples, batch by batch; it can be iterated over repeatedly.
 
     Attributes:
-        labels: of all shares together.
+        labels: labels of all shares together.
         is_share: whether there are other shares, empty or not.
     """
 
@@ -67,7 +67,7 @@ class Batches:
         return -((self._start - self._stop) // self._batch_size)
 
     def first_of_all(self) -> tuple[Float[Tensor, "b ..."], Int[Tensor, " b"]]:
-        """The first batch of all shares: an empty share has none of its own to be looked at."""
+        """Return the first batch of the whole split: an empty share has no batch to inspect."""
         return next(iter(Batches(self._inputs, self._labels, self._batch_size, 0, len(self._labels))))
 
     def __iter__(self) -> Iterator[tuple[Float[Tensor, "b ..."], Int[Tensor, " b"]]]:
@@ -82,11 +82,11 @@ class LabelledData:
     """One split of a data set.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         labels: int64, 0 … `num_classes` - 1, known before any image is decoded.
         num_classes: size of the label space; a class may have no samples here.
         class_names: one per class, where the data set names them.
-        inputs: read through `batches`.
+        inputs: the inputs; `batches` reads them.
     """
 
     name: str
@@ -100,25 +100,25 @@ class LabelledData:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one sample as `batches` yields it: (channels, height, width) for images.
+        """Shape of one sample as `batches` yields it: (channels, height, width) for images.
 
         Raises:
-            InputError: images of several sizes, or damaged ones, where the shape has to be read from them.
+            InputError: images of several sizes, or damaged ones, if the shape has to be read from them.
         """
         return self.inputs.shape
 
     @property
     def class_counts(self) -> Int[Tensor, " c"]:
-        """Samples of each class of the label space."""
+        """Number of samples of each class of the label space."""
         return torch.bincount(self.labels, minlength=self.num_classes)
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Batches:
-        """(inputs float32 (b, ...), labels int64 (b,)) in stored order.
+        """Return batches (inputs float32 (b, ...), labels int64 (b,)) in stored order.
 
         Args:
             batch_size: samples per batch; the last batch may be smaller.
-            rank: which of the `world` contiguous, disjoint shares, of whole batches as one process would read
-                them; nothing is repeated to make them equal.
+            rank: which of the `world` contiguous, disjoint shares to read. Shares consist of whole batches, the same
+                batches that one process would read; no sample is repeated to make the shares equal.
 
         Raises:
             InputError: a batch size below 1, a rank outside 0 … world - 1; on iteration, damaged images.
@@ -126,8 +126,8 @@ class LabelledData:
         if batch_size < 1:
             raise InputError(f"batch size {batch_size} is below 1; give at least 1")
         if not 0 <= rank < world:
-            raise InputError(f"rank {rank} is not one of 0 … {world - 1}; give rank < world")
-        # Shares are whole batches: a sample's float32 features depend a little on the batch it comes in.
+            raise InputError(f"rank {rank} is not one of 0 … {world - 1}; give a rank below world")
+        # Whole batches, because float32 features of a sample depend slightly on the batch it is in.
         whole = -(-len(self) // batch_size)
         start, stop = (min(whole * r // world * batch_size, len(self)) for r in (rank, rank + 1))
         return Batches(self.inputs, self.labels, batch_size, start, stop, is_share=world > 1)

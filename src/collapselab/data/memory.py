@@ -1,4 +1,4 @@
-"""The samples of a recipe as tensors in memory: decoded once, then only indexed."""
+"""The samples of a recipe as tensors in memory, decoded once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from collapselab.data.dataset import DataSet
 from collapselab.data.labelled import LabelledData
-from collapselab.data.opening import open_data
+from collapselab.data.names import DIGITS
+from collapselab.data.opening import open_data_set
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.data.sampling import group_labels, sample_rows
 from collapselab.data.splits import DataSplits, Split
@@ -32,70 +34,65 @@ def load_splits(
     image_size: tuple[int, int] | None = None,
     copies: Mapping[str, Path] | None = None,
 ) -> DataSplits:
-    """The samples that a recipe trains and tests on.
+    """Load the samples that a recipe trains and tests on.
 
     Args:
-        spec: which.
-        seed: of what is drawn at random.
-        channels, image_size: what the network takes, where it takes nothing else and `spec` does not say.
-        copies: where the data sets of a name are on this machine.
+        spec: the recipe's description of them.
+        seed: seed for samples that are drawn at random.
+        channels, image_size: used where `spec` has none; give them if the network accepts nothing else.
+        copies: paths of local copies by short name.
 
     Raises:
         InputError: no such data, fewer samples than asked for, more than fits in memory.
         ImportError: an extra that is not installed.
     """
+    data = open_data_set(spec.name, copies)
     channels, image_size = spec.channels or channels, spec.image_size or image_size
-    as_images = spec.name == "digits" and (channels is not None or image_size is not None)
-    form = {} if spec.name == "digits" else {"channels": channels, "image_size": image_size}
+    as_images = spec.name == DIGITS and (channels is not None or image_size is not None)
     splits: dict[str, Split] = {}
     reference: LabelledData | None = None
-    num_classes, class_names = 0, None
     for name, sample in (("train", spec.train), ("test", spec.test)):
-        where = f"{spec.name}, {name}"
-        every = open_data(
-            spec.name, split=name, standardize=spec.standardize, reference=reference, copies=copies, **form
-        )
-        num_classes, class_names = every.num_classes, every.class_names
-        if spec.groups is not None:
-            num_classes, class_names = len(spec.groups), None
-        rows, labels = _chosen(every, spec, sample, seed, where)
-        chosen = open_data(
-            spec.name,
-            split=name,
+        rows, labels = _chosen(data, name, spec, sample, seed)
+        chosen = data.open(
+            name,
             rows=rows,
+            image_size=image_size,
+            channels=channels,
             standardize=spec.standardize,
             reference=reference,
-            copies=copies,
-            **form,
         )
-        _refuse_too_large(chosen, where)
+        _refuse_too_large(chosen, f"{spec.name}, {name}")
         inputs = torch.cat([batch for batch, _ in chosen.batches(_READ_AT_ONCE)])
         if as_images:
             inputs = _digit_images(inputs, channels or 1, image_size)
         splits[name] = Split(inputs, torch.from_numpy(labels))
         reference = reference or chosen
+    num_classes, class_names = data.num_classes, data.class_names
+    if spec.groups is not None:
+        num_classes, class_names = len(spec.groups), None
     return DataSplits(spec.name, num_classes, splits["train"], splits["test"], class_names)
 
 
 def check_samples(spec: DataSpec, seed: int, copies: Mapping[str, Path] | None = None) -> None:
-    """That the samples of a recipe are there; only labels are read.
+    """Check that the samples of a recipe exist; only labels are read.
 
     Raises:
-        InputError, ImportError: as `load_splits`, but for what is wrong with inputs.
+        InputError, ImportError: as `load_splits`, except for problems with inputs.
     """
+    data = open_data_set(spec.name, copies)
     for name, sample in (("train", spec.train), ("test", spec.test)):
-        every = open_data(spec.name, split=name, standardize="none", copies=copies)
-        _chosen(every, spec, sample, seed, f"{spec.name}, {name}")
+        _chosen(data, name, spec, sample, seed)
 
 
 def _chosen(
-    every: LabelledData, spec: DataSpec, sample: Sample, seed: int, where: str
+    data: DataSet, split: str, spec: DataSpec, sample: Sample, seed: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Numbers of the samples that a recipe takes from a split, and their labels, those of their groups if there are any."""
-    labels = every.labels.numpy()
+    """Rows of the samples that a recipe takes from a split, and their labels: those of their groups if it has groups."""
+    where = f"{spec.name}, {split}"
+    labels, num_classes = data.labels(split), data.num_classes
     grouped = labels
     if spec.groups is not None:
-        grouped = group_labels(labels, spec.groups, every.num_classes, every.class_names, where)
+        grouped = group_labels(labels, spec.groups, num_classes, data.class_names, where)
         labels = np.where(grouped >= 0, labels, -1)
     rows = sample_rows(labels, sample, seed, where)
     return rows, grouped[rows]
@@ -105,13 +102,13 @@ def _refuse_too_large(data: LabelledData, where: str) -> None:
     size = len(data) * math.prod(data.input_shape) * _FLOAT_BYTES
     if size > MEMORY_BYTES:
         raise InputError(
-            f"{where}: {len(data)} samples of {data.input_shape} take {size / 2**30:.0f} GiB in memory, more than "
-            f"{MEMORY_BYTES / 2**30:.0f} GiB; take fewer samples, or smaller images"
+            f"{where}: {len(data)} samples of {data.input_shape} take {size / 2**30:.0f} GiB of memory, more than the "
+            f"limit of {MEMORY_BYTES / 2**30:.0f} GiB; use fewer samples, or smaller images"
         )
 
 
 def _digit_images(inputs: Tensor, channels: int, image_size: tuple[int, int] | None) -> Tensor:
-    """Digits as images: each pixel repeated to fill the size, grey in every channel."""
+    """Reshape digits to images: each pixel is repeated to fill the size, and equal in every channel."""
     side = math.isqrt(inputs.shape[1])
     images = inputs.unflatten(1, (1, side, side)).expand(-1, channels, -1, -1)
     if image_size is None:
@@ -120,7 +117,7 @@ def _digit_images(inputs: Tensor, channels: int, image_size: tuple[int, int] | N
 
 
 def fingerprint(data: DataSplits) -> str:
-    """16 hexadecimal digits that tell one set of samples from another: inputs and labels, in their order."""
+    """Return 16 hexadecimal digits that identify the samples: a hash of inputs and labels, in their order."""
     digest = hashlib.sha256()
     for split in (data.train, data.test):
         for tensor in (split.inputs, split.labels):

@@ -1,4 +1,4 @@
-"""Data sets known by a short name: where the hub has them, and where this machine has copies."""
+"""Data sets known by a short name: their place on the hub, and local copies."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from collapselab.checks import near_matches
 from collapselab.errors import InputError
 
 COPIES_VARIABLE = "COLLAPSELAB_DATA"
-_OPTION = "--data"
-_EMBEDDED = "digits"
-# What a set without published test labels is tested on goes by several names.
+DIGITS = "digits"  # ships with scikit-learn
+# Where test labels are not published, the split to test on goes by several names.
 _VALIDATION = ("validation", "val", "valid")
 
 
@@ -28,8 +27,8 @@ class NamedData:
         image_shape: (channels, height, width) of every image, None where they differ.
         config: of the repository, if it has several.
         splits: `train` and `test`, each with what the hub calls it.
-        class_names: of labels 0, 1, … as they are published, for copies that have only numbers; None where experiments
-            go by numbers.
+        class_names: published names of labels 0, 1, …, for copies that have only numbers; None where experiments refer
+            to classes by number.
     """
 
     name: str
@@ -41,7 +40,7 @@ class NamedData:
     class_names: tuple[str, ...] | None = None
 
     def stored_splits(self, stored: Collection[str]) -> dict[str, str]:
-        """Of `train` and `test`, those that a copy with splits `stored` has, each with its name there."""
+        """Return which of `train` and `test` a copy with splits `stored` has, each with its name there."""
         found = {}
         for split, on_hub in self.splits.items():
             candidates = (*_VALIDATION, split) if on_hub in _VALIDATION else (on_hub, split)
@@ -67,20 +66,24 @@ NAMED: dict[str, NamedData] = {
 }
 
 
-def local_copies(pairs: Iterable[str] = ()) -> dict[str, Path]:
-    """Where this machine has the data sets of a name.
+def copies_hint(name: str, path: object) -> str:
+    """How to say where the local copy of a data set is, for messages."""
+    return f"copies={{{name!r}: {path}}} or {COPIES_VARIABLE}={name}={path} in the environment"
+
+
+def local_copies(pairs: Iterable[str] = (), origin: str = "copies") -> dict[str, Path]:
+    """Return the paths of local copies by short name.
 
     Args:
-        pairs: NAME=PATH each, as `--data` takes them. They come before those of the environment variable
-            COLLAPSELAB_DATA, which holds such entries with the separator of search paths (`:`, on Windows `;`)
-            between them.
+        pairs: entries NAME=PATH. They take precedence over those in the environment variable COLLAPSELAB_DATA, which
+            holds such entries separated as in a search path (`:`, on Windows `;`).
+        origin: where the pairs come from, for messages.
 
     Raises:
-        InputError: what is no NAME=PATH, an unknown name, a path that does not exist, a name with two paths; and
-            whether the option or the variable is at fault.
+        InputError: an entry that is not NAME=PATH, an unknown name, a path that does not exist, a name with two paths.
     """
     entries = os.environ.get(COPIES_VARIABLE, "").split(os.pathsep)
-    return _parsed((entry for entry in entries if entry.strip()), COPIES_VARIABLE) | _parsed(pairs, _OPTION)
+    return _parsed((entry for entry in entries if entry.strip()), COPIES_VARIABLE) | _parsed(pairs, origin)
 
 
 def _parsed(entries: Iterable[str], origin: str) -> dict[str, Path]:
@@ -96,14 +99,14 @@ def _parsed(entries: Iterable[str], origin: str) -> dict[str, Path]:
 def _pair(entry: str, origin: str) -> tuple[str, Path]:
     name, equals, value = (part.strip() for part in entry.partition("="))
     if not (equals and name and value):
-        raise InputError(f"{origin}: {entry!r} is no NAME=PATH; give such as mnist=/data/mnist")
-    if name == _EMBEDDED:
+        raise InputError(f"{origin}: {entry!r} is not NAME=PATH; give a pair such as mnist=/data/mnist")
+    if name == DIGITS:
         raise InputError(f"{origin}: {name} come with the package and have no copy; leave {entry!r} out")
     if name not in NAMED:
         raise InputError(f"{origin}: unknown data set {name!r} in {entry!r}; {near_matches(name, NAMED)}")
     try:
         path = Path(value).expanduser()
-    except RuntimeError:  # nobody's home
+    except RuntimeError:  # `~` of a user who does not exist
         path = Path(value)
     if not os.path.exists(path):
         raise InputError(f"{origin}: {name}={path}: no such file or folder; check the path")

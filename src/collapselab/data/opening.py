@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from collapselab.data.digits import load_digits
-from collapselab.data.labelled import Inputs, LabelledData, TensorInputs
-from collapselab.data.layouts import find_layout
-from collapselab.data.pixels import Pixels, Standardize
-from collapselab.data.stored import ImageSource
+from collapselab.checks import near_matches
+from collapselab.choices import Standardize
+from collapselab.data.arrays import NpzStore
+from collapselab.data.dataset import DataSet
+from collapselab.data.digits import DigitsStore
+from collapselab.data.hub import HubStore
+from collapselab.data.image_folder import ImageFolders
+from collapselab.data.labelled import LabelledData
+from collapselab.data.names import DIGITS, NAMED, NamedData, copies_hint, local_copies
+from collapselab.data.parquet import ParquetStore
+from collapselab.data.saved import is_saved, open_saved
+from collapselab.data.stored import Store
 from collapselab.errors import InputError
 
-_SUBSET_SEED = 0
-
-
-def available_splits(source: str | Path, copies: Mapping[str, Path] | None = None) -> tuple[str, ...]:
-    """The splits that `open_data` can open, `train` first where it is one of them.
-
-    Of a short name these are train and test, whatever they are called where it is stored.
-
-    Raises:
-        InputError: no such data set.
-        ImportError: an extra that is not installed.
-    """
-    return ("train", "test") if source == "digits" else tuple(find_layout(source, copies).splits)
+_FORMS = (
+    f"a name ({DIGITS}, {', '.join(NAMED)}), a folder of Parquet files (train-*.parquet) or one that "
+    "datasets saved, a folder of images (train/CLASS/*.png), a .npz file, or a hub id (owner/name)"
+)
+# One slash and no dot in front: `./sets/x` and `../x` are always paths.
+_HUB_ID = re.compile(r"(?P<hub_id>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?")
 
 
 def open_data(
@@ -43,120 +44,143 @@ def open_data(
     copies: Mapping[str, Path] | None = None,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> LabelledData:
-    """One split of a data set, its labels read, its images not yet.
+    """Open one split of a data set: its labels are read, its images not yet.
 
-    Images become floats in [0, 1], less the mean of the training images, over their standard deviation. Inputs
-    that are not images — digits, arrays of other than bytes — are taken as they are.
+    Pixels are scaled to [0, 1]; then the mean of the training images is subtracted and the result divided by their
+    standard deviation. Inputs that are not images (digits, arrays of other than bytes) are returned as stored. To open
+    several splits of one data set, use `open_data_set`, which finds it once.
 
     Args:
-        source: a short name (`digits` or one of `NAMED`); a path of a folder of Parquet files or of images, or
-            of an `.npz` file; or an id `owner/name` or `owner/name:config` of the Hugging Face hub, which is
-            downloaded once. A short name means its copy, else a folder of that name, else the hub.
-        image_size: (height, width) that images are brought to, losing margins where the aspect ratio differs.
+        source: what `open_data_set` takes.
+        split: one of the data set's splits.
+        image_size: (height, width) that images are resized to; where the aspect ratio differs, margins are cropped.
         channels: 1 or 3 for grey or colour; by default as the images are.
-        limit: at most so many samples, drawn at random from a fixed seed, in stored order.
-        standardize: statistics per channel, per pixel, or none.
+        limit: maximum number of samples, drawn at random with a fixed seed, in stored order.
+        standardize: subtract and divide by statistics per channel or per pixel, or not at all.
         reference: the training data whose statistics and shape a test split uses. Without it, a split other
             than `train` uses those of the whole `train` split.
-        copies: where this machine has the data sets of a short name; default what COLLAPSELAB_DATA says.
+        copies: paths of local copies by short name; default those in COLLAPSELAB_DATA.
         rows: (n,) numbers of the samples to open, ascending, instead of `limit`.
 
     Raises:
         InputError: what is wrong with the source, the split or the arguments, in one line.
         ImportError: an extra that is not installed.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"limit {limit} leaves no samples; give at least 1")
-    if channels not in (None, 1, 3):
-        raise InputError(f"{channels} channels are neither grey (1) nor colour (3); give 1 or 3")
-    if image_size is not None and min(image_size) < 1:
-        raise InputError(f"image size {image_size} is empty; give at least 1 x 1")
-    if rows is not None and limit is not None:
-        raise InputError(f"{source}: limit {limit} and rows are both given; give one of them")
-    if source == "digits":
-        _check_split(source, split, ("train", "test"))
-        return _digits(split, limit, rows)
-    layout = find_layout(source, copies)
-    _check_split(source, split, layout.splits)
-    stored = layout.read(layout.splits[split])
-    labels, names = stored.numbered()
-    num_classes = len(stored.label_values if names is None else names)
-    names = names or layout.class_names
-    if layout.num_classes not in (None, num_classes):
-        raise InputError(
-            f"{layout.where}: {num_classes} classes, but {source} has {layout.num_classes}; "
-            f"say where {source} is, or open this by its path"
-        )
-    rows = _chosen(len(labels), limit, rows, f"{source}, {split}")
-    inputs: Inputs
-    if isinstance(stored.content, ImageSource):
-        if reference is None and split != "train" and standardize != "none":
-            if "train" not in layout.splits:
-                raise InputError(
-                    f"{source}: no split 'train' to standardise with; add it, or open with standardize='none'"
-                )
-            reference = open_data(
-                source, image_size=image_size, channels=channels, standardize=standardize, copies=copies
+    return open_data_set(source, copies).open(
+        split,
+        image_size=image_size,
+        channels=channels,
+        limit=limit,
+        rows=rows,
+        standardize=standardize,
+        reference=reference,
+    )
+
+
+def available_splits(source: str | Path, copies: Mapping[str, Path] | None = None) -> tuple[str, ...]:
+    """Return the splits that `open_data` can open, `train` first where there is one.
+
+    Those of a short name are train and test, whatever they are called where the data set is stored.
+
+    Raises:
+        InputError: no such data set.
+        ImportError: an extra that is not installed.
+    """
+    return open_data_set(source, copies).splits
+
+
+def open_data_set(source: str | Path, copies: Mapping[str, Path] | None = None) -> DataSet:
+    """Find a data set, once for all of its splits.
+
+    Args:
+        source: a short name (`digits` or one of `NAMED`); the path of a folder of Parquet files or of images, of a
+            folder that `datasets` saved, or of an `.npz` file; or an id `owner/name` or `owner/name:config` of the
+            Hugging Face hub, which is downloaded once. A `Path` is always a path. A short name means its local copy,
+            else a folder of that name in the current one, else the hub.
+        copies: paths of local copies by short name; default those in COLLAPSELAB_DATA.
+
+    Raises:
+        InputError: no such data set (with near matches), or nothing there that can be read.
+        ImportError: an extra that is not installed.
+    """
+    if not str(source).strip():
+        raise InputError(f"the name of the data set is empty; give {_FORMS}")
+    if isinstance(source, str):
+        if source == DIGITS:
+            return DataSet(DIGITS, DIGITS, DigitsStore())
+        if source in NAMED:
+            return _named(NAMED[source], local_copies() if copies is None else copies)
+        if (match := _HUB_ID.fullmatch(source)) and not _is_here(source):
+            return DataSet(source, source, HubStore(match["hub_id"], match["config"]))
+    path = Path(source)
+    return DataSet(path.resolve().name, str(path), _store_at(path, str(source)))
+
+
+def _named(data: NamedData, copies: Mapping[str, Path]) -> DataSet:
+    if data.name in copies:
+        path = copies[data.name]
+        store = _store_at(path, str(path))
+        splits = data.stored_splits(store.splits)
+        if not splits:
+            raise InputError(
+                f"{path}: holds {', '.join(store.splits)}, but a copy of {data.name} has train and test"
             )
-        inputs = Pixels(
-            stored.content,
-            rows,
-            image_size=image_size,
-            channels=channels,
-            standardize=standardize,
-            reference=_pixels_of(reference, source),
-        )
-    else:
-        inputs = TensorInputs(stored.content.values()[torch.from_numpy(rows)])
-    return LabelledData(
-        name=layout.name,
-        labels=torch.from_numpy(labels[rows]),
-        num_classes=num_classes,
-        class_names=names,
-        inputs=inputs,
-    )
+        return DataSet(data.name, str(path), store, splits, data)
+    if os.path.isdir(data.name):
+        store = _store_at(Path(data.name), data.name)
+        own = {split: split for split in store.splits}
+        return DataSet(data.name, data.name, store, own | data.stored_splits(store.splits))
+    store = HubStore(data.hub_id, data.config, name=data.name)
+    return DataSet(data.name, data.hub_id, store, data.splits, data)
 
 
-def _check_split(source: str | Path, split: str, splits: Iterable[str]) -> None:
-    if split not in splits:
-        raise InputError(f"{source}: no split {split!r}; it has {', '.join(splits)}")
+def _is_here(source: str) -> bool:
+    """Whether an id means a path: it exists, or the folder it would be in does."""
+    path = Path(source)
+    return os.path.exists(path) or path.parent.is_dir() or path.suffix.lower() == ".npz"
 
 
-def _pixels_of(reference: LabelledData | None, source: str | Path) -> Pixels | None:
-    if reference is None:
-        return None
-    if not isinstance(reference.inputs, Pixels):
-        raise InputError(
-            f"{source}: images, but the training data {reference.name!r} are not; give training images"
-        )
-    return reference.inputs
+def _store_at(path: Path, source: str) -> Store:
+    """Tell how the data set at a path is stored.
+
+    Raises:
+        InputError: no such path (with near matches), or nothing there that can be read.
+    """
+    try:
+        if path.is_dir():
+            return _store_in(path)
+        if path.is_file():
+            if path.suffix.lower() == ".npz":
+                return NpzStore(path)
+            raise InputError(f"{path}: not a kind of data set that can be read; give {_FORMS}")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    raise InputError(_unknown(source, path))
 
 
-def _digits(split: str, limit: int | None, rows: npt.NDArray[np.int64] | None) -> LabelledData:
-    data = load_digits()
-    samples = data.train if split == "train" else data.test
-    chosen = torch.from_numpy(_chosen(len(samples), limit, rows, f"digits, {split}"))
-    names = tuple(str(digit) for digit in range(data.num_classes))
-    return LabelledData(
-        data.name, samples.labels[chosen], data.num_classes, names, TensorInputs(samples.inputs[chosen])
-    )
+def _store_in(folder: Path) -> Store:
+    if is_saved(folder):
+        return open_saved(folder)
+    if (parquet := ParquetStore(folder)).splits:
+        return parquet
+    if inner := next((other for other in sorted(folder.iterdir()) if ParquetStore(other).splits), None):
+        raise InputError(f"{folder}: its Parquet files are in folders, such as {inner}; give one of these")
+    if (images := ImageFolders(folder)).splits:
+        return images
+    raise InputError(f"{folder}: neither Parquet files nor class folders are in there; give {_FORMS}")
 
 
-def _chosen(
-    count: int, limit: int | None, rows: npt.NDArray[np.int64] | None, where: str
-) -> npt.NDArray[np.int64]:
-    """Row numbers, ascending: those asked for, else `limit` of them."""
-    if rows is None:
-        if limit is None or limit >= count:
-            return np.arange(count)
-        # Not the first rows: stored samples are often sorted by class.
-        return np.sort(np.random.default_rng(_SUBSET_SEED).choice(count, limit, replace=False))
-    if rows.ndim != 1 or not len(rows) or rows.dtype.kind != "i":
-        raise InputError(
-            f"{where}: rows are {rows.dtype} of shape {rows.shape}; give numbers of samples, int64 (n,), one or more"
-        )
-    if rows[0] < 0 or (np.diff(rows) <= 0).any() or rows[-1] >= count:
-        raise InputError(
-            f"{where}: rows go from {rows.min()} to {rows.max()}, not ascending or outside 0 … {count - 1}; give each once, in order"
-        )
-    return rows
+def _unknown(source: str, path: Path) -> str:
+    name, equals, copy = source.partition("=")
+    if equals and name in NAMED:
+        return f"{source}: one data set is expected here; give {copy} itself, or {name} and {copies_hint(name, copy)}"
+    if path.parent.is_dir() and (path.parent != Path() or path.suffix):
+        near = near_matches(path.name, [other.name for other in path.parent.iterdir()])
+        hint = near if near.startswith("did you mean") else "check the path"
+        return f"{source}: no such file or folder; {hint}"
+    if path.parent != Path():
+        return f"{source}: no such file or folder, and {path.parent} is not a folder either; check the path"
+    beside = (other.name for other in Path().iterdir() if other.is_dir() or other.suffix == ".npz")
+    near = near_matches(source, [DIGITS, *NAMED, *beside])
+    hint = f"{near} Known" if near.startswith("did you mean") else "known"
+    return f"unknown data set {source!r}; {hint}: {_FORMS}"

@@ -4,56 +4,82 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from collapselab.data.images import open_image
-from collapselab.data.stored import ImageSource, StoredSplit, checked_labels
+from collapselab.data.stored import ImageSource, Store, checked_labels, ordered_splits
+from collapselab.data.table import Features, cell_image, find_columns
 from collapselab.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_LABEL_COLUMNS = ("label", "labels", "fine_label")
 _SHARD = re.compile(r"(?P<split>\w+?)(-.*)?")
 _NUMBERED = re.compile(r"-\d+-of-(\d+)$")
 _LABEL_ROWS = 2**16
 _IMAGE_ROWS = 2**8
 
-_Table = Any  # of pyarrow, which has no stubs
-_Features = Any  # of datasets: a dictionary of types
+_Table = Any  # pyarrow.Table; pyarrow has no stubs
 
 
-def parquet_splits(folder: Path) -> tuple[str, ...]:
-    """Splits with `SPLIT-*.parquet` files in `folder` or `folder/data`, train and test first."""
-    splits = {match["split"] for path in _files(folder) if (match := _SHARD.fullmatch(path.stem))}
-    return ordered_splits(splits)
+class ParquetStore(Store):
+    """Files `SPLIT-*.parquet` in a folder, or in `data` inside it. Columns are found by their types."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        found = {match["split"] for path in _files(folder) if (match := _shard(path))}
+        self._splits = ordered_splits(found)
+        self._counts: dict[str, list[int]] = {}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that have files; empty if the folder holds none."""
+        return self._splits
+
+    @cached_property
+    def _columns(self) -> tuple[str, str, tuple[str, ...] | None]:
+        first = self._shards(self.splits[0])[0]
+        return find_columns(_features(first), first)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        return self._columns[2]
+
+    def labels(self, split: str) -> npt.NDArray[np.int64]:
+        _, column, names = self._columns
+        parts = [_read_labels(path, column, names) for path in self._shards(split)]
+        self._counts[split] = [len(part) for part in parts]
+        return np.concatenate(parts)
+
+    def content(self, split: str) -> ImageSource:
+        if split not in self._counts:
+            self.labels(split)
+        return _ParquetImages(self._shards(split), self._columns[0], self._counts[split])
+
+    def _shards(self, split: str) -> list[Path]:
+        """Files of a split, in order.
+
+        Raises:
+            InputError: some of the files are missing.
+        """
+        paths = [path for path in _files(self._folder) if (match := _shard(path)) and match["split"] == split]
+        numbered = _NUMBERED.search(paths[0].stem)
+        if numbered and int(numbered[1]) != len(paths):
+            raise InputError(
+                f"{paths[0].parent}: {len(paths)} of the {int(numbered[1])} files of split {split!r} are there; "
+                "copy the others too"
+            )
+        return paths
 
 
-def ordered_splits(splits: Iterable[str]) -> tuple[str, ...]:
-    """Train and test first."""
-    return tuple(sorted(splits, key=lambda split: (split != "train", split != "test", split)))
-
-
-def read_parquet(folder: Path, split: str) -> StoredSplit:
-    """A split that `parquet_splits` lists. Columns are found by their types; no image is read yet.
-
-    Raises:
-        InputError: missing or damaged files, columns that are missing or ambiguous, wrong labels.
-    """
-    first = _shards(folder, split)[0]
-    image, label, names = find_columns(_features(first), first)
-    labels = {}
-    for other in parquet_splits(folder) if names is None else (split,):
-        labels[other] = [_read_labels(path, label, names) for path in _shards(folder, other)]
-    content = _ParquetImages(_shards(folder, split), image, [len(part) for part in labels[split]])
-    values = np.unique(np.concatenate([part for parts in labels.values() for part in parts]))
-    return StoredSplit(np.concatenate(labels[split]), names, values, content)
+def _shard(path: Path) -> re.Match[str] | None:
+    return _SHARD.fullmatch(path.stem)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -61,64 +87,11 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in found or sorted((folder / "data").glob("*.parquet")) if path.is_file()]
 
 
-def _shards(folder: Path, split: str) -> list[Path]:
-    paths = [
-        path for path in _files(folder) if (match := _SHARD.fullmatch(path.stem)) and match["split"] == split
-    ]
-    numbered = _NUMBERED.search(paths[0].stem)
-    if numbered and int(numbered[1]) != len(paths):
-        raise InputError(
-            f"{paths[0].parent}: {len(paths)} of the {int(numbered[1])} files of split {split!r} are there; "
-            "copy the others too"
-        )
-    return paths
-
-
-def find_columns(features: _Features, where: str | Path) -> tuple[str, str, tuple[str, ...] | None]:
-    """The columns of images and of labels, and the names of the classes.
-
-    Raises:
-        InputError: no or several columns of images, none of labels.
-    """
-    import datasets
-
-    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
-    classes = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    numbers = [
-        name
-        for name, kind in features.items()
-        if isinstance(kind, datasets.Value) and re.fullmatch(r"u?int\d+", kind.dtype)
-    ]
-    # fine_label comes after label: where both are there, label is what the set is known by.
-    labels = [name for name in _LABEL_COLUMNS if name in classes + numbers] or classes
-    images = [name for name in images if name in ("image", "img")] or images
-    held = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
-    if len(images) != 1:
-        raise InputError(f"{where}: {len(images)} columns of images among {held}; give one of type Image")
-    if not labels:
-        raise InputError(
-            f"{where}: no column of labels among {held}; give a ClassLabel, or whole numbers named label"
-        )
-    kind = features[labels[0]]
-    return images[0], labels[0], tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
-
-
 def _read_labels(path: Path, column: str, names: tuple[str, ...] | None) -> npt.NDArray[np.int64]:
     parts = [table.column(column).to_numpy() for table in _tables(path, [column], _LABEL_ROWS)]
     return checked_labels(
         np.concatenate(parts) if parts else np.empty(0, np.int64), f"{path}, {column}", names
     )
-
-
-def cell_image(cell: Mapping[str, Any] | None, where: str) -> Image:
-    """What a column of images holds in one row.
-
-    Raises:
-        InputError: nothing, or no image.
-    """
-    if cell is None or cell["bytes"] is None:
-        raise InputError(f"{where}: no image; remove the row, or store its bytes")
-    return open_image(cell["bytes"], where)
 
 
 class _ParquetImages(ImageSource):
@@ -130,7 +103,7 @@ class _ParquetImages(ImageSource):
         for path, count in zip(self._paths, self._counts, strict=True):
             wanted = rows[(rows >= first) & (rows < first + count)] - first
             first += count
-            if len(wanted):  # files that hold none of the rows are not opened
+            if len(wanted):  # other files are not opened
                 yield from self._of_file(path, wanted)
 
     def _of_file(self, path: Path, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, Image]]:
@@ -146,13 +119,13 @@ class _ParquetImages(ImageSource):
                 return
 
 
-def _features(path: Path) -> _Features:
+def _features(path: Path) -> Features:
     with _stream(path, None, _LABEL_ROWS) as stream:
         return stream.features
 
 
 def _tables(path: Path, columns: list[str], step: int) -> Iterator[_Table]:
-    """Rows of a file, `step` at a time, still packed."""
+    """Yield the rows of a file, `step` at a time; images are not decoded."""
     with _stream(path, columns, step) as stream:
         tables = iter(stream.with_format("arrow").iter(step))
         while True:
@@ -165,7 +138,7 @@ def _tables(path: Path, columns: list[str], step: int) -> Iterator[_Table]:
 
 @contextmanager
 def _stream(path: Path, columns: list[str] | None, step: int) -> Iterator[Any]:
-    """The file as an iterable dataset: no copy on disk, nothing asked of the network, no progress bar."""
+    """Open the file as an iterable dataset: no copy on disk, no request to the network, no progress bar."""
     try:
         import datasets
     except ImportError as error:
@@ -181,7 +154,7 @@ def _stream(path: Path, columns: list[str] | None, step: int) -> Iterator[Any]:
 
 @contextmanager
 def _refusing_damage(path: Path) -> Iterator[None]:
-    """Any failure in here is the file's fault, and is said once: datasets would log it too."""
+    """Report any failure inside as damage of the file, in one line; `datasets` would log it as well."""
     import datasets
 
     verbosity = datasets.logging.get_verbosity()
@@ -192,6 +165,8 @@ def _refusing_damage(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = one_line(error)[:200] or type(error).__name__
-        raise InputError(f"{path}: no Parquet file, damaged or cut off ({reason}); copy it again") from error
+        raise InputError(
+            f"{path}: not a Parquet file, damaged or truncated ({reason}); copy it again"
+        ) from error
     finally:
         datasets.logging.set_verbosity(verbosity)

@@ -1,11 +1,10 @@
-"""Images as standardised inputs: decoded once where they fit in memory, else batch by batch."""
+"""Images as standardised inputs: decoded once if they fit in memory, else batch by batch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +12,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from collapselab.choices import Standardize
 from collapselab.data.images import ImageForm, is_grey, pixels, upright_size
 from collapselab.data.labelled import Inputs
 from collapselab.data.stored import ImageSource
 from collapselab.errors import InputError
-
-Standardize = Literal["none", "channel", "pixel"]
 
 MEMORY_BYTES = 2 * 2**30
 _MAX_PIXEL = 255
@@ -26,15 +24,15 @@ _CHUNK_VALUES = 2**22
 
 
 class Pixels(Inputs):
-    """Images scaled to [0, 1], less the mean of the training images, over their standard deviation.
+    """Images scaled to [0, 1], with the mean of the training images subtracted, divided by their standard deviation.
 
     Args:
         source: the images.
-        rows: which of them, ascending.
-        image_size: (height, width) to bring them to; else they must agree.
-        channels: 1 or 3; else 3 if any image has colour.
+        rows: row numbers of the images to use, ascending.
+        image_size: (height, width) to resize to; without it, all images must have one size.
+        channels: 1 or 3; without it, 3 if any image has colour.
         standardize: mean and standard deviation per channel, per pixel, or neither.
-        reference: training images, whose statistics, and whose shape where none is given, are used instead.
+        reference: training images whose statistics, and whose shape if none is given, are used instead.
     """
 
     def __init__(
@@ -57,17 +55,17 @@ class Pixels(Inputs):
 
     @cached_property
     def form(self) -> ImageForm:
-        """Asked for, or the reference's, or read from the headers of all images.
+        """The form asked for, that of the reference, or the one found in the headers of all images.
 
         Raises:
-            InputError: sizes that differ, or another form than the statistics of the reference are for.
+            InputError: sizes that differ, or a form other than that of the reference.
         """
         size, channels = self._image_size, self._channels
         if self._reference is not None:
             form = self._reference.form
             if size not in (None, (form.height, form.width)) or channels not in (None, form.channels):
                 raise InputError(
-                    f"the training images have shape {form.shape}; open these with the same size and channels"
+                    f"the training images have shape {form.shape}; open these images with the same size and channels"
                 )
             return form
         if size is None or channels is None:
@@ -82,7 +80,7 @@ class Pixels(Inputs):
 
     @cached_property
     def standardization(self) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
-        """Mean and standard deviation of inputs in [0, 1], float32; a pixel that never varies is divided by 1."""
+        """Mean and standard deviation of inputs in [0, 1], float32; a pixel that never varies is not scaled."""
         if self._reference is not None:
             return self._reference.standardization
         if self._standardize == "none":
@@ -90,7 +88,7 @@ class Pixels(Inputs):
         total = torch.zeros(self.shape, dtype=torch.int64)
         squares = torch.zeros(self.shape, dtype=torch.int64)
         for raw in self._raw(0, len(self._rows), max(1, _CHUNK_VALUES // math.prod(self.shape))):
-            # Sums of whole numbers are exact: neither order nor chunks change them.
+            # Sums of whole numbers are exact, whatever the order and the chunks.
             wide = raw.int()
             total += wide.sum(dim=0)
             squares += wide.square_().sum(dim=0)
@@ -105,7 +103,7 @@ class Pixels(Inputs):
 
     @cached_property
     def _memory(self) -> UInt8[Tensor, "n ch h w"] | None:
-        """All images, unless they are too large to be kept."""
+        """All images; None if they are too large to keep in memory."""
         if len(self._rows) * math.prod(self.shape) > MEMORY_BYTES:
             return None
         return next(self._decode(0, len(self._rows), len(self._rows)))
@@ -129,7 +127,7 @@ class Pixels(Inputs):
             yield torch.from_numpy(batch)
 
     def _survey(self, *, same_size: bool) -> tuple[tuple[int, int], int]:
-        """(height, width) of the first image, and the channels that lose no colour."""
+        """Return (height, width) of the first image, and the channels needed to keep all colours."""
         size, channels = None, 1
         for where, image in self._source.images(self._rows):
             found = upright_size(image, where)
@@ -148,5 +146,5 @@ class Pixels(Inputs):
         if found != size:
             raise InputError(
                 f"{where}: {found[0]} x {found[1]} pixels, but images before it have {size[0]} x {size[1]}; "
-                "give a model with a fixed image size, to which they are all brought"
+                "resize them to one size, or use a model with a fixed image size"
             )

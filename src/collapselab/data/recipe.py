@@ -1,4 +1,4 @@
-"""Which samples a run sees, as plain values: the part of a recipe that is about data."""
+"""The part of a recipe that describes its data."""
 
 from __future__ import annotations
 
@@ -6,67 +6,69 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from collapselab.data.pixels import Standardize
+from collapselab.choices import Standardize
 
 
 class Part(BaseModel):
-    """Values that do not change and names that are all known."""
+    """Immutable model; unknown fields are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Sample(Part):
-    """Which samples of a split are used."""
+    """The samples of a split that are used."""
 
     method: Literal["all", "first", "random", "balanced"] = Field(
         default="all",
-        description="all; the first ones as stored; drawn at random from the seed; or drawn with equally many of "
-        "each class of the data set.",
+        description="all: every sample. first: the first ones as stored. random: drawn with the run's seed. balanced: "
+        "drawn with the run's seed, equally many of each class.",
     )
-    count: int | None = Field(default=None, ge=1, description="Samples in all.")
+    count: int | None = Field(default=None, ge=1, description="Total number of samples.")
     per_class: int | None = Field(
-        default=None, ge=1, description="Samples of each class, with method balanced, instead of count."
+        default=None,
+        ge=1,
+        description="Number of samples of each class; with method balanced, instead of count.",
     )
     skip: int = Field(
         default=0,
         ge=0,
-        description="Samples passed over first, in the same order: others than those of a recipe without it.",
+        description="Number of samples to skip first, in the same order: the samples differ from those of a recipe without skip.",
     )
 
     @model_validator(mode="after")
     def _one_size(self) -> Sample:
         given = [name for name in ("count", "per_class") if getattr(self, name) is not None]
         if self.method == "all" and (given or self.skip):
-            raise ValueError(f"method all takes every sample; leave out {', '.join(given) or 'skip'}")
+            raise ValueError(f"method all uses every sample; leave out {', '.join(given) or 'skip'}")
         if self.method in ("first", "random") and given != ["count"]:
-            raise ValueError(f"method {self.method} needs count, and nothing per class")
+            raise ValueError(f"method {self.method} needs count, not per_class")
         if self.method == "balanced" and len(given) != 1:
-            raise ValueError("method balanced needs count (in all) or per_class, one of them")
+            raise ValueError("method balanced needs either count (in total) or per_class")
         return self
 
 
 class DataSpec(Part):
-    """Samples to train on and to test on."""
+    """Data set, and samples to train and to test on."""
 
     name: str = Field(
-        default="digits", description="By short name, path, or hub id; see the page on data sets in the docs."
+        default="digits", description="Short name, path or hub id of the data set; see docs/data.md."
     )
-    train: Sample = Field(default_factory=Sample, description="Of the train split.")
-    test: Sample = Field(default_factory=Sample, description="Of the test split.")
+    train: Sample = Field(default_factory=Sample, description="Samples of the train split.")
+    test: Sample = Field(default_factory=Sample, description="Samples of the test split.")
     groups: tuple[tuple[int | str, ...], ...] | None = Field(
         default=None,
-        description="Classes of the task, each a group of classes of the data set by label or name; others are left "
-        "out. Default: the classes of the data set.",
+        description="Classes of the task, each a group of classes of the data set, by label or name; samples of other "
+        "classes are left out. Default: the classes of the data set.",
     )
     standardize: Standardize = Field(
         default="pixel",
-        description="Images less the mean, over the standard deviation, of the samples trained on: per pixel (and "
-        "channel), per channel, or neither.",
+        description="Subtract the mean of the training samples and divide by their standard deviation: per pixel (and "
+        "channel), per channel, or none.",
     )
     image_size: tuple[int, int] | None = Field(
         default=None,
-        description="Height and width in pixels that images are brought to; default as they are.",
+        description="Height and width in pixels to resize images to; default: as stored.",
     )
     channels: Literal[1, 3] | None = Field(
-        default=None, description="Grey or colour; default as the network needs it, else as the images are."
+        default=None, description="1 for grey, 3 for colour; default: what the network needs, else as stored."
     )

@@ -1,4 +1,4 @@
-"""Which rows of a split a recipe uses: a function of the labels, the recipe and the seed alone."""
+"""Selection of the samples a recipe uses: a function of the labels, the recipe and the seed alone."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _Rows = npt.NDArray[np.int64]
 
 
 def sample_rows(labels: _Rows, sample: Sample, seed: int, where: str) -> _Rows:
-    """Row numbers, ascending.
+    """Return the row numbers of the selected samples, ascending.
 
-    Samples are taken from one order per seed (of each class, where they are balanced), behind those that are
-    skipped: two recipes of one seed, the second of which skips what the first takes, share no sample.
+    Samples are taken from one order per seed (one per class if they are balanced), after those that are skipped: two
+    recipes with the same seed share no sample if the second skips as many as the first takes.
 
     Args:
-        labels: (n,) of the split, as the data set numbers its classes; negative ones are never taken.
-        sample: how many, and how.
-        seed: of the order.
+        labels: (n,) labels of the split; samples with negative labels are never selected.
+        sample: how many, and how they are selected.
+        seed: seed for the order.
         where: the data set and split, for messages.
 
     Raises:
-        InputError: more samples than there are.
+        InputError: more samples than the split has.
     """
     usable = np.flatnonzero(labels >= 0)
     if sample.method == "all":
@@ -47,14 +47,14 @@ def _balanced(labels: _Rows, usable: _Rows, sample: Sample, seed: int, where: st
         number, left = divmod(sample.count, len(classes))
         if left:
             raise InputError(
-                f"{where}: {sample.count} samples cannot be the same number of each of {len(classes)} classes; "
+                f"{where}: {sample.count} samples cannot be divided equally among {len(classes)} classes; "
                 f"give a multiple of {len(classes)}"
             )
-    # `skip` counts samples as `count` does: in all with a count, of each class with a number per class.
+    # `skip` counts like the number of samples: in total with `count`, of each class with `per_class`.
     skip, left = (sample.skip, 0) if sample.per_class else divmod(sample.skip, len(classes))
     if left:
         raise InputError(
-            f"{where}: skip {sample.skip} is not the same number of each of {len(classes)} classes; give a multiple"
+            f"{where}: skip {sample.skip} cannot be divided equally among {len(classes)} classes; give a multiple of {len(classes)}"
         )
     generator = np.random.default_rng(seed)
     rows = [
@@ -68,9 +68,9 @@ def _balanced(labels: _Rows, usable: _Rows, sample: Sample, seed: int, where: st
 
 def _taken(order: _Rows, number: int, skip: int, where: str) -> _Rows:
     if skip + number > len(order):
-        behind = f" behind {skip} skipped ones" if skip else ""
+        after = f" after {skip} skipped ones" if skip else ""
         raise InputError(
-            f"{where}: {number} samples wanted{behind}, but there are {len(order)}; ask for fewer"
+            f"{where}: {number} samples requested{after}, but there are {len(order)}; request fewer"
         )
     return order[skip : skip + number]
 
@@ -82,24 +82,26 @@ def group_labels(
     names: Sequence[str] | None,
     where: str,
 ) -> _Rows:
-    """The number of each sample's group (n,), -1 for classes in none.
+    """Return the group number of each sample (n,), -1 for classes in no group.
 
     Args:
         labels: (n,) 0 … num_classes - 1.
-        groups: each a sequence of classes, by number or by name.
-        names: of the classes, if they have any.
+        groups: the classes of each group, by number or by name.
+        num_classes: number of classes of the data set.
+        names: names of the classes, if they have any.
+        where: the data set and split, for messages.
 
     Raises:
-        InputError: no such class, a class in two groups, fewer than two groups, an empty one.
+        InputError: unknown class, a class in two groups, fewer than two groups, an empty group.
     """
     if len(groups) < 2 or not all(groups):
-        raise InputError(f"{where}: groups are {len(groups)}, none may be empty; give two or more")
+        raise InputError(f"{where}: there are {len(groups)} groups; give two or more, none of them empty")
     group_of = np.full(num_classes, -1, dtype=np.int64)
     for number, group in enumerate(groups):
         for one in group:
             label = _label(one, num_classes, names, where)
             if group_of[label] >= 0:
-                raise InputError(f"{where}: class {one} is in two groups; leave it in one")
+                raise InputError(f"{where}: class {one} is in two groups; keep it in one")
             group_of[label] = number
     return group_of[labels]
 

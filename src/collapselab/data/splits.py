@@ -1,4 +1,4 @@
-"""What every data set comes as: tensors, train and test."""
+"""A data set as tensors in memory: train and test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collapselab.data.labelled import Batches, TensorInputs
 
 @dataclass(frozen=True)
 class Split:
-    """Samples that are measured or trained on together."""
+    """Samples of one split, in memory."""
 
     inputs: Float[Tensor, "n ..."]
     labels: Int[Tensor, " n"]
@@ -22,7 +22,7 @@ class Split:
         return len(self.labels)
 
     def batches(self, batch_size: int) -> Batches:
-        """(inputs, labels) in stored order; the last batch may be smaller."""
+        """Return batches (inputs, labels) in stored order; the last batch may be smaller."""
         return Batches(TensorInputs(self.inputs), self.labels, batch_size, 0, len(self))
 
     def to(self, device: torch.device) -> Split:
@@ -31,10 +31,10 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """A data set: samples to train on, and others that are only measured.
+    """A data set: samples to train on, and samples to test on.
 
     Attributes:
-        class_names: one per class, where the data set names them.
+        class_names: one name per class, if the data set has names.
     """
 
     name: str
@@ -45,7 +45,7 @@ class DataSplits:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one sample."""
+        """Shape of one sample."""
         return tuple(self.train.inputs.shape[1:])
 
     def to(self, device: torch.device) -> DataSplits:

@@ -1,10 +1,9 @@
-"""What every stored form of a split is read into, before anything is decoded."""
+"""What every form of storage offers: splits, labels and inputs, each read when it is asked for."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +23,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def images(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, Image]]:
-        """The images in these ascending rows, each with where it is stored; their pixels may still be packed."""
+        """Yield the images in these ascending rows, each with where it is stored; pixels may still be packed."""
 
 
 class ValueSource(ABC):
@@ -32,52 +31,59 @@ class ValueSource(ABC):
 
     @abstractmethod
     def values(self) -> Float[Tensor, "n ..."]:
-        """All of them, float32."""
+        """Return all inputs of the split, float32."""
 
 
-@dataclass(frozen=True)
-class StoredSplit:
-    """Labels and where the inputs are.
+class Store(ABC):
+    """A data set in one form of storage. Splits are named as they are stored."""
 
-    Attributes:
-        labels: (n,), as they are stored.
-        class_names: of labels 0, 1, …, if the data set names its classes.
-        label_values: the distinct labels of all splits, so that train and test share one label space.
-        content: the inputs.
-    """
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """Names of the stored splits, train and test first."""
 
-    labels: npt.NDArray[np.int64]
-    class_names: tuple[str, ...] | None
-    label_values: npt.NDArray[np.int64]
-    content: ImageSource | ValueSource
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of labels 0, 1, …, where they are stored."""
+        return None
 
-    def numbered(self) -> tuple[npt.NDArray[np.int64], tuple[str, ...] | None]:
-        """Labels 0 … C-1 (n,) and the names of the classes.
+    @abstractmethod
+    def labels(self, split: str) -> npt.NDArray[np.int64]:
+        """Read the labels (n,) of a split, as they are stored.
 
-        Labels with gaps are numbered in ascending order, and named by what they were.
+        Raises:
+            InputError: labels that are missing, no whole numbers, negative or beyond the class names.
         """
-        if self.class_names is not None or np.array_equal(
-            self.label_values, np.arange(len(self.label_values))
-        ):
-            return self.labels, self.class_names
-        names = tuple(str(value) for value in self.label_values.tolist())
-        return np.searchsorted(self.label_values, self.labels).astype(np.int64), names
+
+    @abstractmethod
+    def content(self, split: str) -> ImageSource | ValueSource:
+        """Find the inputs of a split; no image is decoded.
+
+        Raises:
+            InputError: inputs that are missing, misshapen or not numbers.
+        """
+
+
+def ordered_splits(splits: Iterable[str]) -> tuple[str, ...]:
+    """Sort names of splits: train, test, then the others by name."""
+    return tuple(sorted(splits, key=lambda split: (split != "train", split != "test", split)))
 
 
 def checked_labels(
     labels: npt.NDArray[Any], where: str, names: tuple[str, ...] | None = None
 ) -> npt.NDArray[np.int64]:
-    """Labels (n,) as int64.
+    """Return labels (n,) as int64.
 
     Raises:
-        InputError: none at all; not whole, negative (which is how hidden labels are stored) or beyond `names`.
+        InputError: no labels; labels that are not whole, negative (which is how hidden labels are stored) or beyond
+            `names`.
     """
     if not len(labels):
-        raise InputError(f"{where}: no samples; give a split that holds some")
+        raise InputError(f"{where}: the split is empty; give one with samples")
     checked = check_labels(labels, len(labels), where)
     if names is not None and checked.max() >= len(names):
         row = int(np.flatnonzero(checked >= len(names))[0])
         raise InputError(
-            f"{where}: label {checked[row]} in row {row} is none of the {len(names)} classes; mend it"
+            f"{where}: label {checked[row]} in row {row} is outside the {len(names)} classes; correct the label"
         )
     return checked

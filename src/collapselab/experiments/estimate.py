@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
-import torch
-from pydantic import Field
-
-from collapselab.errors import InputError
 from collapselab.experiments.grid import Grid
-from collapselab.records.experiment import TIMINGS
-from collapselab.records.stored import Stored, Versioned, read_model, write_model
-from collapselab.storage import Hardware, hardware
+from collapselab.records.experiment import TIMINGS, KindTiming, read_timings
+from collapselab.records.stored import write_model
 from collapselab.training import Recipe, RunInterrupted, Stopper
-from collapselab.training.timing import Timing, time_recipe
+from collapselab.training.timing import time_recipe
 
 _VALID_SECONDS = 1800.0  # the load of the machine changes
 
@@ -38,18 +31,21 @@ def seconds_left(
     Raises:
         RunInterrupted: told to stop.
     """
-    timings = _Timings.read(grid.out / TIMINGS)
+    timings = read_timings(grid.out)
     total = 0.0
     for job, seed in grid.all():
         if grid.is_finished(job.name, seed):
             continue
         recipe, kind = job.recipe, _kind(job.recipe)
-        if (timed := timings.get(kind)) is None:
+        timed = timings.kinds.get(kind)
+        if timed is None or not 0 <= time.time() - timed.at < _VALID_SECONDS:
             if stopper is not None and stopper.reason:
                 raise RunInterrupted(0, stopper.reason)
             if on_timing is not None:
                 on_timing(job.name)
-            timed = timings.add(kind, time_recipe(recipe, grid.data(recipe)))
+            timing = time_recipe(recipe, grid.data(recipe))
+            timed = KindTiming(at=time.time(), step=timing.step, sample=timing.sample)
+            timings = timings.model_copy(update={"kinds": timings.kinds | {kind: timed}})
             write_model(grid.out / TIMINGS, timings)
         done = grid.steps_done(job.name, seed)
         measured = sum(at >= done for at in recipe.measured_steps())
@@ -70,34 +66,3 @@ def _num_samples(recipe: Recipe, grid: Grid) -> int:
         return train + test
     data = grid.data(recipe)
     return len(data.train) + len(data.test)
-
-
-class _Timed(Stored):
-    at: float
-    step: float
-    sample: float
-
-
-class _Timings(Versioned):
-    """Timings by kind of run, of one machine."""
-
-    hardware: Hardware
-    torch: str
-    kinds: dict[str, _Timed] = Field(default_factory=dict)
-
-    @classmethod
-    def read(cls, path: Path) -> _Timings:
-        """Return those of this machine; none where the file is missing, unreadable or of another machine."""
-        here = cls(hardware=hardware(), torch=torch.__version__)
-        with suppress(InputError):
-            held = read_model(path, cls, "timings", "remove it")
-            return held if (held.hardware, held.torch) == (here.hardware, here.torch) else here
-        return here
-
-    def get(self, kind: str) -> _Timed | None:
-        held = self.kinds.get(kind)
-        return held if held is not None and 0 <= time.time() - held.at < _VALID_SECONDS else None
-
-    def add(self, kind: str, timing: Timing) -> _Timed:
-        self.kinds[kind] = _Timed(at=time.time(), step=timing.step, sample=timing.sample)
-        return self.kinds[kind]

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, get_args
 
 import pandas as pd
 
+from collapselab.choices import Scale
 from collapselab.experiments.claims.claim import Claim
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.jobs import Preset
-from collapselab.records.experiment import ExtraRow, Scale
+from collapselab.records.experiment import ExtraRow
 
 if TYPE_CHECKING:
     from collapselab.report.chart import Chart

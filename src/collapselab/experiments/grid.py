@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from collapselab.errors import InputError
 from collapselab.experiments.jobs import Job, Preset
 from collapselab.models.checkpoints import load_checkpoint
 from collapselab.models.opening import required_channels, required_image_size
-from collapselab.records.experiment import ExtraRecord, ExtraRow
+from collapselab.records.experiment import ExtraRecord, ExtraRow, run_identity
 from collapselab.records.run_record import RunRecord
 from collapselab.records.stored import read_model, write_model
 from collapselab.text import few
@@ -162,14 +160,7 @@ class Grid:
 
     def _identities(self, seed: int) -> dict[str, str]:
         """Tell each run of a seed from another of the same job: by its recipe, its samples and its first start."""
-        return {job.name: _identity(self.folder(job.name, seed).read_run()) for job in self._jobs[seed]}
-
-
-def _identity(record: RunRecord | None) -> str:
-    values = {} if record is None else record.model_dump(mode="json")
-    begun = [slot["started"] for slot in values.get("slots", [])[:1]]
-    text = json.dumps([values.get("recipe"), values.get("data"), begun], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return {job.name: run_identity(self.folder(job.name, seed).read_run()) for job in self._jobs[seed]}
 
 
 # ---------------------------------------------------------------- which jobs, with which values

@@ -19,14 +19,13 @@ from dataclasses import dataclass, field
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.jobs import Job, Preset
 from collapselab.records.experiment import Label, Scale
-from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option, Recipe
+from collapselab.records.recipe import Recipe
 
 Changes = Mapping[str, object]
 # Jobs of a seed, with changes to their recipes.
 Jobs = Callable[[int, Changes], Sequence[Job]]
 
 SMOKE = "It shows that everything works; its verdicts mean nothing."
-_OWN_MODELS = ("mlp", "convnet")
 
 
 # ---------------------------------------------------------------- scales
@@ -64,9 +63,6 @@ def _preset(jobs: Jobs, at: At) -> Preset:
     return Preset(lambda seed: jobs(seed, at.changes), at.seeds, at.reduced)
 
 
-# ---------------------------------------------------------------- jobs and recipes
-
-
 def job(recipe: Recipe, name: str = "{dataset}-{model}", *, after: str | None = None, **labels: Label) -> Job:
     """Return a job labelled with the data set and the network of its recipe.
 
@@ -79,44 +75,6 @@ def job(recipe: Recipe, name: str = "{dataset}-{model}", *, after: str | None = 
     own: dict[str, Label] = {"dataset": recipe.data.name, "model": recipe.model.name.rpartition("/")[2]}
     named = {**own, **labels}
     return Job(name.format_map(named), recipe, named, after)
-
-
-def sgd(
-    model: str,
-    data: DataSpec,
-    seed: int,
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    measuring: Measuring,
-    momentum: float = 0.9,
-    options: Mapping[str, Option] | None = None,
-    checkpoints: Checkpoints | None = None,
-    stop_below_loss: float | None = None,
-) -> Recipe:
-    """Return a recipe of SGD with momentum, cross-entropy and a cosine schedule, without weight decay.
-
-    Args:
-        model: `mlp`, `convnet`, or a name of torchvision.
-        data: the samples.
-        seed: for initial weights, choice and order of samples.
-        steps, batch_size, learning_rate, measuring, momentum, options, stop_below_loss: see `Recipe`.
-        checkpoints: default as in `Recipe`.
-    """
-    return Recipe(
-        model=ModelSpec(
-            name=model if model in _OWN_MODELS else f"torchvision/{model}", options=dict(options or {})
-        ),
-        data=data,
-        optimizer=Optimizer(learning_rate=learning_rate, momentum=momentum),
-        steps=steps,
-        batch_size=batch_size,
-        stop_below_loss=stop_below_loss,
-        seed=seed,
-        measuring=measuring,
-        checkpoints=checkpoints or Checkpoints(),
-    )
 
 
 # ---------------------------------------------------------------- samples

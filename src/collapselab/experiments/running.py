@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,15 @@ def run_all(grid: Grid, left: Sequence[NumberedRun], watcher: Watcher, stopper: 
     is_waiting = False
     lost: dict[tuple[str | None, int], InputError] = {}
     while left:
-        others = [run for run in left if not _done_or_lost(grid, run, lost, watcher, stopper)]
+        others = []
+        for run in left:
+            error = lost.get((run.job.after, run.seed))
+            if error is None and _has_to_wait(grid, run):
+                others.append(run)
+            elif error := error or _missing_start(grid, run):
+                lost[run.job.name, run.seed] = error
+            elif not _do(grid, run, watcher, stopper):
+                others.append(run)
         if len(others) == len(left):
             if not is_waiting:
                 watcher.waiting(len(others))
@@ -58,69 +66,50 @@ def run_all(grid: Grid, left: Sequence[NumberedRun], watcher: Watcher, stopper: 
         raise next(iter(lost.values()))
 
 
-class _CannotStart(InputError):
-    """The run that this one starts from ended too early."""
+def _has_to_wait(grid: Grid, run: NumberedRun) -> bool:
+    """Whether another process works on a run, or has to finish the one that it starts from."""
+    if grid.is_finished(run.job.name, run.seed):  # meanwhile, by another process
+        return False
+    after = run.job.after
+    is_early = after is not None and not grid.is_finished(after, run.seed)
+    return is_early or grid.folder(run.job.name, run.seed).in_use()
 
 
-def _done_or_lost(
-    grid: Grid,
-    run: NumberedRun,
-    lost: dict[tuple[str | None, int], InputError],
-    watcher: Watcher,
-    stopper: Stopper,
-) -> bool:
-    """Do a run, or note in `lost` why it cannot start; return False if it has to wait for another process."""
-    error = lost.get((run.job.after, run.seed))
-    if error is None:
-        try:
-            return _do(grid, run, watcher, stopper)
-        except _CannotStart as problem:
-            error = problem
-    lost[run.job.name, run.seed] = error
-    return True
+def _missing_start(grid: Grid, run: NumberedRun) -> InputError | None:
+    """Return why a run cannot start: the finished run that should have written its weights ended before."""
+    job = run.job
+    if job.after is None or job.recipe.start is None:
+        return None
+    checkpoint = Path(job.recipe.start.checkpoint)
+    # Relative to a folder that need not exist yet.
+    if os.path.exists(os.path.normpath(grid.folder(job.name, run.seed).path / checkpoint)):
+        return None
+    before = grid.folder(job.after, run.seed).read_run()
+    assert before is not None, "it is finished"
+    return InputError(
+        f"{job.name}, seed {run.seed}: starts from {checkpoint.name} of {job.after}, which ended at step {before.steps} "
+        f"({before.ended}); change values of {job.after} and remove {grid.out / 'runs' / job.after}"
+    )
 
 
 def _do(grid: Grid, run: NumberedRun, watcher: Watcher, stopper: Stopper) -> bool:
-    """Do a run; return False if another process works on it, or on the run that it starts from."""
-    job, seed, folder = run.job, run.seed, grid.folder(run.job.name, run.seed)
-    if grid.is_finished(job.name, seed):  # meanwhile, by another process
+    """Do a run; return False if another process has begun it."""
+    job, seed, everything = run.job, run.seed, grid.all()
+    if grid.is_finished(job.name, seed):
         return True
-    if folder.in_use() or (job.after and not grid.is_finished(job.after, seed)):
-        return False
-    _check_start(grid, run)
-    everything = grid.all()
     before = sum(one.recipe.steps for one, its_seed in everything if grid.is_finished(one.name, its_seed))
     steps = sum(one.recipe.steps for one, _ in everything)
-    start = time.perf_counter()
+    start, data = time.perf_counter(), grid.data(job.recipe)
     watcher.run_started(job.name, seed, run.number, len(everything), before, steps, job.recipe.steps)
     try:
-        done = run_recipe(job.recipe, folder, watcher.progress, data=grid.data(job.recipe), stopper=stopper)
-    except FolderInUse:  # since it was looked at
+        done = run_recipe(
+            job.recipe, grid.folder(job.name, seed), watcher.progress, data=data, stopper=stopper
+        )
+    except FolderInUse:
         return False
     seconds = time.perf_counter() - start
     watcher.run_ended(job.name, seed, run.number, len(everything), str(done.ended), seconds)
     return True
-
-
-def _check_start(grid: Grid, run: NumberedRun) -> None:
-    """Check that the weights which a run starts from exist.
-
-    Raises:
-        _CannotStart: the run that should have written them ended before.
-    """
-    job = run.job
-    if job.after is None or job.recipe.start is None:
-        return
-    checkpoint = Path(job.recipe.start.checkpoint)
-    # Relative to a folder that need not exist yet.
-    if os.path.exists(os.path.normpath(grid.folder(job.name, run.seed).path / checkpoint)):
-        return
-    before = grid.folder(job.after, run.seed).read_run()
-    assert before is not None, "it is finished"
-    raise _CannotStart(
-        f"{job.name}, seed {run.seed}: starts from {checkpoint.name} of {job.after}, which ended at step {before.steps} "
-        f"({before.ended}); change values of {job.after} and remove {grid.out / 'runs' / job.after}"
-    )
 
 
 # ---------------------------------------------------------------- before and between runs
@@ -138,14 +127,7 @@ def writing(out: Path, stopper: Stopper) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be created ({error.strerror}); choose another out=") from error
-    with ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(exclusive(out / LOCK))
-                break
-            except FolderInUse:
-                check_stop(stopper)
-                time.sleep(_LOOK_AGAIN_SECONDS)
+    with exclusive(out / LOCK, while_waiting=lambda: check_stop(stopper)):
         yield
 
 
@@ -180,7 +162,7 @@ def check_data(grid: Grid, *, is_whole: bool) -> None:
     first = next(iter(missing.values()))
     others = sorted({job.name for job, _ in grid.all()} - set(missing))
     if others and not is_whole:
-        raise InputError(f"{first}; or leave it out with only={','.join(others)}")
+        raise InputError(f"{first}; or run only the others with only={','.join(others)}")
     raise first
 
 

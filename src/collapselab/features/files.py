@@ -1,6 +1,6 @@
 """Feature files, read array by array and row by row.
 
-Their bytes are not trusted: nothing is ever unpickled, and no memory is taken for more than a file can hold.
+Their bytes are not trusted: nothing is ever unpickled, and no more memory is allocated than a file can fill.
 """
 
 from __future__ import annotations
@@ -23,49 +23,49 @@ from collapselab.errors import InputError, one_line
 
 SUFFIXES = (".npz", ".safetensors")
 
-# deflate, the strongest method that numpy writes, packs 1032 bytes into one at best.
+# deflate, the strongest compression that numpy writes, packs at most 1032 bytes into one.
 _MAX_PACKING = 1100
 _PIECE_BYTES = 2**24
 _REMEDY = "write it again"
 
-_Stream = Any  # zipfile.ZipExtFile: its stub calls it IO[bytes], which it is not at run time
+_Stream = Any  # zipfile.ZipExtFile: its stub says IO[bytes], which is wrong at run time
 
 
-@runtime_checkable  # the shape checks of the tests look at it
+@runtime_checkable  # the tests check annotations at run time
 class FeatureFile(Protocol):
     """One file of named arrays.
 
     Attributes:
-        path: of the file.
-        names: of its arrays.
+        path: path of the file.
+        names: names of its arrays.
     """
 
     path: Path
     names: tuple[str, ...]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of an array, without reading it."""
+        """Return the shape of an array, without reading its values."""
         ...
 
     def empty(self, name: str) -> npt.NDArray[np.generic] | Tensor:
-        """No values of an array, but with its dtype."""
+        """Return an empty array with the dtype of an array."""
         ...
 
     def read(self, name: str) -> npt.NDArray[np.generic] | Tensor:
-        """All of an array, in its own dtype."""
+        """Return a whole array, in its own dtype."""
         ...
 
     def rows(self, name: str, step: int) -> Iterator[npt.NDArray[np.generic] | Tensor]:
-        """A 2-D array, `step` rows at a time, in memory of their own."""
+        """Yield `step` rows of a 2-D array at a time, each time in newly allocated memory."""
         ...
 
 
 def open_file(path: Path) -> FeatureFile:
-    """The `.npz` or `.safetensors` file at `path`.
+    """Open the `.npz` or `.safetensors` file at `path`.
 
     Raises:
-        InputError: another suffix, contents that are not what the suffix says, damage, no permission. All
-            methods of the result raise it too.
+        InputError: another suffix, contents that do not match the suffix, damage, no permission. The methods of the
+            result raise it too.
     """
     readers: dict[str, Callable[[Path], FeatureFile]] = {".npz": NpzFile, ".safetensors": SafetensorsFile}
     suffix = path.suffix.lower()
@@ -77,9 +77,9 @@ def open_file(path: Path) -> FeatureFile:
 
 @contextmanager
 def _refusing_damage(path: Path, what: str) -> Iterator[None]:
-    """Any failure in here is the file's fault.
+    """Report any failure inside the context as damage of the file.
 
-    zipfile, zlib, numpy and safetensors answer damaged bytes with more kinds of exception than can be listed:
+    zipfile, zlib, numpy and safetensors raise more kinds of exception for damaged bytes than can be listed:
     from struct.error to RecursionError.
     """
     try:
@@ -149,7 +149,7 @@ class NpzFile:
                     _fill(file, piece)
                     yield piece
                 return
-        whole = self.read(name)  # a row is spread over the whole member
+        whole = self.read(name)  # in Fortran order a row is spread over the whole array
         for start in range(0, n, step):
             yield whole[start : start + step].copy(order="C")
 
@@ -162,31 +162,33 @@ class NpzFile:
         ):
             info = archive.getinfo(self._members[name])
             header = self._read_header(file, name)
-            held = info.file_size - file.tell()
-            wanted = math.prod(header.shape) * header.dtype.itemsize
+            size = info.file_size - file.tell()
+            needed = math.prod(header.shape) * header.dtype.itemsize
             most = min(info.compress_size, self.path.stat().st_size) * _MAX_PACKING
-            if held != wanted or info.file_size > most:
+            if size != needed or info.file_size > most:
                 raise InputError(
                     f"{self.path}: {name} is damaged or cut off (its header says shape {header.shape} of "
-                    f"{header.dtype}, {wanted} bytes, but {held} are there); {_REMEDY}"
+                    f"{header.dtype}, {needed} bytes, but {size} are there); {_REMEDY}"
                 )
             yield file, header
 
     def _read_header(self, file: _Stream, name: str) -> _Header:
         if (magic := file.read(8))[:6] != b"\x93NUMPY":
             raise InputError(f"{self.path}: {name} is not an array; {_REMEDY} with numpy.savez")
-        # Version 2 differs from 1 in the width of one length; 3 is 2 with names of fields that are not ASCII.
+        # Version 2 differs from 1 in the width of one length field; 3 is 2 with field names in UTF-8.
         version_1 = magic[6] == 1
         read = np.lib.format.read_array_header_1_0 if version_1 else np.lib.format.read_array_header_2_0
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # numpy warns of odd headers, which would be a second line
+                warnings.simplefilter(
+                    "ignore"
+                )  # numpy warns of unusual headers: a second line beside the error
                 shape, fortran, dtype = read(file)
-        except MemoryError as error:  # of the parser, on absurd nesting: not for want of memory
+        except MemoryError as error:  # the parser raises it for deep nesting: memory is not short
             raise ValueError("its header cannot be parsed") from error
         if dtype.hasobject:
             raise InputError(
-                f"{self.path}: {name} holds Python objects, which are never unpickled; save it as an array of numbers"
+                f"{self.path}: {name} contains Python objects, which are never unpickled; save it as an array of numbers"
             )
         if min(shape, default=0) < 0:
             raise InputError(f"{self.path}: {name} is damaged (its header says shape {shape}); {_REMEDY}")
@@ -194,7 +196,7 @@ class NpzFile:
 
 
 def _fill(file: _Stream, array: npt.NDArray[np.generic]) -> None:
-    """Read `array`'s bytes, in pieces: decompressed bytes exist twice while they are copied."""
+    """Read the bytes of `array` in pieces, because decompressed bytes exist twice while they are copied."""
     if not array.nbytes:
         return
     target = array.reshape(-1).view(np.uint8).data

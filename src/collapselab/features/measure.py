@@ -1,23 +1,37 @@
-"""Features in, a `Measurement` out: every metric of train and test features, or only the wanted ones."""
+"""`measure`: from features that exist already to a `Measurement` of every metric, or only of the requested ones.
+
+Letters: n samples, p features, c classes, k labels of both splits.
+"""
 
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
-from collapselab.checks import InputError
-from collapselab.features.passes import ProgressCallback, SecondPass, Setting, inputs_of
+from collapselab.checks import check_classifier, check_names
+from collapselab.errors import InputError
 from collapselab.features.sources import ArraySource, FeatureSource
-from collapselab.metrics import BY_NAME, evaluate, select
+from collapselab.features.stream import FEATURES, Classifier, SourceStream, only_point
+from collapselab.metrics import BY_NAME, Metric, select
 from collapselab.metrics.registry import Number
-from collapselab.statistics import WEIGHTINGS, Weighting
+from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
+from collapselab.passes import (
+    MeasuredSplit,
+    PointWeight,
+    ProgressCallback,
+    SplitPlan,
+    TrainReference,
+    measure_split,
+)
+from collapselab.passes.labels import check_known, check_two_classes
+from collapselab.passes.stream import no_progress
+from collapselab.statistics import WEIGHTINGS, Scatter, Weighting
 
 
 @dataclass(frozen=True)
@@ -25,13 +39,13 @@ class Measurement:
     """The metrics of one set of features, on train and, where given, on test data.
 
     Attributes:
-        num_samples: training samples.
-        num_classes: distinct training labels.
+        num_samples: number of training samples.
+        num_classes: number of distinct training labels.
         dim: features per sample.
-        weighting: of the covariances and the global mean.
-        warnings: everything unusual that was met.
-        splits: `train` and `test`, each metric by name; None where undefined or its input is missing.
-        spectra: eigenvalues and singular values by split and name, largest first; empty unless asked for.
+        weighting: weighting of the covariances and the global mean.
+        warnings: everything unusual.
+        splits: for `train` and `test`, each metric by name; None where it is undefined or its input is missing.
+        spectra: eigenvalues and singular values by split and name, largest first; empty unless requested.
     """
 
     num_samples: int
@@ -43,14 +57,14 @@ class Measurement:
     spectra: dict[str, dict[str, list[float]]]
 
     def __getitem__(self, name: str) -> Number | None:
-        """The train value of a metric, or its test value where it is defined on test only."""
+        """Return the train value of a metric, or its test value if it is defined on test data only."""
         for values in self.splits.values():
             if name in values:
                 return values[name]
         raise KeyError(name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists, ready for JSON."""
+        """Return plain numbers, strings and lists, ready for JSON."""
         out: dict[str, Any] = {
             "num_samples": self.num_samples,
             "num_classes": self.num_classes,
@@ -64,7 +78,7 @@ class Measurement:
         return out
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per metric, one column per split, NaN where undefined; with the value at full collapse."""
+        """Return one row per metric and one column per split, NaN where undefined, with the value at full collapse."""
         names = [name for name in BY_NAME if any(name in values for values in self.splits.values())]
         frame = pd.DataFrame(
             {split: [values.get(name) for name in names] for split, values in self.splits.items()},
@@ -78,7 +92,7 @@ class Measurement:
         return frame
 
     def _repr_html_(self) -> str:
-        """A table for notebooks; every string is escaped."""
+        """Return a table for notebooks; every string is escaped."""
         head = (
             f"<p>{self.num_samples} samples, {self.num_classes} classes, {self.dim} features, "
             f"{html.escape(self.weighting)} weighting</p>"
@@ -102,22 +116,22 @@ def measure(
     rcond: float | None = None,
     product_dtype: torch.dtype | None = None,
 ) -> Measurement:
-    """Every metric of neural collapse of the given features, or only the named ones at only their cost.
+    """Measure every metric of neural collapse of the given features, or compute only the requested metrics.
 
     Args:
-        features: (n, p) training features: a tensor or array, or anything numpy makes one of.
-        labels: (n,) non-negative whole numbers, contiguous or not.
+        features: (n, p) training features: a tensor, an array, or anything that numpy can convert to an array.
+        labels: (n,) non-negative whole numbers, not necessarily contiguous.
         weight: (C, p) weight of the classifier, rows in the order of the sorted labels.
-        bias: (C,) its bias.
-        predictions: (n,) the network's decisions as labels; without them argmax(W h + b) is used.
+        bias: (C,) bias of the classifier.
+        predictions: (n,) the network's decisions as labels; default argmax(W h + b).
         test: features and labels of test data, as `(features, labels)`, `(features, labels, predictions)` or a
             mapping with these names.
         weighting: `balanced` (every class counts the same, as in the papers) or `sample`.
         metrics: names; default all. See `collapselab.metrics.METRICS`.
-        spectra: also the eigenvalues of the covariances and the singular values of the weight.
+        spectra: also return the eigenvalues of the covariances and the singular values of the weight.
         rcond: overrides the relative cut-offs of the pseudo-inverses of Sigma_B and Sigma_T.
-        product_dtype: dtype of the covariance products. Default: the features' own; again in float64 where
-            float32 proves too coarse for these features.
+        product_dtype: dtype of the covariance products. Default: that of the features, and float64 in a second pass
+            where float32 proves too coarse.
 
     Returns:
         A `Measurement`: `splits`, `to_frame()`, `to_dict()`; notebooks show it as a table.
@@ -170,59 +184,102 @@ def measure_sources(
     product_dtype: torch.dtype | None = None,
     progress: ProgressCallback | None = None,
 ) -> Measurement:
-    """`measure` for features wherever they are; see there.
+    """Measure features wherever they are: see `measure`.
 
     Raises:
         InputError: input that does not fit together.
     """
-    if weighting not in WEIGHTINGS:
-        raise InputError(f"unknown weighting {weighting!r}; use balanced or sample")
+    check_names([weighting], WEIGHTINGS, "weighting")
     if rcond is not None and not 0 <= rcond < 1:
-        raise InputError(f"rcond is {rcond}; it is a relative cut-off in [0, 1)")
+        raise InputError(f"rcond={rcond}: give a relative cut-off in [0, 1)")
     if metrics is not None:
         metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-    wanted = {"train": select(metrics, "train"), "test": select(metrics, "test")}
-    setting = Setting.of(train, test, weighting, spectra, rcond, product_dtype, progress)
-
-    splits: dict[str, dict[str, Number | None]] = {}
-    spectra_of: dict[str, dict[str, list[float]]] = {}
-    warnings: list[str] = []
-    train_means: Tensor | None = None
-    for split, source in (("train", train), ("test", test)):
-        if source is None:
-            continue
-        needs_train_means = test is not None and any(
-            "second pass" in metric.needs for metric in wanted["test"]
+    wanted = {split: select(metrics, split) for split in ("train", "test")}
+    streams, classifier = _checked_streams(train, test)
+    point, weight = only_point(train.dim), PointWeight(classifier.weight)
+    plans = {
+        split: SplitPlan(
+            points=(point,),
+            weights={FEATURES: weight},
+            metrics=wanted[split],
+            scatter={FEATURES: _scatter(wanted[split], stream, point.dim, spectra=spectra)},
+            weighting=weighting,
+            spectra=spectra,
+            rcond=rcond,
+            product_dtype=product_dtype,
         )
-        for_test = split == "train" and needs_train_means
-        if not (wanted[split] or spectra or for_test):
-            splits[split] = {}
-            continue
-        inputs = inputs_of(split, source, wanted[split], setting, train_means)
-        if for_test:
-            train_means = inputs.class_means
-        splits[split] = evaluate(wanted[split], inputs)
-        if inputs.wants_float64_products and product_dtype is None:
-            found = SecondPass(inputs.nearest_centre, inputs.top_class_eigenvalues, inputs.weak_test_variance)
-            del inputs  # and its matrices, before those of the new one are made
-            inputs = inputs_of(split, source, wanted[split], setting, train_means, found=found)
-            splits[split] = evaluate(wanted[split], inputs)
-        if spectra:
-            spectra_of[split] = inputs.spectra()
-        warnings += [f"{split}: {warning}" for warning in inputs.warnings]
+        for split, stream in streams.items()
+    }
+    measured = _measure(streams, plans, progress or no_progress)
     return Measurement(
         num_samples=len(train.labels),
-        num_classes=len(setting.classes),
+        num_classes=len(np.unique(train.labels)),
         dim=train.dim,
         weighting=weighting,
-        warnings=tuple(dict.fromkeys(warnings)),
-        splits={name: _finite(values) for name, values in splits.items()},
-        spectra=spectra_of,
+        warnings=_warnings(measured),
+        splits={split: measured[split].metrics[FEATURES] if split in measured else {} for split in streams},
+        spectra={split: found.spectra[FEATURES] for split, found in measured.items() if found.spectra},
     )
 
 
-def _finite(values: dict[str, Number | None]) -> dict[str, Number | None]:
-    """Null for whatever is not a finite number: JSON has no other way to say it."""
-    return {
-        name: value if value is not None and math.isfinite(value) else None for name, value in values.items()
-    }
+def _checked_streams(
+    train: FeatureSource, test: FeatureSource | None
+) -> tuple[dict[str, SourceStream], Classifier]:
+    """Return the splits as streams, and the classifier, once everything is checked that needs no features.
+
+    Raises:
+        InputError: labels, predictions, the classifier or the widths of the splits do not fit together.
+    """
+    classes = np.unique(train.labels)
+    values = classes if test is None else np.union1d(classes, test.labels)
+    classifier = Classifier(train.weight, train.bias)
+    streams = {"train": SourceStream("train", train, values, classifier)}
+    check_two_classes(streams["train"].declared_counts, streams["train"].label_values, train.where)
+    check_classifier(train.weight, train.bias, num_classes=len(classes), dim=train.dim, where=train.where)
+    train.check_classes(classes)
+    if test is not None:
+        if test.dim != train.dim:
+            raise InputError(
+                f"{test.where}: {test.dim} features per sample, but train has {train.dim}; both must come from the "
+                "same layer"
+            )
+        stream = streams["test"] = SourceStream("test", test, values, classifier)
+        check_known(stream.declared_counts, streams["train"].present, stream.label_values, test.where)
+        check_two_classes(stream.declared_counts, stream.label_values, test.where)
+        test.check_classes(classes)
+    return streams, classifier
+
+
+def _scatter(metrics: Sequence[Metric], stream: SourceStream, dim: int, *, spectra: bool) -> Scatter:
+    """Return the least scatter that the metrics need."""
+    needs = frozenset().union(*(metric.needs for metric in metrics))
+    fits = len(stream.label_values) * dim**2 <= MAX_PER_CLASS_ENTRIES
+    if "class covariances" in needs and stream.in_memory is None and fits:
+        return "per_class"
+    # Per-class eigenvalues from rows in memory need the rounding level of the features, which comes with the scatter.
+    return "full" if spectra or needs & {"covariance", "top eigenvalue", "class covariances"} else "trace"
+
+
+def _measure(
+    streams: dict[str, SourceStream], plans: dict[str, SplitPlan], progress: ProgressCallback
+) -> dict[str, MeasuredSplit]:
+    """Measure the splits for which anything is requested, and the train split if test data need its class means."""
+    compared = "test" in plans and "second pass" in plans["test"].needs
+    measured: dict[str, MeasuredSplit] = {}
+    reference = None
+    for split, plan in plans.items():
+        if plan.metrics or plan.spectra or (split == "train" and compared):
+            measured[split] = measure_split(streams[split], plan, reference, progress)
+        if split == "train":
+            means = measured[split].reference.class_means if compared else {}
+            reference = TrainReference(streams[split].present, means)
+    return measured
+
+
+def _warnings(measured: Mapping[str, MeasuredSplit]) -> tuple[str, ...]:
+    texts = [
+        f"{split}: {text}"
+        for split, found in measured.items()
+        for text in (*found.warnings, *found.point_warnings[FEATURES])
+    ]
+    return tuple(dict.fromkeys(texts))

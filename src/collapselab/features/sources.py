@@ -1,4 +1,4 @@
-"""Where features come from: arrays in memory, one feature file, or a folder of shards read one at a time."""
+"""Sources of features: arrays in memory, one feature file, or a folder of shards that are read one at a time."""
 
 from __future__ import annotations
 
@@ -25,63 +25,61 @@ from collapselab.checks import (
 from collapselab.errors import InputError, one_line
 from collapselab.features.files import SUFFIXES, FeatureFile, open_file
 
-# Features of shards are handed on in pieces of about this many values.
+# Features of shards are read in pieces of about this many values.
 _PIECE_ELEMENTS = 2**23
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some consecutive samples: features (n, p), labels (n,), the network's decisions (n,) if known."""
+    """Consecutive samples: features (n, p), labels (n,), and the network's decisions (n,) if known."""
 
     features: Tensor
     labels: npt.NDArray[np.int64]
     predictions: npt.NDArray[np.int64] | None
 
 
-@runtime_checkable  # the shape checks of the tests look at it
+@runtime_checkable  # the tests check annotations at run time
 class FeatureSource(Protocol):
-    """Labelled features that can be read more than once, block by block, always in the same order.
+    """Labelled features that can be read several times, block by block, always in the same order.
 
     Attributes:
-        where: how to call it in messages.
-        labels: of all samples.
-        dim: p.
-        in_memory: whether the features are one block that is already in memory.
-        has_predictions: whether blocks carry the network's decisions.
-        weight, bias: the classifier's, where the source has them.
+        where: name of the source in messages.
+        labels: labels of all samples.
+        dim: p, features per sample.
+        in_memory: whether the features are one block that is in memory already.
+        weight, bias: weight and bias of the classifier, if the source has them.
     """
 
     where: str
     labels: npt.NDArray[np.int64]
     dim: int
     in_memory: bool
-    has_predictions: bool
     weight: npt.NDArray[np.generic] | None
     bias: npt.NDArray[np.generic] | None
 
     def blocks(self) -> Iterator[Block]: ...
 
     def check_classes(self, classes: npt.NDArray[np.int64]) -> None:
-        """Refuse decisions that are none of `classes` (sorted).
+        """Refuse decisions that are not among `classes` (sorted).
 
         Raises:
-            InputError: how many, which is the first, in which row.
+            InputError: with their number, the first of them and its row.
         """
         ...
 
 
 class ArraySource:
-    """Features and labels that are in memory.
+    """Features and labels in memory.
 
     Args:
         features: (n, p) numbers; integers are converted.
         labels: (n,) non-negative whole numbers.
         predictions: (n,) the network's decisions, as labels.
         weight, bias: (C, p) and (C,).
-        where: how to call the source in messages.
+        where: name of the source in messages.
 
     Raises:
-        InputError: what does not fit, is empty, is not finite.
+        InputError: arrays that do not fit together, are empty or not finite.
     """
 
     in_memory = True
@@ -104,7 +102,6 @@ class ArraySource:
         if predictions is not None:
             array = _as_numpy(predictions, "predictions", where)
             self._predictions = check_labels(array, n, where, "predictions")
-        self.has_predictions = self._predictions is not None
         self.weight = None if weight is None else _as_numpy(weight, "weight", where)
         self.bias = None if bias is None else _as_numpy(bias, "bias", where)
         check_finite(self._features, where)
@@ -127,8 +124,8 @@ class _Shard:
 class ShardSource:
     """A folder of `.npz` or `.safetensors` shards of any total size, in the order of their names.
 
-    Labels, predictions and the shapes of features of all shards are read at once, the features themselves
-    in pieces, from one shard at a time. Hidden files and other suffixes are left alone.
+    Labels, predictions and the shapes of features of all shards are read at once; the features are read in pieces,
+    from one shard at a time. Hidden files and files with other suffixes are ignored.
 
     Raises:
         InputError: no shards, a shard that cannot be read, shards that do not fit together.
@@ -156,14 +153,12 @@ class ShardSource:
         self._checked: set[Path] = set()
         for path in paths:
             self._add(open_file(path))
-        with_predictions = sum(shard.predictions is not None for shard in self._shards)
-        if 0 < with_predictions < len(paths):
-            without = next(shard.file.path.name for shard in self._shards if shard.predictions is None)
+        without = [shard.file.path.name for shard in self._shards if shard.predictions is None]
+        if 0 < len(without) < len(paths):
             raise InputError(
-                f"{folder}: {with_predictions} of {len(paths)} shards have predictions, {without} has none; "
+                f"{folder}: {len(paths) - len(without)} of {len(paths)} shards have predictions, {without[0]} has none; "
                 "give them in all shards or in none"
             )
-        self.has_predictions = with_predictions > 0
         self.labels = np.concatenate([shard.labels for shard in self._shards])
 
     def _add(self, file: FeatureFile) -> None:
@@ -178,7 +173,7 @@ class ShardSource:
                 f"{where}: {shape[1]} features per sample, but {self._shards[0].file.path.name} has {self.dim}; "
                 "all shards must have the same"
             )
-        # One dtype for all, as in one file: sums must not depend on which shard comes first.
+        # One dtype for all shards, as in one file: sums must not depend on which shard comes first.
         dtype = features_dtype(sample.dtype)
         self._dtype = torch.promote_types(self._dtype, dtype) if self._shards else dtype
         labels = check_labels(_as_numpy(file.read("labels"), "labels", where), shape[0], where)
@@ -197,8 +192,8 @@ class ShardSource:
             setattr(self, name, array)
         elif not np.array_equal(known, array):
             raise InputError(
-                f"{where}: its {name} differs from an earlier shard's; all must be one classifier's, or leave "
-                "it out of all shards but one"
+                f"{where}: its {name} differs from an earlier shard's; save the same classifier in all shards, or "
+                "leave it out of all but one"
             )
 
     def blocks(self) -> Iterator[Block]:
@@ -217,7 +212,7 @@ class ShardSource:
             self._checked.add(shard.file.path)
 
     def _check(self, features: Tensor, rest: Iterator[Any], path: Path, start: int) -> None:
-        """Refuse values that are not finite, counted to the end of the shard."""
+        """Refuse values that are not finite, and count them to the end of the shard."""
         count, first = count_unbounded(features)
         if not count:
             return
@@ -233,15 +228,15 @@ class ShardSource:
 
 
 def open_source(path: str | Path) -> FeatureSource:
-    """The features at `path`: a `.npz` or `.safetensors` file, or a folder of such shards.
+    """Open the features at `path`: a `.npz` or `.safetensors` file, or a folder of such shards.
 
     Raises:
-        InputError: whatever is wrong with it, in one line.
+        InputError: the path or its contents cannot be used, in one line.
     """
     path = Path(path)
     try:
         is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, ValueError) as error:  # a name too long, a null character, a closed folder
+    except (OSError, ValueError) as error:  # the name is too long or has a null character; no permission
         raise InputError(f"{path}: cannot be looked up ({one_line(error)}); check the path") from error
     if not exists:
         raise InputError(f"{path}: no such file or folder; check the path")
@@ -249,7 +244,7 @@ def open_source(path: str | Path) -> FeatureSource:
         return ShardSource(path)
     file = open_file(path)
     _require(file)
-    # Before gigabytes are read: what the header shows to be wrong.
+    # What the header shows to be wrong is refused before gigabytes are read.
     shape = file.shape("features")
     check_real_matrix(shape, file.empty("features").dtype, str(path))
     check_labels(_as_numpy(file.read("labels"), "labels", str(path)), shape[0], str(path))
@@ -272,7 +267,7 @@ def _as_array(value: Any, name: str, where: str) -> Any:
     try:
         return np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise InputError(f"{where}: {name} are no array ({one_line(error)}); give one of numbers") from error
+        raise InputError(f"{where}: {name} are not an array ({one_line(error)}); give numbers") from error
 
 
 def _as_numpy(value: Any, name: str, where: str) -> npt.NDArray[np.generic]:
@@ -282,5 +277,5 @@ def _as_numpy(value: Any, name: str, where: str) -> npt.NDArray[np.generic]:
         if array.is_floating_point() and array.dtype not in (torch.float32, torch.float64):
             array = array.float()  # numpy has no bfloat16 and no float8
         return array.numpy()
-    # Nothing later knows types wider than float64.
+    # Types wider than float64 are not supported anywhere else.
     return array.astype(np.float64) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array

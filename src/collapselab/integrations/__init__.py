@@ -1,7 +1,7 @@
-"""Measuring inside other people's training: a hand-written loop, Lightning, the Trainer of `transformers`.
+"""Measuring inside other training code: a hand-written loop, Lightning, the Trainer of `transformers`.
 
-`collapselab.integrations.lightning` and `collapselab.integrations.transformers` need these libraries and are imported
-by name; everything that measures, writes and logs is in `Monitor`.
+`collapselab.integrations.lightning` and `collapselab.integrations.transformers` need these libraries, so import them
+explicitly. `Monitor` does all measuring, writing and logging.
 """
 
 from collapselab.integrations.monitor import Monitor

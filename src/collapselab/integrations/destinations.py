@@ -1,4 +1,4 @@
-"""Where scalars go besides the run folder: known by their methods, so that no library need be installed."""
+"""Destinations of scalars beside the run folder, recognised by their methods, so that no library need be installed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 from collapselab.errors import InputError, one_line
 from collapselab.probes import Profile
 
-# Scalars by name, and the optimiser steps done.
+# Called with scalars by name and the number of optimiser steps done.
 Destination = Callable[[dict[str, float], int], Any]
 
-# A dozen of the metrics that every layer has; files hold all.
+# A dozen metrics that every layer has; files contain all.
 MAIN_METRICS = (
     "normalized_within", "nc1", "vci", "cdnv", "equinorm", "equiangularity", "etf_distance", "self_duality",
     "alignment", "ncc_agreement", "ncc_accuracy", "stable_rank",
@@ -26,14 +26,14 @@ _CSV_HEADER = ["step", "name", "value"]
 
 
 def destinations(log: Any) -> list[Destination]:
-    """What `log=` stands for.
+    """Return the destinations that `log=` names.
 
     Args:
         log: None; a callable of metrics and step; a `SummaryWriter`; a W&B run; a Lightning logger; the path of a
             CSV file; or a list of any of these.
 
     Raises:
-        InputError: none of them.
+        InputError: an object of any other kind.
     """
     if log is None:
         return []
@@ -56,11 +56,11 @@ def destinations(log: Any) -> list[Destination]:
 
 
 def scalars(profile: Profile, metrics: Sequence[str], layers: str | Sequence[str]) -> dict[str, float]:
-    """The defined values of a profile, named `split/layer/metric`.
+    """Return the defined values of a profile, named `split/layer/metric`.
 
     Args:
-        profile: of one step.
-        metrics: names.
+        profile: profile of one step.
+        metrics: names of metrics.
         layers: `all`, `last`, or names and globs.
     """
     wanted = (layers,) if isinstance(layers, str) else tuple(layers)
@@ -92,7 +92,7 @@ def _takes_step(method: Callable[..., Any]) -> bool:
 
 
 def _csv_file(path: Path) -> Destination:
-    """Appends one line per scalar: which of them are defined changes from step to step, columns must not."""
+    """Return a function that appends one line per scalar: which are defined can change, but columns cannot."""
     if path.suffix != ".csv":
         raise InputError(f"log: {path} does not end in .csv; give the path of a CSV file")
     try:

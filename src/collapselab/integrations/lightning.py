@@ -1,4 +1,4 @@
-"""Measuring while a Lightning Trainer trains: a callback that delegates to `Monitor`."""
+"""A callback that measures while a Lightning Trainer trains; it delegates to `Monitor`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from typing_extensions import Unpack
 from collapselab.errors import InputError
 from collapselab.integrations.loaders import in_order
 from collapselab.integrations.monitor import Monitor
-from collapselab.integrations.options import CallbackOptions, check_options
+from collapselab.integrations.options import CallbackOptions
+from collapselab.probes.options import check_known
 
 
 def _callback_base() -> type:
-    """`Callback` of the installed Lightning; of both its packages where the program has loaded both."""
+    """Return `Callback` of the installed Lightning, or a subclass of both if the program has loaded both packages."""
     names = ("lightning.pytorch", "pytorch_lightning")
     found = [module for module in map(sys.modules.get, names) if module is not None]
     for name in names:
@@ -40,26 +41,26 @@ else:
 class NeuralCollapseCallback(Callback):
     """Measures before the first step, after epochs and at the end of `Trainer.fit`.
 
-    Training is the same bit for bit with and without it. Nothing is measured under `fast_dev_run`. Scalars go to all
-    loggers of the trainer, named `train/net.4/normalized_within`.
+    Training is the same, bit for bit, with and without the callback. Nothing is measured under `fast_dev_run`. Scalars
+    are sent to all loggers of the trainer, named `train/net.4/normalized_within`.
 
     Args:
-        train_loader: what to measure on; default the trainer's training data, whole and in order.
+        train_loader: data to measure; default the trainer's training data, whole and in order.
         test_loader: default the trainer's (first) validation data, if there are any.
-        every_n_epochs: measure after every so many epochs;
-        every_n_steps: or after every so many optimiser steps instead.
-        network: the attribute of the LightningModule that is measured, called with inputs; default the
+        every_n_epochs: measure after every so many epochs; or
+        every_n_steps: measure after every so many optimiser steps.
+        network: name of the attribute of the LightningModule that is measured, called with inputs; default the
             LightningModule itself.
         out: the run folder; default `neural_collapse` in the trainer's log folder, which lies in its
-            `default_root_dir` unless the logger was told otherwise.
-        log: further places for scalars, as `Monitor` takes them.
-        options: of `Monitor` (`log_metrics`, `log_layers`, `settings`) and of `profile` (`layers`, `reduce`, …).
+            `default_root_dir` unless the logger sets another.
+        log: where else scalars are written, as for `Monitor`.
+        options: options of `Monitor` (`log_metrics`, `log_layers`, `settings`) and of `profile` (`layers`, `reduce`, …).
 
     Attributes:
-        monitor: of the last fit, or None.
+        monitor: monitor of the last fit, or None.
 
     Raises:
-        InputError: unknown options. At the start of a fit: data that cannot be read in order, a folder that holds
+        InputError: unknown options. At the start of a fit: data that cannot be read in order, a folder that contains
             another run.
     """
 
@@ -76,9 +77,9 @@ class NeuralCollapseCallback(Callback):
         **options: Unpack[CallbackOptions],
     ) -> None:
         super().__init__()
-        check_options(options, CallbackOptions)
+        check_known(options, CallbackOptions)
         if every_n_epochs < 1:
-            raise InputError(f"every_n_epochs={every_n_epochs}; give a number from 1 on")
+            raise InputError(f"every_n_epochs={every_n_epochs}: give at least 1")
         self.monitor: Monitor | None = None
         self._train_loader, self._test_loader = train_loader, test_loader
         self._every_n_epochs, self._every_n_steps = every_n_epochs, every_n_steps
@@ -107,13 +108,13 @@ class NeuralCollapseCallback(Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count optimiser steps, which batches are not where gradients are accumulated."""
+        """Count optimiser steps: fewer than batches if gradients are accumulated."""
         if self.monitor is not None and trainer.global_step > self.monitor.current_step:
             batches = trainer.num_training_batches  # infinite for data without length
             self.monitor.step_to(trainer.global_step, trainer.current_epoch + (batch_idx + 1) / batches)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Measure where the epoch is one of those to measure after."""
+        """Measure if this is an epoch to measure after."""
         if self.monitor is None:
             return
         done = trainer.current_epoch + 1
@@ -141,14 +142,16 @@ class NeuralCollapseCallback(Callback):
                     f"{name} has no network {self._network!r}; its modules: {children or 'none'}"
                 )
             return module
-        # Lightning's own `forward` only says that there is none.
+        # The `forward` of Lightning itself only raises an error.
         if type(pl_module).forward.__module__.split(".")[0] in ("lightning", "pytorch_lightning"):
-            raise InputError(f"{name} has no forward; give network= the attribute that holds the network")
+            raise InputError(
+                f"{name} has no forward; give network= with the name of the attribute to measure"
+            )
         return pl_module
 
 
 def _first(loaders: Any) -> Any:
-    """One loader of what a trainer validates on; None without."""
+    """Return the first validation loader of a trainer; None without any."""
     if isinstance(loaders, dict):
         loaders = list(loaders.values())
     if isinstance(loaders, list | tuple):

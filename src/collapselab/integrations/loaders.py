@@ -1,4 +1,4 @@
-"""Reading a training loop's data without the loop noticing."""
+"""Read a training loop's data without affecting the loop."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ from collapselab.errors import InputError
 _DEFAULT_BATCH = 64
 
 
-def for_measuring(loader: Iterable[Any], name: str) -> Iterable[Any]:
-    """What to read instead of `loader`, while the training loop may be in the middle of it.
+def loader_for_measuring(loader: Iterable[Any], name: str) -> Iterable[Any]:
+    """Return a loader to read instead of `loader`, while the training loop may be in the middle of it.
 
-    A `DataLoader` that visits its whole data set is read in order, with samples that it drops. Another one with
-    persistent workers is rebuilt without: these would break off the loop's own pass. Anything else is read as it is.
+    A `DataLoader` that visits its whole data set is read in order, including samples that it would drop. Any other
+    `DataLoader` with persistent workers is rebuilt without them, since they would interrupt the loop's own pass.
+    Anything else is returned unchanged.
+
+    Args:
+        loader: loader of the training loop.
+        name: name of the argument, for errors.
 
     Raises:
-        InputError: it can be read once only.
+        InputError: it is an iterator.
     """
     if isinstance(loader, Iterator):
         raise InputError(
-            f"{name} is an iterator and can be read once; give the loader itself, it is read at every measurement"
+            f"{name} is an iterator and can be read once; give the loader itself, which is read at every measurement"
         )
     if not isinstance(loader, DataLoader):
         return loader
@@ -38,24 +43,24 @@ def for_measuring(loader: Iterable[Any], name: str) -> Iterable[Any]:
 
 
 def in_order(loader: Any, name: str, dataset: Any = None) -> DataLoader[Any]:
-    """A loader of every sample in order, with the batch size, collation and workers of `loader`.
+    """Return a loader of every sample in order, with the batch size, collation and workers of `loader`.
 
     Args:
         loader: a `DataLoader`.
-        name: of the argument that would spare the copy, for errors.
-        dataset: another one to read.
+        name: name of the argument that replaces this loader, for errors.
+        dataset: data set to read instead of the loader's own.
 
     Raises:
-        InputError: it is no `DataLoader`, or its data set cannot be indexed.
+        InputError: it is not a `DataLoader`, or its data set cannot be indexed.
     """
     if not isinstance(loader, DataLoader):
         raise InputError(
-            f"the training data come from a {type(loader).__name__}, not a DataLoader; give {name}= to measure on"
+            f"the training data come from a {type(loader).__name__}, not a DataLoader; give {name}= with data to measure"
         )
     dataset = loader.dataset if dataset is None else dataset
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise InputError(
-            f"{type(dataset).__name__} cannot be indexed, so it has no order of its own; give {name}= to measure on"
+            f"{type(dataset).__name__} cannot be indexed, so it cannot be read in order; give {name}= with data to measure"
         )
     size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or _DEFAULT_BATCH
     return DataLoader(dataset, batch_size=size, **_manner(loader))
@@ -100,21 +105,21 @@ def _manner(loader: DataLoader[Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def own_generators_kept(*loaders: Any) -> Iterator[None]:
-    """The states of random generators that loaders, their samplers and data sets hold are put back on the way out.
+def preserved_generators(*loaders: Any) -> Iterator[None]:
+    """Put the states of random generators of loaders, their samplers and data sets back on exit.
 
-    The global generators are `profile`'s own care.
+    `profile` takes care of the global generators.
     """
-    kept = [_state(generator) for loader in loaders for generator in _generators(loader)]
+    states = [_state(generator) for loader in loaders for generator in _generators(loader)]
     try:
         yield
     finally:
-        for put_back, state in kept:
-            put_back(state)
+        for restore, state in states:
+            restore(state)
 
 
 def _state(generator: Any) -> tuple[Any, Any]:
-    """What to call, and with what, to bring a generator back to where it is now."""
+    """Return a function that sets the state of a generator, and its current state."""
     if isinstance(generator, torch.Generator):
         return generator.set_state, generator.get_state()
     if isinstance(generator, random.Random):

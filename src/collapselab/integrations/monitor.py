@@ -1,4 +1,4 @@
-"""Measuring a network while a loop of the user's own trains it."""
+"""`Monitor`: measure a network while a training loop of the user's trains it."""
 
 from __future__ import annotations
 
@@ -14,54 +14,58 @@ from typing_extensions import Unpack
 from collapselab.checks import check_names
 from collapselab.errors import InputError
 from collapselab.integrations.destinations import MAIN_METRICS, destinations, scalars
-from collapselab.integrations.loaders import for_measuring, own_generators_kept
+from collapselab.integrations.loaders import loader_for_measuring, preserved_generators
 from collapselab.integrations.monitored_run import MonitoredRun
-from collapselab.integrations.options import ProfileOptions, check_options, chosen, plain_settings
+from collapselab.integrations.options import plain_settings
 from collapselab.integrations.schedule import Schedule
 from collapselab.metrics import BY_NAME
 from collapselab.metrics.registry import Number
-from collapselab.probes import Profile, profile
-from collapselab.randomness import random_states_kept
+from collapselab.probes import Profile, ProfileOptions, profile
+from collapselab.probes.options import complete_options, document_options, plain_options
+from collapselab.randomness import preserved_random_states
 from collapselab.records.run_record import MonitoredSettings, Status
 
 
+@document_options
 class Monitor:
-    """Measures every layer at the first step, at chosen steps and at the last, into a run folder.
+    """Measures every layer at the first step, at chosen steps and at the last one, and writes a run folder.
 
-    Training is the same bit for bit with and without it: random states, modes and gradients are left as they were,
-    and so are the generators of the loaders. A `DataLoader` that shuffles is read in order, whole.
+    Training is the same, bit for bit, with and without a monitor: random states, modes, gradients and the generators of
+    the loaders are left as they were. A `DataLoader` that shuffles is read whole and in order.
 
-    Inside `with`, an exception or Ctrl-C leaves what was measured, and the status `stopped`. Under a process group
-    every process must have a monitor and reach the same steps; the first one writes and logs.
+    After an exception or Ctrl-C inside `with`, the measurements so far remain and the status is `stopped`. Under a
+    process group every process must have a monitor and reach the same steps; the first one writes and logs.
 
     Args:
-        model: the network, as `collapselab.profile` takes it.
-        train_loader: the training data, as `profile` takes them; read at every measurement.
+        model: the network, as for `collapselab.profile`.
+        train_loader: the training data, as for `profile`; read at every measurement.
         test_loader: the same for test data.
-        out: the run folder. One that holds rows is refused, unless training goes on (`first_step`).
+        out: the run folder. A folder that has rows is refused, unless training is resumed (`first_step`).
         every: measure after every so many steps; or
-        at: at these steps; or
-        log_spaced: (steps in all, measurements): at log-spaced steps. Without any of them only the first and last
-            step are measured, and whenever `measure` is called.
-        log: where scalars go besides: a callable of metrics and step, a `SummaryWriter`, a W&B run, a Lightning
+        at: measure at these steps; or
+        log_spaced: (total steps, number of measurements): measure at log-spaced steps. Without any of the three, only
+            the first and last step are measured, and every step at which you call `measure`.
+        log: where else scalars are written: a callable of metrics and step, a `SummaryWriter`, a W&B run, a Lightning
             logger, the path of a `.csv` file; or a list of these. They are named `train/layers.4/normalized_within`.
-        log_metrics: names to log; default what `metrics=` names, else a dozen main ones.
+        log_metrics: names to log; default those of `metrics=`, or else a dozen main metrics.
         log_layers: `all`, `last`, or names and globs.
-        steps_per_epoch: optimiser steps in an epoch; default the batches of `train_loader`.
-        first_step: optimiser steps done before: those of the checkpoint that training goes on from. The run in `out`
-            goes on with it; rows of later steps are dropped.
-        first_epoch: epochs done before, in a loop that says the epoch at every step.
-        settings: anything that run.json should keep: learning rate, seed.
-        options: of `profile`, for every measurement: `layers`, `reduce`, `scatter`, `metrics`, `epsilon`, …
+        steps_per_epoch: optimiser steps per epoch; default the number of batches of `train_loader`.
+        first_step: optimiser steps done before: those of the checkpoint from which training resumes. The run in `out`
+            is continued; rows of later steps are deleted.
+        first_epoch: epochs done before, for loops that give the epoch at every step.
+        settings: anything else to record in run.json: learning rate, seed.
+        options: options of `profile` for every measurement: `layers`, `reduce`, `scatter`, `metrics`, `epsilon`, …:
+            see `collapselab.probes.options.ProfileOptions`.
 
     Attributes:
-        current_step: optimiser steps done.
-        epoch: passes over the training data done.
+        current_step: number of optimiser steps done.
+        epoch: number of passes over the training data done.
         profile: the last measurement, or None.
         folder: the run folder.
 
     Raises:
-        InputError: unknown options or metrics, a loader that can be read once, an object that cannot be logged to.
+        InputError: options that are not allowed, unknown metrics, an iterator instead of a loader, an object that cannot
+            be logged to.
 
     Example:
         >>> import tempfile, torch
@@ -93,28 +97,26 @@ class Monitor:
         settings: Mapping[str, Any] | None = None,
         **options: Unpack[ProfileOptions],
     ) -> None:
-        check_options(options, ProfileOptions)
-        wanted = options.get("metrics")
-        if wanted is not None:
-            options["metrics"] = wanted = list(wanted)  # may be read once only, and is needed often
+        self._options = complete_options(options)
+        wanted = self._options.get("metrics")
         self.model, self.current_step, self.profile = model, first_step, None
         self._loaders = [loader for loader in (train_loader, test_loader) if loader is not None]
-        self._train = for_measuring(train_loader, "train_loader")
-        self._test = None if test_loader is None else for_measuring(test_loader, "test_loader")
-        self._options, self._schedule = options, Schedule.of(every, at, log_spaced)
+        self._train = loader_for_measuring(train_loader, "train_loader")
+        self._test = None if test_loader is None else loader_for_measuring(test_loader, "test_loader")
+        self._schedule = Schedule.of(every, at, log_spaced)
         self._log_metrics = list(log_metrics or wanted or MAIN_METRICS)
         check_names(self._log_metrics, BY_NAME, "metric")
         self._log_layers, self._destinations = log_layers, destinations(log)
         self._steps_per_epoch = steps_per_epoch or _length(train_loader)
         if self._steps_per_epoch is None and first_epoch is None:
-            raise InputError("train_loader has no length, so epochs cannot be told; give steps_per_epoch=")
+            raise InputError("train_loader has no length, so epochs are unknown; give steps_per_epoch=")
         self.epoch: float = self._derived_epoch() if first_epoch is None else float(first_epoch)
         self._out = out
         self._settings = MonitoredSettings(
             monitored=type(model).__name__,
             every=self._schedule.every,
             at=self._schedule.steps,
-            options=chosen(options),
+            options=plain_options(self._options),
             settings=plain_settings(settings or {}),
         )
         self._run: MonitoredRun | None = None
@@ -125,7 +127,7 @@ class Monitor:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has been started and neither finished nor stopped."""
+        """Whether the monitor has been started and neither finished nor stopped."""
         return self._run is not None
 
     def __enter__(self) -> Monitor:
@@ -140,31 +142,31 @@ class Monitor:
             self.stop()
 
     def start(self) -> Monitor:
-        """Open the folder and measure; what `with` does first, for loops that are spread over callbacks.
+        """Open the folder and measure. `with` does this; call it for loops that are spread over callbacks.
 
         Raises:
-            InputError: the folder holds another run, or rows that would be lost; the network cannot be measured.
+            InputError: the folder contains another run, or rows that would be lost; the network cannot be measured.
         """
         step = self.current_step
-        with random_states_kept():
+        with preserved_random_states():
             self._run = run = MonitoredRun(self._out, self._settings, step)
             if not run.is_continued or (self._schedule.is_due(step - 1, step) and not run.has(step)):
                 self._measure_or_stop()
         return self
 
     def step(self, epoch: Number | None = None) -> Profile | None:
-        """Count one optimiser step, and measure if it is time to.
+        """Count one optimiser step, and measure if this step is to be measured.
 
         Args:
-            epoch: passes over the training data done; default from the steps.
+            epoch: number of passes over the training data done; default computed from the steps.
 
         Returns:
-            The measurement, or None where none was due.
+            The measurement, or None if none was due.
         """
         return self.step_to(self.current_step + 1, epoch)
 
     def step_to(self, step: int, epoch: Number | None = None) -> Profile | None:
-        """`step`, for loops that number their steps themselves: `step` of them are done."""
+        """Set the number of optimiser steps done, and measure if a step to measure was passed; otherwise like `step`."""
         before, self.current_step = self.current_step, step
         if epoch is not None:
             self.epoch = float(epoch)
@@ -173,18 +175,18 @@ class Monitor:
         return self.measure() if self._schedule.is_due(before, step) else None
 
     def measure(self) -> Profile:
-        """Measure now, unless this step has been.
+        """Return a measurement of the current step, which is measured only once.
 
         Raises:
-            InputError: it is not open, or the network cannot be measured.
+            InputError: the monitor is not open, or the network cannot be measured.
         """
         if self._run is None:
             raise InputError("the monitor is not open; use it as: with Monitor(...) as monitor")
         if self.profile is not None and self._measured_step == self.current_step:
             return self.profile
         start = time.perf_counter()
-        # Around logging too: whatever is called there may draw.
-        with random_states_kept(), own_generators_kept(*self._loaders):
+        # Logging is included: user code that it calls may draw random numbers.
+        with preserved_random_states(), preserved_generators(*self._loaders):
             measured = profile(self.model, self._train, self._test, **self._options)
             if not self._run.has(self.current_step):
                 spectra = bool(self._options.get("spectra"))
@@ -196,10 +198,10 @@ class Monitor:
         return measured
 
     def finish(self, *, measure: bool = True) -> None:
-        """Measure the last step, where that has not been done, and close the run as finished.
+        """Measure the last step, unless it is measured already, and close the run as finished.
 
         Args:
-            measure: False where the network is no longer that of the last step.
+            measure: False if the network is no longer that of the last step.
         """
         if self._run is None:
             return
@@ -208,7 +210,7 @@ class Monitor:
         self._close("finished")
 
     def stop(self) -> None:
-        """Close the run as stopped; what was measured stays."""
+        """Close the run as stopped; the measurements so far remain."""
         self._close("stopped")
 
     def _log(self, measured: Profile) -> None:
@@ -226,7 +228,7 @@ class Monitor:
 
     def _close(self, status: Status) -> None:
         if self._run is not None:
-            with random_states_kept():
+            with preserved_random_states():
                 self._run.count(measuring=0.0)
                 self._run.write(status)
             self._run = None
@@ -238,5 +240,5 @@ class Monitor:
 def _length(loader: Any) -> int | None:
     try:
         return max(len(loader), 1)
-    except TypeError:  # also what a DataLoader of an iterable data set raises
+    except TypeError:  # raised by a DataLoader of an iterable data set, too
         return None

@@ -1,4 +1,4 @@
-"""Measuring while the Trainer of `transformers` trains: a callback that delegates to `Monitor`."""
+"""A callback that measures while the Trainer of `transformers` trains; it delegates to `Monitor`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing_extensions import Unpack
 from collapselab.errors import InputError
 from collapselab.integrations.loaders import in_order
 from collapselab.integrations.monitor import Monitor
-from collapselab.integrations.options import CallbackOptions, check_options
+from collapselab.integrations.options import CallbackOptions
+from collapselab.probes.options import check_known
 
 try:
     from transformers import TrainerCallback
@@ -27,30 +28,30 @@ if TYPE_CHECKING:
 class NeuralCollapseCallback(TrainerCallback):
     """Measures before the first step, after epochs and at the end of `Trainer.train`.
 
-    Training is the same bit for bit with and without it. A callback is not told its Trainer; attached to it,
+    Training is the same, bit for bit, with and without the callback. A callback does not know its Trainer, so attach it:
 
         NeuralCollapseCallback(reduce="token:0").attach(trainer)
 
-    it measures on the Trainer's evaluation data as well and logs through `Trainer.log`: to the log history and to
-    every place that the Trainer reports to. Passed as `callbacks=[...]` it measures the training data and what
-    `test_loader` names, and logs to the log history. Names follow the Trainer's convention, which its reporters turn
-    into `train/classifier/cdnv` and `test/classifier/cdnv`: `classifier/cdnv` and `test_classifier/cdnv`.
+    It then measures the Trainer's evaluation data as well and logs through `Trainer.log`: to the log history and to all
+    reporters of the Trainer. Passed as `callbacks=[...]`, it measures the training data and `test_loader`, and logs to
+    the log history. Names follow the Trainer's convention, `classifier/cdnv` and `test_classifier/cdnv`, which its
+    reporters turn into `train/classifier/cdnv` and `test/classifier/cdnv`.
 
     Args:
         train_loader: a data set, or a loader of batches; default the Trainer's training data, whole and in order.
         test_loader: the same for test data; default the Trainer's (first) evaluation data.
-        every_n_epochs: measure after every so many epochs;
-        every_n_steps: or after every so many optimiser steps instead.
+        every_n_epochs: measure after every so many epochs; or
+        every_n_steps: measure after every so many optimiser steps.
         out: the run folder; default `neural_collapse` in the Trainer's `output_dir`.
-        log: further places for scalars, as `Monitor` takes them.
-        options: of `Monitor` (`log_metrics`, `log_layers`, `settings`) and of `profile` (`layers`, `reduce`, …).
-            `log_layers` is `last` unless given: the Trainer prints whatever it logs.
+        log: where else scalars are written, as for `Monitor`.
+        options: options of `Monitor` (`log_metrics`, `log_layers`, `settings`) and of `profile` (`layers`, `reduce`, …).
+            The default of `log_layers` is `last`, because the Trainer prints everything that it logs.
 
     Attributes:
-        monitor: of the last training, or None.
+        monitor: monitor of the last training, or None.
 
     Raises:
-        InputError: unknown options. When training starts: data that cannot be read in order, a folder that holds
+        InputError: unknown options. When training starts: data that cannot be read in order, a folder that contains
             another run.
     """
 
@@ -65,9 +66,9 @@ class NeuralCollapseCallback(TrainerCallback):
         log: Any = None,
         **options: Unpack[CallbackOptions],
     ) -> None:
-        check_options(options, CallbackOptions)
+        check_known(options, CallbackOptions)
         if every_n_epochs < 1:
-            raise InputError(f"every_n_epochs={every_n_epochs}; give a number from 1 on")
+            raise InputError(f"every_n_epochs={every_n_epochs}: give at least 1")
         self.monitor: Monitor | None = None
         self._train_loader, self._test_loader = train_loader, test_loader
         self._every_n_epochs, self._every_n_steps = every_n_epochs, every_n_steps
@@ -78,7 +79,7 @@ class NeuralCollapseCallback(TrainerCallback):
         self._control: Any = None
 
     def attach(self, trainer: Trainer) -> NeuralCollapseCallback:
-        """Add the callback to a Trainer, whose evaluation data and logging it then uses."""
+        """Add the callback to a Trainer and use its evaluation data and logging."""
         self._trainer = trainer
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
@@ -103,7 +104,7 @@ class NeuralCollapseCallback(TrainerCallback):
             **self._options,
         )
         self.monitor = monitor.start()
-        # The Trainer tells its callbacks nothing of an exception: the next training closes the run, or the exit.
+        # The Trainer does not tell callbacks about exceptions: the run is closed by the next training or at exit.
         atexit.register(self._stop)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -115,7 +116,7 @@ class NeuralCollapseCallback(TrainerCallback):
             self.monitor.measure()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Measure where the epoch is whole and one of those to measure after."""
+        """Measure if the epoch is complete and one to measure after."""
         if self.monitor is None or self._every_n_steps is not None:
             return
         done = round(state.epoch)
@@ -123,7 +124,7 @@ class NeuralCollapseCallback(TrainerCallback):
             self.monitor.measure()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Close the run. The best network, where that has been loaded by now, is not the last step's."""
+        """Close the run. Do not measure if the Trainer has loaded its best network, which is not the last step's."""
         if self.monitor is not None:
             self.monitor.finish(measure=not args.load_best_model_at_end)
         atexit.unregister(self._stop)
@@ -133,7 +134,7 @@ class NeuralCollapseCallback(TrainerCallback):
         if self._trainer is None:
             self._state.log_history.append({**named, "epoch": self._state.epoch, "step": step})
             return
-        # Logging withdraws the request to log, which may be the one for the loss of this very step.
+        # `Trainer.log` clears the request to log, which may be the one for the loss of this step.
         wanted = self._control.should_log
         self._trainer.log(named)
         self._control.should_log = wanted
@@ -155,11 +156,13 @@ def _trainer_name(name: str) -> str:
 
 
 def _loader(data: Any, training: Any, name: str) -> Any:
-    """Batches of a data set as the Trainer would make them; a loader as it is."""
+    """Return a loader of a data set with the Trainer's batches; a loader is returned unchanged."""
     columns = getattr(data, "column_names", None)
     if not issubclass(type(data), Dataset) and columns is None:
         return data
     used = getattr(training.dataset, "column_names", None)
-    if columns is not None and used is not None:  # the Trainer has dropped what the model does not take
+    if (
+        columns is not None and used is not None
+    ):  # the Trainer has removed columns that the model does not take
         data = data.select_columns([column for column in columns if column in used])
     return in_order(training, name, data)

@@ -1,4 +1,4 @@
-"""NC3, how the weight that reads the features lines up with the class means; and what it can see of them.
+"""NC3, alignment of the class means with the weight that reads the features; variance inside its row space.
 
 Letters: p features, c classes, k directions. See `collapselab.metrics.registry` for formulas and sources.
 """
@@ -32,7 +32,7 @@ def self_duality(inputs: MetricInputs) -> float | None:
 
 def alignment(inputs: MetricInputs) -> float | None:
     """Mean cosine of the k principal angles between the span of the centred class means and the span of the
-    top k right-singular vectors of the weight, k = min(C-1, rank M, rank W, p). Of a layer that reads channels
+    top k right-singular vectors of the weight, k = min(C-1, rank M, rank W, p). Where a layer reads channels
     at several positions, both spans lie in the space of its channels.
     """
     weight, k = inputs.weight_svd, _num_angles(inputs)
@@ -47,13 +47,13 @@ def alignment(inputs: MetricInputs) -> float | None:
 
 
 def alignment_random(inputs: MetricInputs) -> float | None:
-    """What `alignment` is on average for two random subspaces of its dimensions."""
+    """Expected `alignment` of two random subspaces of the same dimensions."""
     k = _num_angles(inputs)
     return None if inputs.weight is None or k == 0 else expected_random_alignment(k, inputs.weight.shape[1])
 
 
 def _num_angles(inputs: MetricInputs) -> int:
-    """How many principal angles there are: 0 where there is no weight or no subspace."""
+    """Return the number of principal angles; 0 where there is no weight or no subspace."""
     weight = inputs.weight_svd
     if inputs.weight is None or weight is None or inputs.between_trace == 0:
         return 0
@@ -61,7 +61,7 @@ def _num_angles(inputs: MetricInputs) -> int:
 
 
 def weight_singular_spread(inputs: MetricInputs) -> float | None:
-    """std/mean of the C largest singular values of W, fewer where W has fewer; those cut off count as zero."""
+    """std/mean of the C largest singular values of W, or of all if W has fewer; values below the cut-off are zero."""
     if inputs.weight is None or inputs.weight_svd is None:
         return None
     values = inputs.weight_svd.values
@@ -89,7 +89,7 @@ def within_in_weight_space(inputs: MetricInputs) -> float | None:
     if weight is None:
         return None
     value = max(float((weight.right * (inputs.within_covariance @ weight.right)).sum()), 0.0)
-    # Either share can be a small difference of large products: Proposition 4.1 of Xu and Liu is such a case.
+    # Either share can be a small difference of large products, as in Proposition 4.1 of Xu and Liu.
     units = inputs.within_covariance.diagonal().clamp_min(0).sqrt()
     shift = gram_norm(units[:, None] * weight.right)
     smaller = value if weight.rank == inputs.dim else min(value, max(inputs.within_trace - value, 0.0))
@@ -101,7 +101,7 @@ def within_off_weight_space(inputs: MetricInputs) -> float | None:
     inside, weight = within_in_weight_space(inputs), _feature_weight(inputs)
     if inside is None or weight is None:
         return None
-    # Of a weight that sees every feature nothing is off, and the difference would be rounding.
+    # If the weight reads every direction, nothing is off its row space, and the difference would be rounding.
     return 0.0 if weight.rank == inputs.dim else max(inputs.within_trace - inside, 0.0)
 
 
@@ -121,11 +121,11 @@ def between_off_weight_space(inputs: MetricInputs) -> float | None:
 
 
 def _feature_weight(inputs: MetricInputs) -> ThinSVD | None:
-    """The weight's singular vectors as directions in the space of features; None where it reads channels only."""
+    """Return the weight's singular vectors as directions in the space of features; None where it reads channels."""
     if inputs.weight is not None and not inputs.weight_reads_features:
         inputs.warn(
             "variance in and off the weight's row space is left out: the weight reads channels at several "
-            "positions; reduce the features to channels"
+            "positions; reduce the features to channels with reduce="
         )
         return None
     return inputs.weight_svd

@@ -1,4 +1,4 @@
-"""The metric catalogue of the documentation, written from the registry.
+"""Generate the metric catalogue of the documentation from the registry.
 
 python -m collapselab.metrics.catalogue docs/metrics.md           writes it
 python -m collapselab.metrics.catalogue --check docs/metrics.md   fails where it is not up to date
@@ -14,9 +14,9 @@ from collapselab.metrics.registry import METRICS, Metric
 
 _HEAD = """# Metric catalogue
 
-Written from the registry by `make docs`; do not edit by hand.
+Generated from the registry by `make docs`; do not edit by hand.
 
-Features h_i in R^p with labels y_i; C classes with n_c samples each, n in all. Class weights π_c are 1/C with
+Features h_i in R^p with labels y_i; C classes with n_c samples each, n in total. Class weights π_c are 1/C with
 `balanced` weighting (the default, as in the papers) and n_c/n with `sample` weighting.
 
     μ_c = mean of h over class c         μ_G = Σ_c π_c μ_c         M = rows μ_c − μ_G  (C x p)
@@ -24,17 +24,18 @@ Features h_i in R^p with labels y_i; C classes with n_c samples each, n in all. 
     Σ_B = Σ_c π_c (μ_c − μ_G)(μ_c − μ_G)ᵀ                         m_c = mean of h/‖h‖ over class c
     Σ_T = Σ_W + Σ_B                                               W = weight that reads the features
 
-The weighting enters Σ_W, Σ_B, Σ_T, μ_G and M only. Where a denominator is zero, a value is null and a warning says
-which. A metric whose input (a weight, decisions) is missing is null.
+The weighting affects Σ_W, Σ_B, Σ_T, μ_G and M only. Where a denominator is zero, the value is null and a warning says
+which denominator. A metric whose input (a weight, decisions) is missing is null.
 
-How the pseudo-inverses are taken: Σ_B⁺ from the singular values of the C x p matrix with rows √π_c (μ_c − μ_G), the
-min(p, C−1) largest, without those below max(p, C) eps64 of the largest. Σ_T⁺ after scaling every varying feature to
-unit variance, without eigenvalues below p eps64 of the largest. `rcond` overrides both.
+Pseudo-inverses: Σ_B⁺ is computed from the singular values of the C x p matrix with rows √π_c (μ_c − μ_G); only the
+min(p, C−1) largest are used, and values below max(p, C) eps64 of the largest are dropped. Σ_T⁺ is computed after scaling
+every varying feature to unit variance; eigenvalues below p eps64 of the largest are dropped. `rcond` overrides both
+cut-offs.
 """
 
 
 def catalogue() -> str:
-    """The whole catalogue as Markdown."""
+    """Return the whole catalogue as Markdown."""
     parts = [_HEAD]
     for family, metrics in groupby(METRICS, key=lambda metric: metric.family):
         parts.append(f"## {family}\n")
@@ -83,7 +84,7 @@ def _main(arguments: list[str]) -> int:
     if check:
         if path.exists() and path.read_text(encoding="utf-8") == catalogue():
             return 0
-        print(f"{path} is not what the registry says; run: make docs", file=sys.stderr)
+        print(f"{path} is out of date; run: make docs", file=sys.stderr)
         return 1
     path.write_text(catalogue(), encoding="utf-8")
     return 0

@@ -1,8 +1,8 @@
-"""NC4, nearest class centres against the network's decisions: a second pass with frozen class means.
+"""NC4, nearest class centres compared with the network's decisions: a second pass with frozen class means.
 
-Far from the origin, float32 distances turn perfect agreement into chance. Scores are therefore taken on
-shifted features in float32 with a bound on their rounding; every row whose best class the bound leaves open is
-decided in float64, the last of them by differences. Decisions do not depend on how rows are batched.
+Far from the origin, rounding of float32 distances turns perfect agreement into chance. Scores are therefore computed
+from shifted features in float32 with a bound on their rounding; rows whose best class the bound does not determine are
+decided in float64, and remaining ties by differences. Decisions do not depend on how rows are batched.
 
 Letters: n samples, p features, c classes.
 """
@@ -27,7 +27,7 @@ _SCORE_ELEMENTS = 2**21
 def nearest_class_centre(
     features: Float[Tensor, "n p"], class_means: Float[Tensor, "c p"]
 ) -> Int[Tensor, " n"]:
-    """argmin_c norm(h - mu_c), exact up to ties (1e-12 of a squared distance, to the lowest class).
+    """Return argmin_c norm(h - mu_c) of each row; ties (1e-12 of a squared distance) go to the lowest class.
 
     Args:
         features: any floating dtype.
@@ -36,20 +36,9 @@ def nearest_class_centre(
     return nearest_centre_rule(class_means)(features)
 
 
-def network_decisions(
-    features: Float[Tensor, "n p"], weight: Float[Tensor, "c p"], bias: Float[Tensor, " c"] | None
-) -> Int[Tensor, " n"]:
-    """argmax_c (W h + b)_c, decided as in exact arithmetic; exact ties go to the lowest class.
-
-    Args:
-        features, weight, bias: any floating dtype.
-    """
-    return network_rule(weight, bias)(features)
-
-
 def nearest_centre_rule(class_means: Float[Tensor, "c p"]) -> DecisionRule:
-    """`nearest_class_centre` prepared once for features that come in batches."""
-    # A float32 shift is subtracted from float32 features with a single rounding; some float64 means have none.
+    """Return `nearest_class_centre` prepared for features that come in batches."""
+    # A float32 shift is subtracted from float32 features with a single rounding; means that overflow float32 stay.
     shift = class_means.mean(0)
     narrow = shift.float().double()
     shift = torch.where(torch.isfinite(narrow), narrow, shift)
@@ -59,9 +48,13 @@ def nearest_centre_rule(class_means: Float[Tensor, "c p"]) -> DecisionRule:
 
 
 def network_rule(weight: Float[Tensor, "c p"], bias: Float[Tensor, " c"] | None) -> DecisionRule:
-    """`network_decisions` prepared once for features that come in batches."""
+    """Return the rule argmax_c (W h + b)_c, decided as in exact arithmetic; exact ties go to the lowest class.
+
+    Args:
+        weight, bias: any floating dtype.
+    """
     weight = weight.double()
-    # A common shift of all rows of W, or of all h, changes no decision; the first makes the scores small.
+    # Adding a vector to all rows of W changes no decision; subtracting their mean makes the scores small.
     rows = weight - weight.mean(0)
     shift = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
     offsets = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
@@ -71,14 +64,14 @@ def network_rule(weight: Float[Tensor, "c p"], bias: Float[Tensor, " c"] | None)
 
 
 class DecisionRule:
-    """argmin_c offsets_c - (h - shift) . rows_c, float32 first, float64 where that cannot tell, and `ties`
-    where that cannot tell either.
+    """argmin_c offsets_c - (h - shift) . rows_c, decided in float32 where rounding allows, else in float64, else by
+    `ties`.
 
     Args:
         rows: (c, p), float64.
         offsets: (c,), float64.
         shift: (p,), float64, subtracted from features.
-        ties: what decides among classes that float64 scores leave open.
+        ties: decides between classes whose float64 scores are too close.
     """
 
     def __init__(self, rows: Tensor, offsets: Tensor, *, shift: Tensor, ties: _Distances | _Scores) -> None:
@@ -89,7 +82,7 @@ class DecisionRule:
 
     @torch.no_grad()
     def __call__(self, features: Float[Tensor, "n p"]) -> Int[Tensor, " n"]:
-        """The chosen class of each row."""
+        """Return the chosen class of each row."""
         rows, offsets, shift = self._narrow
         step = max(64, _SCORE_ELEMENTS // max(rows.shape))
         out = torch.empty(len(features), dtype=torch.int64, device=features.device)
@@ -115,7 +108,7 @@ class DecisionRule:
 
 
 def _slack(moved: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:
-    """How much two computed scores of one row can differ from their exact difference.
+    """Return a bound on the rounding of the difference of two scores of one row.
 
     A dot product of p rounded factors is off by at most (p + 2) eps/2 norm(x) norm(y) (Higham 2002, 3.1), so
     a difference of two by twice that; blocked sums stay far below. Offsets are rounded once. Products and
@@ -153,7 +146,7 @@ def _lowest_in_double(
 
 
 class _Distances:
-    """What float64 scores leave open, by squared distances to the centres, taken from differences."""
+    """Decides between classes by squared distances to their centres, computed from differences."""
 
     tolerance = _TIE
 
@@ -170,10 +163,10 @@ class _Distances:
 
 
 class _Scores:
-    """What float64 scores leave open, by the scores W h + b with a single rounding.
+    """Decides between classes by the scores W h + b with a single rounding.
 
     Products of float32 numbers are exact in float64 and `fsum` rounds their sum once, so that equal scores
-    come out equal however the weights differ.
+    are computed as equal even if the weights differ.
     """
 
     tolerance = 0.0
@@ -194,8 +187,9 @@ class _Scores:
 
 
 def _first_of_equals(rows: Tensor) -> Tensor:
-    """Mask of the rows that no earlier row equals. Classes that are the same need no comparing: an untrained or
-    a dead layer makes all of them so.
+    """Return a mask of the rows that do not equal an earlier row.
+
+    Of equal classes only the first can be chosen; an untrained or a dead layer makes many of them equal.
     """
     _, group = torch.unique(rows, dim=0, return_inverse=True)
     numbers = torch.arange(len(rows), device=rows.device)

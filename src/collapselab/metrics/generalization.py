@@ -1,8 +1,8 @@
 """Train, strong-test and weak-test variance of Hui, Belkin and Nakkiran (2022), sec. 3.1.
 
-A numerator at training time t over references fixed at the end of training T (`reference="final"`, what the
-paper defines) or at t itself (`reference="current"`). Stored class means and scatters are enough for the first
-two; the third needs k-means centres of the test features at T and a pass over the features at t.
+The numerator is computed at training time t, with references fixed at the end of training T (as the paper defines) or
+at t itself. Stored class means and scatters are enough for the first two variances; the third needs k-means centres of
+the test features at T and a pass over the features at t.
 
 Letters: n samples, p features, c classes, k centres.
 """
@@ -17,18 +17,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from collapselab.metrics.decision import nearest_class_centre
 from collapselab.metrics.inputs import MetricInputs
 from collapselab.numerics import EPS64
 
 MAX_KMEANS_ROWS = 50_000
 _KMEANS_RESTARTS = 10
-# k-means always ends; this only bounds a run that would take days.
+# k-means always converges; this limit only stops a run that would take days.
 _KMEANS_ITERATIONS = 10_000
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Points the features are expected to collapse to, at the end of training.
+    """Points to which the features are expected to collapse at the end of training.
 
     Attributes:
         centres: class means (train and strong test variance) or k-means centres (weak), float64.
@@ -38,7 +39,7 @@ class Reference:
 
     @property
     def spread(self) -> float:
-        """Mean squared distance of the centres from their own mean: the denominator. Rounding is zero."""
+        """Mean squared distance of the centres from their mean: the denominator. A value below rounding is zero."""
         shifted = self.centres - self.centres[0]
         spread = float((shifted - shifted.mean(0)).square().sum(1).mean())
         rounding = self.centres.shape[1] * (16 * EPS64 * float(self.centres.abs().max())) ** 2
@@ -53,10 +54,10 @@ def labelled_variance(
 ) -> float | None:
     """E norm(h^t - mu_y)^2 / mean_c norm(mu_c - mu)^2 = sum_c (n_c/n) (v_c + norm(mu_c(t) - mu_c)^2) / spread.
 
-    Train variance on train statistics, strong test variance on test statistics.
+    Statistics of train features give the train variance, those of test features the strong test variance.
 
     Args:
-        counts, class_means, class_variances: of the features at t.
+        counts, class_means, class_variances: statistics of the features at t.
         reference: class means at T.
 
     Returns:
@@ -68,7 +69,7 @@ def labelled_variance(
 
 
 def current_variance(inputs: MetricInputs) -> float | None:
-    """`labelled_variance` with the split's own class means as reference (t = T)."""
+    """`labelled_variance` with the class means of the same features as reference (t = T)."""
     if inputs.between_trace == 0:
         inputs.warn("train_variance and strong_test_variance are undefined: all class means coincide")
         return None
@@ -82,11 +83,12 @@ def weak_test_variance(inputs: MetricInputs) -> float | None:
 
 
 def fit_weak_reference(features: Float[Tensor, "n p"], num_centres: int, seed: int = 0) -> Reference | None:
-    """k-means centres of test features: k-means++, 10 restarts, to a fixed point, the best inertia.
+    """Fit k-means centres to test features: k-means++, 10 restarts, each to a fixed point; the best inertia wins.
 
     Args:
         features: at most `MAX_KMEANS_ROWS` rows; see `sample_rows`.
         num_centres: k, the number of classes.
+        seed: seed for k-means.
 
     Returns:
         The centres, or None with fewer than k distinct rows.
@@ -107,20 +109,20 @@ def fit_weak_reference(features: Float[Tensor, "n p"], num_centres: int, seed: i
         tol=0,
         max_iter=_KMEANS_ITERATIONS,
         random_state=seed,
-        copy_x=False,  # these rows are a copy already
+        copy_x=False,  # `rows` is a copy already
     )
-    # More than two threads add their sums in the order in which they get there: the last digits would differ by call.
+    # With more than two threads, sums are added in the order in which threads finish: the last digits would vary.
     with warnings.catch_warnings(), threadpool_limits(1):
-        # Restarts whose start repeats a point; the best restart is what counts, and k distinct rows exist.
+        # A restart may begin with the same point twice, and warns; only the best restart counts.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(rows)
     return Reference(torch.from_numpy(model.cluster_centers_ + shift))
 
 
 def _has_distinct(rows: np.ndarray, number: int) -> bool:
-    """Whether at least `number` rows differ from one another."""
-    # Rows whose projections differ are different, and sorting numbers is far cheaper than sorting rows. The
-    # projection of equal rows may round to two neighbouring values, hence twice the number.
+    """Return whether there are at least `number` distinct rows."""
+    # Rows with different projections are different, and sorting numbers is far cheaper than sorting rows. The
+    # projections of equal rows may round to two neighbouring values, hence twice the number.
     projections = rows @ np.random.default_rng(0).standard_normal(rows.shape[1])
     size = float(np.abs(projections).max())
     if size > 0 and len(np.unique(np.round(projections / size * 1e9))) >= 2 * number:
@@ -129,7 +131,7 @@ def _has_distinct(rows: np.ndarray, number: int) -> bool:
 
 
 def sample_rows(num_rows: int, seed: int = 0) -> Tensor | None:
-    """Sorted numbers of the rows k-means is fitted on, or None for all of them."""
+    """Return the sorted numbers of the rows on which k-means is fitted, or None for all of them."""
     if num_rows <= MAX_KMEANS_ROWS:
         return None
     generator = torch.Generator().manual_seed(seed)
@@ -137,21 +139,19 @@ def sample_rows(num_rows: int, seed: int = 0) -> Tensor | None:
 
 
 def kmeans_sampled(num_rows: int) -> str:
-    """The warning where k-means is fitted on some of the rows."""
+    """Return the warning for k-means that is fitted on a sample of the rows."""
     return (
         f"weak_test_variance: k-means is fitted on a seeded sample of {MAX_KMEANS_ROWS} of {num_rows} samples"
     )
 
 
 def kmeans_undefined(num_centres: int) -> str:
-    """The warning where there is no reference."""
+    """Return the warning for features with fewer distinct rows than centres."""
     return f"weak_test_variance is undefined: fewer than {num_centres} distinct samples for k-means"
 
 
 def squared_distances_to_nearest(features: Float[Tensor, "n p"], reference: Reference) -> Float[Tensor, " n"]:
-    """min_k norm(h - m_k)^2 for each row, by differences from the nearest centre, float64."""
-    from collapselab.metrics.decision import nearest_class_centre
-
+    """Return min_k norm(h - m_k)^2 of each row, computed from differences to the nearest centre, float64."""
     nearest = nearest_class_centre(features, reference.centres)
     out = torch.empty(len(features), dtype=torch.float64)
     step = max(1, 2**20 // features.shape[1])

@@ -16,16 +16,16 @@ def equinorm(inputs: MetricInputs) -> float | None:
 
 
 def equiangularity(inputs: MetricInputs) -> float | None:
-    return _of_directions(inputs, inputs.pairs.cosine_std, "equiangularity")
+    return _if_directions_exist(inputs, inputs.pairs.cosine_std, "equiangularity")
 
 
 def max_angle_gap(inputs: MetricInputs) -> float | None:
-    return _of_directions(inputs, inputs.pairs.mean_abs_gap, "max_angle_gap")
+    return _if_directions_exist(inputs, inputs.pairs.mean_abs_gap, "max_angle_gap")
 
 
 def mean_cosine_gap(inputs: MetricInputs) -> float | None:
-    cosine = _of_directions(inputs, inputs.pairs.mean_cosine, "mean_cosine_gap")
-    # The squared length of the sum of all directions, over the pairs: never below zero but for rounding.
+    cosine = _if_directions_exist(inputs, inputs.pairs.mean_cosine, "mean_cosine_gap")
+    # The squared length of the sum of all directions over the number of pairs: negative only by rounding.
     return None if cosine is None else max(cosine + 1 / (inputs.num_classes - 1), 0.0)
 
 
@@ -35,7 +35,7 @@ def etf_distance(inputs: MetricInputs) -> float | None:
     return inputs.pairs.etf_distance
 
 
-def _of_directions(inputs: MetricInputs, value: float | None, name: str) -> float | None:
+def _if_directions_exist(inputs: MetricInputs, value: float | None, name: str) -> float | None:
     if inputs.between_trace == 0:
         return _undefined(inputs, name)
     if value is None:

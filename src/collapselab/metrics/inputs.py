@@ -1,7 +1,7 @@
-"""`MetricInputs`: the statistics of one split, and what several metrics derive from them, computed once.
+"""`MetricInputs`: the statistics of one split, and quantities derived from them that several metrics share.
 
 A metric is a function of this object and nothing else. Each derived quantity is computed when a metric first
-asks for it, so that a metric asked for alone costs only what it needs.
+reads it, so that a metric requested alone costs only what it needs.
 
 Letters: n samples, p features, c classes, r rank.
 """
@@ -36,12 +36,12 @@ _PRODUCT_TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class NearestCentreCounts:
-    """What a second pass over the features found, against frozen class means.
+    """How often the nearest of frozen class means is the right one.
 
     Attributes:
-        num_samples: samples looked at.
-        num_correct: nearest class centre is the label's.
-        num_agreeing: nearest class centre is the network's decision; None without decisions.
+        num_samples: number of samples.
+        num_correct: samples whose nearest class centre is that of their label.
+        num_agreeing: samples whose nearest class centre is the network's decision; None without decisions.
     """
 
     num_samples: int
@@ -51,7 +51,7 @@ class NearestCentreCounts:
 
 @dataclass(frozen=True)
 class ScaledTotal:
-    """Pseudo-inverse of Sigma_T with every varying feature scaled to unit total variance, as a root.
+    """Root of the pseudo-inverse of Sigma_T, with every varying feature scaled to unit total variance.
 
     Attributes:
         scale: 1/sqrt of each varying feature's total variance, length q <= p.
@@ -74,18 +74,20 @@ class MetricInputs:
 
     Args:
         stats: class statistics of the split's features.
-        weighting: of Sigma_W, Sigma_B, Sigma_T and mu_G.
-        weight: weight of the layer that reads the features, (out, p); for the classifier (C, p). Of a layer that
+        weighting: weighting of Sigma_W, Sigma_B, Sigma_T and mu_G.
+        weight: weight of the layer that reads the features, (out, p); for the classifier (C, p); for a layer that
             reads q channels at p / q positions (out, q).
-        is_classifier: whether `weight` is the last layer's, one row per class.
-        channels_first: where the weight reads channels: whether features are laid out (q, positions) as maps are, or
-            (positions, q) as sequences are.
-        nearest_centre: counts of the second pass, where there was one.
-        top_class_eigenvalues: largest eigenvalue of each class's own covariance, where the statistics do not
-            keep these but the rows were at hand.
-        weak_test_variance: value of the k-means pass, where there was one.
+        is_classifier: whether `weight` is that of the last layer, with one row per class.
+        channels_first: where the weight reads channels: whether features are laid out as (q, positions), like maps, or
+            as (positions, q), like sequences.
+        nearest_centre: counts of a second pass, if there was one.
+        top_class_eigenvalues: largest eigenvalue of each class's own covariance, if the statistics do not
+            store these covariances but the rows were in memory.
+        weak_test_variance: value of the k-means pass, if there was one.
         rcond: overrides the relative cut-offs of both pseudo-inverses.
-        warnings: everything unusual, in the order it was met.
+        warnings: everything unusual, in order of occurrence.
+        wants_float64_products: whether float32 products are too coarse for a metric: the caller can measure again.
+        memo: values of metrics that others build on.
     """
 
     stats: ClassStats
@@ -98,17 +100,16 @@ class MetricInputs:
     weak_test_variance: float | None = None
     rcond: float | None = None
     warnings: list[str] = field(default_factory=list)
-    # Whether a metric found float32 products too coarse for it: the caller can measure again in float64.
     wants_float64_products: bool = False
     memo: dict[str, Any] = field(default_factory=dict)
 
     def warn(self, message: str) -> None:
-        """Note something unusual, once."""
+        """Record a warning, once."""
         if message not in self.warnings:
             self.warnings.append(message)
 
     def ratio(self, numerator: float, denominator: float, name: str, what: str) -> float | None:
-        """`numerator / denominator`, or None with a warning that says which denominator is zero."""
+        """Return `numerator / denominator`, or None, with a warning that says which denominator is zero."""
         if denominator > 0:
             return numerator / denominator
         self.warn(f"{name} is undefined: {what}")
@@ -126,7 +127,7 @@ class MetricInputs:
 
     @property
     def max_between_rank(self) -> int:
-        """R = min(p, C-1), the largest rank Sigma_B can have."""
+        """Largest rank that Sigma_B can have: r = min(p, C-1)."""
         return min(self.dim, self.num_classes - 1)
 
     @cached_property
@@ -139,8 +140,8 @@ class MetricInputs:
 
     @cached_property
     def centred_means(self) -> Float[Tensor, "c p"]:
-        """M: rows mu_c - mu_G."""
-        # About the first class mean, so that a common offset does not round the result.
+        """Centred class means M: rows mu_c - mu_G."""
+        # Relative to the first class mean, so that a common offset causes no rounding.
         shifted = self.class_means - self.class_means[0]
         return shifted.sub_(self.pi @ shifted)
 
@@ -150,7 +151,7 @@ class MetricInputs:
 
     @cached_property
     def mean_rounding(self) -> float:
-        """Squared distance that rounding alone can put between two equal class means."""
+        """Largest squared distance between two equal class means that rounding alone can cause."""
         return self.dim * (16 * EPS64 * float(self.class_means.abs().max())) ** 2
 
     @cached_property
@@ -176,7 +177,7 @@ class MetricInputs:
 
     @cached_property
     def class_covariances(self) -> Float[Tensor, "c p p"] | None:
-        """Each class's own covariance, where the statistics keep them."""
+        """Covariance of each class, if the statistics store it."""
         return self.stats.class_covariances() if self.stats.scatter == "per_class" else None
 
     @cached_property
@@ -190,7 +191,7 @@ class MetricInputs:
 
     @property
     def total_covariance(self) -> Float[Tensor, "p p"]:
-        """Made anew at each reading: it is quick to make and large to keep."""
+        """Sigma_T; computed at each reading, because it is quick to compute and large to store."""
         return self.within_covariance + self.weighted_means.T @ self.weighted_means
 
     @cached_property
@@ -209,10 +210,10 @@ class MetricInputs:
 
     @cached_property
     def between_svd(self) -> ThinSVD:
-        """Right-singular side of the weighted centred means: Sigma_B = V diag(s^2) V^T.
+        """Singular values s and right-singular vectors V of the weighted means: Sigma_B = V diag(s^2) V^T.
 
-        Its condition number is the square root of that of Sigma_B, and of a centred matrix only r values
-        are asked for, so that no rank is guessed from rounding noise.
+        The condition number of the means is the square root of that of Sigma_B; and only r values are computed, so
+        that no rank is guessed from rounding.
         """
         cutoff = max(self.dim, self.num_classes) * EPS64 if self.rcond is None else self.rcond
         svd = thin_svd(self.weighted_means, max_rank=self.max_between_rank, cutoff=cutoff)
@@ -225,10 +226,10 @@ class MetricInputs:
 
     @cached_property
     def scaled_total(self) -> ScaledTotal:
-        """Scaling features changes neither rank nor VCI, but makes the cut-off fair to small features."""
+        """Root of Sigma_T^+ for scaled features: scaling changes neither rank nor VCI, but makes one cut-off fit all."""
         total = self.total_covariance
         variances = total.diagonal()
-        # A constant feature's variance is rounding of its mean, never exactly zero after a merge.
+        # The variance of a constant feature is the rounding of its mean, and not exactly zero after a merge.
         noise = (16 * EPS64 * self.class_means.abs().amax(0)) ** 2
         varying = (variances > noise).nonzero()[:, 0]
         scale = variances[varying].rsqrt()
@@ -257,17 +258,17 @@ class MetricInputs:
 
     @cached_property
     def sketched_spectrum(self) -> SketchedSpectrum:
-        """What the sketch says of Sigma_W's leading eigenvalues; a second pass replaces it by a sharper one."""
+        """Leading eigenvalues of Sigma_W from the sketch; a second pass replaces them by sharper ones."""
         sketch, omega = self.stats.within_sketch(self.weighting)
         return nystrom(sketch, omega, self.within_trace, product_eps=self.product_eps)
 
     @property
     def product_eps(self) -> float:
-        """Relative rounding of products of features: see `nystrom`."""
+        """Relative rounding of the products: see `nystrom`."""
         return 8 * (EPS32 if self.stats.product_dtype == torch.float32 else EPS64)
 
     def spectra(self) -> dict[str, list[float]]:
-        """Eigenvalues of the three covariances and singular values of the weight, largest first."""
+        """Return the eigenvalues of the three covariances and the singular values of the weight, largest first."""
         singular = torch.linalg.svdvals(self.weighted_means)[: self.max_between_rank]
         between = torch.zeros(self.dim, dtype=torch.float64)
         between[: len(singular)] = singular.square()
@@ -284,9 +285,10 @@ class MetricInputs:
         """Warn where float32 products are estimated to move a metric by more than rounding should.
 
         Args:
-            shift: first-order change of the metric for scatter entries off by eps32 each, relative to the
-                geometric mean of their diagonal entries.
-            value: scale that `shift` is compared with.
+            name: name of the metric.
+            shift: first-order change of the metric, over eps32, if every scatter entry is off by eps32 relative to the
+                geometric mean of its two diagonal entries.
+            value: scale with which `shift` is compared.
         """
         if self.stats.product_dtype == torch.float32 and EPS32 * shift > _PRODUCT_TOLERANCE * value:
             self.wants_float64_products = True
@@ -300,14 +302,13 @@ class MetricInputs:
 
     @property
     def weight_reads_features(self) -> bool:
-        """Whether the weight has one column per feature, and not per channel of several positions."""
+        """Whether the weight has one column per feature, rather than one per channel of several positions."""
         return self.weight is not None and self.weight.shape[1] == self.dim
 
     @cached_property
     def channel_means_svd(self) -> ThinSVD:
-        """Right-singular side of M as the weight reads it, one row per class and position, one column per channel.
-
-        The span of these rows can have a dimension above C - 1.
+        """Singular values and right-singular vectors of M as the weight reads it: one row per class and position, one
+        column per channel. The span of these rows can have more than C - 1 dimensions.
         """
         if self.weight is None or self.weight_reads_features:
             return self.between_svd
@@ -319,10 +320,9 @@ class MetricInputs:
 
     @cached_property
     def weight_svd(self) -> ThinSVD | None:
-        """Right-singular side of W above max(shape) * eps(dtype of W) * largest; None without W.
+        """Singular values of W above max(shape) * eps(dtype of W) * largest, with right-singular vectors; None without W.
 
-        The eps of half precision times a usual shape exceeds one and would leave no rank at all: float32's
-        is the largest used.
+        For half precision the eps of float32 is used: its own eps, times a usual shape, exceeds one.
         """
         if self.weight is None:
             return None
@@ -336,7 +336,7 @@ Value = TypeVar("Value")
 
 
 def once(function: Callable[[MetricInputs], Value]) -> Callable[[MetricInputs], Value]:
-    """Compute a metric that others build on once per `MetricInputs`."""
+    """Decorate a metric that others build on: it is computed once per `MetricInputs`."""
 
     @wraps(function)
     def cached(inputs: MetricInputs) -> Value:

@@ -1,6 +1,6 @@
-"""One tiled pass over all pairs of class means: never a C x C matrix in memory.
+"""One tiled pass over all pairs of class means, without a C x C matrix in memory.
 
-Letters: c classes, p features, t tile.
+Letters: c classes, p features.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from collapselab.numerics import EPS32, gram_norm
 
-# Temporaries of larger tiles are fetched from the operating system anew each time; smaller ones wait for threads.
+# Temporaries of larger tiles are requested from the operating system each time; smaller tiles leave threads idle.
 _TILE = 1024
-# Means of float32 features are summed with rounding of up to 0.3 eps32 times the spread of the class: squared
-# distances below this fraction of the variance are zero.
+# Means of float32 features are rounded by up to 0.3 eps32 times the spread of the class: squared distances below this
+# fraction of the variance count as zero.
 MEAN_ROUNDING32 = EPS32**2
-# Pairs closer than this fraction of their norms are taken from differences: the expanded square of a
-# distance has lost as many digits as the fraction has.
+# Distances of pairs closer than this fraction of their norms are computed from differences: the expanded square of a
+# distance loses as many digits as the fraction has.
 _CLOSE = 1e-6
 
 
@@ -33,8 +33,8 @@ class PairGeometry:
         mean_abs_gap: mean of abs(cos + 1/(C-1)).
         cdnv: mean of (v_c + v_c') / (2 norm(mu_c - mu_c')^2); None where two class means coincide.
         etf_distance: Frobenius norm of M M^T / norm(M M^T) - (I - 11^T/C)/sqrt(C-1).
-        num_centred: classes whose mean is the global mean, so that cosines with it do not exist.
-        coincident: a pair of classes whose means coincide, if any.
+        num_centred: number of classes whose mean is the global mean: they have no direction, so no cosines.
+        coincident: a pair of classes whose means coincide; None if there is none.
     """
 
     mean_cosine: float | None
@@ -49,7 +49,7 @@ class PairGeometry:
 def pair_geometry(
     centred_means: Float[Tensor, "c p"], class_variances: Float[Tensor, " c"], rounding: float
 ) -> PairGeometry:
-    """All pair quantities of NC2 and the class-distance normalized variance.
+    """Return the pair quantities of NC2 and the class-distance normalized variance.
 
     Args:
         centred_means: rows mu_c - mu_G, float64.
@@ -62,61 +62,107 @@ def pair_geometry(
     centred = squared <= rounding + MEAN_ROUNDING32 * (class_variances + class_variances.mean())
     directions_exist = not bool(centred.any())
     inverse_norms = torch.where(centred, 0.0, squared.rsqrt())
-    # The mean cosine needs no pairs: sum_{c != c'} cos = norm(sum_c u_c)^2 - C.
+    # The mean cosine does not need pairs: sum_{c != c'} cos = norm(sum_c u_c)^2 - C.
     resultant = float((inverse_norms @ centred_means).square().sum())
     mean_cosine = (resultant - num_classes) / num_pairs
     size = gram_norm(centred_means)
 
-    deviation = deviation2 = gap = cdnv = etf2 = 0.0
-    coincident: tuple[int, int] | None = None
+    sums = _PairSums(centred_means, class_variances, inverse_norms, mean_cosine, size, rounding)
     for start in range(0, num_classes, _TILE):
         rows = slice(start, min(start + _TILE, num_classes))
         for other in range(start, num_classes, _TILE):
-            columns = slice(other, min(other + _TILE, num_classes))
-            gram = centred_means[rows] @ centred_means[columns].T
-            twice = 1.0 if other == start else 2.0  # tiles above the diagonal stand for their mirror image
-            diagonal = torch.arange(gram.shape[0]) if other == start else None
-
-            if size > 0:
-                target = -1 / num_classes / (num_classes - 1) ** 0.5
-                gap_to_simplex = gram / size - target
-                if diagonal is not None:
-                    gap_to_simplex[diagonal, diagonal] -= 1 / (num_classes - 1) ** 0.5
-                etf2 += twice * float(gap_to_simplex.square_().sum())
-
-            distance2 = squared[rows, None] + squared[None, columns] - 2 * gram
-            spread = class_variances[rows, None] + class_variances[None, columns]
-            _refine_close(distance2, centred_means[rows], centred_means[columns], squared, rows, columns)
-            zero = distance2 <= rounding + MEAN_ROUNDING32 * spread
-            if diagonal is not None:
-                zero[diagonal, diagonal] = False
-                distance2[diagonal, diagonal] = torch.inf
-            if coincident is None and bool(zero.any()):
-                first = zero.nonzero()[0].tolist()
-                coincident = (rows.start + first[0], columns.start + first[1])
-            cdnv += twice * float((spread / distance2).sum()) / 2
-
-            cosine = gram.mul_(inverse_norms[rows, None]).mul_(inverse_norms[None, columns])
-            from_mean = cosine - mean_cosine
-            cosine += 1 / (num_classes - 1)
-            if diagonal is not None:
-                from_mean[diagonal, diagonal] = 0.0
-                cosine[diagonal, diagonal] = 0.0
-            deviation += twice * float(from_mean.sum())
-            deviation2 += twice * float(from_mean.square_().sum())
-            gap += twice * float(cosine.abs_().sum())
-
-    # The analytic mean and the summed one differ by rounding; the variance is taken about the summed one.
-    variance = deviation2 / num_pairs - (deviation / num_pairs) ** 2
+            sums.add_tile(rows, slice(other, min(other + _TILE, num_classes)))
     return PairGeometry(
         mean_cosine=mean_cosine if directions_exist else None,
-        cosine_std=max(variance, 0.0) ** 0.5 if directions_exist else None,
-        mean_abs_gap=gap / num_pairs if directions_exist else None,
-        cdnv=cdnv / num_pairs if coincident is None else None,
-        etf_distance=etf2**0.5 if size > 0 else None,
+        cosine_std=sums.cosine_std if directions_exist else None,
+        mean_abs_gap=sums.gap / num_pairs if directions_exist else None,
+        cdnv=sums.cdnv / num_pairs if sums.coincident is None else None,
+        etf_distance=sums.etf2**0.5 if size > 0 else None,
         num_centred=int(centred.sum()),
-        coincident=coincident,
+        coincident=sums.coincident,
     )
+
+
+class _PairSums:
+    """Sums over ordered pairs of classes, added tile by tile. Tiles on and above the diagonal are enough.
+
+    Args:
+        means: rows mu_c - mu_G.
+        variances: v_c.
+        inverse_norms: 1 / norm(mu_c - mu_G); 0 where that norm is zero.
+        mean_cosine: mean cosine between the means.
+        size: Frobenius norm of M M^T.
+        rounding: squared distances up to this are zero.
+    """
+
+    def __init__(
+        self,
+        means: Tensor,
+        variances: Tensor,
+        inverse_norms: Tensor,
+        mean_cosine: float,
+        size: float,
+        rounding: float,
+    ) -> None:
+        self._means, self._variances, self._inverse_norms = means, variances, inverse_norms
+        self._mean_cosine, self._size, self._rounding = mean_cosine, size, rounding
+        self._squared = means.square().sum(1)
+        self._deviation = self._deviation2 = 0.0
+        self.gap = self.cdnv = self.etf2 = 0.0
+        self.coincident: tuple[int, int] | None = None
+
+    @property
+    def cosine_std(self) -> float:
+        # The analytic mean and the summed one differ by rounding; the variance is taken about the summed one.
+        num_pairs = len(self._means) * (len(self._means) - 1)
+        return max(self._deviation2 / num_pairs - (self._deviation / num_pairs) ** 2, 0.0) ** 0.5
+
+    def add_tile(self, rows: slice, columns: slice) -> None:
+        gram = self._means[rows] @ self._means[columns].T
+        # Tiles above the diagonal count for their mirror image too.
+        twice = 1.0 if columns == rows else 2.0
+        diagonal = torch.arange(gram.shape[0]) if columns == rows else None
+        if self._size > 0:
+            self._add_simplex(gram, diagonal, twice)
+        self._add_distances(gram, rows, columns, diagonal, twice)
+        self._add_cosines(gram, rows, columns, diagonal, twice)
+
+    def _add_simplex(self, gram: Tensor, diagonal: Tensor | None, twice: float) -> None:
+        num_classes = len(self._means)
+        gap_to_simplex = gram / self._size + 1 / num_classes / (num_classes - 1) ** 0.5
+        if diagonal is not None:
+            gap_to_simplex[diagonal, diagonal] -= 1 / (num_classes - 1) ** 0.5
+        self.etf2 += twice * float(gap_to_simplex.square_().sum())
+
+    def _add_distances(
+        self, gram: Tensor, rows: slice, columns: slice, diagonal: Tensor | None, twice: float
+    ) -> None:
+        distance2 = self._squared[rows, None] + self._squared[None, columns] - 2 * gram
+        spread = self._variances[rows, None] + self._variances[None, columns]
+        first, second = self._means[rows], self._means[columns]
+        _refine_close(distance2, first, second, self._squared, rows, columns)
+        zero = distance2 <= self._rounding + MEAN_ROUNDING32 * spread
+        if diagonal is not None:
+            zero[diagonal, diagonal] = False
+            distance2[diagonal, diagonal] = torch.inf
+        if self.coincident is None and bool(zero.any()):
+            i, j = zero.nonzero()[0].tolist()
+            self.coincident = (rows.start + i, columns.start + j)
+        self.cdnv += twice * float((spread / distance2).sum()) / 2
+
+    def _add_cosines(
+        self, gram: Tensor, rows: slice, columns: slice, diagonal: Tensor | None, twice: float
+    ) -> None:
+        """Add cosines; `gram` is overwritten."""
+        cosine = gram.mul_(self._inverse_norms[rows, None]).mul_(self._inverse_norms[None, columns])
+        from_mean = cosine - self._mean_cosine
+        cosine += 1 / (len(self._means) - 1)
+        if diagonal is not None:
+            from_mean[diagonal, diagonal] = 0.0
+            cosine[diagonal, diagonal] = 0.0
+        self._deviation += twice * float(from_mean.sum())
+        self._deviation2 += twice * float(from_mean.square_().sum())
+        self.gap += twice * float(cosine.abs_().sum())
 
 
 def _refine_close(

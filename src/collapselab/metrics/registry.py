@@ -1,6 +1,6 @@
 """Every metric by name: what it computes, where it comes from, what it needs and what its values mean.
 
-The documentation's metric catalogue and the choice of the cheapest sufficient pass both come from here.
+The metric catalogue of the documentation is generated from here, and the cheapest sufficient passes are chosen from it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Need = Literal[
     "decisions",
     "k-means",
 ]
-# Spelt out: run-time checks of annotations take `float` to exclude whole numbers.
+# Both, because run-time checks of annotations do not accept whole numbers as `float`.
 Number = int | float
 Direction = Literal["falls", "rises", "neither"]
 Family = Literal[
@@ -39,19 +39,19 @@ Family = Literal[
 
 @dataclass(frozen=True)
 class Metric:
-    """One named quantity.
+    """One metric.
 
     Attributes:
-        name: as in tables, files and `metrics=`.
-        function: `MetricInputs` to its value, or None where undefined.
-        family: the property of neural collapse it belongs to.
-        formula: with the letters of the catalogue.
+        name: name in tables, files and `metrics=`.
+        function: returns the value for `MetricInputs`, or None where it is undefined.
+        family: property of neural collapse that it measures.
+        formula: in the notation of the catalogue.
         source: paper, section, equation.
         low, high: range; None where unbounded.
-        at_collapse: value at full collapse; None where none is implied.
-        direction: how it moves as features collapse.
-        needs: beyond counts, means and traces.
-        splits: where it is defined.
+        at_collapse: value at full collapse; None if collapse does not determine it.
+        direction: how it changes as features collapse.
+        needs: what it needs beyond counts, means and traces.
+        splits: splits on which it is defined.
         note: what a reader must know to use it.
     """
 
@@ -87,8 +87,8 @@ _WEIGHT = frozenset[Need]({"weight"})
 _BOTH = frozenset[Need]({"covariance", "weight"})
 _TRAIN, _TEST = frozenset({"train"}), frozenset({"test"})
 _SAMPLE_NOTE = (
-    "With sample weighting M is not centred at the mean of the class means, so that even a perfect simplex has a "
-    "large distance on unbalanced data."
+    "With sample weighting, M is not centred at the mean of the class means: on unbalanced data even a perfect simplex "
+    "has a large distance."
 )
 
 METRICS: tuple[Metric, ...] = (
@@ -107,19 +107,20 @@ METRICS: tuple[Metric, ...] = (
     Metric("squared_distance", variability.squared_distance, _NC1, "Tr Σ_W / Tr Σ_B", f"{_XU}, eq. 4", 0, None, 0, "falls"),
     Metric(
         "fuzziness", variability.fuzziness, _NC1, "Tr(Σ_W Σ_B⁺)", f"{_XU}, sec. 3.2 and 4.3", 0, None, 0, "falls",
-        _COVARIANCE, note="Depends on the basis unless it respects the span of the class means.",
+        _COVARIANCE, note="Not invariant under linear maps of the features in general; invariant if they preserve the span of the class "
+        "means and its orthogonal complement.",
     ),
     Metric("nc1", variability.nc1, _NC1, "Tr(Σ_W Σ_B⁺) / C", _PAPYAN, 0, None, 0, "falls", _COVARIANCE),
     Metric(
         "vci", variability.vci, _NC1, "1 − Tr(Σ_T⁺ Σ_B) / min(p, C−1)", f"{_XU}, def. 5.3", 0, 1, 0, "falls",
         _COVARIANCE,
-        note="The same for U h with any invertible U. About 1 − p/(n−1) for pure noise, and 0 whatever the features "
-        "once p ≥ n − 1.",
+        note="Invariant under any invertible linear map of the features. About 1 − p/(n−1) for pure noise; 0 for generic "
+        "features if p ≥ n − 1.",
     ),
     Metric(
         "cosine_similarity", variability.cosine_similarity, _NC1,
         "mean_c ‖m_c‖², m_c the mean of h/‖h‖ over class c", f"{_XU}, sec. 3.2", 0, 1, 1, "rises",
-        note="The mean cosine of all pairs of samples within a class, a sample with itself included.",
+        note="The mean cosine over all pairs of samples of a class, including each sample with itself.",
     ),
     Metric(
         "class_separation", variability.class_separation, _NC1,
@@ -146,7 +147,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "etf_distance", geometry.etf_distance, _NC2, "‖M Mᵀ/‖M Mᵀ‖ − (I − 11ᵀ/C)/√(C−1)‖",
-        "Zhu et al. 2021, there of the weights", 0, 2, 0, "falls", note=_SAMPLE_NOTE,
+        "Zhu et al. 2021 (defined there for the weights)", 0, 2, 0, "falls", note=_SAMPLE_NOTE,
     ),
     Metric(
         "self_duality", alignment.self_duality, _NC3, "‖W/‖W‖ − M/‖M‖‖", f"{_RANGAMANI}, NC3; {_PAPYAN} plot its square",
@@ -156,21 +157,21 @@ METRICS: tuple[Metric, ...] = (
         "alignment", alignment.alignment, _NC3,
         "mean cosine of the k principal angles between span M and the top k right-singular vectors of W",
         f"{_RANGAMANI}, NC3", 0, 1, 1, "rises", _WEIGHT,
-        note="k = min(C−1, rank M, rank W, p); about √(k/p) and less for random subspaces of a large p.",
+        note="k = min(C−1, rank M, rank W, p). At most about √(k/p) for random subspaces if p is large.",
     ),
     Metric(
         "alignment_random", alignment.alignment_random, _NC3, "E alignment of two random k-dimensional subspaces",
-        f"{_RANGAMANI}, fig. 3, where it is the value at initialisation", 0, 1, None, "neither", _WEIGHT,
-        note="What alignment must exceed to mean something; the mean of seeded draws, good to about 1 %.",
+        f"{_RANGAMANI}, fig. 3, which shows the value at initialisation instead", 0, 1, None, "neither", _WEIGHT,
+        note="An alignment is meaningful if it exceeds this. Mean of seeded draws, accurate to about 1 %.",
     ),
     Metric(
         "weight_singular_spread", alignment.weight_singular_spread, _NC3,
         "std/mean of the C largest singular values of W", f"{_RANGAMANI}, NC3 and fig. 5", 0, None, None, "falls",
-        _WEIGHT, note="0 when they are equal. At full collapse the last of C is 0 and C − 1 are equal: 1/√(C−1).",
+        _WEIGHT, note="0 if they are equal. At full collapse one of the C is 0 and the others are equal: 1/√(C−1).",
     ),
     Metric(
         "weight_stable_rank", alignment.weight_stable_rank, _NC3, "‖W‖_F² / ‖W‖₂²", f"{_RANGAMANI}, fig. 5", 1, None,
-        None, "neither", _WEIGHT, note="C − 1 for a classifier that is a simplex.",
+        None, "neither", _WEIGHT, note="C − 1 if the rows of W form a simplex.",
     ),
     Metric(
         "ncc_agreement", decision.ncc_agreement, _NC4, "share of samples whose nearest train class mean is the decision",
@@ -183,36 +184,36 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "ncc_accuracy", decision.ncc_accuracy, _NC4, "share of samples whose nearest train class mean is the label",
         f"{_RANGAMANI}, fig. 4", 0, 1, 1, "rises", frozenset({"second pass"}),
-        note="At collapse 1 on train data only.",
+        note="On test data, collapse of the train features does not imply 1.",
     ),
     Metric(
         "stable_rank", spectrum.stable_rank, _RANKS, "Tr Σ_W / λ_max(Σ_W)", f"{_RANGAMANI}, sec. 5.2, fig. 5", 1, None,
-        None, "neither", _TOP, note="An estimate where the scatter was sketched.",
+        None, "neither", _TOP, note="An estimate if only a sketch of Σ_W is stored.",
     ),
     Metric(
         "stable_rank_low", spectrum.stable_rank_low, _RANKS, "lower bound of Tr Σ_W / λ_max(Σ_W)",
         "Tropp et al. 2017, sec. 5, with Tr Σ_W known", 1, None, None, "neither", _TOP,
-        note="Equal to stable_rank where Σ_W is kept whole.",
+        note="Equal to stable_rank if Σ_W is stored whole.",
     ),
     Metric(
         "stable_rank_high", spectrum.stable_rank_high, _RANKS, "upper bound of Tr Σ_W / λ_max(Σ_W)",
         "Tropp et al. 2017, sec. 5", 1, None, None, "neither", _TOP,
-        note="Equal to stable_rank where Σ_W is kept whole.",
+        note="Equal to stable_rank if Σ_W is stored whole.",
     ),
     Metric(
         "stable_rank_per_class", spectrum.stable_rank_per_class, _RANKS,
         "mean over classes of Tr S_c / λ_max(S_c), S_c the class's own scatter", f"{_RANGAMANI}, sec. 5.2, fig. 5", 1,
         None, None, "neither", frozenset({"class covariances"}),
-        note="Not a function of pooled scatter: kept where C p² ≤ 5e7, or taken from features in memory.",
+        note="Needs the scatter of every class: available if C p² ≤ 5e7, or if the features are in memory.",
     ),
     Metric(
-        "within_in_weight_space", alignment.within_in_weight_space, _RANKS, "Tr(P Σ_W), P onto the row space of W",
+        "within_in_weight_space", alignment.within_in_weight_space, _RANKS, "Tr(P Σ_W), P the projector onto the row space of W",
         f"{_XU}, prop. 4.1 and fig. 1", 0, None, 0, "falls", _BOTH,
     ),
     Metric(
         "within_off_weight_space", alignment.within_off_weight_space, _RANKS, "Tr((I − P) Σ_W)",
         f"{_XU}, prop. 4.1 and fig. 1", 0, None, None, "neither", _BOTH,
-        note="Variance the classifier cannot see: it can stay at no loss.",
+        note="Variance that the classifier does not read: it can remain at zero loss.",
     ),
     Metric(
         "between_in_weight_space", alignment.between_in_weight_space, _RANKS, "Tr(P Σ_B)", f"{_XU}, fig. 1", 0, None,
@@ -236,7 +237,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "train_variance", generalization.current_variance, _GENERAL,
         "E_train ‖h − μ_y‖² / mean_c ‖μ_c − μ‖²", _HUI, 0, None, 0, "falls", splits=_TRAIN,
-        note="Equals squared_distance on balanced classes when measured at the time of its own references.",
+        note="Equal to squared_distance if the class sizes are equal.",
     ),
     Metric(
         "strong_test_variance", generalization.current_variance, _GENERAL,
@@ -247,8 +248,8 @@ METRICS: tuple[Metric, ...] = (
         "weak_test_variance", generalization.weak_test_variance, _GENERAL,
         "E_test min_c ‖h − m_c‖² / mean_c ‖m_c − m‖², m_c the k-means centres of the test features", _HUI, 0, None, 0,
         "falls", frozenset({"k-means"}), splits=_TEST,
-        note="k-means is by far the dearest of all: hours for 50,000 samples, 2048 features and 1000 classes. Leave it "
-        "out by naming the metrics you want.",
+        note="k-means is by far the most expensive metric: hours for 50,000 samples, 2048 features and 1000 classes. To "
+        "omit it, name the metrics you need.",
     ),
 )  # fmt: skip
 
@@ -256,15 +257,15 @@ BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 
 def names_of(split: str) -> tuple[str, ...]:
-    """Names of the metrics defined on a split (`train` or `test`), in catalogue order."""
+    """Return the names of the metrics defined on a split (`train` or `test`), in catalogue order."""
     return tuple(metric.name for metric in METRICS if split in metric.splits)
 
 
 def select(names: Iterable[str] | None, split: str) -> tuple[Metric, ...]:
-    """The metrics of a split, all of them or the named ones.
+    """Return the metrics defined on a split: all of them, or those of the given names.
 
     Raises:
-        InputError: an unknown name; near matches are listed.
+        InputError: an unknown name, with near matches.
     """
     chosen = [metric for metric in METRICS if split in metric.splits]
     if names is None:
@@ -275,20 +276,25 @@ def select(names: Iterable[str] | None, split: str) -> tuple[Metric, ...]:
 
 
 def evaluate(metrics: Iterable[Metric], inputs: MetricInputs) -> dict[str, Number | None]:
-    """Each metric's value by name, in the order given; None, with a warning, where the statistics do not keep what
-    it needs.
+    """Return the value of each metric by name, in the given order.
+
+    A value is None, with a warning, where the statistics do not store what the metric needs.
     """
     metrics = tuple(metrics)
-    missing = _NOT_KEPT[inputs.stats.scatter]
+    missing = _NOT_STORED[inputs.stats.scatter]
+    if inputs.top_class_eigenvalues is not None:
+        missing -= {"class covariances"}
     without = [metric.name for metric in metrics if metric.needs & missing]
     if without:
-        kept = {"sketch": "a sketch", "trace": "the trace"}[inputs.stats.scatter]
-        inputs.warn(f"{', '.join(without)}: left out, since only {kept} of the within-class scatter was kept")
+        stored = {"sketch": "a sketch", "trace": "the trace"}[inputs.stats.scatter]
+        inputs.warn(
+            f"{', '.join(without)}: omitted, since only {stored} of the within-class scatter is stored"
+        )
     return {metric.name: None if metric.name in without else metric.function(inputs) for metric in metrics}
 
 
 _MATRIX = frozenset[Need]({"covariance", "class covariances"})
-_NOT_KEPT: dict[Scatter, frozenset[Need]] = {
+_NOT_STORED: dict[Scatter, frozenset[Need]] = {
     "full": frozenset(),
     "per_class": frozenset(),
     "sketch": _MATRIX,

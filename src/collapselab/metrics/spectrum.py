@@ -12,22 +12,22 @@ from torch import Tensor
 from collapselab.metrics.inputs import MetricInputs
 from collapselab.numerics import EPS64, largest_eigenvalue
 
-# Per-class scatter is kept where it has at most this many entries.
+# Per-class scatter is stored if it has at most this many entries.
 MAX_PER_CLASS_ENTRIES = 5e7
 
 
 def rounding_variance(inputs: MetricInputs) -> float:
-    """Variance that rounding alone can give to features of this size: p (16 eps64 max abs h)^2."""
+    """Return the largest variance that rounding alone can cause in features of this size: p (16 eps64 max abs h)^2."""
     return inputs.dim * (16 * EPS64 * inputs.stats.max_abs) ** 2
 
 
 def stable_rank(inputs: MetricInputs) -> float | None:
-    """Of a sketched scatter an estimate, between `stable_rank_low` and `stable_rank_high`."""
+    """Tr Sigma_W over its largest eigenvalue; with a sketch an estimate between `stable_rank_low` and `_high`."""
     if not _has_variance(inputs):
         return None
     if inputs.stats.scatter == "sketch":
         return inputs.sketched_spectrum.stable_rank(inputs.within_trace)
-    # The trace comes from squares, the eigenvalue from products: at rank one they differ by rounding.
+    # The trace comes from squares and the eigenvalue from products: at rank one they differ by rounding.
     return max(inputs.within_trace / inputs.largest_within_eigenvalue, 1.0)
 
 
@@ -60,7 +60,7 @@ def stable_rank_per_class(inputs: MetricInputs) -> float | None:
     if largest is None:
         inputs.warn(
             f"stable_rank_per_class is left out: the scatter of {inputs.num_classes} classes in "
-            f"{inputs.dim} features is too large to keep, and the features are not in memory"
+            f"{inputs.dim} features is too large to store, and the features are not in memory"
         )
         return None
     varying = inputs.class_variances > rounding_variance(inputs)
@@ -87,7 +87,7 @@ def _components(inputs: MetricInputs, share: float) -> int | None:
         inputs.warn("components_90, _95 and _99 are undefined: the features do not vary")
         return None
     values = inputs.total_eigenvalues
-    # A share that is reached exactly must not be missed by rounding.
+    # Rounding must not hide a share that is reached exactly.
     reached = values.cumsum(0) >= (share - len(values) * EPS64) * values.sum()
     return int(reached.nonzero()[0]) + 1
 
@@ -95,7 +95,7 @@ def _components(inputs: MetricInputs, share: float) -> int | None:
 def top_eigenvalues_of_rows(
     rows: Float[Tensor, "n p"], labels: Tensor, class_means: Float[Tensor, "c p"]
 ) -> Float[Tensor, " c"]:
-    """Largest eigenvalue of each class's own scatter (over n_c), from the rows: the smaller Gram matrix."""
+    """Return the largest eigenvalue of each class's own covariance, from the smaller Gram matrix of its rows."""
     order = labels.argsort(stable=True)
     sizes = torch.bincount(labels, minlength=len(class_means)).tolist()
     largest = torch.zeros(len(class_means), dtype=torch.float64)

@@ -1,7 +1,7 @@
-"""NC1, variability collapse: how far samples stray from their class mean.
+"""NC1, variability collapse: distances of samples from their class mean.
 
 Every function takes `MetricInputs` and returns a float, or None with a warning where it is undefined.
-Formulas, sources, ranges and limits stand in the registry (`collapselab.metrics.registry`).
+Formulas, sources, ranges and limits are in the registry (`collapselab.metrics.registry`).
 
 Letters: p features, c classes, r rank.
 """
@@ -62,9 +62,9 @@ def nc1(inputs: MetricInputs) -> float | None:
 
 
 def vci(inputs: MetricInputs) -> float | None:
-    """1 - Tr(Sigma_T^+ Sigma_B)/r, as the squared norm of the means times a root of Sigma_T^+.
+    """1 - Tr(Sigma_T^+ Sigma_B)/r, from the squared norm of the means times a root of Sigma_T^+.
 
-    Forming v^T Sigma_B v from the p x p matrix instead would lose up to 1e-4 at collapse.
+    Computing v^T Sigma_B v from the p x p matrix instead would be off by up to 1e-4 at collapse.
     """
     if inputs.between_trace == 0:
         inputs.warn(f"vci is undefined: {_NO_SPREAD}")
@@ -82,7 +82,7 @@ def vci(inputs: MetricInputs) -> float | None:
     units = inputs.within_covariance.diagonal()[total.varying].clamp_min(0).sqrt() * total.scale
     in_units = (projections @ total.root.T) * units
     inputs.check_products("vci", gram_norm(in_units), float(r))
-    del total, inputs.scaled_total  # p x p, and of no use to another metric
+    del total, inputs.scaled_total  # p x p, and not used by other metrics
     return min(max(1 - explained / r, 0.0), 1.0)
 
 
@@ -118,7 +118,7 @@ def class_separation(inputs: MetricInputs) -> float | None:
 
 @once
 def _direction_lengths(inputs: MetricInputs) -> Tensor | None:
-    """norm(m_c)^2 for every class that has a sample with a direction."""
+    """Return norm(m_c)^2 of every class that has a sample with a direction."""
     counts, unit_counts = inputs.stats.counts, inputs.stats.unit_counts
     missing = int((counts - unit_counts).sum())
     usable = unit_counts > 0

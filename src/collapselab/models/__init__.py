@@ -1,4 +1,4 @@
-"""The papers' networks, and others by name."""
+"""Networks by name: those of the papers, those of torchvision and timm, and the user's own."""
 
 from collapselab.models.checkpoints import load_checkpoint
 from collapselab.models.convnet import ConvNet

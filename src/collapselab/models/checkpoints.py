@@ -1,4 +1,4 @@
-"""Weights from a file into a network. Nothing is ever unpickled but tensors."""
+"""Load weights from a file into a network. Only tensors are ever unpickled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collapselab.errors import InputError, one_line
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 _NESTINGS = ("state_dict", "model_state_dict", "model")
-# Of data parallel, of torch.compile, and of trainers that hold the network as an attribute.
+# Added by data parallel, by torch.compile, and by trainers that have the network as an attribute.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _SHOWN = 3
 
@@ -30,14 +30,14 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
             `state_dict`, `model_state_dict` or `model`, also with the prefixes that wrappers add to its keys.
 
     Raises:
-        InputError: no such file, damage, Python objects beside tensors, keys or shapes that do not fit, weights that
-            are NaN or infinite.
+        InputError: no such file, damage, Python objects other than tensors, keys or shapes that do not fit, weights
+            that are NaN or infinite.
     """
     load_state(model, read_checkpoint(path), path)
 
 
 def read_checkpoint(path: Path) -> State:
-    """The tensors in a file by name, on the CPU.
+    """Return the tensors in a file by name, on the CPU.
 
     Raises:
         InputError: see `load_checkpoint`.
@@ -50,14 +50,14 @@ def read_checkpoint(path: Path) -> State:
         content = _content(path)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path}: refused, since it holds Python objects beside tensors, or is damaged; save the state dict "
-            "alone: torch.save(model.state_dict(), file), or as .safetensors"
+            f"{path}: refused, since it contains Python objects other than tensors, or is damaged; save only the state "
+            "dict: torch.save(model.state_dict(), file), or as .safetensors"
         ) from error
     except MemoryError:
         raise
     except (
         Exception
-    ) as error:  # torch, zipfile and safetensors answer damage with more kinds than can be listed
+    ) as error:  # torch, zipfile and safetensors raise more kinds of exception for damage than can be listed
         reason = one_line(error)[:200] or type(error).__name__
         raise InputError(
             f"{path}: cannot be read, damaged or cut off ({reason}); copy or save it again"
@@ -66,11 +66,11 @@ def read_checkpoint(path: Path) -> State:
 
 
 def load_state(model: nn.Module, state: State, path: Path) -> None:
-    """Like `load_checkpoint`, with what `read_checkpoint` found in `path`."""
+    """Set the weights of `model` to the tensors that `read_checkpoint` returned for `path`; see `load_checkpoint`."""
     state = fitted(model, state)
     wanted = model.state_dict()
     problems = [
-        # Checkpoints of old versions of torch do not count batches; nor does anything depend on it.
+        # Checkpoints of old versions of torch do not have this count of batches, and nothing depends on it.
         _listed("missing", [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]),
         _listed("unexpected", [name for name in state if name not in wanted]),
         _listed("misshapen", [_shapes(name, state, wanted) for name in misshapen(model, state)]),
@@ -79,22 +79,22 @@ def load_state(model: nn.Module, state: State, path: Path) -> None:
         raise InputError(
             f"{path}: does not fit the model: {'; '.join(filter(None, problems))}; give the checkpoint of this model"
         )
-    # Buffers may be infinite, as masks of attention are.
+    # Buffers may be infinite, such as attention masks.
     for name, _ in model.named_parameters():
         count = 0 if name not in state else int((~state[name].isfinite()).sum())
         if count:
             raise InputError(
-                f"{path}: {name} has {count} NaN or infinite values, as training that diverged leaves; "
-                "give an earlier checkpoint"
+                f"{path}: {name} has {count} NaN or infinite values, as after training that diverged; give an earlier "
+                "checkpoint"
             )
     model.load_state_dict(state, strict=False)
 
 
 def fitted(model: nn.Module, state: State) -> State:
-    """`state` without the prefixes of wrappers, where its keys match those of `model` better so."""
+    """Return `state` without the prefixes of wrappers, if its keys match those of `model` better that way."""
     wanted = set(model.state_dict())
     candidates = [state]
-    for candidate in candidates:  # grows: wrappers may be wrapped
+    for candidate in candidates:  # the list grows: wrappers can be wrapped
         for prefix in _PREFIXES:
             if candidate and all(name.startswith(prefix) for name in candidate):
                 candidates.append({name.removeprefix(prefix): value for name, value in candidate.items()})
@@ -102,7 +102,7 @@ def fitted(model: nn.Module, state: State) -> State:
 
 
 def misshapen(model: nn.Module, state: State) -> list[str]:
-    """Names in both, of different shapes."""
+    """Return the names that occur in both with different shapes."""
     wanted = model.state_dict()
     return [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
 
@@ -113,12 +113,12 @@ def _content(path: Path) -> Any:
 
         return load_file(path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of odd files before it refuses them: a second line
+        warnings.simplefilter("ignore")  # torch warns of unusual files before it refuses them: a second line
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _state(content: Any, path: Path) -> State:
-    """The state dict in what was read, whatever it is nested in."""
+    """Return the state dict in the content of a file, also from inside other mappings."""
     while isinstance(content, Mapping) and not _is_state(content):
         inner = next((name for name in _NESTINGS if isinstance(content.get(name), Mapping)), None)
         if inner is None:
@@ -126,9 +126,10 @@ def _state(content: Any, path: Path) -> State:
         content = content[inner]
     if isinstance(content, Mapping) and _is_state(content):
         return dict(content)
-    held = _few([str(name) for name in content]) if isinstance(content, Mapping) else type(content).__name__
+    found = _few([str(name) for name in content]) if isinstance(content, Mapping) else type(content).__name__
     raise InputError(
-        f"{path}: holds no state dict but {one_line(held) or 'nothing'}; save model.state_dict(), alone or as 'state_dict'"
+        f"{path}: contains no state dict but {one_line(found) or 'nothing'}; save model.state_dict(), alone or as "
+        "'state_dict'"
     )
 
 

@@ -20,11 +20,11 @@ class ConvNet(nn.Module):
     Weight layers are `stem.0` and `stem.2`, `layers.0` … `layers.{depth - 1}`, and `classifier`.
 
     Args:
-        channels: of the images.
+        channels: channels of the images.
         image_size: (height, width) of the images, at least 4 x 4.
-        num_classes: outputs.
+        num_classes: number of outputs.
         width: channels of every layer.
-        depth: convolutional layers after the stem.
+        depth: number of convolutional layers after the stem.
 
     Raises:
         InputError: images too small for the stem.
@@ -45,7 +45,7 @@ class ConvNet(nn.Module):
             raise InputError(
                 f"convnet: images of {image_size[0]} x {image_size[1]} are too small; give 4 x 4 or more"
             )
-        # A bias before batch norm would be cancelled by it.
+        # Batch norm would cancel a bias before it.
         self.stem = nn.Sequential(
             nn.Conv2d(channels, width, 2, stride=2, bias=False),
             nn.BatchNorm2d(width),

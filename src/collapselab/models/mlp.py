@@ -1,4 +1,4 @@
-"""The multi-layer perceptron of the papers: equal hidden layers, batch norm, ReLU."""
+"""The multi-layer perceptron of the papers: hidden layers of equal width, batch norm, ReLU."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """`depth` hidden layers of `width`, each linear, batch norm, ReLU; then a linear classifier.
+    """`depth` hidden layers of `width` units, each a linear layer, batch norm and ReLU; then a linear classifier.
 
     Weight layers are `layers.0` … `layers.{depth}`, the last one the classifier.
 
     Args:
-        num_inputs: inputs per sample; other dimensions are flattened.
-        num_classes: outputs.
+        num_inputs: number of inputs per sample; samples with several axes are flattened.
+        num_classes: number of outputs.
         width: units per hidden layer.
-        depth: hidden layers.
-        batch_norm: normalise each hidden layer over the batch.
-        dropout: share of hidden units that each training step leaves out.
+        depth: number of hidden layers.
+        batch_norm: whether each hidden layer is normalised over the batch.
+        dropout: probability with which hidden units are zeroed in training.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class MLP(nn.Module):
         super().__init__()
         self.dropout = dropout
         sizes = [num_inputs] + [width] * depth
-        # A bias before batch norm would be cancelled by it.
+        # Batch norm would cancel a bias before it.
         hidden = [nn.Linear(a, b, bias=not batch_norm) for a, b in itertools.pairwise(sizes)]
         self.layers = nn.ModuleList([*hidden, nn.Linear(sizes[-1], num_classes)])
         self.norms = nn.ModuleList([nn.BatchNorm1d(width) if batch_norm else nn.Identity() for _ in hidden])

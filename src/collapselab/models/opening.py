@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""Open networks by name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TORCHVISION, _TIMM = "torchvision/", "timm/"
 _FORMS = "mlp, convnet, torchvision/NAME, timm/NAME, FILE.py:FUNCTION"
 _MLP_WIDTH, _MLP_DEPTH = 1024, 10  # Rangamani et al. 2023, appendix A
 _VIT_SIZE = 224
-# They return several outputs while they train, unless told otherwise.
+# In training they return several outputs by default.
 _AUXILIARY = ("googlenet", "inception_v3")
 
 _Builder = Callable[[int], nn.Module]
@@ -39,16 +39,16 @@ def open_model(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """A network, with weights drawn from `seed` or read from a file. Nothing is ever downloaded.
+    """Return a network with random weights or those of a file. Nothing is ever downloaded.
 
     Args:
         name: `mlp`, `convnet`, `torchvision/resnet18`, `timm/deit_tiny_patch16_224`, or
             `path/to/file.py:function`, called with those of `num_classes` and `input_shape` that it accepts.
-        num_classes: outputs; a checkpoint whose classifier has another number is given its own.
-        input_shape: of one sample.
+        num_classes: number of outputs; if the classifier in the checkpoint has another number, that is used.
+        input_shape: shape of one sample.
         checkpoint: see `load_checkpoint`.
-        seed: the only thing that initial weights depend on; generators of the caller are left as they were.
-        options: more arguments of what builds the network, by name, such as `width` and `depth` of `mlp`.
+        seed: seed for the initial weights, which depend on nothing else; the caller's generators are left unchanged.
+        options: further arguments of the network by name, such as `width` and `depth` of `mlp`.
 
     Raises:
         InputError: unknown name or option, inputs that do not suit the network, errors in the user's function,
@@ -71,7 +71,7 @@ def open_model(
 
 
 def required_image_size(name: str) -> tuple[int, int] | None:
-    """(height, width) of the only images that the network takes; None where it takes several.
+    """Return the only image size (height, width) that the network takes; None if it takes several.
 
     Raises:
         InputError: unknown name.
@@ -88,13 +88,13 @@ def required_image_size(name: str) -> tuple[int, int] | None:
 
 
 def required_channels(name: str) -> int | None:
-    """Channels that images should have for the network; None where any number will do."""
+    """Return the number of channels that the network needs; None if it takes any number."""
     _check_known(name)
     return 3 if name.startswith((_TORCHVISION, _TIMM)) else None
 
 
 def _refusing_options(name: str, builder: _Builder, options: Mapping[str, Any] | None) -> _Builder:
-    """Errors of a builder that was given options are about these."""
+    """Return the builder with its errors reported as errors of the options that it was given."""
     if not options or is_user_file(name):
         return builder
 
@@ -106,14 +106,14 @@ def _refusing_options(name: str, builder: _Builder, options: Mapping[str, Any] |
                 raise
             given = ", ".join(f"{option}={value!r}" for option, value in options.items())
             raise InputError(
-                f"{name}: cannot be built with {given} ({one_line(error)[:200]}); mend the options"
+                f"{name}: cannot be built with {given} ({one_line(error)[:200]}); correct the options"
             ) from error
 
     return built
 
 
 def _builder(name: str, input_shape: tuple[int, ...], options: dict[str, Any]) -> _Builder:
-    """What makes the network from its number of outputs."""
+    """Return a function that builds the network from its number of outputs."""
     _check_known(name)
     if is_user_file(name):
         function = partial(find_builder(name), **options)
@@ -158,7 +158,7 @@ def _from_timm(name: str, num_classes: int, channels: int, options: dict[str, An
 
 
 def _other_outputs(model: nn.Module, state: State, num_classes: int) -> int | None:
-    """How many outputs the checkpoint's classifier has, if only that keeps it from fitting."""
+    """Return the number of outputs of the checkpoint's classifier, if nothing else differs from the model."""
     state, wanted = fitted(model, state), model.state_dict()
     different = misshapen(model, state)
     outputs = {tuple(state[name].shape)[:1] for name in different}
@@ -174,7 +174,7 @@ def _check_known(name: str) -> None:
     if name in _OWN or is_user_file(name):
         return
     if name.startswith(_TORCHVISION):
-        # Those that classify images: not detection, segmentation or video.
+        # Models that classify images, not those for detection, segmentation or video.
         known = _torchvision().list_models(module=_torchvision())
     elif name.startswith(_TIMM):
         known = _timm().list_models()
@@ -200,7 +200,7 @@ def _torchvision() -> ModuleType:
         import torchvision.models
     except ImportError as error:
         raise ImportError(
-            "models of torchvision need it installed: pip install 'collapselab[papers]'"
+            "models of torchvision need torchvision: pip install 'collapselab[papers]'"
         ) from error
     return torchvision.models
 
@@ -209,7 +209,7 @@ def _timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise ImportError("models of timm need it installed: pip install 'collapselab[papers]'") from error
+        raise ImportError("models of timm need timm: pip install 'collapselab[papers]'") from error
     return timm
 
 

@@ -1,4 +1,4 @@
-"""Networks that a function in the user's own file builds."""
+"""Networks built by a function in a file of the user."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from collapselab.errors import InputError, one_line
 
 
 def is_user_file(name: str) -> bool:
+    """Return whether a model is named as `path/to/file.py:function`."""
     return name.endswith(".py") or ".py:" in name
 
 
 def find_builder(name: str) -> Callable[..., Any]:
-    """The function that `path/to/file.py:function` names; its file is run.
+    """Return the function that `path/to/file.py:function` names, after running the file.
 
     Raises:
         InputError: no such file or function, or the file raises.
@@ -44,10 +45,10 @@ def find_builder(name: str) -> Callable[..., Any]:
 def build(
     name: str, builder: Callable[..., Any], num_classes: int, input_shape: tuple[int, ...]
 ) -> nn.Module:
-    """What the function returns, given those of the two arguments that it accepts.
+    """Call the function with those of `num_classes` and `input_shape` that it accepts, and return its network.
 
     Raises:
-        InputError: it raises, or returns no network.
+        InputError: the function raises, or does not return a network.
     """
     path, function = _parts(name)
     arguments = {"num_classes": num_classes, "input_shape": input_shape}
@@ -69,7 +70,7 @@ def _parts(name: str) -> tuple[Path, str]:
 
 
 def _functions(path: Path, function: str) -> str:
-    """What the file defines, found without running it."""
+    """Return a hint about the functions that the file defines, without running it."""
     try:
         body = ast.parse(path.read_bytes()).body
     except (OSError, SyntaxError, ValueError):
@@ -79,13 +80,13 @@ def _functions(path: Path, function: str) -> str:
 
 
 def _import(path: Path, name: str) -> ModuleType:
-    # Under a name of its own: the file may be called like a package that is installed.
+    # Imported under another name, because the file may have the name of an installed package.
     spec = importlib.util.spec_from_file_location(f"collapselab_user_{path.stem}", path.resolve())
     assert spec is not None, "a .py file has a loader"
     assert spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for their module there
-    sys.path.insert(0, str(path.resolve().parent))  # for what the file imports from beside it
+    sys.modules[spec.name] = module  # dataclasses look up their module there
+    sys.path.insert(0, str(path.resolve().parent))  # the file may import its neighbours
     try:
         with _blaming(path, name):
             spec.loader.exec_module(module)
@@ -107,7 +108,7 @@ def _accepted(builder: Callable[..., Any], arguments: dict[str, Any]) -> dict[st
 
 @contextmanager
 def _blaming(path: Path, name: str) -> Iterator[None]:
-    """Say what the user's code raised, and on which of its lines."""
+    """Report exceptions of the user's code in one line, with its line number."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -120,5 +121,5 @@ def _blaming(path: Path, name: str) -> Iterator[None]:
             lines.append(error.lineno)
         at = f" in line {lines[-1]}" if lines else ""
         raise InputError(
-            f"{name}: raised {type(error).__name__}{at}: {one_line(error)[:300]}; mend the function"
+            f"{name}: raised {type(error).__name__}{at}: {one_line(error)[:300]}; correct the function"
         ) from error

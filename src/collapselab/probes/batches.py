@@ -1,4 +1,4 @@
-"""What a loader yields and what a model returns, in the forms that users have."""
+"""What loaders yield and models return, in the forms that users have."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from torch.utils.data import (
 from collapselab.distributed import rank_and_world
 from collapselab.errors import InputError
 
-# Positions with this label (as in torch's own losses) are padding: no samples.
+# Positions with this label are padding and not samples, as in torch's own losses.
 IGNORED_LABEL = -100
 _LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 _LOGIT_KEYS = ("logits", "out", "output", "outputs", "scores", "pred", "prediction")
 
-# One batch as the loader yields it -> what the model is called with, and the labels.
+# From one batch, as the loader yields it, to what the model is called with and the labels.
 SplitBatch = Callable[[Any], tuple[Any, Any]]
 
 
@@ -36,60 +36,65 @@ class Batch:
     """One batch on the model's device.
 
     Attributes:
-        number: from 0, as the loader counts.
-        inputs: what the model is called with: a mapping by keyword, a tuple by position, else one argument.
+        place: name of the batch in messages, such as `train, batch 3`.
+        inputs: what the model is called with: a mapping by keyword, a tuple by position, anything else as the only
+            argument.
         labels: of any shape; one per sample, or one per token.
-        mask: (n, tokens), true where a token is not padding, where the inputs tell.
+        mask: (n, tokens), true where a token is not padding; None where the inputs do not say.
     """
 
-    number: int
+    place: str
     inputs: Any
     labels: Tensor
     mask: Tensor | None
 
     @property
-    def kept(self) -> Tensor | None:
-        """Mask over flattened labels of those that count; None where all do."""
+    def counted(self) -> Tensor | None:
+        """Mask over the flattened labels, true for labels that are not padding; None if none is padding."""
         ignored = self.labels.flatten() == IGNORED_LABEL
         return ~ignored if bool(ignored.any()) else None
 
     @property
-    def classes(self) -> Tensor:
-        """Labels that count, one per row of features."""
-        kept = self.kept
-        return self.labels.flatten() if kept is None else self.labels.flatten()[kept]
+    def counted_labels(self) -> Tensor:
+        """Labels that are not padding, one per row of features."""
+        counted = self.counted
+        return self.labels.flatten() if counted is None else self.labels.flatten()[counted]
 
     def run(self, model: nn.Module) -> Any:
+        """Return what the model returns for the inputs."""
         if isinstance(self.inputs, Mapping):
             return model(**self.inputs)
         return model(*self.inputs) if isinstance(self.inputs, tuple) else model(self.inputs)
 
 
 class Readable:
-    """A loader that can be looked into before it is read, and that yields this process's share of its batches.
+    """A loader whose first batch can be looked at before it is read, and that yields this process's batches only.
 
-    Among several processes a loader that is no share already is dealt out batch by batch; of a `DistributedSampler`
-    the samples that it repeats to make shares even are labelled as padding.
+    If there are several processes and the loader yields all batches, each process takes its part of them. Samples that
+    a `DistributedSampler` repeats, so that every process has equally many, are labelled as padding.
 
     Args:
         loader: yields batches; an iterator can be read once.
         device: where batches are put.
-        split_batch: see `collapselab.probes.profile`.
-        where: the name of the split, for errors.
+        split_batch: see `collapselab.probes.options`.
+        split: name of the split in messages.
+
+    Attributes:
+        is_spent: whether the loader was an iterator and has been read.
     """
 
     def __init__(
-        self, loader: Iterable[Any], device: torch.device, split_batch: SplitBatch | None, where: str
+        self, loader: Iterable[Any], device: torch.device, split_batch: SplitBatch | None, split: str
     ) -> None:
-        self._loader, self._device, self._split_batch, self._where = loader, device, split_batch, where
+        self._loader, self._device, self._split_batch, self._split = loader, device, split_batch, split
         self._begun: Iterator[Any] | None = None
         self.is_spent = False
 
     def first(self) -> Batch:
-        """The first batch, whichever process it is for; it will be read again.
+        """Return the first batch, whichever process it belongs to; `read` yields it again.
 
         Raises:
-            InputError: there is none, or it is no inputs with labels.
+            InputError: there is none, or it is not inputs with labels.
         """
         begun = iter(self._loader)
         for raw in begun:
@@ -98,22 +103,22 @@ class Readable:
         of_all = getattr(self._loader, "first_of_all", None)
         if of_all is not None and _is_share(self._loader):
             return self._batch(of_all(), 0)
-        raise InputError(f"{self._where}: the loader yields nothing")
+        raise InputError(f"{self._split}: the loader yields nothing; give one that yields batches")
 
     def read(self) -> Iterator[Batch]:
-        """This process's batches.
+        """Yield this process's batches.
 
         Raises:
-            InputError: a batch that is no inputs with labels; labels that are no whole numbers.
+            InputError: a batch that is not inputs with labels, or labels that are not whole numbers.
         """
         begun, self._begun = self._begun, None
         raw_batches = iter(self._loader) if begun is None else begun
         self.is_spent = isinstance(self._loader, Iterator)
         rank, world = rank_and_world()
-        dealt = 1 if _is_share(self._loader) else world
+        num_parts = 1 if _is_share(self._loader) else world
         left = _distinct_samples(self._loader)
         for number, raw in enumerate(raw_batches):
-            if number % dealt != rank % dealt:
+            if number % num_parts != rank % num_parts:
                 continue
             batch = self._batch(raw, number)
             if left is not None:
@@ -125,24 +130,19 @@ class Readable:
             yield batch
 
     def _batch(self, raw: Any, number: int) -> Batch:
-        return read_batch(raw, number, self._device, self._split_batch, self._where)
+        return _read_batch(raw, f"{self._split}, batch {number}", self._device, self._split_batch)
 
 
-def read_batch(
-    raw: Any, number: int, device: torch.device, split_batch: SplitBatch | None, where: str
-) -> Batch:
-    """One batch as a loader yields it, checked and on `device`.
-
-    Raises:
-        InputError: as `read_batches`.
-    """
-    place = f"{where}, batch {number}"
+def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBatch | None) -> Batch:
+    """Return a batch, as a loader yields it, checked and on `device`."""
     inputs, labels = split_batch(raw) if split_batch else _split(raw, place)
     if not isinstance(labels, Tensor):
         try:
             labels = torch.as_tensor(labels)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{place}: labels are a {type(labels).__name__} and no whole numbers") from error
+            raise InputError(
+                f"{place}: labels are a {type(labels).__name__}, not whole numbers; give class numbers"
+            ) from error
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.ndim == 0:
         raise InputError(
             f"{place}: labels have dtype {labels.dtype} and shape {tuple(labels.shape)}; give whole numbers, one per "
@@ -150,7 +150,7 @@ def read_batch(
         )
     mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
     return Batch(
-        number=number,
+        place=place,
         inputs=_to_device(inputs, device),
         labels=labels.to(device=device, dtype=torch.int64),
         mask=mask.to(device).bool() if isinstance(mask, Tensor) and mask.ndim == 2 else None,
@@ -158,17 +158,17 @@ def read_batch(
 
 
 def _is_share(loader: Any) -> bool:
-    """Whether the loader yields this process's share of the data only."""
+    """Return whether the loader yields only this process's share of the data."""
     sampler = getattr(loader, "sampler", None)
     return isinstance(sampler, DistributedSampler) or bool(getattr(loader, "is_share", False))
 
 
 def _distinct_samples(loader: Any) -> int | None:
-    """How many samples of a `DistributedSampler`'s share come before those it repeats; None for other loaders."""
+    """Return how many samples of a `DistributedSampler`'s share come before those it repeats; None for other loaders."""
     sampler = getattr(loader, "sampler", None)
     if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
         return None
-    # The share is every num_replicas-th of a list that begins with each sample once.
+    # The share is every num_replicas-th entry of a list that begins with each sample once.
     return -(-(len(sampler.dataset) - sampler.rank) // sampler.num_replicas)  # pyright: ignore[reportArgumentType] the sampler itself takes its length
 
 
@@ -179,7 +179,7 @@ def _split(raw: Any, place: str) -> tuple[Any, Any]:
                 return {name: value for name, value in raw.items() if name != key}, raw[key]
         raise InputError(
             f"{place}: a mapping with the keys {sorted(map(str, raw))} and none of {', '.join(_LABEL_KEYS)}; "
-            "give split_batch= to say what the labels are"
+            "give split_batch= to name the labels"
         )
     if isinstance(raw, list | tuple) and len(raw) >= 2:
         *inputs, labels = raw
@@ -202,10 +202,10 @@ def _to_device(value: Any, device: torch.device) -> Any:
 
 
 def logits_of(output: Any, labels: Tensor) -> Tensor | None:
-    """The class scores among what a model returned: labels.shape + (outputs,); None where nothing has that shape.
+    """Return the class scores among a model's outputs, labels.shape + (outputs,); None if nothing has that shape.
 
-    A tensor, the `logits` of a mapping or an output object of `transformers`, or the first of a tuple that fits.
-    Scores of images at positions, (n, outputs, …), have their classes moved last.
+    Class scores can be a tensor, the `logits` of a mapping or of an output object of `transformers`, or the first entry
+    of a tuple that fits. Scores at positions of an image, (n, outputs, …), get their classes moved last.
     """
     for candidate in _candidates(output):
         if candidate.shape[:-1] == labels.shape:
@@ -233,10 +233,10 @@ def _candidates(output: Any) -> Iterator[Tensor]:
 
 
 def known_labels(loader: Any) -> Tensor | None:
-    """The labels of all samples that a pass over `loader` yields, in any order, where they can be told without one.
+    """Return the labels of all samples of a pass over `loader`, in any order; None if they are not known beforehand.
 
-    That is so of loaders with `labels` of their own (`collapselab.data`), and of a `DataLoader` that visits each
-    sample of a data set with known labels once.
+    They are known for loaders that have `labels` (`collapselab.data`), and for a `DataLoader` that visits each sample
+    of a data set with known labels once.
     """
     if isinstance(getattr(loader, "labels", None), Tensor):
         return loader.labels
@@ -260,21 +260,21 @@ def _labels_of_dataset(dataset: Any) -> Tensor | None:
         labels = _labels_of_dataset(dataset.dataset)
         return None if labels is None else labels[torch.as_tensor(dataset.indices)]
     if isinstance(dataset, TensorDataset):
-        return _whole(dataset.tensors[-1])
+        return _whole_numbers(dataset.tensors[-1])
     if getattr(dataset, "target_transform", None) is not None:
         return None
     for key in ("labels", "targets"):
         if hasattr(dataset, key):
-            return _whole(getattr(dataset, key))
+            return _whole_numbers(getattr(dataset, key))
     names = getattr(dataset, "column_names", None)
-    if isinstance(names, list):  # of the `datasets` library
+    if isinstance(names, list):  # the `datasets` library
         for key in _LABEL_KEYS:
             if key in names:
-                return _whole(dataset.with_format(None)[key][:])
+                return _whole_numbers(dataset.with_format(None)[key][:])
     return None
 
 
-def _whole(labels: Any) -> Tensor | None:
+def _whole_numbers(labels: Any) -> Tensor | None:
     try:
         tensor = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Forward hooks that hand over what a layer reads, and leave no trace."""
+"""Forward hooks that hand over what a layer reads and are always removed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every submodule's own mode is put back on the way out."""
+    """Switch to evaluation mode without gradients; on exit every submodule gets its own mode back."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -24,13 +24,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class Taps:
-    """Hooks at chosen modules. The first call of a module in a forward pass goes by its name, the second by
+    """Hooks at chosen modules. The first call of a module in a forward pass is named after it, the second is named
     `name#2`, and so on.
 
     Args:
         modules: by name.
-        receive: called with the name of the call, the module and the tensor it reads, as it is.
-        outputs: called likewise with what the module returns; only where the outputs are wanted.
+        receive: called with the name of the call, the module and the tensor it reads, unchanged.
+        outputs: called with the name of the call, the module and what it returns.
+
+    Attributes:
+        failure: the exception that `receive` or `outputs` raised, if any: it is not the model's.
     """
 
     def __init__(
@@ -42,16 +45,17 @@ class Taps:
         self._modules, self._receive, self._outputs = modules, receive, outputs
         self._calls: dict[str, int] = {}
         self._handles: list[Any] = []
+        self.failure: Exception | None = None
 
     def begin(self) -> None:
-        """A new forward pass begins."""
+        """Start counting the calls of a new forward pass."""
         self._calls.clear()
 
     def __enter__(self) -> Taps:
         for name, module in self._modules.items():
             self._handles.append(module.register_forward_pre_hook(self._before(name), with_kwargs=True))
             if self._outputs is not None:
-                self._handles.append(module.register_forward_hook(self._after(name)))
+                self._handles.append(module.register_forward_hook(self._after(name, self._outputs)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,24 +68,34 @@ class Taps:
             count = self._calls[name] = self._calls.get(name, 0) + 1
             features = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
             if features is not None:
-                self._receive(call_name(name, count), module, features.detach())
+                with self._noting_failures():
+                    self._receive(call_name(name, count), module, features.detach())
 
         return hook
 
-    def _after(self, name: str) -> Callable[..., None]:
+    def _after(self, name: str, receive: Callable[[str, nn.Module, Any], None]) -> Callable[..., None]:
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
-            assert self._outputs is not None
-            self._outputs(call_name(name, self._calls.get(name, 1)), module, output)
+            with self._noting_failures():
+                receive(call_name(name, self._calls.get(name, 1)), module, output)
 
         return hook
+
+    @contextmanager
+    def _noting_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 def call_name(name: str, count: int) -> str:
+    """Return the name of the `count`-th call of a module in one forward pass."""
     return name if count == 1 else f"{name}#{count}"
 
 
 @contextmanager
 def capture_inputs(layers: Mapping[str, nn.Module], receive: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """While open, `receive(name, features)` gets what each layer reads, flattened per sample."""
+    """Call `receive(name, features)` with what each layer reads, flattened per sample, while the context is open."""
     with Taps(layers, lambda name, _module, features: receive(name, features.flatten(1))):
         yield

@@ -1,69 +1,51 @@
-"""What one forward pass shows of a network: where its probe points are, what they read, what to keep of it."""
+"""What one forward pass reveals about a network: where its probe points are, and what they read.
+
+Letters: n samples of a batch, p features.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from collapselab.choices import AutoScatter, Scatter
 from collapselab.errors import InputError
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
+from collapselab.passes import Point
 from collapselab.probes.batches import Batch, logits_of
 from collapselab.probes.capture import Taps
+from collapselab.probes.forward import run_model
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.select import is_weight_layer
 from collapselab.probes.weights import reads_channels_first
-from collapselab.statistics import Scatter
-
-AutoScatter = Scatter | Literal["auto"]
 
 # The rule of scatter="auto". A covariance of 1024 features costs about as much as the layer that reads them, one of
-# 4096 sixteen times that; of the classifier's features everything is wanted.
+# 4096 sixteen times as much; for the classifier's features it is worth that.
 MAX_FULL_DIM, MAX_FULL_DIM_CLASSIFIER = 1024, 4096
 MIN_SKETCHED_DIM = 64
-# Matrices of all layers together; beyond, the layers nearest to the input are sketched.
+# Matrices of all layers together; beyond this, the layers nearest to the input are sketched.
 MAX_MATRIX_BYTES = 2**30
-# Class means of a layer, several times over, beyond which it is refused rather than tried.
+# Class means of one layer, of which there are several copies; a layer with more is refused at once.
 _MAX_MEANS_BYTES = 2**32
 
 
 @dataclass(frozen=True)
-class ProbePoint:
-    """One call of one module in a forward pass.
+class ProbePoint(Point):
+    """One call of one module in a forward pass. Its name is the module's, or `name#2` for the second call.
 
     Attributes:
-        name: of the module; of its second call in one pass `name#2`.
-        module_name: of the module.
-        depth: 0 for the first that the forward pass reaches, largest for the classifier.
-        shape: of what it reads, without the batch.
-        dim: p, features per sample after the reduction.
-        channels_first: whether channels are the first axis of `shape` or the last.
-        reduced: whether the reduction left channels only.
-        source: the earlier point that reads the very same tensor, whose statistics serve both; its own name if none.
-        is_classifier: whether it returns the network's class scores.
+        module_name: name of the module.
+        depth: 0 for the first point that the forward pass reaches, largest for the classifier.
+        shape: shape of what it reads, without the batch.
     """
 
-    name: str
     module_name: str
     depth: int
     shape: tuple[int, ...]
-    dim: int
-    channels_first: bool
-    reduced: bool
-    source: str
-    is_classifier: bool
-
-    @property
-    def num_channels(self) -> int:
-        return self.shape[0] if self.channels_first else self.shape[-1]
-
-    @property
-    def positions(self) -> int:
-        """Places at which the module reads channels, per sample."""
-        return self.dim // self.num_channels
 
 
 @dataclass(frozen=True)
@@ -72,8 +54,8 @@ class Plan:
 
     Attributes:
         points: what is measured.
-        num_outputs: length of the network's class scores; None where it has none of the labels' shape.
-        warnings: what was left out, and why.
+        num_outputs: length of the network's class scores; None if none has the labels' shape.
+        warnings: which modules are left out, and why.
     """
 
     points: tuple[ProbePoint, ...]
@@ -82,9 +64,9 @@ class Plan:
 
 
 class Identity:
-    """Equal for two tensors that hold the same values because they are the same memory, unchanged in between.
+    """Equal for two tensors that are the same memory with no change in between.
 
-    Does not keep the memory, and yet no later tensor that is given the same address equals it.
+    It does not keep the memory alive, and yet it differs from that of any later tensor at the same address.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -104,7 +86,9 @@ class Identity:
 
 
 @dataclass
-class _Seen:
+class _Call:
+    """What one call of a module read and returned."""
+
     module_name: str
     features_shape: tuple[int, ...]
     identity: Identity
@@ -121,117 +105,130 @@ def plan_probes(
     batch: Batch,
     reduction: Reduction,
 ) -> Plan:
-    """Run one batch and note which modules read what, in which order.
+    """Run one batch and record which modules read what, in which order.
 
     Args:
         model: in evaluation mode.
-        modules: to probe, by name.
-        named: those asked for by their own name, which must run; others that cannot be probed are left out with
-            a warning.
-        batch: any.
-        reduction: of features with more than one axis.
+        modules: modules to probe, by name.
+        named: names of modules that must be probed; any other that cannot be probed is left out with a warning.
+        batch: any batch.
+        reduction: how features with several axes become rows.
 
     Raises:
-        InputError: a named layer never ran, or does not read one row per label; no layer is left.
+        InputError: a named layer never ran or does not read one row per label; no layer is left; the model raised.
     """
-    seen: dict[str, _Seen] = {}
-
-    def receive(name: str, module: nn.Module, features: Tensor) -> None:
-        shape, first = tuple(features.shape), reads_channels_first(module, features.ndim)
-        seen[name] = _Seen(name.split("#")[0], shape, Identity(features), first)
-
-    def returned(name: str, _module: nn.Module, output: Any) -> None:
-        if name in seen and isinstance(output, Tensor):
-            seen[name].output = StorageWeakRef(output.untyped_storage())
-            seen[name].output_shape = tuple(output.shape)
-
-    # The classifier is known among all weight layers, also where it is not to be measured.
-    others = {name: part for name, part in model.named_modules() if is_weight_layer(part)}
-    with Taps(modules | others, receive, returned) as taps:
-        taps.begin()
-        logits = logits_of(batch.run(model), batch.labels)
-    warnings = _never_ran(modules, named, seen)
-    rows = batch.labels.shape
-    order = []
-    for name, found in seen.items():
-        if found.module_name not in modules:
-            continue
-        in_rows = found.features_shape[: len(rows)] == rows and len(found.features_shape) > len(rows)
-        if in_rows or _folds(found.features_shape, rows):
-            order.append(name)
-            continue
-        what = f"{name} reads {found.features_shape} for labels of shape {tuple(rows)}: not one row of features per label"
-        if found.module_name in named:
-            raise InputError(f"layers: {what}")
-        warnings.append(f"{what}; it is left out")
+    calls, logits = _record_calls(model, modules, batch)
+    warnings = _never_ran(modules, named, calls)
+    order, unfit = _measurable(calls, modules, named, batch.labels.shape)
+    warnings += unfit
     if not order:
         raise InputError(
             "no layer is left to measure: " + ("; ".join(warnings) or "none of them ran in the forward pass")
         )
-    classifier = _classifier(seen, logits)
-    first_to_read: dict[tuple[Identity, bool, bool], str] = {}
-    sources: dict[str, str] = {}
-    for name in order:
-        found = seen[name]
-        shape = _per_row_shape(found.features_shape, rows)
-        reduced = reduction.reduces(shape, channels_first=found.channels_first)
-        sources[name] = first_to_read.setdefault(
-            (found.identity, reduced, reduced and found.channels_first), name
-        )
-    if classifier in order:
-        order.append(order.pop(order.index(classifier)))  # deepest, whatever runs after it
-    points: list[ProbePoint] = []
-    for depth, name in enumerate(order):
-        found = seen[name]
-        shape = _per_row_shape(found.features_shape, rows)
-        reduced = reduction.reduces(shape, channels_first=found.channels_first)
-        channels = shape[0] if found.channels_first else shape[-1]
-        points.append(
-            ProbePoint(
-                name=name,
-                module_name=found.module_name,
-                depth=depth,
-                shape=shape,
-                dim=channels if reduced else int(torch.Size(shape).numel()),
-                channels_first=found.channels_first,
-                reduced=reduced,
-                source=sources[name],
-                is_classifier=name == classifier,
-            )
-        )
-    return Plan(tuple(points), None if logits is None else logits.shape[-1], tuple(warnings))
+    classifier = _classifier(calls, logits)
+    points = _points(calls, order, classifier, batch.labels.shape, reduction)
+    return Plan(points, None if logits is None else logits.shape[-1], tuple(warnings))
 
 
-def _never_ran(modules: dict[str, nn.Module], named: set[str], seen: dict[str, _Seen]) -> list[str]:
-    silent = [name for name in modules if name not in seen]
+def _record_calls(
+    model: nn.Module, modules: dict[str, nn.Module], batch: Batch
+) -> tuple[dict[str, _Call], Tensor | None]:
+    """Return the calls of one forward pass by name, in order, and the class scores."""
+    calls: dict[str, _Call] = {}
+
+    def receive(name: str, module: nn.Module, features: Tensor) -> None:
+        shape, first = tuple(features.shape), reads_channels_first(module, features.ndim)
+        calls[name] = _Call(name.split("#")[0], shape, Identity(features), first)
+
+    def returned(name: str, _module: nn.Module, output: Any) -> None:
+        if name in calls and isinstance(output, Tensor):
+            calls[name].output = StorageWeakRef(output.untyped_storage())
+            calls[name].output_shape = tuple(output.shape)
+
+    # The classifier is found among all weight layers, even where it is not to be measured.
+    others = {name: part for name, part in model.named_modules() if is_weight_layer(part)}
+    with Taps(modules | others, receive, returned) as taps:
+        return calls, logits_of(run_model(model, batch, taps), batch.labels)
+
+
+def _never_ran(modules: dict[str, nn.Module], named: set[str], calls: dict[str, _Call]) -> list[str]:
+    silent = [name for name in modules if name not in calls]
     for name in silent:
         if name in named:
-            raise InputError(f"layers: {name} never ran in the forward pass, so that it reads nothing")
+            raise InputError(f"layers: {name} never ran in the forward pass, so there is nothing to measure")
     if not silent:
         return []
     more = f" and {len(silent) - 4} more" if len(silent) > 4 else ""
     return [f"{', '.join(silent[:4])}{more} never ran in the forward pass and are left out"]
 
 
-def _folds(shape: tuple[int, ...], rows: torch.Size) -> bool:
-    """Whether tokens were folded into the batch: (n * tokens, p) for labels (n, tokens)."""
+def _measurable(
+    calls: dict[str, _Call], modules: dict[str, nn.Module], named: set[str], rows: torch.Size
+) -> tuple[list[str], list[str]]:
+    """Return the names of calls that read one row of features per label, in order, and warnings about the others."""
+    order, warnings = [], []
+    for name, call in calls.items():
+        if call.module_name not in modules:
+            continue
+        shape = call.features_shape
+        if _are_folded(shape, rows) or (shape[: len(rows)] == rows and len(shape) > len(rows)):
+            order.append(name)
+            continue
+        text = f"{name} reads {shape} for labels of shape {tuple(rows)}: not one row of features per label"
+        if call.module_name in named:
+            raise InputError(f"layers: {text}")
+        warnings.append(f"{text}; it is left out")
+    return order, warnings
+
+
+def _points(
+    calls: dict[str, _Call], order: list[str], classifier: str | None, rows: torch.Size, reduction: Reduction
+) -> tuple[ProbePoint, ...]:
+    """Return the probe points in order of depth: the classifier is the deepest, even if other layers run after it."""
+    sources: dict[tuple[Identity, bool, bool], str] = {}
+    points: list[ProbePoint] = []
+    for name in order:
+        call = calls[name]
+        shape = _per_row_shape(call.features_shape, rows)
+        reduced = reduction.reduces(shape, channels_first=call.channels_first)
+        channels = shape[0] if call.channels_first else shape[-1]
+        # The same features have the same statistics, if they are reduced in the same way.
+        key = (call.identity, reduced, reduced and call.channels_first)
+        points.append(
+            ProbePoint(
+                name=name,
+                source=sources.setdefault(key, name),
+                dim=channels if reduced else int(torch.Size(shape).numel()),
+                channels_first=call.channels_first,
+                is_classifier=name == classifier,
+                module_name=call.module_name,
+                depth=0,
+                shape=shape,
+            )
+        )
+    points.sort(key=lambda point: point.is_classifier)  # stable: all others stay in order
+    return tuple(replace(point, depth=depth) for depth, point in enumerate(points))
+
+
+def _are_folded(shape: tuple[int, ...], rows: torch.Size) -> bool:
+    """Return whether tokens were folded into the batch: (n * tokens, p) for labels (n, tokens)."""
     return len(rows) > 1 and len(shape) == 2 and shape[0] == rows.numel()
 
 
 def _per_row_shape(shape: tuple[int, ...], rows: torch.Size) -> tuple[int, ...]:
-    return shape[1:] if _folds(shape, rows) else shape[len(rows) :]
+    return shape[1:] if _are_folded(shape, rows) else shape[len(rows) :]
 
 
-def _classifier(seen: dict[str, _Seen], logits: Tensor | None) -> str | None:
-    """The layer that returned the class scores; where none did, the last that ran if it returned as many."""
+def _classifier(calls: dict[str, _Call], logits: Tensor | None) -> str | None:
+    """Return the layer that returned the class scores, or else the last that ran, if it returned as many values."""
     if logits is None:
         return None
     scores = StorageWeakRef(logits.untyped_storage())
-    for name, found in reversed(seen.items()):
-        if found.output == scores:
+    for name, call in reversed(calls.items()):
+        if call.output == scores:
             return name
-    name, last = next(reversed(seen.items()))
-    # Of a convolution, (n, classes, …) at positions that are averaged later.
+    name, last = next(reversed(calls.items()))
+    # A convolution returns (n, classes, …) at positions that are averaged later.
     axis = 1 if last.channels_first else -1
     fits = len(last.output_shape) > 1 and last.output_shape[axis] == logits.shape[-1]
     return name if fits else None
@@ -240,12 +237,12 @@ def _classifier(seen: dict[str, _Seen], logits: Tensor | None) -> str | None:
 def choose_scatter(
     points: tuple[ProbePoint, ...], num_classes: int, wanted: AutoScatter
 ) -> dict[str, Scatter]:
-    """What is kept of the within-class scatter, by source of features.
+    """Return which part of the within-class scatter is stored, by source of features.
 
-    `auto`: the p x p covariance (`full`) up to p = 1024, for the classifier up to p = 4096, one per class
-    (`per_class`) where C p^2 <= 5e7; as long as all matrices together stay below 1 GiB, counted from the
-    classifier down. Beyond, `sketch`. Where `full` is asked for, it is one per class under the same limits;
-    where `sketch` is, features up to p = 64 are kept whole.
+    `auto`: the p x p covariance (`full`) up to p = 1024, for the classifier up to p = 4096; one covariance per class
+    (`per_class`) if C p^2 <= 5e7; as long as all matrices together stay below 1 GiB, counted from the classifier
+    down. Beyond that, `sketch`. Instead of `full` there is one covariance per class under the same limits; instead of
+    `sketch`, features up to p = 64 are stored whole.
 
     Raises:
         InputError: class means alone would not fit, with what to do.
@@ -253,26 +250,31 @@ def choose_scatter(
     out: dict[str, Scatter] = {}
     used = 0
     for point in reversed(points):
-        p, source = point.dim, point.source
-        if source in out:
+        if point.source in out:
             continue
-        if 8 * num_classes * p > _MAX_MEANS_BYTES:
-            raise InputError(
-                f"{point.name} reads {p} features: the means of {num_classes} classes would take "
-                f"{8 * num_classes * p / 2**30:.0f} GiB; use --reduce gap (reduce='gap') or name other --layers"
-            )
-        per_class = 8 * num_classes * p**2
-        fits_per_class = per_class <= 8 * MAX_PER_CLASS_ENTRIES and used + per_class <= MAX_MATRIX_BYTES
-        if wanted == "auto":
-            narrow = p <= (MAX_FULL_DIM_CLASSIFIER if point.is_classifier else MAX_FULL_DIM)
-            fits = narrow and used + 8 * p**2 <= MAX_MATRIX_BYTES
-            kind: Scatter = "sketch" if not fits else "per_class" if fits_per_class else "full"
-        else:
-            kind = wanted
-            if kind == "sketch" and p <= MIN_SKETCHED_DIM:
-                kind = "full"  # no larger, and exact
-            if kind == "full" and fits_per_class:
-                kind = "per_class"
-        used += per_class if kind == "per_class" else 8 * p**2 if kind == "full" else 0
-        out[source] = kind
+        _check_means_fit(point, num_classes)
+        kind = out[point.source] = _scatter_of(point, num_classes, wanted, used)
+        used += {"per_class": num_classes, "full": 1}.get(kind, 0) * 8 * point.dim**2
     return out
+
+
+def _scatter_of(point: ProbePoint, num_classes: int, wanted: AutoScatter, used: int) -> Scatter:
+    """Return the scatter of one source, where matrices of other sources take `used` bytes."""
+    p = point.dim
+    per_class = 8 * num_classes * p**2
+    fits_per_class = per_class <= 8 * MAX_PER_CLASS_ENTRIES and used + per_class <= MAX_MATRIX_BYTES
+    if wanted == "auto":
+        narrow = p <= (MAX_FULL_DIM_CLASSIFIER if point.is_classifier else MAX_FULL_DIM)
+        fits = narrow and used + 8 * p**2 <= MAX_MATRIX_BYTES
+        return "sketch" if not fits else "per_class" if fits_per_class else "full"
+    kind = "full" if wanted == "sketch" and p <= MIN_SKETCHED_DIM else wanted  # not larger, and exact
+    return "per_class" if kind == "full" and fits_per_class else kind
+
+
+def _check_means_fit(point: ProbePoint, num_classes: int) -> None:
+    size = 8 * num_classes * point.dim
+    if size > _MAX_MEANS_BYTES:
+        raise InputError(
+            f"{point.name} reads {point.dim} features: the means of {num_classes} classes would take {size / 2**30:.0f} "
+            'GiB; use reduce="gap", or name other layers with layers='
+        )

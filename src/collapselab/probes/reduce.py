@@ -1,4 +1,4 @@
-"""From what a layer reads to one row per sample: `flatten`, `gap`, `token`, `mean`."""
+"""Reductions of what a layer reads to one row per sample: `flatten`, `gap`, `token`, `mean`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _FORMS = "use flatten, gap, mean, token or token:3 (the fourth token; token:-1 i
 
 @dataclass(frozen=True)
 class Reduction:
-    """How features of more than one axis become one row per sample.
+    """How features with several axes become one row per sample.
 
-    A reduction applies where features have what it reduces; others are flattened.
+    Features that do not have what a reduction reduces are flattened.
 
     Attributes:
         kind: `flatten`: all axes. `gap`: mean over the positions of a map or sequence. `mean`: mean over the
-            tokens of a sequence; padding is left out where a mask tells. `token`: one token of a sequence.
-        index: of the token.
+            tokens of a sequence, without padding where a mask marks it. `token`: one token of a sequence.
+        index: index of the token.
     """
 
     kind: Literal["flatten", "gap", "token", "mean"] = "flatten"
@@ -31,10 +31,10 @@ class Reduction:
 
     @classmethod
     def parse(cls, text: str | Reduction) -> Reduction:
-        """`flatten`, `gap`, `mean`, `token`, `token:i` or `token[i]`.
+        """Return the reduction named `flatten`, `gap`, `mean`, `token`, `token:i` or `token[i]`.
 
         Raises:
-            InputError: anything else.
+            InputError: any other name.
         """
         if isinstance(text, Reduction):
             return text
@@ -49,18 +49,18 @@ class Reduction:
         return f"token:{self.index}" if self.kind == "token" else self.kind
 
     def reduces(self, shape: tuple[int, ...], *, channels_first: bool) -> bool:
-        """Whether features of this shape (without the batch) are reduced rather than flattened."""
+        """Return whether features of this shape (without the batch) are reduced rather than flattened."""
         if len(shape) < 2 or self.kind == "flatten":
             return False
         return self.kind == "gap" or not channels_first
 
     def __call__(self, features: Tensor, *, channels_first: bool, mask: Tensor | None = None) -> Tensor:
-        """(n, …) to (n, p).
+        """Return features (n, …) as rows (n, p).
 
         Args:
             features: what a layer reads, samples first.
             channels_first: whether the channel axis is 1 (maps) or the last (sequences).
-            mask: (n, tokens), true where a token counts; only `mean` asks.
+            mask: (n, tokens), true where a token is not padding; only used by `mean`.
 
         Raises:
             InputError: the sequence has no such token.

@@ -1,4 +1,4 @@
-"""Which modules of a network are probe points: weight layers, or whatever the caller names."""
+"""The modules of a network that are probed: weight layers, or those that the caller names."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from torch.nn.modules.conv import _ConvNd
 from collapselab.checks import near_matches
 from collapselab.errors import InputError
 
-# None: every weight layer. Names and globs are matched with the names of `named_modules`.
+# None stands for every weight layer. Names and globs are matched with the names of `named_modules`.
 Layers = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
 
 
 def is_weight_layer(module: nn.Module) -> bool:
-    """Linear and convolution layers, and the transposed linear layer of GPT-2 in `transformers`."""
+    """Return whether a module is a linear or convolution layer, or GPT-2's transposed linear layer (`transformers`)."""
     return isinstance(module, nn.Linear | _ConvNd) or is_transposed_linear(module)
 
 
 def is_transposed_linear(module: nn.Module) -> bool:
-    """`transformers.pytorch_utils.Conv1D`: a linear layer whose weight is stored (in, out).
+    """Return whether a module is `transformers.pytorch_utils.Conv1D`: a linear layer whose weight is stored (in, out).
 
-    Known by its shape, so that `transformers` need not be installed.
+    It is recognised by its attributes, so that `transformers` need not be installed.
     """
     return type(module).__name__ == "Conv1D" and hasattr(module, "nf") and hasattr(module, "weight")
 
 
 def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The weight layers of `model` by name, in the order in which they are registered.
+    """Return the weight layers of `model` by name, in the order in which they are registered.
 
-    A module that is registered twice is named once.
+    A module that is registered twice is listed once.
 
     Raises:
         InputError: the model has none.
@@ -39,21 +39,22 @@ def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
     layers = {name: module for name, module in model.named_modules() if is_weight_layer(module)}
     if not layers:
         raise InputError(
-            f"{type(model).__name__} has no linear or convolution layer; name the modules to look at with layers="
+            f"{type(model).__name__} has no linear or convolution layer; name the modules to measure with layers="
         )
     return layers
 
 
 def choose_layers(model: nn.Module, layers: Layers = None) -> tuple[dict[str, nn.Module], set[str]]:
-    """The modules to probe, and which of them were asked for by their own name.
+    """Return the modules to probe by name, and which of these names were given exactly.
 
     Args:
-        layers: None for every weight layer; names and globs (`layer4.*`), in one string with commas or in a
-            list; or a predicate of name and module. A glob that matches weight layers means these; one that
-            matches none of them means every module it matches.
+        model: the network.
+        layers: None for every weight layer; names and globs (`layer4.*`), comma-separated or in a list; or a
+            predicate of name and module. A glob selects the weight layers that it matches, or every module that it
+            matches if there is no weight layer among them.
 
     Raises:
-        InputError: nothing matches a name, with near matches.
+        InputError: a name or glob that matches nothing, with near matches.
     """
     if layers is None:
         return weight_layers(model), set()
@@ -61,7 +62,9 @@ def choose_layers(model: nn.Module, layers: Layers = None) -> tuple[dict[str, nn
     if callable(layers):
         chosen = {name: module for name, module in modules.items() if layers(name, module)}
         if not chosen:
-            raise InputError(f"layers: the predicate holds for none of the {len(modules)} modules")
+            raise InputError(
+                f"layers: the predicate holds for none of the {len(modules)} modules; give another"
+            )
         return chosen, set()
     patterns = layers.split(",") if isinstance(layers, str) else list(layers)
     wanted: set[str] = set()

@@ -1,4 +1,4 @@
-"""The weight that reads a layer's features, as a matrix whose columns are input channels."""
+"""The weight with which a layer reads its features, as a matrix with one column per input channel."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collapselab.probes.select import is_transposed_linear, is_weight_layer
 
 
 def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
-    """Rows read features along the input channels; None for a module without such a weight.
+    """Return the weight whose rows read input channels; None for a module without such a weight.
 
-    A linear layer's weight is (out, in) as it is. A convolution kernel (out, in, kh, kw) becomes
-    (out * kh * kw, in): alignment is along the input-channel axis, as in Rangamani et al. 2023. Of a grouped
+    The weight of a linear layer, (out, in), is returned unchanged. A convolution kernel (out, in, kh, kw) becomes
+    (out * kh * kw, in): alignment is along the input-channel axis, as in Rangamani et al. 2023. In a grouped
     convolution, each row reads the channels of its own group and is zero elsewhere.
     """
     if isinstance(module, nn.Linear):
@@ -34,13 +34,14 @@ def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
 
 
 def reads_channels_first(module: nn.Module, ndim: int) -> bool:
-    """Whether the channels of what a module reads are the first axis after the batch, or the last.
+    """Return whether the channel axis of what a module reads is the first after the batch, rather than the last.
 
-    A convolution reads them first, a linear layer last; a block of layers as the first of them does; and what has no
-    weight layer of its own (pooling, activations) first where it reads maps.
+    It is the first for a convolution and the last for a linear layer. A block of layers follows its first weight layer.
+    For a module without weight layers (pooling, activations) it is the first if the module reads maps.
 
     Args:
-        ndim: axes of what it reads, with the batch.
+        module: the module.
+        ndim: number of axes of what it reads, including the batch.
     """
     first = next((part for part in module.modules() if is_weight_layer(part)), None)
     if first is not None:

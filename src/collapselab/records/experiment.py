@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from collapselab.choices import Scale
 from collapselab.errors import InputError
+from collapselab.records.run_record import RunRecord, in_words
 from collapselab.records.run_record import Seconds as Hours
-from collapselab.records.run_record import in_words
-from collapselab.records.stored import Versioned, read_model, write_model
-from collapselab.storage import Hardware, is_temporary
+from collapselab.records.stored import Stored, Versioned, read_model, write_model
+from collapselab.storage import Hardware, hardware, is_temporary, now
 from collapselab.text import few, words
 
-Scale = Literal["smoke", "cpu", "paper"]
 Label = str | int | float
 ExtraRow = dict[str, Label | None]
 RECORD, LOCK, TIMINGS = "experiment.json", "experiment.lock", "timings.json"
@@ -68,6 +73,26 @@ class ExperimentRecord(Versioned):
     data: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     recipes: dict[str, str] = Field(default_factory=dict)
 
+    def finished_with(self, runs: Sequence[RunRecord]) -> ExperimentRecord:
+        """Return the record of the finished experiment, with what the records of its runs say together.
+
+        Args:
+            runs: at least one, in the order in which they were run.
+        """
+        slots = [slot for run in runs for slot in run.slots]
+        facts = {
+            "status": "finished",
+            "finished": now(),
+            "runs": len(runs),
+            "ended": dict(sorted(Counter(str(run.ended) for run in runs).items())),
+            "hours": Hours(**{name: _hours(runs, name) for name in ("training", "measuring")}),
+            "commits": tuple(sorted({slot.commit for slot in slots if slot.commit})),
+            "hardware": slots[-1].hardware,
+            "versions": slots[-1].versions,
+            "data": _fingerprints(runs),
+        }
+        return self.model_copy(update=facts)
+
     @property
     def differences(self) -> str:
         """Return what differs from the paper, in sentences: by the preset, by the command, by runs left out."""
@@ -101,6 +126,22 @@ class ExperimentRecord(Versioned):
         return [(name, in_words(value)) for name, value in facts if value != ""]
 
 
+def _hours(runs: Sequence[RunRecord], name: str) -> float:
+    return round(sum(getattr(run.seconds, name) for run in runs) / 3600, 3)
+
+
+def _fingerprints(runs: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:
+    """Return the fingerprints of all samples, by the name of their data set."""
+    by_name: dict[str, dict[str, None]] = {}
+    for run in runs:
+        if run.data is not None:
+            by_name.setdefault(run.data.name, {})[run.data.fingerprint] = None
+    return {name: tuple(fingerprints) for name, fingerprints in by_name.items()}
+
+
+# ---------------------------------------------------------------- beside experiment.json
+
+
 class ExtraRecord(Versioned):
     """Rows computed from finished runs.
 
@@ -111,6 +152,44 @@ class ExtraRecord(Versioned):
 
     of: dict[str, str]
     rows: tuple[ExtraRow, ...]
+
+
+def run_identity(record: RunRecord | None) -> str:
+    """Return what tells a run from another of the same job: a digest of its recipe, its samples and its first start."""
+    values = {} if record is None else record.model_dump(mode="json")
+    begun = [slot["started"] for slot in values.get("slots", [])[:1]]
+    text = json.dumps([values.get("recipe"), values.get("data"), begun], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class KindTiming(Stored):
+    """Seconds of a training step, and per sample of a measurement, of one kind of run; `at` is Unix time."""
+
+    at: float
+    step: float
+    sample: float
+
+
+class Timings(Versioned):
+    """Timings by kind of run, on one machine."""
+
+    hardware: Hardware
+    torch: str
+    kinds: dict[str, KindTiming] = Field(default_factory=dict)
+
+
+# ---------------------------------------------------------------- reading and writing
+
+
+def read_timings(folder: Path) -> Timings:
+    """Return the timings of this machine; none where the file is missing, unreadable or of another machine."""
+    import torch
+
+    here = Timings(hardware=hardware(), torch=torch.__version__)
+    with suppress(InputError):
+        held = read_model(folder / TIMINGS, Timings, "timings", "remove it")
+        return held if (held.hardware, held.torch) == (here.hardware, here.torch) else here
+    return here
 
 
 def read_experiment(folder: Path) -> ExperimentRecord | None:

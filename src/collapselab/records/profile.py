@@ -63,7 +63,7 @@ def read_profile(path: Path) -> StoredProfile:
             Profile.from_dict(values), None if made is None else ProfileMade.model_validate(made)
         )
     except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no {file.name}; give the folder of an earlier profile") from error
+        raise InputError(f"{file}: no such file; give the folder of an earlier profile") from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (OSError, ValueError) as error:

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from collapselab.checks import near_matches
 from collapselab.data.recipe import DataSpec, Part
 from collapselab.errors import InputError, one_line
+from collapselab.text import flat
 
 Option = bool | int | float | str
 
@@ -194,6 +195,12 @@ class Recipe(Part):
                 _inside(part, last, path)
             part[last] = value
         return Recipe.parse(values, "the changed recipe")
+
+    def in_one_line(self) -> str:
+        """Describe the recipe by what differs from the defaults."""
+        defaults = dict(flat(Recipe().model_dump(mode="json")))
+        values = flat(self.model_dump(mode="json"))
+        return ", ".join(f"{path} {value}" for path, value in values if defaults.get(path, ...) != value)
 
     @staticmethod
     def parse(values: object, where: str) -> Recipe:

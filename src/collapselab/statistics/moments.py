@@ -13,36 +13,36 @@ from torch import Tensor
 
 from collapselab.numerics import add_converted_
 
-# A block of rows is worked on while it is in the processor's cache.
+# A block of this size stays in the processor's cache while it is added.
 _BLOCK_ELEMENTS = 2**20
-# float32 squares and their sums are safe for rows of such norms, even where deviations are 1e-6 of them;
-# blocks with others are worked in float64.
+# float32 squares and their sums neither overflow nor underflow for rows of such norms, even where deviations are 1e-6
+# of them; blocks with other rows are computed in float64.
 _SAFE_NORMS = (2.0**-30, 2.0**50)
 # float32 deviations are summed in float32 over about this many rows of a class, then added to the float64
 # total: the rounding of a class mean stays below eps32 times the spread of its class.
 _ROWS_PER_PARTIAL = 64
 _MIN_PARTIAL_ROWS = 512
-# Narrow rows cost little: they are worked in float64 throughout.
+# Narrow rows cost little: they are computed in float64 throughout.
 _NARROW = 64
-# A float32 sum of this many squares is good to 2e-6 at worst and 1e-7 as a rule, with either sign; wider
-# rows are summed piecewise, the pieces in float64.
+# A float32 sum of this many squares is accurate to 2e-6 at worst and usually to 1e-7, with either sign; wider
+# rows are summed in pieces, and the pieces in float64.
 _SQUARES_PER_SUM = 256
 # Squares of larger values, summed over many samples, could overflow float64.
 _MAX_NORM = 1e140
-# A class that grows by this factor in one block gets the block's mean as its centre.
+# A class that grows by this factor in one block takes the block's mean as its centre.
 _GROWTH = 4
 # A centre further from its class mean than this many standard deviations is poor: float32 squares and
-# products about it lose that factor squared.
+# products about it lose accuracy by that factor squared.
 _MAX_CENTRE_SHIFT = 2.0
 
 
 class ClassMoments:
     """First-order sums of each class, about a provisional centre per class.
 
-    The centre of a class is the mean of its rows in the block where it is first seen, rounded to
+    The centre of a class is the mean of its rows in the block where the class is first seen, rounded to
     `centre_dtype`, so that subtracting it from a row near it is exact (Sterbenz). A centre that proves poor
     is moved while its class is small: when one block brings many times the rows seen so far
-    (`outgrown_centres`), and else whenever a class has grown fourfold (`poor_centres`). So no centre is ever
+    (`outgrown_centres`), and otherwise whenever a class has grown fourfold (`poor_centres`). So no centre is ever
     much further from the mean of its class than the samples are.
 
     Attributes:
@@ -50,9 +50,9 @@ class ClassMoments:
         squares: sum of squared deviations from the centre, float64.
         unit_weights: sum of 1/norm(h) over samples of non-zero norm, float64.
         centres: provisional centres, `centre_dtype`.
-        zero_norms: samples per class whose norm is zero: they have no direction.
-        judge_at: the count at which the centre of a class is next looked at.
-        max_square: the largest squared deviation met, about the centre of its time.
+        zero_norms: samples per class with norm zero, which have no direction.
+        judge_at: the count at which the centre of a class is examined next.
+        max_square: the largest squared deviation so far, about the centre used at the time.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class ClassMoments:
         self.counts = zeros(num_classes, dtype=torch.int64)
         self.squares = zeros(num_classes)
         self.unit_weights = zeros(num_classes)
-        # float64 totals, and the float32 sums on their way there. Each pair is made when first needed:
-        # for many classes, touching fresh memory costs as much as the sums themselves.
+        # float64 totals, and float32 sums that are added to them from time to time. Each pair is allocated when first
+        # needed: for many classes, touching fresh memory costs as much as the sums themselves.
         self._totals: tuple[Tensor, Tensor] | None = None
         self._partials: tuple[Tensor, Tensor] | None = None
         self._partial_rows = 0
@@ -88,8 +88,27 @@ class ClassMoments:
         """Sum of (h - centre)/norm(h) over samples of non-zero norm, float64."""
         return self._sum_of(1, slice(None))
 
+    def means(self) -> Float[Tensor, "c p"]:
+        """Return the mean of each class, float64; NaN where a class has no samples."""
+        return (self.sums / self.counts.double()[:, None]).add_(self.centres)
+
+    def variances(self) -> Float[Tensor, " c"]:
+        """Return the mean squared distance of each class's rows from their mean, float64; NaN without samples."""
+        counts = self.counts.double()
+        shifts = torch.linalg.vector_norm(self.sums, dim=1) / counts
+        return (self.squares / counts - shifts.square()).clamp_min(0.0)
+
+    def unit_counts(self) -> Int[Tensor, " c"]:
+        """Return how many rows of each class have a norm other than zero."""
+        return self.counts - self.zero_norms
+
+    def unit_means(self) -> Float[Tensor, "c p"]:
+        """Return the mean of h / norm(h) over each class's rows of non-zero norm, float64; NaN without any."""
+        sums = (self.centres * self.unit_weights[:, None]).add_(self.unit_sums)
+        return sums.div_(self.unit_counts().double()[:, None])
+
     def _sum_of(self, kind: int, classes: Tensor | slice) -> Tensor:
-        """Total plus partial of these classes, in a new tensor."""
+        """Return total plus partial sum of these classes, in a new tensor."""
         total = torch.zeros_like(self.centres[classes], dtype=torch.float64)
         for pair in (self._totals, self._partials):
             if pair is not None:
@@ -97,7 +116,7 @@ class ClassMoments:
         return total
 
     def block_rows(self) -> int:
-        """How many rows `add` takes at a time."""
+        """Return the largest number of rows that `add` takes at a time."""
         return max(64, _BLOCK_ELEMENTS // self.dim)
 
     def add(
@@ -110,16 +129,16 @@ class ClassMoments:
         """Add one block of rows.
 
         Args:
-            here: how many rows of each class the block has.
-            on_deviations: called with the rows less their centres, and their labels; to be read, not kept.
+            here: number of rows of each class in the block.
+            on_deviations: called with the centred rows and their labels; it must not store them.
 
         Raises:
-            ValueError: NaN, infinity, or a norm whose square overflows; nothing is added then.
+            ValueError: NaN, infinity, or a norm whose square overflows; then nothing is added.
         """
         narrow = self.dim <= _NARROW or features.dtype == torch.float64
         rows = features.to(torch.float64 if narrow else torch.float32)
         # In float64: 1 - norm(m_c)^2, the angular spread of a class, is the squared deviation of unit vectors,
-        # and far from the origin that is below the rounding of a float32 norm.
+        # which is smaller than the rounding of a float32 norm for features far from the origin.
         norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
         low, high = (float(value) for value in torch.aminmax(norms))
         if not (_SAFE_NORMS[0] < low and high < _SAFE_NORMS[1]):  # NaN too
@@ -158,12 +177,12 @@ class ClassMoments:
     def outgrown_centres(
         self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"], here: Int[Tensor, " c"]
     ) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
-        """Classes of which this block holds many times the rows seen so far, and the block's means of them.
+        """Return the classes of which this block has many times the rows seen so far, and their means in the block.
 
-        To be asked before the block is added.
+        Call this before the block is added.
 
         Args:
-            here: how many rows of each class the block has.
+            here: number of rows of each class in the block.
 
         Raises:
             ValueError: as `add`.
@@ -177,8 +196,8 @@ class ClassMoments:
         return self._moving(classes, means)
 
     def poor_centres(self) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
-        """Classes that have grown fourfold since their centre was last judged and whose centre proves poor, and
-        their means. To be asked after a block is added.
+        """Return the classes that have grown fourfold since their centre was last judged and whose centre proves
+        poor, and their means. Call this after a block is added.
         """
         due = self.counts >= self.judge_at
         if not bool(due.any()):
@@ -195,13 +214,13 @@ class ClassMoments:
         return self._moving(classes, self.centres[classes].double() + shifts[poor])
 
     def _moving(self, classes: Tensor, means: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Those of `classes` whose centre is not yet at its new, rounded place."""
+        """Return those of `classes` whose rounded mean differs from their centre, and these means."""
         moved = means.to(self.centres.dtype)
         changed = (moved != self.centres[classes]).any(dim=1)
         return (classes[changed], moved[changed]) if bool(changed.any()) else None
 
     def _deviations(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """Rows - centres[labels] in reused memory: fresh pages would cost more than the arithmetic."""
+        """Return rows - centres[labels] in reused memory: fresh pages would cost more than the arithmetic."""
         scratch = self._scratch.get(rows.dtype)
         if scratch is None or len(scratch) < len(rows):
             size = min(self.block_rows(), max(512, len(rows)))
@@ -215,7 +234,7 @@ class ClassMoments:
         return torch.sub(rows, out, out=out)
 
     def _targets(self, dtype: torch.dtype, num_rows: int) -> tuple[Tensor, Tensor]:
-        """Where deviations and unit deviations of this dtype are summed."""
+        """Return the tensors to which deviations and unit deviations of this dtype are added."""
         if dtype == torch.float64:
             if self._totals is None:
                 self._totals = self._zero_pair(torch.float64)
@@ -237,7 +256,7 @@ class ClassMoments:
         return torch.zeros_like(self.centres, dtype=dtype), torch.zeros_like(self.centres, dtype=dtype)
 
     def move_centres(self, which: Int[Tensor, " k"], moved: Float[Tensor, "k p"]) -> None:
-        """Put the centres of classes `which` at `moved`; every sum is re-expressed about them."""
+        """Move the centres of classes `which` to `moved` and re-express every sum about them."""
         sums, unit_sums = self._sum_of(0, which), self._sum_of(1, which)
         by = moved.double() - self.centres[which].double()
         n = self.counts[which].double()[:, None]
@@ -254,12 +273,12 @@ class ClassMoments:
         self._totals, self._partials, self._partial_rows = (sums, unit_sums), None, 0
 
     def fill_from(self, parts: list[ClassMoments]) -> None:
-        """Become the sum of `parts` (this object must be empty); the parts are only read."""
+        """Add up `parts` in this object, which must be empty; the parts are only read."""
         device = self.centres.device
         counts = [part.counts.to(device) for part in parts]
         self.counts = torch.stack(counts).sum(0)
         n = self.counts.clamp_min(1).double()[:, None]
-        # The common centre is the rounded mean, found relative to the first part's centre of each class.
+        # The common centre is the rounded mean, computed relative to the first part's centre of each class.
         total, unit_total = self._zero_pair(torch.float64)
         anchor = torch.zeros_like(total)
         known = torch.zeros_like(self.counts, dtype=torch.bool)
@@ -288,19 +307,19 @@ class ClassMoments:
         self._replace_sums(total, unit_total)
 
     def shift_from(self, part: ClassMoments) -> Float[Tensor, "c p"]:
-        """This object's centres minus the part's, zero for classes the part has not seen."""
+        """Return this object's centres minus the part's, zero for classes the part has not seen."""
         device = self.centres.device
         by = self.centres.double() - part.centres.to(device).double()
         return torch.where((part.counts.to(device) > 0)[:, None], by, 0.0)
 
-    def of_classes(self, which: Int[Tensor, " k"]) -> ClassMoments:
-        """The sums of these classes alone, numbered anew; owns its tensors."""
+    def select_classes(self, which: Int[Tensor, " k"]) -> ClassMoments:
+        """Return the sums of these classes only, renumbered; the result owns its tensors."""
         part = ClassMoments(len(which), self.dim, centre_dtype=self.centres.dtype, device=self.centres.device)
         part.load({name: tensor[which] if tensor.ndim else tensor for name, tensor in self.tensors().items()})
         return part
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything summed so far, as owned tensors, for storage."""
+        """Return everything summed so far, as owned tensors, for storage."""
         return {
             "counts": self.counts.clone(),
             "squares": self.squares.clone(),
@@ -314,7 +333,7 @@ class ClassMoments:
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` gave; the arguments are copied."""
+        """Continue from what `tensors` gave; the arguments are copied."""
         for name in ("counts", "squares", "unit_weights", "zero_norms", "judge_at", "centres"):
             setattr(self, name, tensors[name].clone())
         self.max_square = float(tensors["max_square"])
@@ -323,10 +342,10 @@ class ClassMoments:
 
 
 def _class_means_in(rows: Tensor, labels: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of the `wanted` classes (mask over all) these rows hold, and their means here.
+    """Return which of the `wanted` classes (mask over all) occur in these rows, and their means here.
 
-    About the first row of each class: the plain sum of many far-from-origin rows would round by more than
-    the spread of a collapsed class.
+    Rows are summed about the first row of their class: the plain sum of many rows far from the origin would round by
+    more than the spread of a collapsed class.
     """
     mask = wanted[labels]
     rows = rows[mask]
@@ -340,7 +359,7 @@ def _class_means_in(rows: Tensor, labels: Tensor, wanted: Tensor) -> tuple[Tenso
 
 
 def squared_norms(rows: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
-    """Squared Euclidean norm of each row, float64, without a float64 copy of float32 rows."""
+    """Return the squared Euclidean norm of each row, float64, without a float64 copy of float32 rows."""
     if rows.dtype == torch.float64:
         return torch.linalg.vector_norm(rows, dim=1).square_()
     n, p = rows.shape
@@ -357,17 +376,17 @@ def squared_norms(rows: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
 
 
 def refuse_unbounded(features: Float[Tensor, "n p"]) -> None:
-    """Say which row holds NaN, infinity or a value whose square overflows; do nothing if none does.
+    """Refuse NaN, infinity and values whose square overflows.
 
     Raises:
-        ValueError: with the first such row of this batch.
+        ValueError: naming the first such row of this batch.
     """
     low, high = (float(value) for value in torch.aminmax(features))
     limit = _MAX_NORM / features.shape[1]
-    if -limit < low and high < limit:  # neither holds with NaN
+    if -limit < low and high < limit:  # false for NaN
         return
     wrong = ~torch.isfinite(features).all(dim=1)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
-        raise ValueError(f"features hold NaN or infinity, the first in row {row} of this batch")
+        raise ValueError(f"features contain NaN or infinity, the first in row {row} of this batch")
     raise ValueError(f"features go up to {max(-low, high):g}: squares overflow float64; rescale them")

@@ -6,12 +6,13 @@ Letters: n samples, p features, c classes, k sketch columns.
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from collapselab.choices import Scatter
 from collapselab.numerics import (
     add_gram_,
     full_precision_products,
@@ -19,67 +20,70 @@ from collapselab.numerics import (
     symmetrized,
 )
 from collapselab.statistics.moments import ClassMoments
+from collapselab.statistics.weighting import balancing_scale
 
-ScatterKind = Literal["full", "sketch", "per_class"]
+SCATTERS: tuple[Scatter, ...] = get_args(Scatter)
 
-# Rows wait until a product over this many is worth one float64 pass over the p x p total.
+# Rows are collected until a product over all of them is worth one float64 pass over the p x p total.
 _PENDING_BYTES, _MIN_PENDING_ROWS, _MAX_PENDING_ROWS = 2**25, 4096, 8192
-# A p x k total is worth that after few: rows of a sketch never wait. Longer float32 sums of nearly equal terms would
-# round by more than a few hundred eps.
+# For a p x k total few rows are enough: rows of a sketch are never collected. Longer float32 sums of nearly equal
+# terms would round by more than a few hundred eps.
 _ROWS_PER_SKETCH_PRODUCT = 256
 # float32 products of deviations of this size neither overflow nor underflow; others are scaled.
 _SAFE_DEVIATIONS = (2.0**-30, 2.0**40)
 
 
 class WithinScatter:
-    """sum_i w_{y_i} (h_i - centre)(h_i - centre)^T, kept whole, times a Gaussian, or per class.
+    """sum_i w_{y_i} (h_i - centre)(h_i - centre)^T, whole, times a Gaussian, or per class.
 
     Args:
-        kind: `full` keeps p x p, `sketch` keeps (p x p) @ Omega, `per_class` keeps c x p x p.
+        kind: `full` stores p x p, `sketch` stores (p x p) @ Omega, `per_class` stores c x p x p.
         moments: the first-order sums of the same rows.
-        row_scale: sqrt(w_c), float64 values that `dtype` can hold; None for ones.
-        dtype: of the products.
+        class_counts: samples of each class in the whole data set, int64, (c,): rows of `full` and `sketch` are then
+            weighted by 1/n_c where the classes are unbalanced. None for equal weights of all rows.
+        dtype: dtype of the products.
         sketch_size, seed: columns and seed of the Gaussian Omega.
     """
 
     def __init__(
         self,
-        kind: ScatterKind,
+        kind: Scatter,
         moments: ClassMoments,
         *,
-        row_scale: Float[Tensor, " c"] | None,
+        class_counts: Int[Tensor, " c"] | None,
         dtype: torch.dtype,
         sketch_size: int,
         seed: int,
     ) -> None:
         p, device = moments.dim, moments.centres.device
-        shapes = {
-            "full": (p, p),
-            "sketch": (p, sketch_size),
-            "per_class": (moments.num_classes, p, p),
-        }
-        self.kind: ScatterKind = kind
+        self.kind: Scatter = kind
         self.moments = moments
-        self.row_scale = row_scale
+        scale = None
+        if class_counts is not None and kind != "per_class":
+            scale = balancing_scale(class_counts, dtype)
+        # sqrt(w_c), in values that `dtype` can represent; None for ones.
+        self.row_scale = None if scale is None else scale.to(device)
         self.dtype = dtype
-        self.total = torch.zeros(shapes[kind], dtype=torch.float64, device=device)
-        if kind == "sketch":  # in the order in which its products come
-            self.total = torch.zeros(sketch_size, p, dtype=torch.float64, device=device).T
         self.max_abs = 0.0
         self.omega: Tensor | None = None
         if kind == "sketch":
+            # Stored transposed: its products come as k x p.
+            self.total = torch.zeros(sketch_size, p, dtype=torch.float64, device=device).T
             generator = torch.Generator().manual_seed(seed)
             omega = torch.randn(p, sketch_size, dtype=torch.float64, generator=generator)
             self.omega = omega.to(device)
             self._omega_of_products = self.omega.to(dtype)
+        else:
+            shape = (p, p) if kind == "full" else (moments.num_classes, p, p)
+            self.total = torch.zeros(shape, dtype=torch.float64, device=device)
         self._rows: Tensor | None = None
         self._labels: Tensor | None = None
         self._num_pending = 0
-        self._full = 0
+        self._flush_at = 0
         self._any_in_total = False
 
     def add_deviations(self, deviations: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
-        """Add rows to a sketch, already centred by `moments`; they are only read."""
+        """Add rows to a sketch that `moments` has centred already; they are only read."""
         scale, omega = self._product_scale(), self._omega_of_products
         weights = None if self.row_scale is None else self.row_scale.square().to(self.dtype)
         for rows, classes in zip(
@@ -96,7 +100,7 @@ class WithinScatter:
         self._any_in_total = True
 
     def _product_scale(self) -> float:
-        """A power of two to divide rows by before float32 products; 1 unless they would overflow or underflow."""
+        """Return a power of two to divide rows by, so that float32 products neither overflow nor underflow."""
         largest = self.moments.max_square**0.5
         if largest == 0 or _SAFE_DEVIATIONS[0] < largest < _SAFE_DEVIATIONS[1]:
             return 1.0
@@ -104,16 +108,16 @@ class WithinScatter:
         return min(max(power_of_two_near(largest), 2.0**-120), 2.0**120)
 
     def push(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
-        """Add a block of rows that `moments` already has; when enough wait, their product is taken.
+        """Add a block of rows that `moments` already has; once enough rows are collected, they are multiplied.
 
-        Of a sketch, which has their deviations already, only their size is noted.
+        A sketch got their deviations already: only the largest value is recorded.
         """
         low, high = torch.aminmax(features)
         self.max_abs = max(self.max_abs, -float(low), float(high))
         if self.kind == "sketch":
             return
         n = len(labels)
-        # float64 rows wait as they are: rounded before they are centred, they would lose a collapsed class.
+        # float64 rows are collected as they are: rounded before they are centred, they would lose a collapsed class.
         dtype = torch.promote_types(self.dtype, features.dtype)
         if self._rows is None or self._labels is None or self._rows.dtype != dtype:
             dtype = dtype if self._rows is None else torch.promote_types(dtype, self._rows.dtype)
@@ -124,7 +128,7 @@ class WithinScatter:
         self._rows[self._num_pending : end] = features
         self._labels[self._num_pending : end] = labels
         self._num_pending = end
-        if end >= self._full:
+        if end >= self._flush_at:
             self._flush()
 
     def _make_room(self, dtype: torch.dtype) -> None:
@@ -133,9 +137,9 @@ class WithinScatter:
         self._flush()
         itemsize = torch.finfo(self.dtype).bits // 8
         size = _PENDING_BYTES // (itemsize * self.moments.dim)
-        self._full = max(_MIN_PENDING_ROWS, min(_MAX_PENDING_ROWS, size))
-        # The block that makes it full still fits.
-        size, device = self._full + self.moments.block_rows(), self.moments.centres.device
+        self._flush_at = max(_MIN_PENDING_ROWS, min(_MAX_PENDING_ROWS, size))
+        # The block that reaches the limit still fits.
+        size, device = self._flush_at + self.moments.block_rows(), self.moments.centres.device
         self._rows = torch.empty(size, self.moments.dim, dtype=dtype, device=device)
         self._labels = torch.empty(size, dtype=torch.int64, device=device)
 
@@ -145,8 +149,8 @@ class WithinScatter:
             self._add_products(self.total, rows, labels)
             self._num_pending, self._any_in_total = 0, True
 
-    def folded(self) -> Tensor:
-        """The total with pending rows included. Reading changes nothing: pending rows are copied."""
+    def folded_total(self) -> Tensor:
+        """Return the total with pending rows included. Nothing changes: pending rows are copied."""
         if self._num_pending == 0 or self._rows is None or self._labels is None:
             return self.total
         total = self.total.clone()
@@ -155,12 +159,12 @@ class WithinScatter:
         return total
 
     def about_means(self) -> Tensor:
-        """The scatter about the exact class means, in a new tensor of the kept shape.
+        """Return the scatter about the exact class means, in a new tensor of the stored shape.
 
         sum (d - s/n)(d - s/n)^T = sum d d^T - s s^T / n, one small term per class, where s is the sum of
         deviations d from the centre.
         """
-        total = self.folded()
+        total = self.folded_total()
         total = total.clone() if total is self.total else total
         counts = self.moments.counts.clamp_min(1).double()
         rows = self.moments.sums / counts.sqrt()[:, None]
@@ -172,9 +176,9 @@ class WithinScatter:
         return total
 
     def pooled_about_means(self, weights: Float[Tensor, " c"]) -> Float[Tensor, "p p"]:
-        """Of `per_class`: sum_c weights_c times the scatter of class c about its exact mean, in a new tensor.
+        """Return sum_c weights_c times the scatter of class c about its exact mean, in a new tensor (`per_class`).
 
-        Without a corrected copy of every class's own; rows that still wait are multiplied once for all classes.
+        No corrected copy of each class's matrix is made; pending rows are multiplied once for all classes.
         """
         counts = self.moments.counts.clamp_min(1).double()
         pooled = torch.tensordot(weights, self.total, dims=1)
@@ -189,7 +193,7 @@ class WithinScatter:
     def add_shifted(self, part: WithinScatter) -> None:
         """Add another part's scatter, re-expressed about this object's centres; the part is only read."""
         device = self.total.device
-        self.total += part.folded().to(device)
+        self.total += part.folded_total().to(device)
         self.max_abs = max(self.max_abs, part.max_abs)
         present = (part.moments.counts.to(device) > 0).nonzero()[:, 0]
         by = self.moments.shift_from(part.moments)[present]
@@ -197,8 +201,8 @@ class WithinScatter:
         self._shift(present, counts, part.moments.sums.to(device)[present], by)
         self._any_in_total = True
 
-    def of_classes(self, which: Int[Tensor, " k"], moments: ClassMoments) -> WithinScatter:
-        """The scatter of these classes, all others being empty, with `moments` of them; shares memory."""
+    def select_classes(self, which: Int[Tensor, " k"], moments: ClassMoments) -> WithinScatter:
+        """Return the scatter of these classes (all others are empty) with their `moments`; it shares memory."""
         self._flush()
         part = copy.copy(self)
         part.moments, part._rows, part._labels = moments, None, None
@@ -208,14 +212,14 @@ class WithinScatter:
             part.row_scale = self.row_scale[which]
         return part
 
-    def take(self, total: Tensor, max_abs: float) -> None:
-        """Go on from what `folded` and `max_abs` gave; the argument is copied."""
+    def load(self, total: Tensor, max_abs: float) -> None:
+        """Continue from what `folded_total` and `max_abs` gave; the total is copied."""
         self.total, self.max_abs, self._any_in_total = total.clone(), max_abs, True
 
-    def centres_moving(self, which: Int[Tensor, " k"], moved: Float[Tensor, "k p"]) -> None:
+    def prepare_move(self, which: Int[Tensor, " k"], moved: Float[Tensor, "k p"]) -> None:
         """Re-express the total before `moments` moves the centres of classes `which` to `moved`.
 
-        Rows that still wait need nothing: they are centred when they are used.
+        Pending rows need nothing: they are centred when they are multiplied.
         """
         if not self._any_in_total:
             return
@@ -241,7 +245,7 @@ class WithinScatter:
         self._add_outer(self.total, classes, root * mean, -1.0)
 
     def _add_outer(self, total: Tensor, classes: Tensor, rows: Tensor, sign: float) -> None:
-        """Add sign * w_c r_c r_c^T for each of `classes` and its row, in the kept form."""
+        """Add sign * w_c r_c r_c^T for each of `classes` and its row, in the stored form."""
         if self.row_scale is not None:
             rows = rows * self.row_scale[classes][:, None]
         if self.kind == "full":
@@ -267,7 +271,11 @@ class WithinScatter:
                         add_gram_(total[index], rows[members], scale**2)
 
     def _centred(self, rows: Tensor, labels: Tensor, row_scale: Tensor | None) -> tuple[Tensor, float]:
-        """Less their centres, in place, times `row_scale` of their class, over a power of two, which is returned."""
+        """Centre `rows` in place, multiply them by `row_scale` of their class and divide them by a power of two.
+
+        Returns:
+            The rows, and that power of two.
+        """
         scale = self._product_scale()
         centres = self.moments.centres.to(rows.dtype)
         row_scale = None if row_scale is None else row_scale.to(rows.dtype)
@@ -275,7 +283,7 @@ class WithinScatter:
         for start in range(0, len(rows), step):
             block, block_labels = rows[start : start + step], labels[start : start + step]
             shift = centres.index_select(0, block_labels)
-            if scale > 1:  # first, lest the difference overflow
+            if scale > 1:  # first, so that the difference cannot overflow
                 block /= scale
                 shift /= scale
             block -= shift

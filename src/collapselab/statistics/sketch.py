@@ -1,6 +1,6 @@
-"""Leading spectrum of a scatter matrix S that was only ever multiplied by a few columns, with certain bounds.
+"""Leading spectrum of a scatter matrix S that is only known times a few columns, with guaranteed bounds.
 
-`nystrom` reads it off Y = S @ Omega (Tropp, Yurtsever, Udell and Cevher 2017, algorithm 3).
+`nystrom` computes it from Y = S @ Omega (Tropp, Yurtsever, Udell and Cevher 2017, algorithm 3).
 `SketchRefinement` reads the data once more and multiplies S by the directions found: the second block of a
 Krylov space (Musco and Musco 2015).
 
@@ -12,13 +12,13 @@ semi-definite and zero on V. Its largest eigenvalue is at most its trace tau = T
 
     N <= S <= N + tau P   and   lambda_1(N) <= lambda_1(S) <= lambda_1(N + tau P).
 
-The upper bound is the largest value that what is known allows. It never exceeds lambda_1(N) + tau, and where
+The upper bound is the largest value consistent with S V and Tr S. It never exceeds lambda_1(N) + tau, and where
 V is close to the leading eigenvectors, it is close to max(lambda_1(N), tau).
 
-Rounding. What is known is S V + E, with norm_F(E) <= e. Its skew part aside, it is (S + F) V for a symmetric F
+Rounding. We know S V + E with norm_F(E) <= e. Apart from its skew part, this is (S + F) V for a symmetric F
 that is zero on the complement of V, with norm_2(F) <= norm_F(F) <= sqrt(2) e =: nu. Hence the shift: S + F + nu I
 is positive semi-definite, its product with V is known exactly, and it lies between S and S + 2 nu I.
-With N its Nystrom approximation, S's own lambda_1 lies between lambda_1(N) - 2 nu and lambda_1(N + tau P), where
+With N its Nystrom approximation, the lambda_1 of S lies between lambda_1(N) - 2 nu and lambda_1(N + tau P), where
 
     tau = Tr S - Tr N + sqrt(r) e + (2 r + 1) nu
 
@@ -38,24 +38,23 @@ from torch import Tensor
 
 from collapselab.numerics import EPS64, add_converted_, full_precision_products
 
-# What the float64 steps after the products round, in the same units as `product_eps`.
+# Rounding of the float64 steps after the products, in the same units as `product_eps`.
 _FLOAT64_STEPS = 32 * EPS64
-# Rows of the second pass are worked on in blocks of about this many elements.
+# Rows of the second pass are processed in blocks of about this many elements.
 _BLOCK_ELEMENTS = 2**20
-# A float32 sum of thousands of nearly equal products is off by ten eps32, one of this many by one or two.
+# A float32 sum of thousands of nearly equal products is off by ten eps32, a sum of this many by one or two.
 _ROWS_PER_SUM = 256
 
 
 @dataclass(frozen=True)
 class SketchedSpectrum:
-    """Leading eigenvalues and eigenvectors of a scatter matrix S, and what is certain about the largest.
+    """Leading eigenvalues and eigenvectors of a scatter matrix S, with bounds on the largest eigenvalue.
 
     Attributes:
-        values: eigenvalues of the Nystrom approximation that stand out of rounding, largest first, float64.
-            Never above those of S, rounding aside.
+        values: eigenvalues of the Nystrom approximation above rounding, largest first, float64. Apart from rounding,
+            they never exceed those of S.
         vectors: their orthonormal eigenvectors as columns, float64.
-        lower, upper: bounds on the largest eigenvalue of S. Wide enough for a trace that is off by
-            `product_eps` as well.
+        lower, upper: bounds on the largest eigenvalue of S. They also hold if the trace is off by `product_eps`.
     """
 
     values: Float[Tensor, " r"]
@@ -64,26 +63,26 @@ class SketchedSpectrum:
     upper: float
 
     def stable_rank_interval(self, trace: float) -> tuple[float, float]:
-        """Bounds on Tr S / lambda_1(S).
+        """Return bounds on Tr S / lambda_1(S).
 
         Args:
-            trace: Tr S, as `nystrom` was given it.
+            trace: Tr S, as given to `nystrom`.
 
         Raises:
-            ValueError: S is zero, so that it has no stable rank.
+            ValueError: S is zero and has no stable rank.
         """
         self._refuse_zero(trace)
         p = self.vectors.shape[0]
         return max(trace / self.upper, 1.0), min(trace / self.lower, float(p))
 
     def stable_rank(self, trace: float) -> float:
-        """Tr S / lambda_1(S) from the largest value found: from above, and inside `stable_rank_interval`.
+        """Return an estimate of Tr S / lambda_1(S) from above, inside `stable_rank_interval`.
 
         Args:
-            trace: Tr S, as `nystrom` was given it.
+            trace: Tr S, as given to `nystrom`.
 
         Raises:
-            ValueError: S is zero, so that it has no stable rank.
+            ValueError: S is zero and has no stable rank.
         """
         low, high = self.stable_rank_interval(trace)
         largest = float(self.values[0]) if len(self.values) else self.lower
@@ -98,19 +97,19 @@ class SketchedSpectrum:
 def nystrom(
     sketch: Float[Tensor, "p k"], omega: Float[Tensor, "p k"], trace: float, *, product_eps: float
 ) -> SketchedSpectrum:
-    """The spectrum of a positive semi-definite S from S @ Omega.
+    """Return the leading spectrum of a positive semi-definite S from S @ Omega.
 
-    Only the span of Omega's columns matters, so that blocks of several passes can stand side by side.
+    Only the span of Omega's columns matters, so columns of several passes can be concatenated.
 
     Args:
-        sketch: S @ Omega, float64, no matter how it was rounded.
-        omega: any columns, float64; at random, or close to leading eigenvectors.
+        sketch: S @ Omega, float64, possibly computed in float32.
+        omega: any columns, float64; random, or close to leading eigenvectors.
         trace: Tr S.
-        product_eps: the rounding of `sketch`: entry by entry, at most this times |D|^T |D| |Omega|, where
-            S = D^T D. A column of S @ Omega is then off by at most product_eps * Tr S times the norm of
+        product_eps: bound on the rounding of `sketch`: each entry is off by at most this times |D|^T |D| |Omega|,
+            where S = D^T D. A column of S @ Omega is then off by at most product_eps * Tr S times the norm of
             its column of Omega. `8 * EPS32` covers float32 products of centred rows: roundings of the row,
-            its weight, Omega and the inner product, half an eps each, and sums over features and over some
-            hundred rows, measured at 1 eps where all terms are alike and 0.1 in networks. float32 sums over
+            its weight, Omega and the inner product, half an eps each, and of sums over features and over a few
+            hundred rows, measured as 1 eps if all terms are alike and 0.1 in networks. float32 sums over
             thousands of rows need more. The trace may be off by the same factor.
 
     Raises:
@@ -137,7 +136,7 @@ def nystrom(
     if trace == 0:
         return SketchedSpectrum(sketch.new_zeros(0).double(), sketch.new_zeros(p, 0).double(), 0.0, 0.0)
     eps = product_eps + _FLOAT64_STEPS
-    # Everything relative to the trace: scales out of sight.
+    # Everything is relative to the trace, so that the scale of the features does not matter.
     basis, image, error = _orthonormalized(sketch.double() / trace, omega.double(), eps)
     shift = math.sqrt(2) * error
     basis, factor = _nystrom_factor(basis, image, shift)
@@ -153,17 +152,17 @@ def nystrom(
     return SketchedSpectrum(
         values=values[keep] * trace,
         vectors=vectors[:, keep],
-        # Once for the trace that scales them, once for the trace that is divided by them.
+        # One factor for the trace that scales them, one for the trace that is divided by them.
         lower=lower * trace * (1 - eps) ** 2,
         upper=max(upper, lower) * trace * (1 + eps) ** 2,
     )
 
 
 def _orthonormalized(sketch: Tensor, omega: Tensor, eps: float) -> tuple[Tensor, Tensor, float]:
-    """An orthonormal basis V of Omega's columns, S V, and a bound on the Frobenius norm of its rounding.
+    """Return an orthonormal basis V of Omega's columns, S V, and a bound on the Frobenius norm of its rounding.
 
-    Directions that are nearly missing from the columns are left out: they would magnify the rounding of all.
-    The cube root of `eps` leaves them out when they cost more than they tell.
+    Directions that the columns barely contain are dropped, since they would magnify the rounding of all others: those
+    with a relative singular value below the cube root of `eps` widen the bounds more than they narrow them.
     """
     norms = torch.linalg.vector_norm(omega, dim=0)
     present = norms > 0
@@ -179,25 +178,24 @@ def _orthonormalized(sketch: Tensor, omega: Tensor, eps: float) -> tuple[Tensor,
 
 
 def _nystrom_factor(basis: Tensor, image: Tensor, shift: float) -> tuple[Tensor, Tensor]:
-    """B with N = B B^T of the shifted matrix, and the basis it is the approximation from.
+    """Return the basis of the approximation and B with N = B B^T, for the shifted matrix.
 
-    From eigenvectors of V^T S V rather than its Cholesky factor, which can fail. After the shift no
-    eigenvalue is below what rounding left of it; directions for which none was left are dropped, which is
-    the approximation from fewer columns.
+    B is computed from eigenvectors of V^T S V rather than from its Cholesky factor, which can fail. Directions whose
+    eigenvalue after the shift is mostly rounding are dropped, which is the approximation from fewer columns.
     """
     core = basis.T @ image
     values, rotation = torch.linalg.eigh((core + core.T) / 2)
     values = values + shift
     keep = values > shift / 4
     values, rotation = values[keep], rotation[:, keep]
-    # Less the skew part of the core, of which S has none.
+    # Without the skew part of the core, which is rounding: S is symmetric.
     image = image - basis @ ((core - core.T) / 2)
     basis, image = basis @ rotation, image @ rotation
     return basis, (image + shift * basis) / values.sqrt()
 
 
 def _largest_with_tail(factor: Tensor, basis: Tensor, tail: float) -> float:
-    """lambda_1(B B^T + tail (I - V V^T)), from the span of both."""
+    """Return lambda_1(B B^T + tail (I - V V^T)), from the span of both."""
     signs = torch.ones(factor.shape[1] + basis.shape[1], dtype=factor.dtype, device=factor.device)
     signs[factor.shape[1] :] = -1
     if len(signs) == 0:
@@ -210,8 +208,8 @@ def _largest_with_tail(factor: Tensor, basis: Tensor, tail: float) -> float:
 class SketchRefinement:
     """A second pass over the data: Z = S V for the directions V that a sketch found, one batch at a time.
 
-    One step of subspace iteration. S = sum_i w_{y_i} d_i d_i^T with d_i = h_i - mu_{y_i} and the means of the
-    first pass, so that both passes must see the same features.
+    This is one step of subspace iteration. S = sum_i w_{y_i} d_i d_i^T with d_i = h_i - mu_{y_i} and the means of the
+    first pass, so both passes must see the same features.
 
     Args:
         vectors: V, from `nystrom`.
@@ -219,7 +217,7 @@ class SketchRefinement:
         row_weights: w of each class, float64: 1/n for sample weights, 1/(C n_c) for balanced ones.
 
     Attributes:
-        total: Z, float64, on the device of the means. Sums over ranks and shards are sums of this tensor.
+        total: Z, float64, on the device of the means. To merge several processes or shards, add up their totals.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -251,7 +249,7 @@ class SketchRefinement:
         c, p = self.class_means.shape
         if features.ndim != 2 or features.shape[1] != p or labels.shape != features.shape[:1]:
             raise ValueError(
-                f"features {tuple(features.shape)} and labels {tuple(labels.shape)}; takes (n, {p}) and (n,)"
+                f"features have shape {tuple(features.shape)} and labels {tuple(labels.shape)}; give (n, {p}) and (n,)"
             )
         if len(labels) == 0 or self.total.numel() == 0:
             return
@@ -274,19 +272,23 @@ class SketchRefinement:
                     add_converted_(self.total, part.T @ its_along, scale**2)
 
     def _deviations(self, block: Tensor, labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
-        """Rows less their class means, over a power of two: near 1, float32 products cannot overflow.
+        """Return rows minus their class means, divided by a power of two so that float32 products cannot overflow.
 
-        Subtracted in float64: far from the origin, the mean of a collapsed class has more digits than float32.
+        The means are subtracted in float64: far from the origin, float32 has too few digits for the mean of a
+        collapsed class.
+
+        Returns:
+            The rows, and that power of two.
         """
         rows = block.double() - self.class_means.index_select(0, labels)
         scale = 2.0 ** int(torch.frexp(rows.abs().amax()).exponent)
         return rows.div_(scale).to(dtype), scale
 
     def add(self, other: SketchRefinement) -> None:
-        """Add the sum over other rows.
+        """Add the total of other rows.
 
         Raises:
-            ValueError: it was multiplied with other directions.
+            ValueError: it belongs to other directions.
         """
         if not torch.equal(self.vectors, other.vectors.to(self.vectors.device)):
             raise ValueError("cannot add products with different vectors")
@@ -299,17 +301,17 @@ class SketchRefinement:
         product_eps: float,
         first: tuple[Float[Tensor, "p k"], Float[Tensor, "p k"]] | None = None,
     ) -> SketchedSpectrum:
-        """The spectrum from S V, and from S Omega beside it where that is given.
+        """Return the spectrum from S V, or from S V and S Omega together.
 
         Args:
             trace: Tr S.
-            product_eps: as for `nystrom`, of both passes.
-            first: (S @ Omega, Omega) of the first pass, as `ClassStats.within_sketch` gives it. Both blocks
-                know more than either: the error of the largest eigenvalue is about a third of that of the
-                second alone, and the bounds are closer.
+            product_eps: as for `nystrom`, for both passes.
+            first: (S @ Omega, Omega) of the first pass, as `ClassStats.within_sketch` returns it. With both, the error
+                of the largest eigenvalue is about a third of that with the second pass alone, and the bounds are
+                closer.
 
         Raises:
-            ValueError: as `nystrom`.
+            ValueError: as for `nystrom`.
         """
         sketch, omega = self.total, self.vectors
         if first is not None:

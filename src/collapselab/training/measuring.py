@@ -61,7 +61,7 @@ def measure_network(
         model,
         data.train.batches(plan.batch_size),
         data.test.batches(plan.batch_size),
-        layers,
+        layers=layers,
         metrics=plan.metrics,
         spectra=spectra,
         epsilon=plan.epsilon,

@@ -1,4 +1,4 @@
-"""What features are worth on another task: the linear probe."""
+"""The value of a representation on another task: the linear probe."""
 
 from collapselab.transfer.linear_probe import ProbeResult, linear_probe
 from collapselab.transfer.logistic import Logistic, LogisticPath, fit_logistic

@@ -1,6 +1,7 @@
-"""The linear probe: how well a linear classifier on frozen features does on another task.
+"""The linear probe: the accuracy of a linear classifier on frozen features, on another task.
 
-Its penalty is chosen on a validation split, it is fitted again on train and validation together, and judged once on test.
+Its penalty is chosen on a validation split; it is fitted again to train and validation together, and evaluated once on
+test.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ _LOWEST, _HIGHEST = 1e-6, 1e6
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a linear probe found.
+    """Result of a linear probe.
 
     Attributes:
         accuracy: on test, by `score`.
         score: `top1`, or `mean_per_class`: the mean over classes of the accuracy on each.
-        penalty: that was chosen.
+        penalty: the chosen one.
         validation: accuracy on the validation split by penalty, largest penalty first.
-        classifier: fitted on train and validation.
+        classifier: fitted to train and validation.
         warnings: fits that did not converge.
     """
 
@@ -56,20 +57,20 @@ def linear_probe(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ProbeResult:
-    """Multinomial logistic regression on features, as Kornblith et al. (2021) and Xu and Liu (2023) probe them.
+    """Fit a multinomial logistic regression to features, as Kornblith et al. (2021) and Xu and Liu (2023) probe them.
 
     Args:
         train, test, validation: features (n, p) and labels (n,), whole numbers from 0. Without `validation`, a share of
-            each class of `train` is kept for it.
-        validation_share: that share; every class keeps at least one sample to be fitted on.
+            each class of `train` is held out for it.
+        validation_share: that share; every class keeps at least one training sample.
         num_penalties: logarithmically spaced over [1e-6, 1e6]; 97 are 8 per decade.
-        score: what is maximised on validation and returned of test.
-        seed: of the split.
-        progress: called with the fits done and the fits in all.
+        score: maximised on validation and reported on test: `top1` or `mean_per_class`.
+        seed: for the split.
+        progress: called with the number of fits done and in all.
 
     Raises:
-        InputError: NaN, shapes that do not agree, a test or validation label that train lacks, a single class, no
-            sample to validate on.
+        InputError: features are NaN, shapes do not agree, test or validation has a label that train lacks, there is a
+            single class, or no sample to validate on.
 
     Example:
         >>> import torch
@@ -96,7 +97,7 @@ def linear_probe(
             by_penalty[penalty] = _score(path.fit(penalty), validation, num_classes, score)
             if progress is not None:
                 progress(number, num_penalties + 1)
-        # Of equally good ones the first, the largest penalty.
+        # The first of equally good ones: the largest penalty.
         chosen = max(by_penalty, key=lambda penalty: by_penalty[penalty])
         both = tuple(torch.cat(parts) for parts in zip(train, validation, strict=True))
         classifier = LogisticPath(both[0], both[1], num_classes).fit(chosen)
@@ -128,25 +129,25 @@ def _check(samples: Samples, name: str, train: Samples) -> None:
     check_finite(features, f"{where}, features")
     new = sorted(set(labels.tolist()) - set(train[1].tolist()))
     if new:
-        raise InputError(f"{where}: label {new[0]} is of no train sample; leave such samples out")
+        raise InputError(f"{where}: no train sample has label {new[0]}; leave such samples out")
 
 
 def _split(train: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
-    """A share of each class, at least one sample of it where it has two, for validation; the others."""
+    """Return what stays in train, and a share of each class (at least one sample where it has two) for validation."""
     if not 0 < share < 1:
         raise InputError(f"validation_share is {share}; give a share between 0 and 1")
     features, labels = train[0], train[1].cpu()
     generator = np.random.default_rng(seed)
-    kept = np.zeros(len(labels), dtype=bool)
+    held_out = np.zeros(len(labels), dtype=bool)
     for label in labels.unique().tolist():
         rows = np.flatnonzero(labels.numpy() == label)
         number = min(max(1, round(share * len(rows))), len(rows) - 1)
-        kept[generator.permutation(rows)[:number]] = True
-    if not kept.any():
+        held_out[generator.permutation(rows)[:number]] = True
+    if not held_out.any():
         raise InputError(
-            "linear probe, train: every class has one sample, none to validate on; give validation="
+            "linear probe, train: every class has a single sample, so none can be held out; give validation="
         )
-    chosen = torch.from_numpy(kept).to(features.device)
+    chosen = torch.from_numpy(held_out).to(features.device)
     return (features[~chosen], train[1][~chosen]), (features[chosen], train[1][chosen])
 
 

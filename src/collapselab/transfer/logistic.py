@@ -1,10 +1,10 @@
 """Multinomial logistic regression to convergence, for many penalties on the same features.
 
-The objective is the mean cross-entropy of (H W^T + b) plus (penalty / 2) norm(W)_F^2; the bias is not penalised. It does
-not change when features are shifted (the bias takes that up) or rotated (the norm is invariant). Features are therefore
-centred and turned to their principal axes once, which leaves at most min(n, p) coordinates, and there each axis has a
-scale of its own: with variables in units of 1 / sqrt(variance + penalty) the curvature is about the same along all of
-them, at every penalty from 1e-6 to 1e6.
+The objective is the mean cross-entropy of (H W^T + b) plus (penalty / 2) norm(W)_F^2; the bias is not penalised. Its
+minimum does not change when features are shifted (the bias absorbs it) or rotated (the norm is invariant). Features are
+therefore centred and rotated to their principal axes once, which leaves at most min(n, p) coordinates. Along each axis
+variables are measured in units of 1 / sqrt(variance + penalty): the curvature is then about the same along all of them,
+at every penalty from 1e-6 to 1e6.
 
 Shapes: n samples, p features, c classes, r coordinates.
 """
@@ -53,23 +53,22 @@ class Logistic:
     iterations: int
 
     def predict(self, features: Float[Tensor, "n p"]) -> Int[Tensor, " n"]:
-        """The class of the largest score; of equal ones the lowest."""
+        """Return the class with the largest score, the lowest of equal ones."""
         return (features.double() @ self.weight.T + self.bias).argmax(dim=1)
 
 
 class LogisticPath:
-    """Fits on the same samples for one penalty after another, each starting from the solution of the last.
+    """Fits to the same samples for several penalties, each starting from the solution of the last.
 
-    Penalties are best given in descending order: a large one is solved in a few iterations, and the next begins near its
-    own solution.
+    Give penalties in descending order: a large one takes a few iterations, and each next one starts near its solution.
 
     Args:
-        features: of any floating dtype.
-        labels: 0 … num_classes - 1; a class may be missing.
+        features: (n, p), any floating-point dtype.
+        labels: (n,), 0 … num_classes - 1; a class may be missing.
         num_classes: c.
 
     Raises:
-        InputError: NaN, no samples, labels outside the classes, a single class.
+        InputError: features are NaN, there are no samples, labels are out of range, or all are of one class.
     """
 
     def __init__(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " m"], num_classes: int) -> None:
@@ -83,44 +82,30 @@ class LogisticPath:
                 f"linear probe: labels are {int(labels.min())} to {int(labels.max())}; give 0 to {num_classes - 1}"
             )
         if len(labels.unique()) < 2:
-            raise InputError("linear probe: all samples are of one class; there is nothing to tell apart")
+            raise InputError("linear probe: all samples are of one class; give samples of at least two")
         rows = features.to(device="cpu", dtype=torch.float64)
         self._mean = rows.mean(dim=0)
         self._axes, self._coordinates = _principal_axes(rows - self._mean)
         self._targets = torch.nn.functional.one_hot(labels.cpu().long(), num_classes).double().numpy()
-        # Where to begin: no weights, and the class frequencies; a class without samples gets those of half a one.
+        # Start from zero weights and the class frequencies; a class without samples counts as half a sample.
         counts = self._targets.sum(axis=0)
         self._bias = np.log(np.maximum(counts, 0.5) / len(labels))
         self._weights: _Matrix = np.zeros((num_classes, self._coordinates.shape[1]))
         self._variances = np.square(self._coordinates).mean(axis=0)
 
     def fit(self, penalty: float, tolerance: float = TOLERANCE) -> Logistic:
-        """The solution for one penalty; a warning says so where the tolerance was not reached.
+        """Return the classifier for one penalty; warn where the tolerance was not reached.
 
         Raises:
-            InputError: a penalty that is not above zero: separable samples would have no solution.
+            InputError: the penalty is not above zero: separable samples would have no solution.
         """
         if not 0 < penalty < math.inf:
             raise InputError(f"penalty is {penalty}; give a number above 0")
-        num_classes, rank = self._weights.shape
         scale = 1 / np.sqrt(self._variances + penalty)
-        scaled = self._coordinates * scale
-        strength = penalty * np.square(scale)
-
-        def objective(variables: _Matrix) -> tuple[float, _Matrix]:
-            weights = variables[: num_classes * rank].reshape(num_classes, rank)
-            scores = scaled @ weights.T + variables[num_classes * rank :]
-            log_sums: _Matrix = np.asarray(special.logsumexp(scores, axis=1))
-            loss = (log_sums.sum() - np.vdot(scores, self._targets)) / len(scores)
-            residual = (np.exp(scores - log_sums[:, None]) - self._targets) / len(scores)
-            loss += 0.5 * float((np.square(weights) * strength).sum())
-            gradient = residual.T @ scaled + weights * strength
-            return float(loss), np.concatenate([gradient.ravel(), residual.sum(axis=0)])
-
-        at_zero = objective(np.concatenate([np.zeros(num_classes * rank), self._bias]))[1]
-        size = float(np.abs(at_zero).max())
-        # At a large penalty, or between features that say nothing, zero weights are the solution already.
-        size = max(size, math.sqrt(EPS64))
+        objective = _Objective(self._coordinates * scale, self._targets, penalty * np.square(scale))
+        at_zero = objective(np.concatenate([np.zeros(self._weights.size), self._bias]))[1]
+        # Zero weights may be the solution: at a large penalty, or where features say nothing about labels.
+        size = max(float(np.abs(at_zero).max()), math.sqrt(EPS64))
         start = np.concatenate([(self._weights / scale).ravel(), self._bias])
         found = optimize.minimize(
             objective,
@@ -136,24 +121,53 @@ class LogisticPath:
             },
         )
         reached = float(np.abs(found.jac).max()) / size
-        # Rounding of the loss, 1e-16 of it, hides what is left to gain before the gradient is this small.
+        # The rounding of the loss, 1e-16 of it, hides further progress before the gradient is this small.
         if reached > max(1e3 * tolerance, 1e-5):
             warnings.warn(
                 f"linear probe, penalty {penalty:g}: stopped after {found.nit} iterations with a gradient of "
-                f"{reached:.1g} of that at zero weights; its accuracy may be a little off",
+                f"{reached:.1g} of that at zero weights; its accuracy may be slightly off",
                 stacklevel=2,
             )
-        self._weights = found.x[: num_classes * rank].reshape(num_classes, rank) * scale
-        self._bias = found.x[num_classes * rank :]
+        self._weights, self._bias = objective.parts(found.x)
+        self._weights = self._weights * scale
         weight = torch.from_numpy(self._weights) @ self._axes.T
         bias = torch.from_numpy(self._bias - self._bias.mean()) - weight @ self._mean
         return Logistic(weight, bias, penalty, float(found.fun), reached, int(found.nit))
 
 
+@dataclass(frozen=True)
+class _Objective:
+    """Loss and gradient as a function of weights (c, r) and bias (c,) in one vector.
+
+    Attributes:
+        coordinates: (n, r), scaled.
+        targets: (n, c), one-hot.
+        strength: (r,), the penalty along each axis.
+    """
+
+    coordinates: _Matrix
+    targets: _Matrix
+    strength: _Matrix
+
+    def parts(self, variables: _Matrix) -> tuple[_Matrix, _Matrix]:
+        num_classes, rank = self.targets.shape[1], self.coordinates.shape[1]
+        return variables[: num_classes * rank].reshape(num_classes, rank), variables[num_classes * rank :]
+
+    def __call__(self, variables: _Matrix) -> tuple[float, _Matrix]:
+        weights, bias = self.parts(variables)
+        scores = self.coordinates @ weights.T + bias
+        log_sums: _Matrix = np.asarray(special.logsumexp(scores, axis=1))
+        loss = (log_sums.sum() - np.vdot(scores, self.targets)) / len(scores)
+        residual = (np.exp(scores - log_sums[:, None]) - self.targets) / len(scores)
+        loss += 0.5 * float((np.square(weights) * self.strength).sum())
+        gradient = residual.T @ self.coordinates + weights * self.strength
+        return float(loss), np.concatenate([gradient.ravel(), residual.sum(axis=0)])
+
+
 def fit_logistic(
     features: Float[Tensor, "n p"], labels: Int[Tensor, " m"], num_classes: int, penalty: float
 ) -> Logistic:
-    """One fit; see `LogisticPath` for several.
+    """Fit once; for several penalties see `LogisticPath`.
 
     Raises:
         InputError: as `LogisticPath` and its `fit`.
@@ -162,8 +176,8 @@ def fit_logistic(
 
 
 def _principal_axes(centred: Float[Tensor, "n p"]) -> tuple[Float[Tensor, "p r"], _Matrix]:
-    """Axes on which the samples have any extent, and their coordinates (n, r) there."""
+    """Return the axes along which samples vary, and their coordinates (n, r) there."""
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
-    kept = values > max(centred.shape) * EPS64 * values[0].clamp_min(torch.finfo(torch.float64).tiny)
-    axes = axes[kept].T
+    nonzero = values > max(centred.shape) * EPS64 * values[0].clamp_min(torch.finfo(torch.float64).tiny)
+    axes = axes[nonzero].T
     return axes, (centred @ axes).numpy()

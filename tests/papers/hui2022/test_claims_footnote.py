@@ -6,50 +6,62 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from claim_rows import curve, table, verdict
+from claim_rows import curve, judgement, seeds, verdict
 
-from collapselab.experiments.claims.claim import judge_all
-from collapselab.papers.hui2022 import claims
+from collapselab.papers.hui2022 import footnote2
 
-
-def dropout(share: float, train: float, **changes: Any) -> list[dict[str, Any]]:
-    return curve(f"mlp-{share}", model="mlp", dropout=share, train=train, **changes)
+FOOTNOTE2 = footnote2.EXPERIMENT
+VGG, DROPOUT = "train-variance-stays", "train-variance-lower-with-dropout"
 
 
-def test_dropout_is_compared_at_the_same_step_of_the_same_seed() -> None:
-    both = [*dropout(0.0, 1e-3), *dropout(0.5, 1e-4)]
-    lacks = table(both, dropout(0.0, 1e-3, seed=1))
-    assert verdict(claims.FOOTNOTE2, "dropout-accelerates", lacks) == "inconclusive"
-    # Without dropout the run goes on, and gets lower in the end.
-    longer = table(dropout(0.0, 1e-6, rests=False), dropout(0.5, 1e-4))
-    rows = pd.DataFrame(longer[(longer["dropout"] == 0) | (longer["step"] <= 100)])
-    judged = judge_all(claims.FOOTNOTE2, rows)[1]
-    assert judged["verdict"] == "holds"
-    assert judged["evidence"]["cifar10, mlp"]["at step"] == {"seed 0": 100}
+def rows(
+    without: float = 1e-3, with_dropout: float = 1e-4, vgg: float | None = None, **changes: Any
+) -> pd.DataFrame:
+    def one(seed: int) -> list[dict[str, Any]]:
+        mlp = {"model": "mlp", "dataset": "mnist", "seed": seed}
+        out = curve("mlp-0", dropout=0.0, train=without, **mlp)
+        out += curve("mlp-0.5", dropout=0.5, train=with_dropout, **mlp | changes)
+        return out + (curve("vgg", model="vgg11_bn", dropout=0.5, train=vgg, seed=seed) if vgg else [])
 
-
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_dropout_is_judged_at_zero_train_error_only(share: float) -> None:
-    errs = {share: 0.99}
-    rows = table(
-        *(dropout(one, train, accuracy=errs.get(one, 1.0)) for one, train in ((0.0, 1e-3), (0.5, 1e-4)))
-    )
-    assert verdict(claims.FOOTNOTE2, "dropout-accelerates", rows) == "inconclusive"
+    return seeds(one)
 
 
 def test_footnote_2() -> None:
-    mlp = [
-        curve(f"mlp-{share}", model="mlp", dataset="mnist", dropout=share, train=train)
-        for share, train in ((0.0, 1e-3), (0.5, 1e-4))
-    ]
-    vgg = curve("vgg", model="vgg11_bn", dropout=0.5, train=0.05)
-    rows = table(*mlp, vgg)
-    assert verdict(claims.FOOTNOTE2, "vgg-does-not-vanish", rows) == "holds"
-    assert verdict(claims.FOOTNOTE2, "dropout-accelerates", rows) == "holds"
-    slower = [
-        curve(f"mlp-{share}", model="mlp", dropout=share, train=train)
-        for share, train in ((0.0, 1e-4), (0.5, 1e-3))
-    ]
-    assert verdict(claims.FOOTNOTE2, "dropout-accelerates", table(*slower)) == "fails"
-    assert verdict(claims.FOOTNOTE2, "vgg-does-not-vanish", table(*slower)) == "inconclusive"
-    assert verdict(claims.FOOTNOTE2, "dropout-accelerates", table(vgg)) == "inconclusive"
+    both = rows(vgg=0.5)
+    assert verdict(FOOTNOTE2, VGG, both) == "holds"
+    assert verdict(FOOTNOTE2, DROPOUT, both) == "holds"
+    assert verdict(FOOTNOTE2, VGG, rows(vgg=0.05)) == "fails"
+    assert verdict(FOOTNOTE2, DROPOUT, rows(1e-4, 1e-3)) == "fails"
+    assert verdict(FOOTNOTE2, DROPOUT, rows(1e-4, 1e-4)) == "inconclusive"
+
+
+def test_experiments_without_a_vgg_or_without_an_mlp() -> None:
+    judged = judgement(FOOTNOTE2, VGG, rows())
+    assert (judged.verdict, judged.notes[0]) == ("inconclusive", "No run that this claim is about.")
+    alone = seeds(lambda seed: curve("vgg", model="vgg11_bn", dropout=0.5, train=0.5, seed=seed))
+    assert verdict(FOOTNOTE2, DROPOUT, alone) == "inconclusive"
+
+
+def test_dropout_is_compared_within_a_seed() -> None:
+    lacks = pd.DataFrame(
+        [row for row in rows().to_dict("records") if (row["seed"], row["job"]) != (1, "mlp-0.5")]
+    )
+    judged = judgement(FOOTNOTE2, DROPOUT, lacks)
+    assert (judged.verdict, judged.void) == ("inconclusive", {1: "missing: mlp-0.5"})
+
+
+def test_dropout_is_compared_at_the_same_step() -> None:
+    """Without dropout the run goes on, and gets lower in the end."""
+    longer = rows(1e-6, 1e-4)
+    longer.loc[(longer["dropout"] == 0) & (longer["step"] <= 100), "train_variance"] = 0.9
+    shorter = pd.DataFrame(longer[(longer["dropout"] == 0) | (longer["step"] <= 100)])
+    judged = judgement(FOOTNOTE2, DROPOUT, shorter)
+    assert judged.verdict == "holds"
+    assert judged.readings[0].what == "train variance with dropout 0 at step 100"
+
+
+@pytest.mark.parametrize("job", ["mlp-0", "mlp-0.5"])
+def test_dropout_is_judged_at_zero_train_error_only(job: str) -> None:
+    errs = rows()
+    errs.loc[errs["job"] == job, "train_accuracy"] = 0.99
+    assert judgement(FOOTNOTE2, DROPOUT, errs).void == dict.fromkeys(range(3), f"{job}: train accuracy 0.99")

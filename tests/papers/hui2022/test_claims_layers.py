@@ -7,75 +7,86 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from claim_rows import NAN, STEPS, curve, table, verdict
+from claim_rows import NAN, STEPS, curve, judgement, seeds, verdict
 
-from collapselab.experiments.claims.claim import judge_all
-from collapselab.papers.hui2022 import claims
+from collapselab.papers.hui2022 import fig6
+
+FIG6 = fig6.EXPERIMENT
+MOST, FIRST, SATURATES = (
+    "train-variance-ordered",
+    "normalized-within-last-layer-first",
+    "train-variance-stays",
+)
 
 
-def layers(finals: Sequence[float], falls: Sequence[float], seed: int = 0) -> list[dict[str, Any]]:
+def layers(
+    finals: Sequence[float], falls: Sequence[float], seed: int = 0, **changes: Any
+) -> list[dict[str, Any]]:
     """Depth 0, which no claim looks at, and three hidden layers."""
     parts = [curve(seed=seed, depth=0, is_last=False, train=1e-9)]
     parts += [
-        curve(seed=seed, depth=depth, is_last=depth == 3, train=final, fall=fall)
+        curve(seed=seed, depth=depth, is_last=depth == 3, train=final, fall=fall + 0.01 * seed, **changes)
         for depth, (final, fall) in enumerate(zip(finals, falls, strict=True), start=1)
     ]
     return [row for part in parts for row in part]
 
 
+def three(finals: Sequence[float], falls: Sequence[float], **changes: Any) -> pd.DataFrame:
+    return seeds(lambda seed: layers(finals, falls, seed, **changes))
+
+
 def test_figure_6_is_an_order_in_degree_and_in_time() -> None:
-    rows = table(layers([0.05, 1e-3, 1e-4], [3, 2, 1]), layers([0.04, 2e-3, 1e-4], [3, 2, 1], seed=1))
-    for id in ("last-layer-most", "last-layer-first", "first-layer-not"):
-        assert verdict(claims.FIG6, id, rows) == "holds"
-    reverse = table(layers([1e-4, 1e-3, 0.05], [1, 2, 3]))
-    for id in ("last-layer-most", "last-layer-first", "first-layer-not"):
-        assert verdict(claims.FIG6, id, reverse) == "fails"
+    rows = three([0.5, 1e-2, 1e-4], [3, 2, 1])
+    reverse = three([1e-4, 1e-2, 0.5], [1, 2, 3])
+    for id in (MOST, FIRST, SATURATES):
+        assert verdict(FIG6, id, rows) == "holds"
+        assert verdict(FIG6, id, reverse) == "fails"
+        assert (
+            verdict(FIG6, id, seeds(lambda seed: layers([0.5, 1e-2, 1e-4], [3, 2, 1], seed), 2))
+            == "inconclusive"
+        )
 
 
-def test_a_layer_that_never_falls_does_so_after_the_last() -> None:
-    rows = table(layers([0.5, 0.5, 1e-4], [1, 1, 1]))
-    assert verdict(claims.FIG6, "last-layer-first", rows) == "holds"
-    last_never = table(layers([1e-4, 0.5, 0.5], [1, 1, 1]))
-    assert verdict(claims.FIG6, "last-layer-first", last_never) == "fails"
-    to_nothing = table(layers([0.5, 0.5, 0.0], [1, 1, 1]))
-    assert verdict(claims.FIG6, "last-layer-first", to_nothing) == "holds"
-    none = table(layers([0.5, 0.5, 0.5], [1, 1, 1]))
-    assert verdict(claims.FIG6, "last-layer-first", none) == "inconclusive"
+def test_a_layer_may_be_first_without_going_farther() -> None:
+    """Each layer is measured on its own way."""
+    rows = three([1e-4, 1e-4, 0.5], [3, 3, 1])
+    assert verdict(FIG6, FIRST, rows) == "holds"
+    assert verdict(FIG6, MOST, rows) == "fails"
 
 
-def test_layers_of_a_network_with_train_errors_leave_figure_6_open() -> None:
-    rows = table(layers([0.05, 1e-3, 1e-4], [3, 2, 1]))
-    rows.loc[rows["is_last"].astype(bool), "train_accuracy"] = 0.1  # diverged
-    for id in ("last-layer-most", "last-layer-first", "first-layer-not"):
-        assert verdict(claims.FIG6, id, rows) == "inconclusive"
+def test_layers_of_a_network_with_train_errors_are_void() -> None:
+    rows = three([0.5, 1e-2, 1e-4], [3, 2, 1], accuracy=0.1)  # diverged
+    for id in (MOST, FIRST, SATURATES):
+        judged = judgement(FIG6, id, rows)
+        assert judged.verdict == "inconclusive"
+        assert judged.void == dict.fromkeys(range(3), "train accuracy 0.1")
 
 
-def test_what_was_measured_too_seldom_to_fall_does_not_stand_still() -> None:
-    rows = table(curve(train=0.5, strong=10.0))
-    seldom = pd.DataFrame(rows[rows["step"] == rows["step"].max()])
-    judged = {one["id"]: one for one in judge_all(claims.FIG3, seldom)}
-    assert judged["train-collapses"]["verdict"] == "inconclusive"
-    assert judged["no-strong-test-collapse"]["verdict"] == "inconclusive"
-    assert "too few steps" in judged["train-collapses"]["evidence"]["cifar10-resnet18"]["reason"]
+def test_a_layer_that_does_not_move_has_no_way() -> None:
+    rows = three([0.5, 1e-2, 1e-4], [3, 2, 1])
+    rows.loc[rows["depth"] == 2, "normalized_within"] = 0.5
+    assert verdict(FIG6, FIRST, rows) == "inconclusive"
 
 
-def test_a_layer_that_falls_in_the_last_step_is_before_one_that_never_does() -> None:
-    rows = table(layers([0.5, 0.5, 0.1], [1, 1, 1]))
-    at_end = (rows["depth"] == 3) & (rows["step"] == STEPS[-1])
-    rows.loc[(rows["depth"] == 3) & ~at_end, "train_variance"] = 1.0
-    assert verdict(claims.FIG6, "last-layer-first", rows) == "holds"
-
-
-@pytest.mark.parametrize(("gap", "outcome"), [(STEPS[1], "inconclusive"), (STEPS[-1], "fails")])
+@pytest.mark.parametrize(("gap", "outcome"), [(STEPS[1], "inconclusive"), (STEPS[-2], "fails")])
 def test_a_gap_in_the_curve_of_a_layer_is_not_taken_for_a_late_fall(gap: int, outcome: str) -> None:
-    """Behind the fall it is no matter: the first layer has fallen first, and the claim fails."""
-    rows = table(layers([1e-4, 0.5, 1e-4], [0.5, 1, 4]))
-    rows.loc[(rows["depth"] == 1) & (rows["step"] == gap), "train_variance"] = NAN
-    assert verdict(claims.FIG6, "last-layer-first", rows) == outcome
+    """Behind half of its way it is no matter: the first layer was first, and the claim fails."""
+    rows = three([1e-4, 0.5, 1e-4], [0.5, 1, 4])
+    rows.loc[(rows["depth"] == 1) & (rows["step"] == gap), "normalized_within"] = NAN
+    assert verdict(FIG6, FIRST, rows) == outcome
 
 
 def test_a_first_layer_that_still_falls_has_not_saturated() -> None:
-    rows = table(layers([0.05, 1e-3, 1e-4], [3, 2, 1]))
-    falls = table(curve(depth=1, is_last=False, train=0.05, rests=False))["train_variance"].to_numpy()
-    rows.loc[rows["depth"] == 1, "train_variance"] = falls
-    assert verdict(claims.FIG6, "first-layer-not", rows) == "inconclusive"
+    rows = three([0.5, 1e-2, 1e-4], [3, 2, 1])
+    falls = seeds(lambda seed: curve(seed=seed, depth=1, is_last=False, train=0.2, rests=False))
+    rows.loc[rows["depth"] == 1, "train_variance"] = falls["train_variance"].to_numpy()
+    assert verdict(FIG6, SATURATES, rows) == "fails"
+    assert "still falling" in judgement(FIG6, SATURATES, rows).notes[0]
+
+
+def test_what_was_measured_too_seldom_does_not_stand_still() -> None:
+    rows = three([0.5, 1e-2, 1e-4], [3, 2, 1])
+    seldom = pd.DataFrame(rows[rows["step"] == STEPS[-1]])
+    assert verdict(FIG6, MOST, seldom) == "holds"
+    assert verdict(FIG6, SATURATES, seldom) == "inconclusive"
+    assert verdict(FIG6, FIRST, seldom) == "inconclusive"

@@ -15,7 +15,6 @@ from collapselab.data import DataSplits, load_digits
 from collapselab.errors import InputError
 from collapselab.metrics.generalization import fit_weak_reference, squared_distances_to_nearest
 from collapselab.models import MLP
-from collapselab.papers.hui2022 import row_hash
 from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
 
 DIGITS = load_digits()
@@ -210,25 +209,17 @@ def test_equal_training_samples() -> None:
         Memoriser(inputs[:4], torch.tensor([4, 1, 3, 2]), 5)
 
 
-def test_hashes_that_collide_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight bits for forty samples: some salts put two on one number, and none of these may be kept."""
-    from collapselab.papers.hui2022 import constructions
-
-    full, salts = row_hash.hash_rows, []
-
-    def narrow(words: Tensor, salt: Tensor) -> Tensor:
-        salts.append(int(salt))
-        return full(words, salt) & 255
-
-    monkeypatch.setattr(constructions, "hash_rows", narrow)
-    inputs = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(40) % 10
-    model = Memoriser(inputs, labels, 10)
-    assert len(set(salts)) > 1
-    assert _accuracy(model, inputs, labels) == 1
-    # Others share their hash with a training sample, and are still not taken for it.
-    others = model.features(torch.rand(400, 3, generator=torch.Generator().manual_seed(1)))
-    assert not (others == 0).any()
+def test_lookup_is_by_value_and_the_random_function_by_every_bit_of_sample_and_seed() -> None:
+    """Zero and minus zero are equal numbers with different bits."""
+    inputs = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
+    model = Memoriser(inputs, torch.tensor([1, 0]), 2)
+    assert model.features(inputs).tolist() == [[0, 1], [1, 0]]
+    other = model.features(torch.tensor([[-0.0, 1.0]]))
+    assert not ((other == 0) | (other == 1)).any()
+    assert torch.equal(model.features(torch.tensor([[-0.0, 1.0]])), other)
+    reseeded = Memoriser(inputs, torch.tensor([1, 0]), 2, seed=1)
+    assert reseeded.features(inputs).tolist() == [[0, 1], [1, 0]]
+    assert not torch.equal(reseeded.features(torch.tensor([[-0.0, 1.0]])), other)
 
 
 def test_memoriser_refuses_what_does_not_fit() -> None:

@@ -64,7 +64,7 @@ class Number:
         """What is asked, in words: `be below 0.1`; empty where nothing is."""
         if self.near is not None:
             wanted, tolerance = self.near
-            return f"be {number(wanted)}" + (f" within {number(tolerance)}" if tolerance > _EXACT else "")
+            return f"be {f'within {number(tolerance)} of ' if tolerance > _EXACT else ''}{number(wanted)}"
         side, bound = ("below", self.below) if self.above is None else ("above", self.above)
         return "" if bound is None else f"be {side} {number(bound)}{self.unit}"
 
@@ -80,7 +80,7 @@ class Number:
 
     @property
     def is_met(self) -> bool:
-        return self.score > self.bar
+        return bool(self.score > self.bar)
 
     def _scaled(self, value: float | None) -> float:
         if value is None or not math.isfinite(value) or (self.scale == "ratio" and value < 0):

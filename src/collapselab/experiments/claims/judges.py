@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -48,7 +49,7 @@ def stays(metric: str, says: str, above: _Bounds = (0.1, 0.03, 0.3), beside: str
         level, late = _end(run, metric, above=above), _late(run, metric, above=-STEADY)
         is_open = level.is_met and late.value < -STEADY
         late = replace(late, remark="not negligible, but still falling" if is_open else "")
-        return [level, late, *([_end(run, beside)] if beside else [])]
+        return [level, late, *_beside(run, beside)]
 
     return _claim(f"{metric} stays", says, measure, above, more)
 
@@ -76,33 +77,35 @@ def agrees(one: str, other: str, says: str, within: _Bounds = (3.0, 2.0, 10.0), 
 
 
 def at_end(
-    metric: str, says: str, above: _Bounds = (), below: _Bounds = (), scale: Scale = "ratio", **more: Any
+    metric: str,
+    says: str,
+    above: _Bounds = (),
+    below: _Bounds = (),
+    scale: Scale = "ratio",
+    beside: str = "",
+    **more: Any,
 ) -> Claim:
-    """A number at the end is above a bound, or below one."""
+    """A number at the end is above a bound, or below one. `beside` names a column that is shown as well."""
     side, bounds = ("above", above) if above else ("below", below)
 
     def measure(run: pd.DataFrame, bound: float) -> list[Number]:
-        return [_end(run, metric, scale=scale, **{side: bound})]
+        return [_end(run, metric, scale=scale, **{side: bound}), *_beside(run, beside)]
 
     return _claim(f"{metric} {side} bound", says, measure, bounds, more)
 
 
-def falls(metric: str, says: str, by: _Bounds = (1.0, 2.0), **more: Any) -> Claim:
-    """A positive number falls from the first to the last step, by more than a factor."""
+def falls(metric: str, says: str, by: _Bounds = (1.0, 2.0), *, rising: bool = False, **more: Any) -> Claim:
+    """A positive number falls (or rises) from the first to the last step, by more than a factor."""
 
     def measure(run: pd.DataFrame, factor: float) -> list[Number]:
-        return _pair(_start(run, metric), _end(run, metric), factor, f"{_name(metric)}, start over end")
+        start, end = _start(run, metric), _end(run, metric)
+        pair = (end, start) if rising else (start, end)
+        return _pair(*pair, factor, f"{_name(metric)}, {'end over start' if rising else 'start over end'}")
 
-    return _claim(f"{metric} falls", says, measure, by, more)
+    return _claim(f"{metric} {'rises' if rising else 'falls'}", says, measure, by, more)
 
 
-def rises(metric: str, says: str, by: _Bounds = (1.0, 2.0), **more: Any) -> Claim:
-    """A positive number rises from the first to the last step, by more than a factor."""
-
-    def measure(run: pd.DataFrame, factor: float) -> list[Number]:
-        return _pair(_end(run, metric), _start(run, metric), factor, f"{_name(metric)}, end over start")
-
-    return _claim(f"{metric} rises", says, measure, by, more)
+rises = partial(falls, rising=True)
 
 
 def ordered(metric: str, says: str, by: _Bounds = (1.0, 1.1, 1.5), **more: Any) -> Claim:
@@ -150,7 +153,8 @@ def correlates(
 ) -> Claim:
     """The rank correlation of two columns within a seed has a sign.
 
-    Points are the ends of the runs of a seed by default. Correlations of k points are clipped at +-(1 - 1/k).
+    Points are the ends of all runs of a seed by default (`per` splits them into settings). Correlations of k points are
+    clipped at +-(1 - 1/k).
     """
 
     def measure(points: pd.DataFrame, beyond: float) -> list[Number]:
@@ -163,7 +167,7 @@ def correlates(
         what = f"rank correlation of {_name(y)} with {_name(x)}, {len(points)} points"
         return [Number(what, rho, scale="correlation", clip=1 - 1 / len(points), **bound)]
 
-    return _claim(f"{y} with {x}", says, measure, beyond, {"rows": ends_of_runs, **more})
+    return _claim(f"{y} with {x}", says, measure, beyond, {"rows": ends_of_runs, "per": (), **more})
 
 
 def lower_with(by: str, metric: str, says: str, factor: _Bounds = (1.0, 1.5, 3.0), **more: Any) -> Claim:
@@ -184,27 +188,33 @@ def lower_with(by: str, metric: str, says: str, factor: _Bounds = (1.0, 1.5, 3.0
             f"{_name(metric)}, {values[0]:g} over {values[1]:g}",
         )
 
-    return _claim(f"{metric} lower with {by}", says, measure, factor, more)
+    return _claim(f"{metric} lower with {by}", says, measure, factor, {"per": (), **more})
 
 
-def identity(id: str, says: str, measure: Callable[[pd.DataFrame], Sequence[Number]], **more: Any) -> Claim:
-    """What cannot come out otherwise unless code is wrong: every number is within its bounds, in every seed."""
-    options: dict[str, Any] = {"fitted": None, "per": (), **more}
-    return Claim(id=id, statement=says, numbers=lambda rows, _: measure(rows), kind="identity", **options)
+def identity(
+    id: str,
+    says: str,
+    near: Mapping[str, tuple[float, float]],
+    below: Mapping[str, float] | None = None,
+    **more: Any,
+) -> Claim:
+    """What cannot come out otherwise unless code is wrong: columns at the end have a value within a tolerance, or a bound."""
+
+    def measure(run: pd.DataFrame, _: float) -> list[Number]:
+        exact = [_end(run, name, near=value) for name, value in near.items()]
+        return exact + [
+            _end(run, name, below=bound, scale="difference") for name, bound in (below or {}).items()
+        ]
+
+    return _claim(id, says, measure, (0.0,), {"kind": "identity", "fitted": None, "per": (), **more})
 
 
 def ends_of_runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the last row of every run, of the last layer.
-
-    Raises:
-        Void: runs ended for different reasons; such ends cannot be compared.
-    """
+    """Return the last row of every run, of the last layer; raise `Void` where runs ended for different reasons."""
     ends = last_rows(last_layer(rows), "job")
-    endings = Counter(ends["ended"]) if "ended" in ends else {}
+    endings = sorted(Counter(ends["ended"]).items()) if "ended" in ends else []
     if len(endings) > 1:
-        raise Void(
-            "runs ended differently: " + ", ".join(f"{n} by {end}" for end, n in sorted(endings.items()))
-        )
+        raise Void("runs ended differently: " + ", ".join(f"{count} by {end}" for end, count in endings))
     return ends
 
 
@@ -220,7 +230,12 @@ def _claim(
 
 
 def _end(run: pd.DataFrame, name: str, **bound: Any) -> Number:
-    return Number(f"{_name(name)} at the end", end_value(curve(run, name)[1]), **bound)
+    at = " at the end" if "step" in run else ""
+    return Number(f"{_name(name)}{at}", end_value(curve(run, name)[1]), **bound)
+
+
+def _beside(run: pd.DataFrame, name: str) -> list[Number]:
+    return [_end(run, name)] if name else []
 
 
 def _start(run: pd.DataFrame, name: str) -> Number:

@@ -1,15 +1,8 @@
-"""How claims are judged over seeds, and over settings.
+"""How claims are judged over seeds and over settings; `docs/experiments.md` has the rule.
 
-Seeds are the unit of chance: layers, steps and sizes of one run are not independent of each other. Every seed gives one
-number, the effect, larger where the claim is more true. A seed is void where a run is missing, diverged or did not fit its
-train set, or where the effect is undefined: it is listed with the reason and does not void the others.
-
-- A finding holds with three seeds or more whose mean effect has its two-sided 95 % Student interval above the threshold; it
-  fails where the interval is below; else it is inconclusive. At the threshold it holds by chance in 2.5 % of cases. Where
-  two things are asked (small, and not rising) each has its effect: it holds if both hold, and fails if one fails.
-- In several settings it holds if it holds in each, fails if one fails by a p-value below 0.05 after Holm's correction over
-  the settings, and is inconclusive otherwise. A claim that one setting is enough for is the mirror image.
-- An identity holds if it holds in every seed, and fails if it fails in one.
+Seeds are the unit of chance: layers, steps and sizes of one run are not independent of each other. At its threshold a finding
+holds by chance in 2.5 % of cases. Where two things are asked (small, and not rising) each has its effect: the claim holds if
+both hold, and fails if one fails.
 """
 
 from __future__ import annotations
@@ -30,8 +23,10 @@ from collapselab.records.judgement import Effect, Judgement, Reading, Sensitivit
 from collapselab.text import counted, few, number
 
 MIN_SEEDS = 3
+_ORDER = ("fails", "inconclusive", "holds")
 _Judged = TypeVar("_Judged", bound=SettingJudgement)
 _BySeed = Mapping[int, Sequence[Number]]
+_Decided = tuple[Verdict, Effect | None, float | None]
 
 
 def judge_claims(claims: Sequence[Claim], rows: pd.DataFrame, paper: str, where: str = "") -> list[Judgement]:
@@ -46,6 +41,7 @@ def judge_claims(claims: Sequence[Claim], rows: pd.DataFrame, paper: str, where:
     Returns:
         One judgement per claim; p-values are corrected over the findings.
     """
+    rows = rows.reset_index(drop=True)  # tables that were put together have an index several times
     seeds = sorted({int(seed) for seed in numbers(rows, "seed")})
     return _with_holm(
         [_judge(claim, rows, seeds, {"paper": paper, "where": claim.where or where}) for claim in claims]
@@ -83,14 +79,17 @@ def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> Settin
     """Judge over settings; the p-value is the corrected one of the setting that decided, or that of the weakest one."""
     by_all, by_one = ("fails", "holds") if claim.anywhere else ("holds", "fails")
     p_values = [one.p for one in settings if one.p is not None]
-    verdict: Verdict = by_all
+    verdict: Verdict = "inconclusive"
     p = max(p_values) if len(p_values) == len(settings) else None
-    if any(one.verdict != by_all for one in settings):
-        decisive = [one.p_holm for one in settings if one.verdict == by_one]
-        least = min((one for one in decisive if one is not None), default=math.inf)
-        verdict = "inconclusive"
-        if least < 1 - CONFIDENCE or (claim.kind == "identity" and decisive):
-            verdict, p = by_one, None if math.isinf(least) else least
+    least = min(
+        (one.p_holm for one in settings if one.verdict == by_one and one.p_holm is not None), default=1.0
+    )
+    if all(one.verdict == by_all for one in settings):
+        verdict = by_all
+    elif claim.kind == "identity" and any(one.verdict == by_one for one in settings):
+        verdict = by_one
+    elif least < 1 - CONFIDENCE:
+        verdict, p = by_one, least
     held = sum(one.verdict == "holds" for one in settings)
     return SettingJudgement(verdict=verdict, p=p, agreement=f"{held} of {counted(len(settings), 'setting')}")
 
@@ -116,9 +115,14 @@ def _judge_setting(claim: Claim, name: str, part: pd.DataFrame, seeds: Sequence[
         if reason:
             void[seed] = reason
     valid = {seed: one for seed, one in measured.items() if seed not in void}
-    values = _identity(valid) if claim.kind == "identity" else _finding(claim, valid, own)
-    readings = _readings(measured, valid)
-    return SettingJudgement(setting=name, readings=readings, void=void, notes=_remarks(valid), **values)
+    is_identity = claim.kind == "identity"
+    values: dict[str, Any] = {"verdict": _identity(valid)} if is_identity else _finding(claim, valid, own)
+    values |= {
+        "readings": _readings(measured, valid),
+        "agreement": _agreement(valid),
+        "notes": _remarks(valid),
+    }
+    return SettingJudgement(setting=name, void=void, **values)
 
 
 def _asked(own: Sequence[Number]) -> list[Number]:
@@ -133,33 +137,26 @@ def _finding(claim: Claim, valid: _BySeed, own: Mapping[int, pd.DataFrame]) -> d
         first = _asked(next(iter(there.values())))[0]
         what = f"{first.what} must {first.must}"
         sensitivity.append(Sensitivity(what=what, threshold=at, verdict=_weakest(there)[0]))
-    return {
-        "verdict": verdict,
-        "effect": effect,
-        "p": p,
-        "agreement": _agreement(valid),
-        "sensitivity": sensitivity,
-    }
+    return {"verdict": verdict, "effect": effect, "p": p, "sensitivity": sensitivity}
 
 
-def _weakest(valid: _BySeed) -> tuple[Verdict, Effect | None, float | None]:
+def _weakest(valid: _BySeed) -> _Decided:
     """Judge every number with a bound; return the verdict, effect and p-value of the one that decides.
 
     One that fails decides, the surest of them; else one that is inconclusive; else the one that holds least surely.
     """
     columns = zip(*map(_asked, valid.values()), strict=True)
     effects = [_effect(dict(zip(valid, column, strict=True))) for column in columns]
-    judged: list[tuple[Verdict, Effect, float | None]] = [
+    judged: list[_Decided] = [
         (_decide(one), one, t_test(list(one.by_seed.values()), one.threshold)) for one in effects
     ]
-    order: tuple[Verdict, ...] = ("fails", "inconclusive", "holds")
-    for verdict in order:
-        if found := [one for one in judged if one[0] == verdict]:
-            # One that cannot be tested is the least sure.
-            return sorted(
-                found, key=lambda one: 1.0 if one[2] is None else one[2], reverse=verdict != "fails"
-            )[0]
-    return "inconclusive", None, None
+
+    def rank(one: _Decided) -> tuple[int, float]:
+        verdict, _, p = one
+        doubt = 1.0 if p is None else p  # one that cannot be tested is the least sure
+        return _ORDER.index(verdict), doubt if verdict == "fails" else -doubt
+
+    return min(judged, key=rank) if judged else ("inconclusive", None, None)
 
 
 def _effect(column: Mapping[int, Number]) -> Effect:
@@ -179,13 +176,9 @@ def _effect(column: Mapping[int, Number]) -> Effect:
 def _decide(effect: Effect) -> Verdict:
     if len(effect.by_seed) < MIN_SEEDS or effect.low is None or effect.high is None:
         return "inconclusive"
-    return (
-        "holds"
-        if effect.low > effect.threshold
-        else "fails"
-        if effect.high < effect.threshold
-        else "inconclusive"
-    )
+    if effect.low > effect.threshold:
+        return "holds"
+    return "fails" if effect.high < effect.threshold else "inconclusive"
 
 
 def _agreement(valid: _BySeed) -> str:
@@ -195,10 +188,9 @@ def _agreement(valid: _BySeed) -> str:
     return f"{sum(met)} of {sum(met) + sum(unmet)}"
 
 
-def _identity(valid: _BySeed) -> dict[str, Any]:
+def _identity(valid: _BySeed) -> Verdict:
     met = [all(one.is_met for one in _asked(own)) for own in valid.values()]
-    verdict = "inconclusive" if not met else "holds" if all(met) else "fails"
-    return {"verdict": verdict, "agreement": _agreement(valid)}
+    return "inconclusive" if not met else "holds" if all(met) else "fails"
 
 
 def _why_void(claim: Claim, rows: pd.DataFrame, part: pd.DataFrame) -> str | None:
@@ -243,11 +235,11 @@ def _readings(measured: _BySeed, valid: _BySeed) -> list[Reading]:
 
 
 def _remarks(valid: _BySeed) -> list[str]:
-    remarks = Counter(one.remark for own in valid.values() for one in own if one.remark)
-    remarks += Counter(
+    unknown = [
         f"{one.what} is not known" for own in valid.values() for one in _asked(own) if math.isnan(one.score)
-    )
-    return [f"{remark} ({count} of {counted(len(valid), 'seed')})" for remark, count in remarks.items()]
+    ]
+    said = Counter([one.remark for own in valid.values() for one in own if one.remark] + unknown)
+    return [f"{remark} ({count} of {counted(len(valid), 'seed')})" for remark, count in said.items()]
 
 
 def _with_holm(judged: list[_Judged]) -> list[_Judged]:

@@ -1,7 +1,7 @@
-"""How well a representation that has collapsed to points can be classified (Hui, Belkin, Nakkiran 2022, sec. 4.1).
+"""Bounds on classifying a representation that has collapsed to points (Hui, Belkin, Nakkiran 2022, sec. 4.1).
 
-A classifier sees the point, not the sample: all samples at a point get one answer. Whatever the classifier, however
-it was found, it is right about one class per point at most. Bounds are exact fractions.
+A classifier sees the point, not the sample: all samples at a point get one answer. Any classifier is therefore right
+about at most one class per point. Bounds are exact fractions.
 
 Letters: n samples, p features, k classes.
 """
@@ -24,16 +24,17 @@ from collapselab.probes.capture import evaluating
 def best_accuracy_of_points(
     points: Shaped[Tensor, " n"] | Shaped[Tensor, "n p"], labels: Int[Tensor, " m"]
 ) -> Fraction:
-    """The largest accuracy on these samples of any classifier that reads these points.
+    """Return the largest accuracy on these samples of any classifier that reads these points.
 
-    The sum over distinct points of the samples of the class that is most frequent there, over n. It is reached by
-    the classifier that answers with this class.
+    It is the number of samples of the most frequent class at each point, summed over distinct points, divided by n.
+    The classifier that answers with this class reaches it.
 
     Args:
-        points: features whose equal rows are one point, or one number per sample that names its point.
+        points: features, whose equal rows are one point; or one number per sample that identifies its point.
+        labels: one label per sample.
 
     Raises:
-        InputError: no samples, another number of labels, features that are NaN.
+        InputError: no samples, a different number of labels, features that are NaN.
     """
     if len(points) == 0 or len(points) != len(labels):
         raise InputError(f"points: {len(points)} points and {len(labels)} labels; give one label per sample")
@@ -41,14 +42,14 @@ def best_accuracy_of_points(
 
 
 def super_class_bound(group_of_class: Sequence[int], class_counts: Sequence[int] | None = None) -> Fraction:
-    """The same in closed form, for a representation that maps every sample to the point of its super-class.
+    """Return the largest accuracy on a representation that maps every sample to the point of its super-class.
 
     Args:
         group_of_class: the super-class of each class.
-        class_counts: samples of each class; default equally many.
+        class_counts: number of samples of each class; default: equal numbers.
 
     Raises:
-        InputError: no classes, another number of counts, counts that are none.
+        InputError: no classes, a different number of counts, negative counts.
 
     Example:
         >>> super_class_bound([0, 0, 1, 1, 1, 1, 1, 1, 0, 0])  # animals and objects of CIFAR-10
@@ -66,17 +67,17 @@ def super_class_bound(group_of_class: Sequence[int], class_counts: Sequence[int]
 
 
 def any_points_bound(num_points: int, class_counts: Sequence[int]) -> Fraction:
-    """The largest accuracy of any classifier on any representation with so many points, however samples fall on them.
+    """Return the largest accuracy of any classifier on any representation that has `num_points` points.
 
-    Each point is right about one class: at most the `num_points` largest classes are recognised. So an error of a
-    super-class network, which moves samples to the other point, cannot lift the bound of balanced classes either.
+    Each point is right about one class, so at most the `num_points` largest classes are recognised. Errors of a
+    super-class network, which move samples to another point, cannot exceed the bound of balanced classes either.
 
     Args:
         num_points: at least 1.
-        class_counts: samples of each class.
+        class_counts: number of samples of each class.
 
     Raises:
-        InputError: no points, no classes, counts that are none.
+        InputError: no points, no classes, negative counts.
     """
     if num_points < 1:
         raise InputError(f"num_points is {num_points}; a representation has at least one point")
@@ -90,9 +91,9 @@ class PointRepresentation:
 
     Attributes:
         features: one-hot rows.
-        labels: of the finer task.
-        num_points: distinct rows.
-        bound: largest accuracy on the finer task of any classifier of these features.
+        labels: labels of the finer task.
+        num_points: number of distinct rows.
+        bound: largest accuracy of any classifier of these features on the finer task.
     """
 
     features: Float[Tensor, "n p"]
@@ -104,18 +105,18 @@ class PointRepresentation:
 def collapsed_representation(
     network: nn.Module, num_super_classes: int, batches: Iterable[tuple[Tensor, Tensor]]
 ) -> PointRepresentation:
-    """What a network that was trained on super-classes has to offer a finer task once it has collapsed at test time.
+    """Compute the features that a super-class network, once it has collapsed at test time, offers to a finer task.
 
     The network is wrapped as `OneHotDecisions`: same decisions, one point per super-class, for every input.
 
     Args:
-        network: returns scores of the super-classes; run in evaluation mode where its parameters are, and left as it
-            was.
-        num_super_classes: length of its scores.
+        network: returns scores of the super-classes; it runs in evaluation mode on the device of its parameters, and
+            is left as it was.
+        num_super_classes: number of scores.
         batches: inputs with the labels of the finer task.
 
     Raises:
-        InputError: nothing came; scores of another shape, or NaN.
+        InputError: no batches; scores of another shape, or NaN.
     """
     collapsed = OneHotDecisions(network, num_super_classes)
     device = collapsed.classifier.weight.device
@@ -133,9 +134,9 @@ def collapsed_representation(
 
 
 def _counts_at_points(points: Tensor, labels: Tensor) -> Int[Tensor, "q k"]:
-    """Samples of each class at each distinct point."""
+    """Count the samples of each class at each distinct point."""
     if points.is_floating_point() and bool(points.isnan().any()):
-        raise InputError("points: some features are NaN, which are no points; mend or leave out such samples")
+        raise InputError("points: some features are NaN and have no point; correct or remove such samples")
     numbers = torch.unique(points.cpu(), dim=0, return_inverse=True)[1]
     classes = torch.unique(labels.cpu(), return_inverse=True)[1]
     num_points, num_classes = int(numbers.max()) + 1, int(classes.max()) + 1
@@ -146,5 +147,7 @@ def _counts_at_points(points: Tensor, labels: Tensor) -> Int[Tensor, "q k"]:
 def _checked_counts(class_counts: Sequence[int]) -> list[int]:
     counts = [int(count) for count in class_counts]
     if min(counts, default=-1) < 0 or sum(counts) == 0:
-        raise InputError("class counts: there are none, or negative ones; give the samples of each class")
+        raise InputError(
+            "class counts: all are zero, or some are negative; give the number of samples of each class"
+        )
     return counts

@@ -7,17 +7,15 @@ from dataclasses import replace
 
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims import Claim
-from collapselab.experiments.recipes import sgd
-from collapselab.records.recipe import Checkpoints, Measuring, Option, Recipe
+from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option, Recipe
 
 PAPER = "Hui, Belkin, Nakkiran, Limitations of Neural Collapse for Understanding Generalization in Deep Learning (2022)"
 BATCH_SIZE = 128  # sec. 3.2
 STEPS = 80_000
-# Sec. 3.2: initial learning rates; all of them fall to 0 as a cosine.
-LEARNING_RATES = {"resnet18": 0.1, "resnet50": 0.1, "densenet201": 0.01, "vgg11_bn": 0.01}
+# Sec. 3.2, 4.2 and 5.1: initial learning rates; all of them fall to 0 as a cosine.
+LEARNING_RATES = {"resnet18": 0.1, "resnet50": 0.1, "densenet201": 0.01, "vgg11_bn": 0.01, "mlp": 0.001}
 # Three hidden layers of 1024 (sec. 4.2 and 5.1).
 MLP: dict[str, Option] = {"width": 1024, "depth": 3, "batch_norm": False}
-MLP_LEARNING_RATE = 0.001
 # The classes of both MNIST and the digits, in the two super-classes of sec. 4.
 ODD_EVEN = ((1, 3, 5, 7, 9), (0, 2, 4, 6, 8))
 METRICS = ("normalized_within", "train_variance", "strong_test_variance")
@@ -59,7 +57,6 @@ def recipe(
     seed: int,
     *,
     steps: int = STEPS,
-    batch_size: int = BATCH_SIZE,
     learning_rate: float | None = None,
     options: Mapping[str, Option] | None = None,
     count: int = 24,
@@ -71,24 +68,25 @@ def recipe(
 
     Args:
         model: `mlp`, `convnet`, or a name of torchvision.
-        learning_rate: default that of sec. 3.2 for this network.
+        learning_rate: default that of the paper for this network.
         count: log-spaced measurements.
         weak: whether weak test variance is measured.
         checkpoints: default none.
     """
-    return sgd(
-        model,
-        data,
-        seed,
+    name = model if model in ("mlp", "convnet") else f"torchvision/{model}"
+    rate = LEARNING_RATES[model] if learning_rate is None else learning_rate
+    return Recipe(
+        model=ModelSpec(name=name, options=dict(options or {})),
+        data=data,
+        optimizer=Optimizer(learning_rate=rate, momentum=0.9),
         steps=steps,
-        batch_size=batch_size,
-        learning_rate=LEARNING_RATES[model] if learning_rate is None else learning_rate,
-        options=options,
+        batch_size=BATCH_SIZE,
+        stop_below_loss=stop_below_loss,
+        seed=seed,
         measuring=Measuring(
             count=count, layers="last", metrics=METRICS, weak_test_variance=weak, spectra=False
         ),
         checkpoints=checkpoints or Checkpoints(at=()),
-        stop_below_loss=stop_below_loss,
     )
 
 

@@ -1,29 +1,37 @@
-"""The networks that Hui, Belkin and Nakkiran (2022) argue with in sec. 2.1, as modules that can be measured.
+"""The networks of the arguments of Hui, Belkin and Nakkiran (2022), sec. 2.1, as modules that can be measured.
 
-All end in a linear layer with the identity for its weight, so that what this layer reads is what the paper calls the
-representation, and `collapselab.profile` takes it for the classifier's features as in any network.
+All end in a linear layer whose weight is the identity: this layer reads what the paper calls the representation, so
+`collapselab.profile` measures it as the classifier's features, as in any network.
 
 Letters: n samples, k classes.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from collapselab.errors import InputError
-from collapselab.papers.hui2022.row_hash import as_words, choices, hash_rows, mix, uniforms
+
+_DIGEST_BYTES = 16
+_UNKNOWN = -1
+_RANDOM_NUMBERS = 2**24  # as many as float32 tells apart between 0 and 1
 
 
 class OneHotDecisions(nn.Module):
-    """f' of sec. 2.1: the last-layer features are the one-hot decisions of a network f.
+    """Network f' of sec. 2.1: its last-layer features are the one-hot decisions of a network f.
 
-    Decisions, and so accuracy, are those of f. Features are at k points whatever f has learned, which is weak test
-    collapse by construction: `weak_test_variance` is 0 when each of the k decisions occurs on the test set. When some
-    never occur there are fewer than k distinct features, and it is undefined, as the definition's k distinct points do
-    not exist on this data. Strong test collapse is another matter: a class that is decided in several ways, a fraction
-    q_j of it as j, has variance 1 - sum_j q_j^2. Train collapse holds when f makes no error on the train set.
+    Decisions, and therefore accuracy, are those of f. The features are at k points whatever f has learned, which is
+    weak test collapse by construction: `weak_test_variance` is 0 if each of the k decisions occurs on the test set. If
+    some decision never occurs, there are fewer than k distinct features, and it is undefined, because the k distinct
+    points of the definition do not exist on this data. Strong test collapse does not follow: a class of which a
+    fraction q_j is decided as j has variance 1 - sum_j q_j^2. Train collapse holds if f makes no error on the train
+    set.
 
     Decisions have no gradient: train f, then wrap it.
 
@@ -44,7 +52,7 @@ class OneHotDecisions(nn.Module):
             self.classifier.to(some_weight.device)
 
     def features(self, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n k"]:
-        """One-hot decisions. A sample with a score that is NaN has no decision, and NaN for features."""
+        """One-hot decisions; NaN for a sample with a score that is NaN, which has no decision."""
         scores = self.network(inputs)
         wanted = (len(inputs), self.classifier.in_features)
         if not isinstance(scores, Tensor) or tuple(scores.shape) != wanted:
@@ -52,7 +60,7 @@ class OneHotDecisions(nn.Module):
             raise InputError(
                 f"OneHotDecisions: the network returns {found}, not class scores of shape {wanted}"
             )
-        # argmax takes NaN for the largest: a diverged network would seem to have collapsed.
+        # argmax treats NaN as the largest score: a diverged network would seem to have collapsed.
         undecided = scores.isnan().any(1, keepdim=True)
         return self.classifier.weight[scores.argmax(1)].masked_fill(undecided, float("nan"))
 
@@ -61,34 +69,34 @@ class OneHotDecisions(nn.Module):
 
 
 class Memoriser(nn.Module):
-    """Knows the train set by heart and nothing else: collapse without generalisation (sec. 2.1).
+    """A network that looks up the training samples and knows nothing else: collapse without generalisation (sec. 2.1).
 
-    A sample that equals a training sample bit by bit has the one-hot vector of that sample's label for its features:
-    `train_variance` is exactly 0 and train accuracy 1. What any other sample gets follows from its bits and the seed
-    alone, by a hash: a fixed but random function, right for about one sample in k.
+    The features of a training sample, recognised bit by bit, are the one-hot vector of its label: `train_variance` is
+    exactly 0 and train accuracy 1. The features of any other sample are a random function of its bits and the seed,
+    right for about one sample in k.
 
-    Two kinds: others are scattered uniformly over the unit cube (no test collapse of any kind), or put on the point
-    of a random class (weak test collapse, yet random decisions).
+    There are two kinds. By default, other samples are scattered uniformly over the unit cube (no test collapse of any
+    kind). With `weakly_collapsed` they are put on the point of a random class (weak test collapse, yet random
+    decisions).
 
-    It stores the training inputs, as buffers: `state_dict` holds all of it and loads into a memoriser of as many
-    samples of the same shape and dtype.
+    A digest of each training sample is stored in a buffer: `state_dict` holds the whole network, and loads into a
+    memoriser of as many samples of the same shape and dtype.
 
     Args:
         train_inputs: (n, ...), of any dtype.
         train_labels: (n,), whole numbers 0 … k - 1.
         num_classes: k.
-        seed: of the random function.
+        seed: seed of the random function.
         weakly_collapsed: which kind.
 
     Raises:
         InputError: labels that do not fit; equal samples with different labels, which no function tells apart; when
-            run, inputs of another shape or dtype, which could equal none of those memorised.
+            run, inputs of another shape or dtype, which could not equal a training sample.
     """
 
-    words: Tensor
-    hashes: Tensor
+    digests: Tensor
     labels: Tensor
-    salt: Tensor
+    seed: Tensor
 
     def __init__(
         self,
@@ -103,49 +111,85 @@ class Memoriser(nn.Module):
         _check_labels(train_labels, len(train_inputs), num_classes)
         self.weakly_collapsed = weakly_collapsed
         self.sample_shape, self.input_dtype = tuple(train_inputs.shape[1:]), train_inputs.dtype
-        words, labels = as_words(train_inputs.detach()), train_labels.to(train_inputs.device, torch.int64)
-        base = mix(torch.tensor(seed, dtype=torch.int64, device=words.device))
-        while True:
-            salt = mix(base)
-            hashes = hash_rows(words, salt)
-            order = hashes.argsort(stable=True)
-            hashes, sorted_words = hashes[order], words[order]
-            same = (sorted_words[1:] == sorted_words[:-1]).all(1)
-            # The lookup finds one row per hash: a salt with which two different samples share one will not do.
-            if not bool(((hashes[1:] == hashes[:-1]) & ~same).any()):
-                break
-            base = base + 1
-        _check_twins(same, labels[order], order)
-        self.register_buffer("words", sorted_words)
-        self.register_buffer("hashes", hashes)
-        self.register_buffer("labels", labels[order])
-        self.register_buffer("salt", salt)
-        self.classifier = _identity_classifier(num_classes).to(words.device)
+        digests = torch.tensor(
+            [list(_digest(sample)) for sample in _samples(train_inputs)], dtype=torch.uint8
+        )
+        self.register_buffer("digests", digests)
+        self.register_buffer("labels", train_labels.detach().to("cpu", torch.int64))
+        self.register_buffer("seed", torch.tensor(seed, dtype=torch.int64))
+        self.classifier = _identity_classifier(num_classes)
+        self.to(train_inputs.device)
+        self._build_table()
+        self.register_load_state_dict_post_hook(_rebuild_table)
 
     def features(self, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n k"]:
-        """The point of its label for a training sample, something random for any other."""
+        """The point of its label for a training sample, a random one for any other."""
         if tuple(inputs.shape[1:]) != self.sample_shape or inputs.dtype != self.input_dtype:
             raise InputError(
                 f"Memoriser: inputs are {inputs.dtype} of shape {tuple(inputs.shape[1:])} per sample, but those memorised "
                 f"{self.input_dtype} of shape {self.sample_shape}; give them as in training"
             )
-        words = as_words(inputs.detach())
-        hashes = hash_rows(words, self.salt)
-        place = torch.searchsorted(self.hashes, hashes).clamp_max(len(self.hashes) - 1)
-        is_known = (self.words[place] == words).all(1)
         points = self.classifier.weight
-        classes = torch.where(is_known, self.labels[place], choices(hashes, len(points)))
+        labels, numbers = self._look_up(inputs)
+        is_known = labels != _UNKNOWN
+        classes = points[torch.where(is_known, labels, numbers[:, 0] % len(points))]
         if self.weakly_collapsed:
-            return points[classes]
-        scattered = uniforms(hashes, len(points)).to(points.dtype)
-        return torch.where(is_known[:, None], points[classes], scattered)
+            return classes
+        scattered = (numbers.float() / _RANDOM_NUMBERS).to(points.dtype)
+        return torch.where(is_known[:, None], classes, scattered)
+
+    def _look_up(self, inputs: Tensor) -> tuple[Int[Tensor, " n"], Int[Tensor, "n k"]]:
+        """Labels of training samples, else `_UNKNOWN`; and k random numbers that follow from bits and seed."""
+        num_classes, device = self.classifier.in_features, self.classifier.weight.device
+        key = int(self.seed).to_bytes(8, "little", signed=True)
+        labels, drawn = [], bytearray()
+        for sample in _samples(inputs):
+            labels.append(self._table.get(_digest(sample), _UNKNOWN))
+            drawn += hashlib.shake_128(key + sample).digest(4 * num_classes)
+        numbers = (
+            np.frombuffer(drawn, dtype="<u4").astype(np.int64).reshape(-1, num_classes) % _RANDOM_NUMBERS
+        )
+        return torch.tensor(labels, dtype=torch.int64, device=device), torch.from_numpy(numbers).to(device)
+
+    def _build_table(self) -> None:
+        """Map the digest of each training sample to its label.
+
+        Raises:
+            InputError: equal samples with different labels.
+        """
+        labels = self.labels.tolist()
+        first: dict[bytes, int] = {}
+        for row, digest in enumerate(_samples(self.digests)):
+            other = first.setdefault(digest, row)
+            if labels[other] != labels[row]:
+                raise InputError(
+                    f"Memoriser: training samples {other} and {row} are equal but labelled {labels[other]} and "
+                    f"{labels[row]}; no function of the input has both, leave one out"
+                )
+        self._table = {digest: labels[row] for digest, row in first.items()}
 
     def forward(self, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n k"]:
         return self.classifier(self.features(inputs))
 
 
+def _rebuild_table(module: nn.Module, _: object) -> None:
+    assert isinstance(module, Memoriser)
+    module._build_table()
+
+
+def _samples(inputs: Tensor) -> Iterator[bytes]:
+    """Yield the bytes of each sample: equal where samples are equal bit by bit."""
+    rows = inputs.detach().cpu().flatten(1) if inputs.ndim > 1 else inputs.detach().cpu()[:, None]
+    for row in rows.contiguous().view(torch.uint8).numpy():
+        yield row.tobytes()
+
+
+def _digest(sample: bytes) -> bytes:
+    return hashlib.blake2b(sample, digest_size=_DIGEST_BYTES).digest()
+
+
 def _identity_classifier(num_classes: int) -> nn.Linear:
-    """Returns its k features as they are; not trained, and takes nothing from the shared random generator."""
+    """Return a layer that passes k features through; it is not trained and draws no random numbers."""
     if num_classes < 2:
         raise InputError(f"num_classes is {num_classes}; a classifier decides between at least two")
     layer = nn.utils.skip_init(nn.Linear, num_classes, num_classes, bias=False)
@@ -164,16 +208,5 @@ def _check_labels(labels: Tensor, num_samples: int, num_classes: int) -> None:
     if low < 0 or high >= num_classes:
         raise InputError(
             f"Memoriser: label {low if low < 0 else high} is outside the {num_classes} classes (0 … {num_classes - 1}); "
-            "mend the labels or num_classes"
-        )
-
-
-def _check_twins(same: Tensor, labels: Tensor, order: Tensor) -> None:
-    """Refuse equal neighbours (in the order of hashes) that differ in their label."""
-    clashes = (same & (labels[1:] != labels[:-1])).nonzero()
-    if len(clashes):
-        at = int(clashes[0])
-        raise InputError(
-            f"Memoriser: training samples {int(order[at])} and {int(order[at + 1])} are equal but labelled "
-            f"{int(labels[at])} and {int(labels[at + 1])}; no function of the input has both, leave one out"
+            "correct the labels or num_classes"
         )

@@ -7,7 +7,8 @@ from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.jobs import Job
 from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022.common import LEFT_OPEN, PAPER, STEM_NOTE, changed, images, recipe
+from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022.common import changed, images, recipe
 from collapselab.report.builders import ACCURACY_LINES, VANISHED, VARIANCES, Lines, zero_train_error
 
 
@@ -18,17 +19,17 @@ def _jobs(seed: int, changes: Changes) -> list[Job]:
 EXPERIMENT = Experiment(
     id="hui2022/fig3",
     also=("hui2022/fig1",),
-    paper=PAPER,
+    paper=common.PAPER,
     where="Fig. 1 and 3, sec. 3.3",
     title="Collapse on the train set, not on the test set",
     question="While a network is trained past zero error, do its last-layer features gather at k points on the samples it "
     "was trained on, and on samples it was not?",
     presets=scales(
         _jobs,
-        paper=At(f"Nothing is reduced: 50,000 images, 80,000 steps. {LEFT_OPEN} {STEM_NOTE}"),
+        paper=At(f"Nothing is reduced: 50,000 images, 80,000 steps. {common.LEFT_OPEN} {common.STEM_NOTE}"),
         cpu=At(
             "2,000 training and 1,000 test images, as many of each class, instead of 50,000 and 10,000; 3,000 steps "
-            f"instead of 80,000. {LEFT_OPEN} {STEM_NOTE}",
+            f"instead of 80,000. {common.LEFT_OPEN} {common.STEM_NOTE}",
             changes={
                 "data.train": balanced(2000),
                 "data.test": balanced(1000),

@@ -9,15 +9,8 @@ from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.jobs import Job
 from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, first, job, scales
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022.common import (
-    LEFT_OPEN,
-    PAPER,
-    STANDARDIZE_NOTE,
-    STEM_NOTE,
-    changed,
-    images,
-    recipe,
-)
+from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022.common import changed, images, recipe
 from collapselab.report.builders import FINAL_VARIANCES, FITTED, Lines, Points, by_column, ends
 
 _NAME = "{dataset}-{model}-{num_train}"
@@ -27,7 +20,7 @@ _SETTINGS = (
 )
 _CPU_SETTINGS = tuple(("cifar10", "resnet18", size) for size in (500, 1000, 2000, 4000))
 _PER = ("dataset", "model")
-_OPEN = f"{LEFT_OPEN} {STEM_NOTE}"
+_OPEN = f"{common.LEFT_OPEN} {common.STEM_NOTE}"
 
 
 def _jobs(seed: int, changes: Changes, settings: tuple[tuple[str, str, int], ...] = _SETTINGS) -> list[Job]:
@@ -51,7 +44,7 @@ def _smoke(seed: int, changes: Changes) -> list[Job]:
 
 EXPERIMENT = Experiment(
     id="hui2022/fig4",
-    paper=PAPER,
+    paper=common.PAPER,
     where="Fig. 4, sec. 3.3",
     title="Train collapse and test collapse, by the size of the train set",
     question="When there are more samples to train on, do features collapse more, on train data and on test data?",
@@ -61,7 +54,7 @@ EXPERIMENT = Experiment(
             "Nothing is reduced: each network is trained until its loss is below 1e-6, for at most 80,000 steps. The loss "
             "is the mean over an epoch of training, with the dropout that VGG-11 has; the paper does not say which loss it "
             "means, nor which subsets of FashionMNIST it takes: these are 12,000 to 60,000 images. Subsets have as many "
-            f"images of each class. {_OPEN} {STANDARDIZE_NOTE}",
+            f"images of each class. {_OPEN} {common.STANDARDIZE_NOTE}",
         ),
         cpu=At(
             "ResNet-18 on 500, 1,000, 2,000 and 4,000 images of CIFAR-10 instead of 12,500 to 50,000, 1,000 test images, as "
@@ -106,12 +99,12 @@ EXPERIMENT = Experiment(
         correlates(
             "num_train",
             "strong_test_variance",
-            "With more train samples strong test variance is lower.",
+            "Strong test variance is lower with more train samples.",
             sign=-1,
             per=_PER,
         ),
         correlates(
-            "num_train", "train_variance", "With more train samples train variance is higher.", per=_PER
+            "num_train", "train_variance", "Train variance is higher with more train samples.", per=_PER
         ),
     ),
 )

@@ -6,50 +6,36 @@ from collapselab.experiments.claims import judges
 from collapselab.experiments.claims.judges import ordered, stays
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales, sgd
+from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
 from collapselab.experiments.rows import curve_rows
 from collapselab.frames import hidden_layers, rows_where
-from collapselab.papers.hui2022.common import (
-    BATCH_SIZE,
-    LEFT_OPEN,
-    METRICS,
-    MLP,
-    MLP_LEARNING_RATE,
-    MLP_NOTE,
-    PAPER,
-    STANDARDIZE_NOTE,
-    STEPS,
-    changed,
-    images,
-)
-from collapselab.records.recipe import Measuring
+from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022.common import changed, images, recipe
+from collapselab.records.recipe import Checkpoints
 from collapselab.report.builders import VANISHED, VARIANCES, Lines, by_layer, zero_train_error
 
 
 def _jobs(seed: int, changes: Changes) -> list[Job]:
-    recipe = sgd(
-        "mlp",
-        images("mnist", train=balanced(1000), test=balanced(200)),
-        seed,
-        steps=STEPS,
-        batch_size=BATCH_SIZE,
-        learning_rate=MLP_LEARNING_RATE,
-        options=MLP,
-        measuring=Measuring(
-            count=24, metrics=(*METRICS, "cdnv", "ncc_agreement", "ncc_accuracy"), spectra=False
-        ),
+    data = images("mnist", train=balanced(1000), test=balanced(200))
+    every_layer = recipe(
+        "mlp", data, seed, options=common.MLP, weak=True, checkpoints=Checkpoints()
+    ).with_changes(
+        {
+            "measuring.layers": "all",
+            "measuring.metrics": (*common.METRICS, "cdnv", "ncc_agreement", "ncc_accuracy"),
+        }
     )
-    return [job(recipe.with_changes(changes))]
+    return [job(every_layer.with_changes(changes))]
 
 
 _PAPERS_NUMBERS = At(
     "Nothing is reduced: 1,000 training and 200 test digits, 80,000 steps. The paper does not say the batch size, which is "
-    f"128 as in sec. 3.2, nor which digits; they are drawn anew for each seed. {LEFT_OPEN} {MLP_NOTE} {STANDARDIZE_NOTE}"
+    f"128 as in sec. 3.2, nor which digits; they are drawn anew for each seed. {common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
 )
 
 EXPERIMENT = Experiment(
     id="hui2022/fig6",
-    paper=PAPER,
+    paper=common.PAPER,
     where="Fig. 6, sec. 5.1",
     title="Cascading collapse",
     question="Do earlier layers collapse too, and in which order?",

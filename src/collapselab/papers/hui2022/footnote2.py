@@ -10,41 +10,22 @@ from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.jobs import Job
 from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
 from collapselab.experiments.rows import curve_rows
-from collapselab.papers.hui2022.common import (
-    LEFT_OPEN,
-    MLP,
-    MLP_NOTE,
-    PAPER,
-    STANDARDIZE_NOTE,
-    STEM_NOTE,
-    changed,
-    images,
-    recipe,
-)
-from collapselab.report.builders import (
-    ACCURACY_LINES,
-    VANISHED,
-    VARIANCES,
-    Lines,
-    by_column,
-    zero_train_error,
-)
+from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022.common import changed, images, recipe
+from collapselab.report import builders
+from collapselab.report.builders import VARIANCES, Lines
 
 _DROPOUT = 0.5
-_OPEN = f"{LEFT_OPEN} {STEM_NOTE} {MLP_NOTE} {STANDARDIZE_NOTE}"
+_OPEN = f"{common.LEFT_OPEN} {common.STEM_NOTE} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
 
 
 def _mlps(seed: int, data: DataSpec, changes: Changes) -> list[Job]:
-    return [
-        job(
-            recipe("mlp", data, seed, learning_rate=0.01, options={**MLP, "dropout": share}).with_changes(
-                changes
-            ),
-            "{dataset}-{model}-dropout-{dropout:g}",
-            dropout=share,
-        )
-        for share in (0.0, _DROPOUT)
-    ]
+    jobs = []
+    for share in (0.0, _DROPOUT):
+        one = recipe("mlp", data, seed, learning_rate=0.01, options={**common.MLP, "dropout": share})
+        name = "{dataset}-{model}-dropout-{dropout:g}"
+        jobs.append(job(one.with_changes(changes), name, dropout=share))
+    return jobs
 
 
 def _vggs(seed: int, names: tuple[str, ...], changes: Changes) -> list[Job]:
@@ -68,11 +49,11 @@ def _cpu(seed: int, changes: Changes) -> list[Job]:
     ]
 
 
-_BY_DROPOUT = by_column("dropout", "dropout {:g}")
+_BY_DROPOUT = builders.by_column("dropout", "dropout {:g}")
 
 EXPERIMENT = Experiment(
     id="hui2022/footnote2",
-    paper=PAPER,
+    paper=common.PAPER,
     where="Footnote 2, sec. 2",
     title="Where train variance does not vanish, and what dropout does",
     question="Are there networks whose train variance does not go to zero? Does dropout make features collapse sooner?",
@@ -80,17 +61,17 @@ EXPERIMENT = Experiment(
         _jobs,
         paper=At(
             "Nothing is reduced: VGG-11 with batch norm on CIFAR-10 and STL-10, 80,000 steps. The paper does not describe "
-            "its experiment with dropout; here it is an MLP of three layers of 1024 on 10,000 digits of MNIST. "
+            "its experiment with dropout; here it is an common.MLP of three layers of 1024 on 10,000 digits of MNIST. "
             f"{_OPEN}",
         ),
         cpu=At(
-            "VGG-11 on 1,000 images of CIFAR-10 for 400 steps of 64; an MLP of three layers of 512 on 1,000 digits of MNIST "
+            "VGG-11 on 1,000 images of CIFAR-10 for 400 steps of 64; an common.MLP of three layers of 512 on 1,000 digits of MNIST "
             f"for 4,000 steps. {_OPEN}",
             changes={"data.train": balanced(1000), "data.test": balanced(500)},
             jobs=_cpu,
         ),
         smoke=At(
-            f"An MLP of three layers of 64 on 300 digits of 8 x 8 pixels; no VGG. {SMOKE}",
+            f"An common.MLP of three layers of 64 on 300 digits of 8 x 8 pixels; no VGG. {SMOKE}",
             seeds=2,
             changes={
                 "model.options.width": 64,
@@ -108,7 +89,7 @@ EXPERIMENT = Experiment(
             "Train variance",
             VARIANCES[:1],
             split=_BY_DROPOUT,
-            marks=(zero_train_error, VANISHED),
+            marks=(builders.zero_train_error, builders.VANISHED),
             share_x=False,
         ),
         Lines(
@@ -119,7 +100,7 @@ EXPERIMENT = Experiment(
             share_x=False,
             on_paper=False,
         ),
-        replace(ACCURACY_LINES, split=_BY_DROPOUT, share_x=False),
+        replace(builders.ACCURACY_LINES, split=_BY_DROPOUT, share_x=False),
     ],
     claims=changed(
         stays(

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pandas as pd
 
 from collapselab.data import DataSplits, Split
-from collapselab.experiments.claims import Number
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.jobs import Job
 from collapselab.experiments.rows import run_curve
@@ -135,23 +134,17 @@ def kinds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [("fine-tuned, best learning rate", tuned), ("linear probe", probed)]
 
 
-def probing_gap(rows: pd.DataFrame, least: float) -> list[Number]:
-    """Accuracy of fine-tuning less that of the linear probe, at the checkpoint where this is least, and on average."""
-    tuned, probed = (
-        part.set_index("pretrain_step")["accuracy"]
-        for part in (best_rates(rows), rows_where(rows, kind="linear_probe"))
+def less_by_probing(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return how much less accurate the linear probe is than fine-tuning: the least over checkpoints, and the mean."""
+    parts = best_rates(rows), rows_where(rows, kind="linear_probe")
+    tuned, probed = (part.set_index("pretrain_step")["accuracy"] for part in parts)
+    less = tuned - probed
+    return pd.DataFrame(
+        {
+            "least_accuracy_lost_by_probing": [less.min(skipna=False)],
+            "mean_accuracy_lost_by_probing": [less.mean()],
+        }
     )
-    gaps = tuned - probed
-    what = "accuracy of fine-tuning less that of the linear probe"
-    return [
-        Number(f"{what}, mean over checkpoints", float(gaps.mean())),
-        Number(
-            f"{what}, at the checkpoint where it is least",
-            float(gaps.min(skipna=False)),
-            above=least,
-            scale="difference",
-        ),
-    ]
 
 
 _ACCURACY = Quantity("accuracy", "test accuracy", Look(TEST))

@@ -1,28 +1,27 @@
-"""A network and a data set by name: opened, profiled, written to a folder."""
+"""The job behind `collapselab profile`: open a network and a data set, profile, write the results to a folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from collapselab.checks import near_matches
-from collapselab.data import LabelledData, available_splits, open_data
-from collapselab.data.pixels import Standardize
+from collapselab.choices import Standardize
+from collapselab.data import LabelledData, open_data_set
 from collapselab.distributed import local_device, process_group
 from collapselab.errors import InputError, one_line
 from collapselab.models import open_model, required_channels, required_image_size
-from collapselab.probes import Profile, profile
-from collapselab.probes.passes import ProgressCallback
-from collapselab.probes.plan import AutoScatter
+from collapselab.passes import ProgressCallback
+from collapselab.probes import Profile, ProfileOptions, profile
+from collapselab.probes.options import complete_options
 from collapselab.records.profile import ProfileMade, StoredProfile, read_profile, write_profile
-from collapselab.statistics import Weighting
 from collapselab.storage import provenance
 
 
@@ -31,92 +30,92 @@ class ProfileJob:
     """What `collapselab profile` was asked for; see its help.
 
     Attributes:
-        model: by name, or `path/to/file.py:function`.
-        data: a data set by name or path; its `train` split is measured, and its `test` split where it has one.
-        test_data: another data set to take the test split from.
-        checkpoint: weights; else initial ones from `seed`.
-        layers: names and globs, commas between them; None for every weight layer.
-        reduce, scatter, weighting, epsilon, seed: as in `collapselab.profile`.
-        limit: samples per split at most.
+        model: name of the network, or `path/to/file.py:function`.
+        dataset: name or path of the data set; its `train` split is measured, and its `test` split if it has one.
+        test_dataset: another data set to take the test split from.
+        copies: paths of local copies of named data sets.
+        checkpoint: weights to load; None for initial weights from the seed.
+        limit: maximum number of samples per split.
         batch_size: samples per forward pass.
         device: `auto`, `cpu`, `cuda`, …
-        standardize: of images: per `channel` or per `pixel`, with the statistics of the train split, or `none`.
-        against: a profile.json, or a folder with one, to draw beside this one.
+        standardize: statistics of the train split that images are standardised with.
+        against: folder of an earlier profile, or its profile.json, to draw beside this one.
         out: folder for profile.json, class statistics and the page.
+        options: arguments of `collapselab.profile`.
     """
 
     model: str
-    data: str
-    test_data: str | None = None
+    dataset: str
+    test_dataset: str | None = None
+    copies: Mapping[str, Path] = field(default_factory=dict)
     checkpoint: Path | None = None
-    layers: str | None = None
-    reduce: str = "flatten"
-    scatter: AutoScatter = "auto"
-    weighting: Weighting = "balanced"
-    epsilon: float = 0.2
     limit: int | None = None
     batch_size: int = 128
     device: str = "auto"
-    seed: int = 0
     standardize: Standardize = "channel"
     against: Path | None = None
     out: Path | None = None
+    options: ProfileOptions = field(default_factory=ProfileOptions)
 
 
 def run_job(job: ProfileJob, progress: ProgressCallback | None = None) -> tuple[Profile | None, list[str]]:
     """Profile the network and write what was asked for.
 
-    Started by `torchrun`, every process takes its share of the batches, and the first alone writes.
+    Under `torchrun`, every process reads its share of the batches, and only the first writes.
 
     Returns:
-        The profile, None in all processes but the first; and what a reader is to be told.
+        The profile, None in all processes but the first; and lines to show to the user.
 
     Raises:
-        InputError: whatever is wrong with the request, before anything is measured where that can be told.
+        InputError: whatever is wrong with the request, before anything is measured if possible.
         ImportError: an extra that is not installed.
     """
-    if job.batch_size < 1:
-        raise InputError(f"--batch-size {job.batch_size}: give at least 1")
-    if not 0 < job.epsilon < 1:
-        raise InputError(f"--epsilon {job.epsilon}: give a share of variance between 0 and 1")
-    if job.against is not None and job.out is None:
-        raise InputError(f"--against {job.against}: is drawn on the page of --out; give --out too")
-    initial = None if job.against is None else read_profile(job.against).profile
+    _check(job)
+    initial = None if job.against is None else _read_against(job.against)
     if job.out is not None:
         _make_folder(job.out)
     device = local_device(job.device)
     if device.type == "meta":
-        raise InputError(f"--device {job.device}: holds no numbers; use cpu")
+        raise InputError(f"--device {job.device}: the meta device stores no data; use cpu or cuda")
     start = time.perf_counter()
+    result, world = _profiled(job, device, progress)
+    if result is None or job.out is None:
+        return result, []
+    made = _made(job, world, time.perf_counter() - start)
+    return result, _write(job.out, result, made, initial)
+
+
+def _check(job: ProfileJob) -> None:
+    complete_options(job.options)
+    if job.batch_size < 1:
+        raise InputError(f"--batch-size {job.batch_size}: give at least 1")
+    if job.against is not None and job.out is None:
+        raise InputError(f"--against {job.against}: is drawn on the page in --out; give --out too")
+
+
+def _profiled(
+    job: ProfileJob, device: torch.device, progress: ProgressCallback | None
+) -> tuple[Profile | None, int]:
+    """The profile, None in all processes but the first; and how many processes there are."""
     train, test = _open_splits(job)
     model = open_model(
         job.model,
         num_classes=train.num_classes,
         input_shape=train.input_shape,
         checkpoint=job.checkpoint,
-        seed=job.seed,
+        seed=job.options.get("seed", 0),
     ).to(device)
-    _blame(model, job.model)
+    options: dict[str, Any] = dict(job.options)
     with process_group(device) as (rank, world):
         result = profile(
             model,
             train.batches(job.batch_size, rank=rank, world=world),
             None if test is None else test.batches(job.batch_size, rank=rank, world=world),
-            layers=job.layers,
-            reduce=job.reduce,
-            scatter=job.scatter,
-            weighting=job.weighting,
-            epsilon=job.epsilon,
-            seed=job.seed,
+            **options,
             name=job.model if job.checkpoint is None else f"{job.model}, {job.checkpoint.name}",
             progress=progress if rank == 0 else None,
         )
-    if rank > 0:
-        return None, []
-    if job.out is None:
-        return result, []
-    made = _made(job, world, time.perf_counter() - start)
-    return result, _write(job.out, result, made, initial)
+    return result if rank == 0 else None, world
 
 
 def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None]:
@@ -127,27 +126,26 @@ def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None]:
         "limit": job.limit,
         "standardize": job.standardize,
     }
-    splits = available_splits(job.data)
-    if "train" not in splits:
-        raise InputError(f"--data {job.data}: has no train split, only {', '.join(splits)}")
-    train = open_data(job.data, **wanted)
-    source = job.test_data or job.data
-    if job.test_data is None and "test" not in splits:
-        return train, None
-    split = "test" if "test" in available_splits(source) else "train"
-    test = open_data(source, split=split, reference=train, **wanted)
+    data = open_data_set(job.dataset, job.copies)
+    if "train" not in data.splits:
+        raise InputError(f"--dataset {job.dataset}: has no train split, only {', '.join(data.splits)}")
+    train = data.open("train", **wanted)
+    if job.test_dataset is None:
+        return train, data.open("test", reference=train, **wanted) if "test" in data.splits else None
+    other = open_data_set(job.test_dataset, job.copies)
+    test = other.open("test" if "test" in other.splits else "train", reference=train, **wanted)
     if test.input_shape != train.input_shape:
         raise InputError(
-            f"--test-data {source}: inputs of shape {test.input_shape}, but those of {job.data} have {train.input_shape}; "
-            "give test data of the same shape"
+            f"--test-dataset {job.test_dataset}: inputs of shape {test.input_shape}, but those of {job.dataset} have "
+            f"{train.input_shape}; give test data of the same shape"
         )
-    return train, test if job.test_data is None else _relabelled(test, train, job)
+    return train, _relabelled(test, train, job)
 
 
 def _relabelled(test: LabelledData, train: LabelledData, job: ProfileJob) -> LabelledData:
-    """Test data of another source with the labels that its classes have in the training data.
+    """Give the samples of another data set the labels that their classes have in the training data.
 
-    Classes are known by their names, or by their numbers where one of the two has numbers only.
+    Classes are matched by name, or by number if one of the two data sets has only numbers.
 
     Raises:
         InputError: a class that the training data do not have.
@@ -163,8 +161,8 @@ def _relabelled(test: LabelledData, train: LabelledData, job: ProfileJob) -> Lab
         name = theirs[unknown[0]]
         near = near_matches(name, ours)
         raise InputError(
-            f"--test-data {job.test_data}: {int(torch.isin(test.labels, torch.tensor(unknown)).sum())} samples are of "
-            f"classes that {job.data} does not have, the first is {name!r}; leave them out"
+            f"--test-dataset {job.test_dataset}: {int(torch.isin(test.labels, torch.tensor(unknown)).sum())} samples are "
+            f"of classes that {job.dataset} does not have, the first is {name!r}; leave them out"
             + (f" ({near})" if near.startswith("did you mean") and not _are_numbers(ours) else "")
         )
     of_label = torch.tensor([of_name.get(name, -1) for name in theirs])
@@ -181,28 +179,14 @@ def _are_numbers(names: tuple[str, ...]) -> bool:
     return all(name.isdecimal() for name in names)
 
 
-def _blame(model: nn.Module, name: str) -> None:
-    """Let whatever the model itself raises be one line that says so."""
-    forward = model.forward
-
-    def blamed(*inputs: Any, **named: Any) -> Any:
-        try:
-            return forward(*inputs, **named)
-        except (InputError, MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            if "allocate memory" in str(error):
-                raise
-            shape = tuple(inputs[0].shape[1:])
-            raise InputError(
-                f"{name}: cannot take inputs of shape {shape} ({type(error).__name__}: {one_line(error)[:300]}); "
-                "give a model for such inputs, or other data"
-            ) from error
-
-    model.forward = blamed
-
-
 # ---------------------------------------------------------------- files
+
+
+def _read_against(path: Path) -> Profile:
+    try:
+        return read_profile(path).profile
+    except InputError as error:
+        raise InputError(f"--against {error}") from error
 
 
 def _make_folder(path: Path) -> None:
@@ -213,18 +197,20 @@ def _make_folder(path: Path) -> None:
             f"--out {path}: cannot be made ({one_line(error.strerror or error)}); choose another folder"
         ) from error
     if not os.access(path, os.W_OK):
-        raise InputError(f"--out {path}: may not be written; choose another folder")
+        raise InputError(f"--out {path}: may not be written to; choose another folder")
     known = {"profile.json", "report.html", "statistics.safetensors"}
     if (path / "run.json").exists() or (
         any(path.iterdir()) and not any((path / name).exists() for name in known)
     ):
-        raise InputError(f"--out {path}: holds something else than a profile; choose another folder")
+        raise InputError(f"--out {path}: holds something other than a profile; choose another folder")
 
 
 def _made(job: ProfileJob, world: int, seconds: float) -> ProfileMade:
+    asked = {name: value for name, value in vars(job).items() if name not in ("copies", "options")}
+    copies = [f"{name}={path}" for name, path in job.copies.items()] or None
     options = {
         name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(job).items()
+        for name, value in (asked | {"data": copies} | job.options).items()
         if value is not None
     }
     own = {"options": options, "processes": world, "seconds": round(seconds, 2)}

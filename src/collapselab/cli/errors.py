@@ -1,0 +1,77 @@
+"""Exceptions as one line of the command line's language."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from collapselab.errors import InputError, one_line
+
+# Arguments of library functions that the command line gives another name.
+_OTHER_NAMES = {"copies": "--data", "changes": "--set", "out": "FOLDER"}
+_ARGUMENT = re.compile(
+    r"""(?<!--set )(?<!--data )(?<![\w./=-])(?P<name>[a-z_]+)=(?P<value>\{[^}]*\}|'[^']*'|"[^"]*"|[^\s;,)]*)"""
+)
+_PAIR = re.compile(r"\{'(\w+)': (\S+?)\}")
+
+
+def error_line(error: Exception, app: Any, arguments: Sequence[str]) -> str | None:
+    """Describe what the user can act on; None for a bug.
+
+    Args:
+        error: what was raised.
+        app: the command group of Click.
+        arguments: what the command line was given.
+    """
+    if isinstance(error, InputError):
+        return in_options(one_line(error), _options(app, arguments))
+    if isinstance(error, ImportError):
+        return one_line(error)
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return f"out of memory ({one_line(error) or 'no details'}); measure fewer features or samples at once"
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{error.filename}: "
+        return one_line(f"{where}{error.strerror or error}; check the path and its permissions")
+    # Typer's own copy of Click or Click itself, by version of Typer: both have this method and nothing else does.
+    return _usage_line(error) if hasattr(error, "format_message") else None
+
+
+def in_options(message: str, options: Mapping[str, str]) -> str:
+    """Translate arguments of Python in a message into options: `reduce='gap'` becomes `--reduce gap`.
+
+    Args:
+        message: of a library function, which writes an argument as `name=` or `name=value`.
+        options: the command's options by the name of their argument.
+    """
+
+    def option(match: re.Match[str]) -> str:
+        value = _PAIR.sub(r"\1=\2", match["value"].strip("'\""))
+        return f"{options[match['name']]} {value}".rstrip() if match["name"] in options else match[0]
+
+    return _ARGUMENT.sub(option, message)
+
+
+def _options(app: Any, arguments: Sequence[str]) -> dict[str, str]:
+    """The options and arguments of the command in use, by the name of their parameter."""
+    command = next((app.commands[name] for name in arguments if name in app.commands), None)
+    own = {
+        param.name.rstrip("_"): max(param.opts, key=len)
+        if param.opts[0].startswith("-")
+        else str(param.metavar)
+        for param in ([] if command is None else command.params)
+    }
+    return {name: option for name, option in _OTHER_NAMES.items() if option in own.values()} | own
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch has no MemoryError.
+    named = "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, RuntimeError) and named
+
+
+def _usage_line(error: Any) -> str:
+    message = one_line(error.format_message()).rstrip(".").replace("Value error, ", "")
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "collapselab"
+    return f"{message[:1].lower()}{message[1:]}; see {path} --help"

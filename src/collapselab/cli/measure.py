@@ -1,0 +1,106 @@
+"""`collapselab measure`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from collapselab.choices import Weighting
+from collapselab.cli.options import Format, OutputOption, names_from
+from collapselab.cli.progress import ProgressBars
+from collapselab.errors import InputError
+
+
+def measure(
+    train: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRAIN",
+            help="Training features: a .npz or .safetensors file, or a folder of such files (shards).",
+        ),
+    ],
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            "--test",
+            metavar="TEST",
+            help="Test features, in the same forms. For a test set larger than memory, name --metrics without "
+            "weak_test_variance.",
+        ),
+    ] = None,
+    weighting: Annotated[
+        Weighting,
+        typer.Option(help="Weight every class equally (balanced), or by its number of samples (sample)."),
+    ] = "balanced",
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAME,NAME",
+            help="Compute only these metrics, comma-separated; default: all.",
+        ),
+    ] = None,
+    spectra: Annotated[
+        bool, typer.Option("--spectra", help="Also compute eigenvalues and singular values, largest first.")
+    ] = False,
+    rcond: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Relative cut-off of the two pseudo-inverses, in [0, 1)."),
+    ] = None,
+    format: Annotated[
+        Format,
+        typer.Option(help="Output format. csv has the columns name,split,value; warnings go to stderr."),
+    ] = "table",
+    output: OutputOption = None,
+) -> None:
+    """Measure neural collapse of features stored in files.
+
+    Each file holds the arrays `features` (n, p) and `labels` (n,). It may also hold the classifier's `weight` (C, p)
+    and `bias` (C,), and the network's decisions `predictions` (n,). Files of a folder are read one at a time.
+
+    \b
+    Examples:
+      collapselab measure train.npz
+      collapselab measure train.npz --test test.npz --metrics vci,ncc_agreement
+      collapselab measure shards/ --format json --output collapse.json
+    """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
+    from collapselab.cli.output import check_output, show
+    from collapselab.features.measure import measure_sources
+    from collapselab.features.sources import open_source
+
+    names = _metric_names(metrics, has_test=test is not None)
+    if rcond is not None and not 0 <= rcond < 1:
+        raise InputError(f"--rcond {rcond}: give a relative cut-off in [0, 1)")
+    if output is not None:
+        check_output(output, tuple(path for path in (train, test) if path is not None))
+    with ProgressBars() as bars:
+        measurement = measure_sources(
+            open_source(train),
+            None if test is None else open_source(test),
+            weighting=weighting,
+            metrics=names,
+            spectra=spectra,
+            rcond=rcond,
+            progress=bars.samples,
+        )
+    show(measurement, format, output)
+
+
+def _metric_names(options: list[str] | None, *, has_test: bool) -> list[str] | None:
+    """The names of all `--metrics`, checked before any file is read."""
+    from collapselab.metrics import select
+
+    if not options:
+        return None
+    names = names_from(",".join(options))
+    if not names:
+        raise InputError("--metrics: no names given; give comma-separated names, or leave it out for all")
+    select(names, "train")
+    if not has_test:
+        trained = {metric.name for metric in select(names, "train")}
+        for name in names:
+            if name not in trained:
+                raise InputError(f"--metrics: {name} needs test features; give some with --test")
+    return names

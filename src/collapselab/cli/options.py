@@ -1,0 +1,125 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from collapselab.cli.terminal import INTERRUPTED, note
+from collapselab.errors import InputError
+
+if TYPE_CHECKING:
+    from collapselab.training import RunInterrupted, Stopper
+
+Format = Literal["table", "json", "csv"]
+
+
+def _check_pairs(pairs: list[str] | None) -> list[str] | None:
+    """Explain the former use of `--data`, which took the data to read."""
+    for pair in pairs or []:
+        if "=" not in pair:
+            raise InputError(
+                f"--data {pair}: give NAME=PATH, where a named data set lies, such as mnist=data/mnist; what to profile "
+                f"is --dataset {pair}"
+            )
+    return pairs
+
+
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="NAME=PATH",
+        callback=_check_pairs,
+        help="Where a local copy of a named data set lies, such as mnist=data/mnist. May be given several times. The "
+        "environment variable COLLAPSELAB_DATA does the same for all commands.",
+    ),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", metavar="FILE", help="Write the result to this file instead of standard output."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Override a value of the recipe, such as optimizer.learning_rate=0.01. May be given several times.",
+    ),
+]
+StopAfterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stop-after",
+        metavar="TIME",
+        help="Stop cleanly after this time, such as 90s, 9m or 1h30m; run the same command again to resume.",
+    ),
+]
+
+
+def copies_from(pairs: list[str] | None) -> dict[str, Path]:
+    """Parse the pairs NAME=PATH of `--data`.
+
+    Raises:
+        InputError: an unknown name, a path that does not exist, a name with two paths.
+    """
+    from collapselab.data.names import local_copies
+
+    return local_copies(pairs or [], origin="--data")
+
+
+def changes_from(pairs: list[str] | None) -> dict[str, Any]:
+    """Parse what `--set` was given; values are read as YAML.
+
+    Raises:
+        InputError: no `=`, not YAML, the same name twice.
+    """
+    import yaml
+
+    changes: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip() or name.strip() in changes:
+            raise InputError(f"--set {pair}: give NAME=VALUE, each name once, such as steps=500")
+        try:
+            changes[name.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"--set {pair}: the value cannot be read; give a number, true, or [a, b]"
+            ) from error
+    return changes
+
+
+def names_from(text: str | None) -> list[str]:
+    """Split comma-separated names."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def stopper_from(stop_after: str | None) -> Stopper:
+    """Make what stops a run after the time of `--stop-after`.
+
+    Raises:
+        InputError: not a positive duration.
+    """
+    from collapselab.training import Stopper, parse_duration
+
+    if stop_after is None:
+        return Stopper()
+    try:
+        return Stopper(time.monotonic() + parse_duration(stop_after))
+    except InputError as error:
+        raise InputError(
+            f"--stop-after {stop_after}: give a positive duration such as 90s, 9m or 1h30m"
+        ) from error
+
+
+def end_stopped(where: Path, stopped: RunInterrupted, what: object) -> None:
+    """Say why the work was stopped, and exit: reaching the time of `--stop-after` is not a failure."""
+    note(f"{where}: {what}")
+    sys.exit(0 if stopped.reason == "out of time" else INTERRUPTED)

@@ -1,0 +1,82 @@
+"""Progress bars on stderr, for the samples of a pass, the steps of a run and the runs of a grid."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from collapselab.cli.terminal import note
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class ProgressBars:
+    """Progress bars while it is open, if stderr is a terminal; else only the notes are printed."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> ProgressBars:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("{task.description}", markup=False), BarColumn(),
+                TextColumn("{task.fields[text]}", markup=False), TimeRemainingColumn(),
+            )  # fmt: skip
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def note(self, text: str) -> None:
+        """Print a line that stays, above the bars."""
+        if self._progress is None:
+            note(text)
+        else:
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def show(self, name: str, done: int, total: int, text: str, *, restart: bool = False) -> None:
+        """Show a bar, or move it.
+
+        Args:
+            name: what the bar stands for.
+            done, total: how far it is; a total of 0 is unknown.
+            text: what is beside the bar.
+            restart: whether to estimate the remaining time anew.
+        """
+        if self._progress is None:
+            return
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(name, total=total or None, text=text)
+        if restart:
+            self._progress.reset(self._bars[name])
+        self._progress.update(self._bars[name], completed=done, total=total or None, text=text)
+
+    def hide_all(self) -> None:
+        """Remove all bars."""
+        if self._progress is not None:
+            for bar in self._bars.values():
+                self._progress.remove_task(bar)
+        self._bars.clear()
+
+    def samples(self, what: str, done: int, total: int) -> None:
+        """Show the progress of one pass over samples, in place of the pass before it."""
+        if what not in self._bars:
+            self.hide_all()
+        self.show(what, done, total, f"{done:,} of {total:,} samples" if total else f"{done:,} samples")
+
+    def steps(self, what: str) -> Callable[[int, int, str], None]:
+        """Return what a training run reports its progress to: steps done, steps in all, and what it is doing."""
+
+        def report(done: int, total: int, doing: str) -> None:
+            self.show(what, done, total, f"{done:,} of {total:,} steps, {doing}")
+
+        return report

@@ -1,0 +1,163 @@
+"""`collapselab run`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from collapselab.cli.options import (
+    DataOption,
+    SetOption,
+    StopAfterOption,
+    changes_from,
+    copies_from,
+    end_stopped,
+    stopper_from,
+)
+from collapselab.cli.progress import ProgressBars
+from collapselab.cli.terminal import print_text, terminal_width, uses_colour
+from collapselab.errors import InputError
+from collapselab.text import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from collapselab.records.judgement import Judgement
+    from collapselab.records.run_record import RunRecord
+    from collapselab.training import Recipe, RunFolder, Stopper
+
+_DIGITS = "digits"
+_ENDINGS = {
+    "steps": "all steps done",
+    "loss": "the loss fell below the recipe's threshold",
+    "diverged": "training diverged",
+}
+
+
+def run(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="digits, or the path of a recipe (a YAML file).")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder to write the run to; default: runs/NAME."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Seed for initial weights and the order of samples; default: the recipe's seed, or 0.",
+        ),
+    ] = None,
+    data: DataOption = None,
+    set_: SetOption = None,
+    stop_after: StopAfterOption = None,
+    show_recipe: Annotated[
+        bool,
+        typer.Option("--show-recipe", help="Print the recipe, with an explanation of every value, and exit."),
+    ] = False,
+) -> None:
+    """Train a network and measure every layer during training.
+
+    `digits` trains an MLP on the handwritten digits that ship with scikit-learn, judges its claims and writes a
+    page; it takes under a minute on two cores. Any other run is described by a recipe in YAML; --show-recipe prints
+    one to start from. The same command resumes a run that was stopped or killed, and shows one that is finished.
+
+    \b
+    Examples:
+      collapselab run digits
+      collapselab run digits --show-recipe > recipe.yaml
+      collapselab run recipe.yaml --data mnist=data/mnist --set steps=2000 --stop-after 9m
+      torchrun --nproc-per-node 2 -m collapselab run recipe.yaml
+    """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
+    from collapselab.training import RunFolder
+
+    recipe = _recipe(name, seed, data, set_)
+    if show_recipe:
+        print_text(recipe.documented_yaml())
+        return
+    folder = RunFolder(out or Path("runs") / Path(name).stem)
+    stopper = stopper_from(stop_after)
+    if name == _DIGITS:
+        _run_digits(folder, seed or 0, stopper)
+    else:
+        _run_recipe(recipe, folder, copies_from(data), stopper)
+
+
+def _recipe(name: str, seed: int | None, data: list[str] | None, set_: list[str] | None) -> Recipe:
+    from collapselab.findings.digits import digits_recipe
+    from collapselab.training import Recipe
+
+    if name == _DIGITS:
+        if data or set_:
+            raise InputError(
+                "digits: this run is fixed; write its recipe to a file with --show-recipe, edit it, and run the file"
+            )
+        return digits_recipe(seed or 0)
+    if not name.endswith((".yaml", ".yml")):
+        raise InputError(f"unknown run {name!r}; give digits, or the path of a recipe, a .yaml file")
+    changes = changes_from(set_) | ({} if seed is None else {"seed": seed})
+    recipe = Recipe.read(Path(name))
+    return recipe.with_changes(changes) if changes else recipe
+
+
+def _run_digits(folder: RunFolder, seed: int, stopper: Stopper) -> None:
+    from collapselab.findings.digits import run_digits
+    from collapselab.training import RunInterrupted
+
+    try:
+        with ProgressBars() as bars:
+            result = run_digits(folder, seed=seed, on_step=bars.steps("digits"), stopper=stopper)
+    except RunInterrupted as stopped:
+        end_stopped(folder.path, stopped, stopped)
+        return
+    lines = [
+        f"First collapsed layer on train data: {result.first_collapsed_layer or 'none'}",
+        _durations(result.run)
+        + (" (finished earlier; nothing was run again)" if result.was_finished else ""),
+        f"Page: {folder.report}",
+    ]
+    _print_summary(result.rows, result.verdicts, lines, result.run)
+
+
+def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], stopper: Stopper) -> None:
+    from collapselab.frames import rows_where
+    from collapselab.training import RunInterrupted, run_recipe
+
+    try:
+        with ProgressBars() as bars:
+            done = run_recipe(recipe, folder, bars.steps(folder.path.name), copies=copies, stopper=stopper)
+    except RunInterrupted as stopped:
+        end_stopped(folder.path, stopped, stopped)
+        return
+    if int(os.environ.get("RANK", "0")):  # another process prints
+        return
+    rows = folder.table()
+    last = rows_where(rows, step=rows["step"].max()).set_index("split")["accuracy"].dropna()
+    lines = [
+        f"{done.steps:,} steps: {_ENDINGS[done.ended or 'steps']}",
+        f"Accuracy: {percent(float(last['train']))} on train data, {percent(float(last['test']))} on test data",
+        _durations(done),
+        f"Folder: {folder.path}",
+    ]
+    _print_summary(rows, [], lines, done)
+
+
+def _print_summary(
+    rows: pd.DataFrame, verdicts: Sequence[Judgement], lines: Sequence[str], run: RunRecord
+) -> None:
+    from collapselab.cli.tables import run_summary
+
+    print_text(
+        run_summary(rows, verdicts, lines, epsilon=run.epsilon, width=terminal_width(), colour=uses_colour())
+    )
+
+
+def _durations(run: RunRecord) -> str:
+    return f"Time: {run.seconds.training:.0f} s training, {run.seconds.measuring:.0f} s measuring"

@@ -1,0 +1,123 @@
+"""The runs of figure 5: networks trained on super-classes, and fine-tuned from checkpoints to the classes within them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from collapselab.data.recipe import DataSpec
+from collapselab.experiments.jobs import Job, checkpoint_of
+from collapselab.experiments.recipes import Changes, balanced, digits, first
+from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022.common import MLP, ODD_EVEN, images, recipe
+from collapselab.papers.hui2022.transfer import PENALTIES
+from collapselab.records.recipe import Checkpoints, Option, StartFrom
+
+# "We search over 0.0005 to 0.25": six values, evenly spaced on a logarithmic scale.
+SWEEP = (0.0005, 0.0017, 0.006, 0.021, 0.072, 0.25)
+_TEN = tuple((digit,) for digit in range(10))
+_OBJECTS = ("airplane", "automobile", "ship", "truck")
+_ANIMALS = ("bird", "cat", "frog", "horse")
+LEFT_OPEN = (
+    f"Batches are of {common.BATCH_SIZE}, as in sec. 3.2; the penalty of the linear probe is one of {PENALTIES}. "
+    f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE} Of MNIST the samples are the first ones and those "
+    "that follow them, the same for every seed."
+)
+
+
+@dataclass(frozen=True)
+class Half:
+    """One panel of the figure: a network, the super-classes it is trained on, the classes it is fine-tuned to."""
+
+    model: str
+    options: dict[str, Option]
+    super_classes: DataSpec
+    classes: DataSpec
+    learning_rate: float | None = None
+
+
+def _task(data: DataSpec, groups: Sequence[tuple[int | str, ...]]) -> DataSpec:
+    return data.model_copy(update={"groups": tuple(groups)})
+
+
+MNIST = Half(
+    "mlp",
+    MLP,
+    _task(images("mnist", train=first(1000), test=first(200)), ODD_EVEN),
+    _task(images("mnist", train=first(500, skip=1000), test=first(100, skip=200)), _TEN),
+)
+CIFAR = Half(
+    "resnet18",
+    {},
+    _task(images("cifar10", train=balanced(20_000), test=balanced(4000)), (_OBJECTS, _ANIMALS)),
+    _task(
+        images("cifar10", train=balanced(10_000, skip=20_000), test=balanced(2000, skip=4000)),
+        [(name,) for name in _OBJECTS + _ANIMALS],
+    ),
+)
+DIGITS = Half(
+    "mlp",
+    MLP | {"width": 32},
+    _task(digits(300, 200), ODD_EVEN),
+    _task(DataSpec(name="digits", train=first(200, skip=300), test=first(200, skip=200)), _TEN),
+    learning_rate=0.05,
+)
+
+
+def transfer_jobs(
+    seed: int,
+    changes: Changes,
+    halves: Sequence[Half] = (MNIST, CIFAR),
+    checkpoints: tuple[int, ...] = (1000, 3000, 10_000, 30_000, 60_000, 100_000),
+    tuning: int = 100_000,
+    sweep: Sequence[float] = SWEEP,
+) -> list[Job]:
+    """Return the runs of both halves: each pre-training, then its fine-tunings.
+
+    Args:
+        seed: of all runs.
+        changes: to all recipes.
+        halves: panels of the figure.
+        checkpoints: steps of pre-training from which fine-tuning starts; the last one ends it.
+        tuning: steps of each fine-tuning.
+        sweep: learning rates of fine-tuning.
+    """
+    jobs = [
+        job
+        for half in halves
+        for job in (
+            _pretraining(half, seed, checkpoints),
+            *(_fine_tuning(half, seed, tuning, step, rate) for step in checkpoints for rate in sweep),
+        )
+    ]
+    return [replace(job, recipe=job.recipe.with_changes(changes)) for job in jobs]
+
+
+def _pretraining(half: Half, seed: int, checkpoints: tuple[int, ...]) -> Job:
+    trained = recipe(
+        half.model,
+        half.super_classes,
+        seed,
+        steps=checkpoints[-1],
+        learning_rate=half.learning_rate,
+        options=half.options,
+        count=16,
+        checkpoints=Checkpoints(at=checkpoints),
+    )
+    name = half.classes.name
+    return Job(f"{name}-pretraining", trained, {"kind": "pretraining", "dataset": name, "model": half.model})
+
+
+def _fine_tuning(half: Half, seed: int, steps: int, checkpoint: int, rate: float) -> Job:
+    name, data = half.classes.name, half.classes
+    start = StartFrom(checkpoint=checkpoint_of(f"{name}-pretraining", seed, checkpoint))
+    tuned = recipe(
+        half.model, data, seed, steps=steps, learning_rate=rate, options=half.options, count=2
+    ).model_copy(update={"start": start})
+    labels = {"kind": "fine_tuning", "dataset": name, "model": half.model, "pretrain_step": checkpoint}
+    return Job(
+        f"{name}-from-{checkpoint}-lr-{rate:g}",
+        tuned,
+        labels | {"learning_rate": rate},
+        after=f"{name}-pretraining",
+    )

@@ -1,0 +1,260 @@
+"""One pass over a split: what to look for, and what was found. Features of a batch are released before the next.
+
+Letters: n samples, p features, c classes of the train split, o classes of this split, k labels of the label space.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from collapselab.distributed import merged_over_ranks, summed_over_ranks
+from collapselab.errors import InputError
+from collapselab.metrics import NearestCentreCounts
+from collapselab.metrics.decision import nearest_centre_rule
+from collapselab.metrics.generalization import Reference, sample_rows, squared_distances_to_nearest
+from collapselab.metrics.spectrum import top_eigenvalues_of_rows
+from collapselab.passes.stream import Decide, FeatureStream, ProgressCallback
+from collapselab.statistics import ClassStats, SketchRefinement
+
+
+@dataclass(frozen=True)
+class PassRequest:
+    """What to look for in one pass, by source of features.
+
+    Attributes:
+        statistics: functions that create the empty statistics to fill.
+        train_means: (c, p) class means of the train split, to find the nearest class centre of every sample.
+        train_classes: (c,) label numbers of these means.
+        decisions: whether nearest centres are compared with the network's decisions.
+        refinements: functions that create the refinements of sketched spectra, over the classes of this split.
+        own_classes: (o,) label numbers of the classes of this split, for `refinements` and `class_means`.
+        class_means: (o, p) class means of this split, to find the largest eigenvalue of each class's own covariance. Only features
+            in memory have them.
+        kmeans_rows: sources whose rows k-means is fitted on: all of them, or a seeded sample of many.
+        kmeans_centres: fitted centres, to find the mean squared distance of the samples from the nearest one.
+        num_samples: of an earlier pass; None for the first.
+    """
+
+    statistics: Mapping[str, Callable[[], ClassStats]] = field(default_factory=dict)
+    train_means: Mapping[str, Tensor] = field(default_factory=dict)
+    train_classes: Int[Tensor, " c"] | None = None
+    decisions: bool = False
+    refinements: Mapping[str, Callable[[], SketchRefinement]] = field(default_factory=dict)
+    own_classes: Int[Tensor, " o"] | None = None
+    class_means: Mapping[str, Tensor] = field(default_factory=dict)
+    kmeans_rows: tuple[str, ...] = ()
+    kmeans_centres: Mapping[str, Reference] = field(default_factory=dict)
+    num_samples: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to look for."""
+        return not (self.class_means or self.needs_reading)
+
+    @property
+    def needs_reading(self) -> bool:
+        """Whether the features have to be read, batch by batch."""
+        return bool(
+            self.statistics or self.train_means or self.refinements or self.kmeans_rows or self.kmeans_centres
+        )
+
+    @property
+    def description(self) -> str:
+        """What the pass does, for progress reports."""
+        if self.train_means:
+            return "nearest class centres"
+        if self.kmeans_centres:
+            return "k-means"
+        return "class statistics" if self.num_samples is None else "sharper spectra"
+
+
+@dataclass(frozen=True)
+class PassFindings:
+    """What a pass found, by source of features; of all processes together.
+
+    Attributes:
+        num_samples: samples read.
+        statistics: class statistics over the label space.
+        nearest: how often the nearest class centre is the label's, and the network's decision.
+        refinements: products of the data with the directions that a sketch found.
+        top_eigenvalues: (c,) largest eigenvalue of each class's own covariance.
+        kmeans_rows: rows to fit k-means on.
+        kmeans_distances: mean squared distance of the samples from the nearest k-means centre.
+    """
+
+    num_samples: int
+    statistics: dict[str, ClassStats]
+    nearest: dict[str, NearestCentreCounts]
+    refinements: dict[str, SketchRefinement]
+    top_eigenvalues: dict[str, Tensor]
+    kmeans_rows: dict[str, Tensor]
+    kmeans_distances: dict[str, float]
+
+
+def run_pass(stream: FeatureStream, request: PassRequest, progress: ProgressCallback) -> PassFindings:
+    """Read a split once and return what was looked for.
+
+    Raises:
+        InputError: see `FeatureStream.read`; or other samples came than in the pass before.
+    """
+    reading = _Reading(stream, request, progress)
+    if request.needs_reading:
+        stream.read(reading.receive, reading.end_batch)
+    return reading.findings()
+
+
+class _Reading:
+    """The accumulators of one pass. Each has a method that takes rows (n, p) and label numbers (n,)."""
+
+    def __init__(self, stream: FeatureStream, request: PassRequest, progress: ProgressCallback) -> None:
+        self._stream, self._request, self._progress = stream, request, progress
+        declared = stream.declared_counts
+        self._total = 0 if declared is None else int(declared.sum())
+        self._num_samples = 0
+        self._stats = {source: make() for source, make in request.statistics.items()}
+        self._refinements = {source: make() for source, make in request.refinements.items()}
+        train_rows = row_of_label(request.train_classes, stream)
+        self._nearest = {
+            source: _NearestCentres(means, train_rows) for source, means in request.train_means.items()
+        }
+        self._samples = {source: _RowSample(self._total) for source in request.kmeans_rows}
+        self._distances = {
+            source: _NearestDistances(centres) for source, centres in request.kmeans_centres.items()
+        }
+        self._own_rows = row_of_label(request.own_classes, stream)
+        self._receivers: dict[str, list[Callable[[Tensor, Tensor], None]]] = defaultdict(list)
+        for accumulators in (self._stats, self._nearest, self._samples, self._distances):
+            for source, accumulator in accumulators.items():
+                self._receivers[source].append(accumulator.update)
+
+    def receive(self, source: str, rows: Tensor, labels: Tensor) -> None:
+        for update in self._receivers[source]:
+            update(rows, labels)
+        if source in self._refinements:
+            self._refinements[source].update(rows, self._own_rows.to(labels.device)[labels])
+
+    def end_batch(self, labels: Tensor, decide: Decide) -> None:
+        decided = decide() if self._nearest and self._request.decisions else None
+        for nearest in self._nearest.values():
+            nearest.end_batch(decided, len(labels))
+        self._num_samples += len(labels)
+        self._progress(f"{self._stream.split}: {self._request.description}", self._num_samples, self._total)
+
+    def findings(self) -> PassFindings:
+        num_samples = int(self._summed(torch.tensor(self._num_samples)))
+        expected = self._request.num_samples
+        if self._request.needs_reading and expected is not None and num_samples != expected:
+            raise InputError(
+                f"{self._stream.split}: {num_samples} samples came the second time, but {expected} the first; give a "
+                "loader that yields the same samples each time it is read"
+            )
+        if self._stream.is_shared:
+            self._stats = {source: merged_over_ranks(stats) for source, stats in self._stats.items()}
+        for refinement in self._refinements.values():
+            refinement.total = self._summed(refinement.total)
+        return PassFindings(
+            num_samples,
+            self._stats,
+            {source: found.counts(self._summed) for source, found in self._nearest.items()},
+            self._refinements,
+            self._top_eigenvalues(),
+            {source: sample.rows() for source, sample in self._samples.items()},
+            {source: found.total / self._num_samples for source, found in self._distances.items()},
+        )
+
+    def _summed(self, values: Tensor) -> Tensor:
+        return summed_over_ranks(values) if self._stream.is_shared else values
+
+    def _top_eigenvalues(self) -> dict[str, Tensor]:
+        if not self._request.class_means:
+            return {}
+        assert self._stream.in_memory is not None
+        rows, labels = self._stream.in_memory
+        return {
+            source: top_eigenvalues_of_rows(rows, self._own_rows[labels], means)
+            for source, means in self._request.class_means.items()
+        }
+
+
+class _NearestCentres:
+    """How often the nearest class centre is the label's, and the network's decision.
+
+    Args:
+        means: (c, p).
+        row_of_label: row of `means` for each label, -1 for labels without one.
+    """
+
+    def __init__(self, means: Tensor, row_of_label: Tensor) -> None:
+        self._rule, self._row_of_label = nearest_centre_rule(means), row_of_label
+        self._nearest: Tensor | None = None
+        # samples, correct, agreeing, samples with a decision
+        self._counts = torch.zeros(4, dtype=torch.int64)
+
+    def update(self, rows: Tensor, labels: Tensor) -> None:
+        self._nearest = self._rule(rows).to(labels.device)
+        self._counts[1] += int((self._nearest == self._rows(labels)).sum())
+
+    def end_batch(self, decided: Tensor | None, num_samples: int) -> None:
+        """Add the network's decisions for the rows of the batch, as label numbers."""
+        self._counts[0] += num_samples
+        if decided is not None and self._nearest is not None:
+            self._counts[2] += int((self._nearest == self._rows(decided).to(self._nearest.device)).sum())
+            self._counts[3] += num_samples
+        self._nearest = None
+
+    def counts(self, summed: Callable[[Tensor], Tensor]) -> NearestCentreCounts:
+        total, correct, agreeing, decided = summed(self._counts).tolist()
+        return NearestCentreCounts(total, correct, agreeing if decided == total > 0 else None)
+
+    def _rows(self, labels: Tensor) -> Tensor:
+        """Rows of the means for labels; -1 for decisions that are no class of the train split."""
+        table = self._row_of_label.to(labels.device)
+        return torch.where(labels < len(table), table[labels.clamp_max(len(table) - 1)], -1)
+
+
+class _RowSample:
+    """Rows to fit k-means on: all, or a seeded sample.
+
+    Args:
+        total: samples of the split.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._chosen = sample_rows(total)
+        self._start = 0
+        self._pieces: list[Tensor] = []
+
+    def update(self, rows: Tensor, _labels: Tensor) -> None:
+        stop = self._start + len(rows)
+        if self._chosen is not None:
+            chosen = self._chosen[(self._chosen >= self._start) & (self._chosen < stop)]
+            rows = rows[chosen - self._start]
+        self._pieces.append(rows)
+        self._start = stop
+
+    def rows(self) -> Tensor:
+        return self._pieces[0] if len(self._pieces) == 1 else torch.cat(self._pieces)
+
+
+class _NearestDistances:
+    """Sum of squared distances from the nearest of fitted centres."""
+
+    def __init__(self, centres: Reference) -> None:
+        self._centres, self.total = centres, 0.0
+
+    def update(self, rows: Tensor, _labels: Tensor) -> None:
+        self.total += float(squared_distances_to_nearest(rows, self._centres).sum())
+
+
+def row_of_label(classes: Int[Tensor, " c"] | None, stream: FeatureStream) -> Int[Tensor, " k"]:
+    """Return for each label its place among `classes`, -1 where it is none of them."""
+    table = torch.full((len(stream.label_values),), -1)
+    if classes is not None:
+        table[classes] = torch.arange(len(classes))
+    return table

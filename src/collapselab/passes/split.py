@@ -1,0 +1,256 @@
+"""Measuring one split: a first pass, the metrics that follow from it, and a second pass for what is left open.
+
+Letters: c classes, k labels of the label space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+from jaxtyping import Int
+from torch import Tensor
+
+from collapselab.errors import InputError
+from collapselab.metrics.generalization import (
+    Reference,
+    fit_weak_reference,
+    kmeans_sampled,
+    kmeans_undefined,
+    sample_rows,
+)
+from collapselab.metrics.registry import Need, Number
+from collapselab.passes.evaluation import Evaluation
+from collapselab.passes.labels import check_declared, check_known, check_two_classes, label_warnings
+from collapselab.passes.plan import SplitPlan, TrainReference
+from collapselab.passes.reading import PassFindings, PassRequest, run_pass
+from collapselab.passes.stream import FeatureStream, ProgressCallback, no_progress
+from collapselab.statistics import ClassStats, SketchRefinement, Weighting
+
+
+@dataclass(frozen=True)
+class MeasuredSplit:
+    """What was measured on one split.
+
+    Attributes:
+        counts: (k,) samples of each label.
+        classes: (c,) label numbers that occur, in ascending order.
+        weighting: weighting that was used for the covariances.
+        stats: class statistics by source of features, over `classes`; without scatter matrices.
+        metrics: by point, each metric of the plan by name, in its order; None where undefined.
+        spectra: by point, eigenvalues by name, largest first.
+        warnings: about the split as a whole.
+        point_warnings: by point.
+    """
+
+    counts: Int[Tensor, " k"]
+    classes: Int[Tensor, " c"]
+    weighting: Weighting
+    stats: dict[str, ClassStats]
+    metrics: dict[str, dict[str, Number | None]]
+    spectra: dict[str, dict[str, list[float]]]
+    warnings: tuple[str, ...]
+    point_warnings: dict[str, tuple[str, ...]]
+
+    @property
+    def reference(self) -> TrainReference:
+        """What test data are compared with, if this is the train split."""
+        return TrainReference(
+            self.classes, {source: stats.class_means for source, stats in self.stats.items()}
+        )
+
+
+def measure_split(
+    stream: FeatureStream,
+    plan: SplitPlan,
+    reference: TrainReference | None = None,
+    progress: ProgressCallback = no_progress,
+) -> MeasuredSplit:
+    """Measure one split: at most two passes over its features.
+
+    The first pass accumulates class statistics. A second one follows only where something is left open: nearest class
+    centres (for test data they are found in the first pass, since the means of the train split are known), stable
+    ranks of sketched scatters, covariances for which float32 products are too coarse, k-means.
+
+    Args:
+        stream: the features.
+        plan: what to measure.
+        reference: classes and class means of the train split, for test data; None for the train split itself.
+        progress: called after every batch.
+
+    Raises:
+        InputError: features or labels that cannot be measured, in one line that says what to do.
+    """
+    return _SplitRun(stream, plan, reference, progress).measure()
+
+
+class _SplitRun:
+    """The measurement of one split: see `measure_split`."""
+
+    def __init__(
+        self,
+        stream: FeatureStream,
+        plan: SplitPlan,
+        reference: TrainReference | None,
+        progress: ProgressCallback,
+    ) -> None:
+        self.stream, self.plan, self.reference, self.progress = stream, plan, reference, progress
+        self.needs = plan.needs
+        self.warnings: list[str] = []
+        self.kmeans: dict[str, Reference] = {}
+
+    def measure(self) -> MeasuredSplit:
+        first = run_pass(self.stream, self._first_request(), self.progress)
+        counts = self._checked_counts(first)
+        weighting = self._possible_weighting(counts[counts > 0])
+        stats = {source: part.drop_empty_classes() for source, part in first.statistics.items()}
+        first.statistics.clear()  # the evaluation releases matrices as it goes
+        evaluation = Evaluation(self.plan, stats, weighting, self._late_needs())
+        classes = (counts > 0).nonzero()[:, 0]
+        self._fit_kmeans(first, classes)
+        second = self._second_pass(self._second_request(evaluation, classes, weighting, first.num_samples))
+        if second is not None:
+            for source in tuple(second.statistics):
+                evaluation.replace(source, second.statistics.pop(source).drop_empty_classes())
+            for source, refinement in second.refinements.items():
+                evaluation.refine(source, refinement)
+        nearest = first.nearest | (second.nearest if second else {})
+        evaluation.finish(nearest, second, {name: centres.spread for name, centres in self.kmeans.items()})
+        return MeasuredSplit(
+            counts=counts,
+            classes=classes,
+            weighting=weighting,
+            stats=evaluation.stats,
+            metrics=evaluation.metrics,
+            spectra=evaluation.spectra,
+            warnings=tuple(self.warnings),
+            point_warnings={point: tuple(texts) for point, texts in evaluation.warnings.items()},
+        )
+
+    # ---------------------------------------------------------------- requests
+
+    def _first_request(self) -> PassRequest:
+        """Class statistics; for test data also what does not depend on them."""
+        request = PassRequest(statistics=self._empty_stats(tuple(self.plan.scatter), exact=False))
+        if self.reference is not None and "second pass" in self.needs:
+            request = self._with_centres(request, self.reference)
+        if "k-means" in self.needs:
+            request = replace(request, kmeans_rows=tuple(self.plan.scatter))
+        return request
+
+    def _second_request(
+        self, evaluation: Evaluation, classes: Tensor, weighting: Weighting, num_samples: int
+    ) -> PassRequest:
+        """Whatever the first pass left open."""
+        wants_centres = self.reference is None and "second pass" in self.needs
+        means: dict[str, Tensor] = {}
+        if wants_centres or self._finds_class_eigenvalues:
+            means = {source: stats.class_means for source, stats in evaluation.stats.items()}
+        request = PassRequest(
+            statistics=self._empty_stats(tuple(evaluation.coarse), exact=True),
+            refinements={
+                source: partial(
+                    SketchRefinement,
+                    spectrum.vectors,
+                    evaluation.stats[source].class_means,
+                    evaluation.stats[source].class_weights(weighting) / evaluation.stats[source].counts,
+                )
+                for source, spectrum in evaluation.sketched.items()
+                if spectrum.vectors.shape[1]
+            },
+            own_classes=classes,
+            class_means=means if self._finds_class_eigenvalues else {},
+            kmeans_centres=self.kmeans,
+            num_samples=num_samples,
+        )
+        return self._with_centres(request, TrainReference(classes, means)) if wants_centres else request
+
+    def _second_pass(self, request: PassRequest) -> PassFindings | None:
+        if request.is_empty:
+            return None
+        if request.needs_reading and not self.stream.can_be_read_again:
+            self.warnings.append(
+                f"{request.description} need a second pass, but an iterator can be read once; give a loader"
+            )
+            return None
+        return run_pass(self.stream, request, self.progress)
+
+    def _with_centres(self, request: PassRequest, reference: TrainReference) -> PassRequest:
+        return replace(
+            request,
+            train_means=reference.class_means,
+            train_classes=reference.classes,
+            decisions="decisions" in self.needs,
+        )
+
+    def _empty_stats(self, sources: tuple[str, ...], *, exact: bool) -> dict[str, partial[ClassStats]]:
+        num_labels, declared = len(self.stream.label_values), self.stream.declared_counts
+        return {
+            source: partial(self.plan.create_stats, source, num_labels, declared, exact=exact)
+            for source in sources
+        }
+
+    @property
+    def _finds_class_eigenvalues(self) -> bool:
+        """Whether the largest eigenvalue of each class's covariance is computed from rows in memory."""
+        return (
+            "class covariances" in self.needs
+            and self.stream.in_memory is not None
+            and "per_class" not in self.plan.scatter.values()
+        )
+
+    def _late_needs(self) -> frozenset[Need]:
+        rows_wanted: set[Need] = {"class covariances"} if self._finds_class_eigenvalues else set()
+        return frozenset[Need]({"second pass", "k-means"}) | rows_wanted
+
+    # ---------------------------------------------------------------- what came
+
+    def _checked_counts(self, found: PassFindings) -> Tensor:
+        """Return the samples of each label.
+
+        Raises:
+            InputError: labels that cannot be measured.
+        """
+        stream = self.stream
+        stats = next(iter(found.statistics.values()))
+        if not stats.has_samples:
+            raise InputError(f"{stream.where}: the loader yields no labelled samples")
+        counts, values = stats.counts.cpu(), stream.label_values
+        if stream.declared_counts is not None:
+            check_declared(counts, stream.declared_counts, values, stream.split)
+        if self.reference is not None:
+            check_known(counts, self.reference.classes, values, stream.where)
+        check_two_classes(counts, values, stream.where)
+        classes = None if self.reference is None else self.reference.classes
+        self.warnings += label_warnings(counts, classes, values)
+        return counts
+
+    def _possible_weighting(self, counts: Tensor) -> Weighting:
+        """Return the weighting of the plan, or `sample` where pooled scatter could not be balanced.
+
+        Args:
+            counts: samples of each class that occurs.
+        """
+        pooled = any(kind in ("full", "sketch") for kind in self.plan.scatter.values())
+        declared = self.stream.declared_counts is not None
+        if self.plan.weighting == "sample" or declared or not pooled or bool((counts == counts[0]).all()):
+            return self.plan.weighting
+        self.warnings.append(
+            "sample weighting is used: the classes are unbalanced and their counts were not known beforehand; give "
+            "class_counts= for balanced weighting"
+        )
+        return "sample"
+
+    def _fit_kmeans(self, found: PassFindings, classes: Tensor) -> None:
+        """Fit as many k-means centres as there are training classes, and warn where they do not exist."""
+        num_centres = len(classes if self.reference is None else self.reference.classes)
+        for source, rows in found.kmeans_rows.items():
+            if sample_rows(found.num_samples) is not None:
+                self.warnings.append(kmeans_sampled(found.num_samples))
+            self.progress(f"{self.stream.split}: k-means", 0, found.num_samples)
+            centres = fit_weak_reference(rows, num_centres)
+            if centres is None:
+                self.warnings.append(kmeans_undefined(num_centres))
+            else:
+                self.kmeans[source] = centres
+        found.kmeans_rows.clear()

@@ -1,0 +1,47 @@
+"""One forward pass of a batch; what the model raises is reported in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from collapselab.errors import InputError, one_line
+from collapselab.probes.batches import Batch
+from collapselab.probes.capture import Taps
+
+_MAX_REASON = 200
+
+
+def run_model(model: nn.Module, batch: Batch, taps: Taps) -> Any:
+    """Return what the model returns for a batch, with open taps.
+
+    Raises:
+        InputError: the model raised, with split, batch and shape of the inputs; its exception is the cause. Errors that
+            are not the model's pass unchanged: of the taps, for want of memory, and any InputError.
+    """
+    taps.begin()
+    try:
+        return batch.run(model)
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if error is taps.failure or "allocate memory" in str(error):  # as torch reports it on a CPU
+            raise
+        reason = one_line(error)[:_MAX_REASON] or "without a message"
+        raise InputError(
+            f"{batch.place}: the model ({type(model).__name__}) raised {type(error).__name__} on inputs of shape "
+            f"{_shapes(batch.inputs)}: {reason}; check that the model takes such inputs"
+        ) from error
+
+
+def _shapes(inputs: Any) -> str:
+    if isinstance(inputs, Tensor):
+        return str(tuple(inputs.shape))
+    if isinstance(inputs, Mapping):
+        return ", ".join(f"{name} {_shapes(value)}" for name, value in inputs.items())
+    if isinstance(inputs, list | tuple):
+        return " and ".join(_shapes(value) for value in inputs)
+    return type(inputs).__name__

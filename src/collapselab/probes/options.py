@@ -1,0 +1,236 @@
+"""The options of profiling: the one list that `profile`, `Monitor`, callbacks, the command and runs take theirs from.
+
+To add an option, add a field to `ProfileOptions` and use it where it acts.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict, TypeVar, cast, get_args, get_type_hints
+
+import torch
+from torch import Tensor
+
+from collapselab.checks import check_names
+from collapselab.choices import AutoScatter, Weighting
+from collapselab.errors import InputError
+from collapselab.metrics import BY_NAME
+from collapselab.passes import ProgressCallback
+from collapselab.probes.batches import SplitBatch
+from collapselab.probes.reduce import Reduction
+from collapselab.probes.select import Layers
+from collapselab.statistics import SCATTERS, WEIGHTINGS
+
+Function = TypeVar("Function", bound=Callable[..., Any] | type)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of profiling.
+
+    Attributes:
+        default: value where the option is not given.
+        text: what it does, for docstrings and the help of the command.
+        check: returns the value, normalised; raises InputError for one that is not allowed.
+        decides_numbers: whether results depend on it.
+    """
+
+    default: Any
+    text: str
+    check: Callable[[Any], Any] = lambda value: value
+    decides_numbers: bool = True
+
+
+def _reduce(value: str | Reduction) -> str | Reduction:
+    Reduction.parse(value)
+    return value
+
+
+def _scatter(value: str) -> str:
+    check_names([value], ("auto", *SCATTERS), "scatter")
+    return value
+
+
+def _weighting(value: str) -> str:
+    check_names([value], WEIGHTINGS, "weighting")
+    return value
+
+
+def _epsilon(value: float) -> float:
+    if not 0 < value < 1:
+        raise InputError(f"epsilon={value}: give a share of variance between 0 and 1")
+    return value
+
+
+def _class_counts(value: Tensor | Sequence[int] | None) -> Tensor | None:
+    if value is None:
+        return None
+    counts = torch.as_tensor(value).cpu()
+    if counts.ndim != 1 or counts.is_floating_point() or len(counts) < 2 or bool((counts < 0).any()):
+        raise InputError(
+            f"class_counts: give one whole number per label, not {counts.dtype} of shape {tuple(counts.shape)}"
+        )
+    return counts.long()
+
+
+def _metrics(value: Iterable[str] | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = (value,) if isinstance(value, str) else tuple(value)  # an iterator can be read once
+    check_names(names, BY_NAME, "metric")
+    return names
+
+
+def _sketch_size(value: int) -> int:
+    if value < 1:
+        raise InputError(f"sketch_size={value}: a sketch has at least one column")
+    return value
+
+
+class MeasuringOptions(TypedDict, total=False):
+    """Options of `collapselab.profile` that it takes by keyword only, each with its default and its check."""
+
+    reduce: Annotated[
+        str | Reduction,
+        Option(
+            "flatten",
+            "how features with several axes become one row per sample: `flatten`, `gap` (mean over positions), `mean` "
+            "(over tokens), `token` or `token:i`.",
+            _reduce,
+        ),
+    ]
+    scatter: Annotated[
+        AutoScatter,
+        Option(
+            "auto",
+            "which part of the within-class scatter is stored. `auto`: all of it up to 1024 features (4096 at the "
+            "classifier) and 1 GiB in total, a sketch beyond; or `full`, `per_class`, `sketch` or `trace` for every "
+            "layer.",
+            _scatter,
+        ),
+    ]
+    weighting: Annotated[
+        Weighting,
+        Option(
+            "balanced",
+            "weighting of the covariances. `balanced` needs the class counts beforehand: from the data set of the "
+            "loader, if they can be read there, or from `class_counts`; otherwise unbalanced data are weighted by "
+            "`sample`, with a warning.",
+            _weighting,
+        ),
+    ]
+    epsilon: Annotated[
+        float, Option(0.2, "a layer is collapsed if `normalized_within` is below this threshold.", _epsilon)
+    ]
+    class_counts: Annotated[
+        Tensor | Sequence[int] | None,
+        Option(None, "(K,) samples of each label 0 … K-1 in the whole train split.", _class_counts),
+    ]
+    metrics: Annotated[
+        Iterable[str] | None,
+        Option(
+            None,
+            "names of metrics; default all but `weak_test_variance`, which needs the test features in memory.",
+            _metrics,
+        ),
+    ]
+    spectra: Annotated[
+        bool, Option(False, "also return the eigenvalues of covariances that are stored whole.")
+    ]
+    sketch_size: Annotated[int, Option(32, "number of columns of a sketch.", _sketch_size)]
+    seed: Annotated[int, Option(0, "seed for sketches.")]
+    split_batch: Annotated[
+        SplitBatch | None,
+        Option(
+            None,
+            "function from a batch, as the loader yields it, to (inputs, labels), for batches of any other form.",
+        ),
+    ]
+    progress: Annotated[
+        ProgressCallback | None,
+        Option(
+            None,
+            "called with what is being done, samples done and samples in total (0 where unknown).",
+            decides_numbers=False,
+        ),
+    ]
+
+
+class ProfileOptions(MeasuringOptions, total=False):
+    """All options of `collapselab.profile`; `layers` may be given by position."""
+
+    layers: Annotated[
+        Layers,
+        Option(
+            None,
+            "None for every linear and convolution layer; names and globs, as a list or separated by commas; or a "
+            "predicate of name and module.",
+        ),
+    ]
+
+
+# Every option by name, in the order of the list above.
+OPTIONS: dict[str, Option] = {
+    name: next(part for part in get_args(hint) if isinstance(part, Option))
+    for name, hint in get_type_hints(ProfileOptions, include_extras=True).items()
+}
+
+
+def check_known(options: Mapping[str, Any], kind: type) -> None:
+    """Refuse keywords that a typed dictionary does not have.
+
+    Raises:
+        InputError: naming the first unknown one, with near matches.
+    """
+    check_names(list(options), kind.__annotations__, "option")
+
+
+def complete_options(options: ProfileOptions) -> ProfileOptions:
+    """Return the options with every default filled in, checked and normalised.
+
+    Raises:
+        InputError: an unknown option, or a value that is not allowed.
+    """
+    check_known(options, ProfileOptions)
+    given = cast(dict[str, Any], options)
+    return cast(
+        ProfileOptions,
+        {name: option.check(given.get(name, option.default)) for name, option in OPTIONS.items()},
+    )
+
+
+def plain_options(options: ProfileOptions) -> dict[str, Any]:
+    """Return every option that decides the numbers, defaults included, as values that JSON can hold."""
+    given = cast(dict[str, Any], options)
+    return {
+        name: _plain(given.get(name, option.default))
+        for name, option in OPTIONS.items()
+        if option.decides_numbers
+    }
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if callable(value) and not isinstance(
+        value, Reduction
+    ):  # a predicate or split_batch, recorded by its name
+        return getattr(value, "__qualname__", type(value).__name__)
+    if isinstance(value, Iterable):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def document_options(target: Function) -> Function:
+    """Append the list of options to the docstring of a function or class that takes them."""
+    if target.__doc__:  # Python removes docstrings on request
+        lines = [
+            textwrap.fill(f"{name}: {option.text}", 110, initial_indent=" " * 8, subsequent_indent=" " * 12)
+            for name, option in OPTIONS.items()
+        ]
+        target.__doc__ = "\n".join([f"{target.__doc__.rstrip()}\n\n    Options:", *lines, "    "])
+    return target

@@ -1,0 +1,80 @@
+"""What `ClassStats` refuses: arguments out of range, batches that do not fit, parts that cannot be merged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from collapselab.statistics.scatter import SCATTERS
+
+_MUST_AGREE = ("num_classes", "dim", "scatter", "sketch_size", "seed")
+
+
+def check_arguments(
+    num_classes: int, dim: int, scatter: str, product_dtype: torch.dtype | None, sketch_size: int
+) -> None:
+    """Check the arguments of `ClassStats`.
+
+    Raises:
+        ValueError: naming the one that is out of range.
+    """
+    if num_classes < 1 or dim < 1:
+        raise ValueError(f"num_classes and dim must be at least 1, got {num_classes} and {dim}")
+    if scatter not in SCATTERS:
+        raise ValueError(f"scatter must be one of {SCATTERS}, got {scatter!r}")
+    if product_dtype not in (None, torch.float32, torch.float64):
+        raise ValueError(f"product_dtype must be float32 or float64, got {product_dtype}")
+    if sketch_size < 1:
+        raise ValueError(f"sketch_size must be at least 1, got {sketch_size}")
+
+
+def checked_counts(class_counts: Tensor | Sequence[int], num_classes: int) -> Tensor:
+    """Return `class_counts` as an int64 tensor of its own, (C,).
+
+    Raises:
+        ValueError: another shape, or negative counts.
+    """
+    counts = torch.as_tensor(class_counts, dtype=torch.int64).cpu().clone()
+    if counts.shape != (num_classes,) or bool((counts < 0).any()):
+        raise ValueError(
+            f"class_counts must be {num_classes} non-negative counts, got shape {tuple(counts.shape)}"
+        )
+    return counts
+
+
+def check_batch(features: Tensor, labels: Tensor, num_classes: int, dim: int) -> None:
+    """Check a batch for `ClassStats.update`; the values of the features are not read.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit, or labels out of range.
+    """
+    if features.ndim != 2 or features.shape[1] != dim:
+        raise ValueError(f"features have shape {tuple(features.shape)}; this ClassStats takes (n, {dim})")
+    if not features.is_floating_point():
+        raise ValueError(f"features have dtype {features.dtype}; convert them to floating point")
+    if labels.shape != (features.shape[0],):
+        raise ValueError(f"labels have shape {tuple(labels.shape)} for {features.shape[0]} rows of features")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels have dtype {labels.dtype}; use whole numbers")
+    if len(labels):
+        low, high = (int(value) for value in torch.aminmax(labels))
+        if low < 0 or high >= num_classes:
+            raise ValueError(f"labels go from {low} to {high}; this ClassStats takes 0 to {num_classes - 1}")
+
+
+def check_mergeable(first: Any, other: Any) -> None:
+    """Check that two `ClassStats` were created with arguments that allow merging them.
+
+    Raises:
+        ValueError: naming the first argument in which they differ.
+    """
+    for name in _MUST_AGREE:
+        mine, theirs = getattr(first, name), getattr(other, name)
+        if mine != theirs:
+            raise ValueError(f"cannot merge statistics with {name} {mine!r} and {theirs!r}")
+    mine, theirs = first.class_counts, other.class_counts
+    if (mine is None) != (theirs is None) or (mine is not None and not torch.equal(mine, theirs)):
+        raise ValueError("cannot merge statistics with different class_counts")

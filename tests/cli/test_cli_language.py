@@ -1,0 +1,59 @@
+"""Library errors speak Python; the command line says the same with its options."""
+
+from __future__ import annotations
+
+import pytest
+
+from collapselab import InputError
+from collapselab.cli.errors import error_line, in_options
+
+OPTIONS = {"out": "--out", "reduce": "--reduce", "limit": "--limit", "copies": "--data", "set": "--set"}
+
+
+@pytest.mark.parametrize(
+    ("message", "translated"),
+    [
+        ("runs/a: not a run; choose another out=", "runs/a: not a run; choose another --out"),
+        ("use reduce='gap', or fewer layers", "use --reduce gap, or fewer layers"),
+        ('use reduce="token:0"; or not', "use --reduce token:0; or not"),
+        ("limit=0 leaves no samples", "--limit 0 leaves no samples"),
+        ("limit=3 and rows= are both given", "--limit 3 and rows= are both given"),
+        ("no copy; give copies={'mnist': PATH} or wait", "no copy; give --data mnist=PATH or wait"),
+        # what only looks like an argument: parts of paths, of pairs, of variables
+        ("/data/out=3/limit=4.npz: damaged", "/data/out=3/limit=4.npz: damaged"),
+        ("COLLAPSELAB_DATA=mnist=PATH", "COLLAPSELAB_DATA=mnist=PATH"),
+        ("--set out=3: unknown", "--set out=3: unknown"),
+    ],
+)
+def test_arguments_become_options(message: str, translated: str) -> None:
+    assert in_options(message, OPTIONS) == translated
+
+
+def test_only_options_of_the_command_are_translated() -> None:
+    import typer
+
+    from collapselab.cli.app import app
+
+    command = typer.main.get_command(app)
+    error = InputError("choose another out=, or fewer samples with limit=")
+    assert (
+        error_line(error, command, ["run", "a.yaml"]) == "choose another --out, or fewer samples with limit="
+    )
+    assert (
+        error_line(error, command, ["profile", "mlp"])
+        == "choose another --out, or fewer samples with --limit"
+    )
+    assert error_line(ZeroDivisionError("a bug"), command, ["profile"]) is None
+
+
+def test_options_of_profiling_have_the_defaults_of_the_library() -> None:
+    """The command names them once more, as its help must not import the list; their defaults are the list's."""
+    import inspect
+
+    from collapselab.cli.profile import profile
+    from collapselab.probes.options import OPTIONS
+
+    given = inspect.signature(profile).parameters
+    shared = OPTIONS.keys() & given.keys()
+    assert shared == {"layers", "reduce", "scatter", "weighting", "epsilon", "seed"}
+    assert {name: given[name].default for name in shared} == {name: OPTIONS[name].default for name in shared}
