@@ -112,12 +112,15 @@ def narrow(here: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_json_is_exactly_the_documented_object(narrow: Made) -> None:
     found = parsed(narrow[0].out)
-    keys = "model num_samples num_classes weighting reduction epsilon layers first_collapsed_layer warnings"
+    keys = "schema model num_samples num_classes classes weighting reduction epsilon layers first_collapsed_layer warnings"
     assert list(found) == keys.split()
     assert re.fullmatch(r".*nets\.py:small, narrow\.safetensors", found["model"])
     assert (found["num_samples"], found["num_classes"]) == ({"train": 60, "test": 20}, 3)
     for depth, layer in enumerate(found["layers"]):
-        assert " ".join(layer) == "name depth shape dim scatter train test weight_singular_values"
+        assert (
+            " ".join(layer)
+            == "name depth shape dim scatter train test counts warnings weight_singular_values"
+        )
         assert (layer["depth"], layer["shape"]) == (depth, [layer["dim"]])
         for split in ("train", "test"):
             assert all(value is None or isinstance(value, int | float) for value in layer[split].values())

@@ -48,11 +48,22 @@ def test_judge_prints_what_reproduce_prints(tmp_path: Path, monkeypatch: pytest.
         given.append(folder)
         return SimpleNamespace(
             folder=folder, record=SimpleNamespace(scale="smoke"), rows=pd.DataFrame(), judgements=(),
-            figures=[folder / "fig6.pdf"], was_finished=False, left_out=0,
+            figures=[folder / "fig6.pdf"], page=folder / "report.html", was_finished=True, left_out=0,
         )  # fmt: skip
 
     monkeypatch.setattr("collapselab.experiments.runner.judge_again", judge_again, raising=False)
     outcome = run("judge", tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert given == [tmp_path]
-    assert f"Page: {tmp_path / 'report.html'}" in outcome.out
+    assert f"Figures: {tmp_path / 'fig6.pdf'}\n" in outcome.out
+    assert f"Page: {tmp_path / 'report.html'}\n" in outcome.out
+    assert "nothing was run" not in outcome.out
+
+
+def test_judge_refuses_what_is_no_experiment(tmp_path: Path) -> None:
+    assert_refused(run("judge", tmp_path / "none"), tmp_path / "none")
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert_refused(run("judge", tmp_path), f"{tmp_path}: no finished experiment; give the folder of one")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "experiment.json").write_text("{")
+    assert_refused(run("judge", tmp_path), "not an experiment's record", "choose another FOLDER")

@@ -9,7 +9,7 @@ from typing import Any
 from collapselab.errors import InputError, one_line
 
 # Arguments of library functions that the command line gives another name.
-_OTHER_NAMES = {"copies": "--data", "changes": "--set"}
+_OTHER_NAMES = {"copies": "--data", "changes": "--set", "out": "FOLDER"}
 _ARGUMENT = re.compile(
     r"""(?<!--set )(?<!--data )(?<![\w./=-])(?P<name>[a-z_]+)=(?P<value>\{[^}]*\}|'[^']*'|"[^"]*"|[^\s;,)]*)"""
 )
@@ -53,13 +53,15 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
 
 
 def _options(app: Any, arguments: Sequence[str]) -> dict[str, str]:
-    """The options of the command in use, by the name of their argument."""
+    """The options and arguments of the command in use, by the name of their parameter."""
     command = next((app.commands[name] for name in arguments if name in app.commands), None)
-    params = [] if command is None else command.params
     own = {
-        param.name.rstrip("_"): max(param.opts, key=len) for param in params if param.opts[0].startswith("-")
+        param.name.rstrip("_"): max(param.opts, key=len)
+        if param.opts[0].startswith("-")
+        else str(param.metavar)
+        for param in ([] if command is None else command.params)
     }
-    return own | {name: option for name, option in _OTHER_NAMES.items() if option in own.values()}
+    return {name: option for name, option in _OTHER_NAMES.items() if option in own.values()} | own
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -27,5 +27,4 @@ def judge(
     from collapselab.experiments.runner import judge_again
     from collapselab.papers.registry import find_experiment
 
-    outcome = judge_again(folder, find_experiment)
-    print_outcome(outcome, outcome.record.scale)
+    print_outcome(judge_again(folder, find_experiment))

@@ -125,7 +125,12 @@ def reproduce(
     except RunInterrupted as stopped:
         end_stopped(request.folder, stopped, f"{stopped.reason}; run the same command again to resume")
         return
-    print_outcome(outcome, scale)
+    notes = ["All runs had finished earlier; nothing was run again"] if outcome.was_finished else []
+    if outcome.left_out:
+        notes.append(
+            f"Earlier results had {counted(outcome.left_out, 'more run')}; rows, figures and verdicts no longer include them"
+        )
+    print_outcome(outcome, notes)
 
 
 class _GridBars:

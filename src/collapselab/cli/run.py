@@ -20,6 +20,7 @@ from collapselab.cli.options import (
 from collapselab.cli.progress import ProgressBars
 from collapselab.cli.terminal import print_text, terminal_width, uses_colour
 from collapselab.errors import InputError
+from collapselab.text import percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -126,6 +127,7 @@ def _run_digits(folder: RunFolder, seed: int, stopper: Stopper) -> None:
 
 
 def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], stopper: Stopper) -> None:
+    from collapselab.frames import rows_where
     from collapselab.training import RunInterrupted, run_recipe
 
     try:
@@ -137,10 +139,10 @@ def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], s
     if int(os.environ.get("RANK", "0")):  # another process prints
         return
     rows = folder.table()
-    last = rows[rows["step"] == rows["step"].max()].set_index("split")["accuracy"].dropna()
+    last = rows_where(rows, step=rows["step"].max()).set_index("split")["accuracy"].dropna()
     lines = [
         f"{done.steps:,} steps: {_ENDINGS[done.ended or 'steps']}",
-        f"Accuracy: {last['train']:.1%} on train data, {last['test']:.1%} on test data",
+        f"Accuracy: {percent(float(last['train']))} on train data, {percent(float(last['test']))} on test data",
         _durations(done),
         f"Folder: {folder.path}",
     ]

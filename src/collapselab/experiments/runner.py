@@ -33,7 +33,7 @@ from collapselab.experiments.rows import read_rows_csv
 from collapselab.experiments.running import check_data, check_stop, run_all, unfinished_runs, writing
 from collapselab.experiments.watching import Silent, Watcher
 from collapselab.numerics import cpu_threads
-from collapselab.records.experiment import ExperimentRecord, Scale, read_experiment, write_experiment
+from collapselab.records.experiment import RECORD, ExperimentRecord, Scale, read_experiment, write_experiment
 from collapselab.records.outcome import Outcome
 from collapselab.storage import now
 from collapselab.training import Stopper
@@ -152,7 +152,7 @@ def judge_again(folder: Path, find: Callable[[str], Experiment]) -> Outcome:
     Raises:
         InputError: the folder holds no finished experiment, or its rows cannot be read.
     """
-    held = read_experiment(folder)
+    held = read_experiment(folder) if (folder / RECORD).is_file() else None
     if held is None or held.status != "finished":
         raise InputError(f"{folder}: no finished experiment; give the folder of one")
     experiment = find(held.experiment)

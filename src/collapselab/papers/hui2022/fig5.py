@@ -15,12 +15,10 @@ from collapselab.experiments.recipes import SMOKE, At, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed
 from collapselab.papers.hui2022.transfer import (
-    LEAST_LOST,
-    MEAN_LOST,
     PAGE_CHARTS,
     best_rates,
     kinds,
-    lost_by_probing,
+    less_by_probing,
     probe_checkpoints,
     transfer_rows,
     transfers,
@@ -101,15 +99,15 @@ EXPERIMENT = Experiment(
             **_PER_CHECKPOINT,
         ),
         at_end(
-            LEAST_LOST,
+            "least_accuracy_lost_by_probing",
             "Linear probing transfers worse than fine-tuning at every checkpoint.",
             above=(0.0,),
             scale="difference",
-            beside=MEAN_LOST,
+            beside="mean_accuracy_lost_by_probing",
             id="probing-is-worse",
             where="Sec. 4.2",
+            rows=less_by_probing,
             only={"kind": "[fl]*"},  # fine-tuning and linear probes
-            rows=lost_by_probing,
             **_PER_CHECKPOINT,
         ),
     ),

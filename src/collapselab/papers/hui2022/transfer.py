@@ -19,8 +19,6 @@ from collapselab.training.evaluation import layer_features
 
 PENALTIES = 13
 _BATCH = 1024
-LEAST_LOST = "accuracy lost by probing, at the checkpoint where this is least"
-MEAN_LOST = "accuracy lost by probing, mean over checkpoints"
 _VARIANCES = ("train_variance", "train_variance_final")
 _COLUMNS = (
     "kind",
@@ -136,14 +134,17 @@ def kinds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [("fine-tuned, best learning rate", tuned), ("linear probe", probed)]
 
 
-def lost_by_probing(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return by how much linear probes are less accurate than fine-tuning, over the checkpoints of a seed."""
-    tuned, probed = (
-        part.set_index("pretrain_step")["accuracy"]
-        for part in (best_rates(rows), rows_where(rows, kind="linear_probe"))
+def less_by_probing(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return how much less accurate the linear probe is than fine-tuning: the least over checkpoints, and the mean."""
+    parts = best_rates(rows), rows_where(rows, kind="linear_probe")
+    tuned, probed = (part.set_index("pretrain_step")["accuracy"] for part in parts)
+    less = tuned - probed
+    return pd.DataFrame(
+        {
+            "least_accuracy_lost_by_probing": [less.min(skipna=False)],
+            "mean_accuracy_lost_by_probing": [less.mean()],
+        }
     )
-    lost = tuned - probed
-    return pd.DataFrame({LEAST_LOST: [lost.min(skipna=False)], MEAN_LOST: [lost.mean()]})
 
 
 _ACCURACY = Quantity("accuracy", "test accuracy", Look(TEST))
