@@ -127,7 +127,7 @@ def _run_digits(folder: RunFolder, seed: int, stopper: Stopper) -> None:
 
 
 def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], stopper: Stopper) -> None:
-    from collapselab.frames import rows_where
+    from collapselab.frames import numbers, rows_that
     from collapselab.training import RunInterrupted, run_recipe
 
     try:
@@ -139,10 +139,11 @@ def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], s
     if int(os.environ.get("RANK", "0")):  # another process prints
         return
     rows = folder.table()
-    last = rows_where(rows, step=rows["step"].max()).set_index("split")["accuracy"].dropna()
+    last = rows_that(rows, (rows["step"] == rows["step"].max()) & rows["accuracy"].notna())
+    accuracy = dict(zip(last["split"], numbers(last, "accuracy"), strict=True))
     lines = [
         f"{done.steps:,} steps: {_ENDINGS[done.ended or 'steps']}",
-        f"Accuracy: {percent(float(last['train']))} on train data, {percent(float(last['test']))} on test data",
+        f"Accuracy: {percent(accuracy['train'])} on train data, {percent(accuracy['test'])} on test data",
         _durations(done),
         f"Folder: {folder.path}",
     ]
