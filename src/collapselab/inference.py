@@ -63,7 +63,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     return float(correlation)  # pyright: ignore[reportArgumentType] scipy types its results loosely
 
 
-def share_interval(share: float, trials: float) -> tuple[float, float]:
+def share_interval(share: float, trials: int | float) -> tuple[float, float]:
     """Return the 95 % interval of a share of independent trials (Wilson 1927); NaN for an unknown number of trials."""
     if not np.isfinite(trials) or trials < 1:
         return float("nan"), float("nan")
@@ -118,8 +118,9 @@ def _bounds(part: pd.DataFrame, values: Any, log: bool) -> tuple[float, float]:
         return share_interval(float(values.mean()), float(part["trials"].iloc[0]))
     if len(values) < SEEDS_FOR_INTERVAL or (log and values.min() <= 0):
         return math.nan, math.nan
-    _, low, high = student_interval(np.log(values) if log else values)
-    return (math.exp(low), math.exp(high)) if log else (float(low), float(high))
+    sample = np.log(values) if log else values
+    _, low, high = (float(end[0]) for end in student_interval(sample[None]))
+    return (math.exp(low), math.exp(high)) if log else (low, high)
 
 
 def smallest_trials(shares: Any, most: int = 100_000) -> float:
@@ -129,6 +130,6 @@ def smallest_trials(shares: Any, most: int = 100_000) -> float:
     """
     known = np.unique(finite(shares))
     for trials in range(1, most + 1) if len(known) else ():
-        if np.abs(known * trials - np.round(known * trials)).max() < 1e-6 * trials:
+        if np.abs(known * trials - np.round(known * trials)).max() < 1e-9 * trials:
             return float(trials)
     return math.nan

@@ -200,7 +200,7 @@ def test_a_folder_of_another_scale_is_refused(done: tuple[Path, Log, Any]) -> No
 
 def test_samples_that_are_not_there_are_said_before_anything_is_run(tmp_path: Path) -> None:
     changes = {"second:data.train.count": 5000}
-    with pytest.raises(InputError, match=r"5000 samples wanted, but there are 1000.*only=first"):
+    with pytest.raises(InputError, match=r"5000 samples requested, but there are 1000.*only=first"):
         reproduce(request(tmp_path / "out", changes=changes))
     assert not (tmp_path / "out" / "runs").exists()
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pandas as pd
-
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import falls
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.jobs import Job, Preset, checkpoint_of
 from collapselab.experiments.rows import curve_rows
+from collapselab.frames import last_layer, rows_where
 from collapselab.records.experiment import ExtraRow
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, StartFrom
+from collapselab.report.builders import VARIANCES, Lines
 from collapselab.training import Recipe
 
 STEPS = 12
@@ -52,15 +50,6 @@ def weight_norm(runs: Grid, seed: int) -> list[ExtraRow]:
     return [{"norm": float(sum(weight.detach().square().sum() for weight in model.parameters()))}]
 
 
-def draw(rows: pd.DataFrame) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure()
-    last = rows[rows["is_last"]]
-    figure.add_subplot().plot(last["step"], last["train_variance"], ".")
-    return figure
-
-
 EXPERIMENT = Experiment(
     id="tiny/fig1",
     paper="Nobody",
@@ -69,8 +58,14 @@ EXPERIMENT = Experiment(
     question="Does it run?",
     presets={"smoke": Preset(jobs, seeds=2, reduced="Everything."), "cpu": Preset(jobs, 2, "More.")},
     rows=curve_rows,
-    figures={"fig1": draw},
-    charts=lambda rows: [],
+    charts=[
+        Lines(
+            "fig1",
+            "Train variance",
+            VARIANCES[:1],
+            select=lambda rows: last_layer(rows_where(rows, job="first")),
+        )
+    ],
     claims=(falls("train_variance", "Train variance falls.", id="falls", fitted=None),),
     extras=(Extra("norm", weight_norm),),
 )

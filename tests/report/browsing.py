@@ -38,7 +38,7 @@ def check_charts_are_drawn(view: Any, at_least: int) -> None:
         assert box["width"] > 200
         assert box["height"] > 200
         assert box["height"] <= chart.bounding_box()["height"] + 1, "reaches into the caption"
-        marks = chart.query_selector_all(".scatterlayer path, .heatmaplayer image")
+        marks = chart.query_selector_all(".scatterlayer path, .heatmaplayer image, .barlayer path")
         assert marks, chart.get_attribute("id")
 
 
@@ -66,9 +66,9 @@ def check_text_stands_out(view: Any) -> None:
 
 
 def readout(view: Any, chart: str, *keys: str) -> str:
-    """What a chart says after these keys."""
+    """What a chart says after these keys, from its first point on."""
     view.focus(f"#{chart}")
-    for key in keys:
+    for key in ("Escape", *keys):
         view.keyboard.press(key)
     view.wait_for_function(f"document.getElementById('{chart}-readout').textContent !== ''", timeout=5_000)
     return view.inner_text(f"#{chart}-readout")

@@ -1,23 +1,23 @@
-"""A small finished run with its page, profiles of a small network, and a browser."""
+"""A small finished run, profiles of a small network, and a browser."""
 
-import json
+from __future__ import annotations
+
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from reading import judgement
 from torch.nn import functional
 
 from collapselab.data import load_digits
 from collapselab.data.recipe import DataSpec, Sample
-from collapselab.experiments.claims import judge_claims
-from collapselab.findings.digits import claim_rows, digits_claims
 from collapselab.models import MLP
-from collapselab.probes import profile
-from collapselab.records.recipe import Measuring, ModelSpec, Optimizer
-from collapselab.report import write_report
-from collapselab.training import Recipe, RunFolder, run_recipe
+from collapselab.probes import Profile, profile
+from collapselab.records.recipe import Measuring, ModelSpec, Optimizer, Recipe
+from collapselab.records.run_folder import RunFolder
+from collapselab.training import run_recipe
 
 
 @pytest.fixture(scope="session")
@@ -32,29 +32,28 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     )
     folder = RunFolder(tmp_path_factory.mktemp("report") / "run")
     run_recipe(recipe, folder)
-    claims = digits_claims(recipe.measuring.epsilon)
-    folder.write_verdicts(judge_claims(claims, claim_rows(folder.table(), 0), "Papers"))
-    write_report(folder)
+    folder.write_verdicts(
+        [judgement("holds", "Train variance falls."), judgement("fails", "Test variance falls.")]
+    )
     return folder
 
 
 @pytest.fixture(scope="session")
-def profiles() -> tuple[dict[str, Any], dict[str, Any]]:
-    """A small network after training and at initialisation, as JSON would hold them."""
+def profiles() -> tuple[Profile, Profile]:
+    """A small network after training and at initialisation."""
     data = load_digits(num_train=300)
     train = [(data.train.inputs, data.train.labels)]
     test = [(data.test.inputs[:200], data.test.labels[:200])]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = MLP(64, 10, width=32, depth=3)
-    start = profile(model, train, test).to_dict()
+    start = profile(model, train, test)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(200):
         optimizer.zero_grad()
         functional.cross_entropy(model(data.train.inputs), data.train.labels).backward()
         optimizer.step()
-    end = profile(model, train, test).to_dict()
-    return json.loads(json.dumps(end)), json.loads(json.dumps(start))
+    return profile(model, train, test), start
 
 
 @pytest.fixture(scope="session")

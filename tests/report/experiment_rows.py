@@ -1,22 +1,20 @@
-"""Rows of experiments as their runs give them, made up by closed forms, and a page's data over them."""
+"""Rows of experiments as their runs give them, made up by closed forms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from collapselab.report.experiment_page import ExperimentPageData
-from collapselab.report.figures import Chart
-from judgements import finding
 
 # Seeds differ by these factors: their geometric mean is 1.
 FACTORS = (0.5, 1.0, 2.0)
 
 
 def curve_rows(model: str = "resnet18", *, depths: int = 1, seeds: int = 3, **labels: Any) -> pd.DataFrame:
-    """One row per seed, step and layer; train variance is 1/(step + 1) times ten per layer below the last."""
+    """One row per seed, step and layer; train variance is 1/(step + 1) times ten per layer below the last, and three times
+    that over references of the same step.
+    """
     rows = []
     for seed in range(seeds):
         for step in (0, 1, 10, 100, 1000):
@@ -26,9 +24,12 @@ def curve_rows(model: str = "resnet18", *, depths: int = 1, seeds: int = 3, **la
                 rows.append(
                     {"job": f"{model}-{labels}", "dataset": "cifar10", "model": model} | labels |
                     {"seed": seed, "step": step, "epoch": step / 8, "layer": f"layers.{depth}", "depth": depth,
-                     "is_last": is_last, "train_variance": FACTORS[seed] * lower / (step + 1),
-                     "strong_test_variance": FACTORS[seed] * 0.5,
-                     "weak_test_variance": FACTORS[seed] * 0.25 if is_last and not labels else math.nan,
+                     "is_last": is_last, "train_variance": 3 * FACTORS[seed] * lower / (step + 1),
+                     "strong_test_variance": 3 * FACTORS[seed] * 0.5,
+                     "weak_test_variance": math.nan,
+                     "train_variance_final": FACTORS[seed] * lower / (step + 1),
+                     "strong_test_variance_final": FACTORS[seed] * 0.5,
+                     "weak_test_variance_final": FACTORS[seed] * 0.25 if is_last and not labels else math.nan,
                      "train_accuracy": min(1.0, 0.1 + step / 100) if is_last else math.nan,
                      "test_accuracy": min(0.8, 0.1 + step / 125) if is_last else math.nan}
                 )  # fmt: skip
@@ -39,8 +40,9 @@ def size_rows() -> pd.DataFrame:
     parts = []
     for size in (100, 1000, 10_000):
         part = curve_rows(num_train=size)
-        part["train_variance"] *= size / 1000
-        part["strong_test_variance"] *= 100 / size
+        part["train_variance_final"] *= size / 1000
+        part["strong_test_variance_final"] *= 100 / size
+        part["train_variance"], part["strong_test_variance"] = math.nan, math.nan
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
@@ -50,7 +52,7 @@ def transfer_rows() -> pd.DataFrame:
     for seed in range(3):
         for place, step in enumerate((100, 1000)):
             head = {"dataset": "mnist", "model": "mlp", "seed": seed, "pretrain_step": step,
-                    "train_variance": FACTORS[seed] * 10.0**-place}  # fmt: skip
+                    "train_variance_final": FACTORS[seed] * 10.0**-place, "num_test": 100}  # fmt: skip
             rows.append(head | {"kind": "pretraining", "learning_rate": math.nan, "accuracy": 0.99})
             for rate, accuracy in ((0.001, 0.5), (0.01, 0.8 - 0.1 * place + 0.01 * seed), (0.1, math.nan)):
                 rows.append(head | {"kind": "fine_tuning", "learning_rate": rate, "accuracy": accuracy})
@@ -74,18 +76,3 @@ def construction_rows() -> pd.DataFrame:
             for name, values in table.items()
         ]
     )
-
-
-def page_data(rows: pd.DataFrame, charts: Sequence[Chart], **changes: Any) -> ExperimentPageData:
-    values: dict[str, Any] = {
-        "title": "Collapse on the train set", "paper": "Hui, Belkin, Nakkiran (2022)", "where": "Fig. 3, sec. 3.3",
-        "question": "Do features gather?", "reduced": "2,000 training images.", "scale": "cpu", "seeds": [0, 1, 2],
-        "rows": rows, "charts": charts,
-        "verdicts": [
-            finding((0.02, 0.025, 0.018), verdict="holds"),
-            finding((0.98, 0.63), statement="Other."),
-        ],
-        "made": [("command", "collapselab reproduce hui2022/fig3"), ("hardware", {"cpu": "two cores", "gpu": None})],
-        "facts": [("images", "2,000")],
-    }  # fmt: skip
-    return ExperimentPageData(**(values | changes))

@@ -109,7 +109,7 @@ HELD, FAILED = finding(verdict="holds"), finding((0.5, 0.6, 0.7), verdict="fails
         ([HELD, HELD, FAILED, TWO], "Of 4 findings, 2 hold, 1 fails, 1 is inconclusive."),
         (
             [HELD, finding((0.02,)), TWO, finding((0.02, 0.03))],
-            "Of 4 findings, 1 holds, 3 are inconclusive (all seeds point to 2 of them).",
+            "Of 4 findings, 1 holds, 3 are inconclusive (every seed points to 2 of them).",
         ),
         ([HELD, identity([0], [0])], "Of 1 finding, 1 holds; 1 of 1 identity holds."),
         ([identity([0], [0]), identity([0], [0, 1])], "1 of 2 identities hold."),
@@ -122,7 +122,7 @@ def test_findings_and_identities_are_counted_apart(judgements: list, text: str) 
 def test_a_void_seed_points_to_nothing() -> None:
     assert summary([finding((0.5,), void={0: "diverged"})]) == "Of 1 finding, 1 is inconclusive."
     rows = {"a": setting((0.02,)), "b": setting((0.02,))}
-    assert "point to 1" in summary([over_settings(rows, "inconclusive", "0 of 2 settings")])
+    assert "points to 1" in summary([over_settings(rows, "inconclusive", "0 of 2 settings")])
     assert "point" not in summary(
         [over_settings(rows | {"c": setting((0.5,))}, "inconclusive", "0 of 3 settings")]
     )

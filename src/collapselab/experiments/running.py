@@ -162,7 +162,7 @@ def check_data(grid: Grid, *, is_whole: bool) -> None:
     first = next(iter(missing.values()))
     others = sorted({job.name for job, _ in grid.all()} - set(missing))
     if others and not is_whole:
-        raise InputError(f"{first}; or leave it out with only={','.join(others)}")
+        raise InputError(f"{first}; or run only the others with only={','.join(others)}")
     raise first
 
 

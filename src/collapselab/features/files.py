@@ -162,13 +162,13 @@ class NpzFile:
         ):
             info = archive.getinfo(self._members[name])
             header = self._read_header(file, name)
-            held = info.file_size - file.tell()
-            wanted = math.prod(header.shape) * header.dtype.itemsize
+            size = info.file_size - file.tell()
+            needed = math.prod(header.shape) * header.dtype.itemsize
             most = min(info.compress_size, self.path.stat().st_size) * _MAX_PACKING
-            if held != wanted or info.file_size > most:
+            if size != needed or info.file_size > most:
                 raise InputError(
                     f"{self.path}: {name} is damaged or cut off (its header says shape {header.shape} of "
-                    f"{header.dtype}, {wanted} bytes, but {held} are there); {_REMEDY}"
+                    f"{header.dtype}, {needed} bytes, but {size} are there); {_REMEDY}"
                 )
             yield file, header
 
@@ -188,7 +188,7 @@ class NpzFile:
             raise ValueError("its header cannot be parsed") from error
         if dtype.hasobject:
             raise InputError(
-                f"{self.path}: {name} holds Python objects, which are never unpickled; save it as an array of numbers"
+                f"{self.path}: {name} contains Python objects, which are never unpickled; save it as an array of numbers"
             )
         if min(shape, default=0) < 0:
             raise InputError(f"{self.path}: {name} is damaged (its header says shape {shape}); {_REMEDY}")

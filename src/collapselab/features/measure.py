@@ -263,7 +263,7 @@ def _scatter(metrics: Sequence[Metric], stream: SourceStream, dim: int, *, spect
 def _measure(
     streams: dict[str, SourceStream], plans: dict[str, SplitPlan], progress: ProgressCallback
 ) -> dict[str, MeasuredSplit]:
-    """Measure the splits of which anything is wanted; the train split also where test data need its class means."""
+    """Measure the splits for which anything is requested, and the train split if test data need its class means."""
     compared = "test" in plans and "second pass" in plans["test"].needs
     measured: dict[str, MeasuredSplit] = {}
     reference = None

@@ -31,7 +31,7 @@ class Evaluation:
         spectra: eigenvalues by name, by point; only where the plan asks for them.
         warnings: by point.
         coarse: sources whose float32 products are too coarse for a metric, in the same order in every process.
-        sketched: leading spectra of sketched sources, where stable ranks are wanted.
+        sketched: leading spectra of sketched sources, if stable ranks are requested.
     """
 
     def __init__(

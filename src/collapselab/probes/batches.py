@@ -115,10 +115,10 @@ class Readable:
         raw_batches = iter(self._loader) if begun is None else begun
         self.is_spent = isinstance(self._loader, Iterator)
         rank, world = rank_and_world()
-        dealt = 1 if _is_share(self._loader) else world
+        num_parts = 1 if _is_share(self._loader) else world
         left = _distinct_samples(self._loader)
         for number, raw in enumerate(raw_batches):
-            if number % dealt != rank % dealt:
+            if number % num_parts != rank % num_parts:
                 continue
             batch = self._batch(raw, number)
             if left is not None:

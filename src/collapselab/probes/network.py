@@ -101,7 +101,7 @@ class NetworkStream:
                 output = run_model(network.model, batch, taps)
                 reader.check_all_ran()
                 end_batch(labels, partial(_decisions, output, batch))
-                del output  # it may hold features: they must not outlive their batch
+                del output  # it may contain features, which must not outlive their batch
 
     def _checked_labels(self, batch: Batch) -> Tensor:
         """Return the labels that count, one per row of features.

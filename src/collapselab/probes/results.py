@@ -1,4 +1,4 @@
-"""What a profile of a network holds, and how it shows itself."""
+"""The result of `profile`: its numbers, as a dictionary, a table or HTML."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class LayerProfile:
         depth: 0 for the first layer that the forward pass reaches, largest for the classifier.
         shape: of what the layer reads, without the batch.
         dim: features per sample after the reduction.
-        scatter: what was kept of the within-class scatter: `per_class` and `full` are exact, `sketch` and `trace`
-            leave the metrics of a whole covariance undefined.
+        scatter: which part of the within-class scatter was stored: with `per_class` and `full` every metric is exact,
+            with `sketch` and `trace` metrics of a whole covariance are undefined.
         splits: `train` and, where given, `test`.
         weight_singular_values: the largest, at least C of them where there are as many; empty without weight.
     """
@@ -99,7 +99,7 @@ class Profile:
         num_samples: by split.
         classes: labels of the train split, sorted; rows of class means follow them.
         reduction: of features with more than one axis.
-        warnings: everything unusual, each said once with the layers it holds for.
+        warnings: everything unusual, each once with the layers that it concerns.
     """
 
     model: str
@@ -194,7 +194,7 @@ class Profile:
         return head + table + (f"<ul>{notes}</ul>" if notes else "")
 
 
-# What is looked at first; files and frames hold all.
+# The metrics of the table in notebooks; files and frames have all.
 _SHOWN = (
     "normalized_within", "vci", "cdnv", "equinorm", "equiangularity", "etf_distance", "alignment", "alignment_random",
     "ncc_agreement", "ncc_accuracy", "stable_rank",
@@ -247,7 +247,7 @@ def _split(layer: Mapping[str, Any], split: str) -> SplitProfile:
 
 
 def first_collapsed(names: list[str], shares: list[Number | None], epsilon: float) -> str | None:
-    """The first layer from which the share of variance within classes stays below epsilon to the end.
+    """Return the first layer from which the share of variance within classes stays below epsilon to the end.
 
     Args:
         names, shares: in order of depth; an undefined share is not collapsed.
@@ -261,7 +261,7 @@ def first_collapsed(names: list[str], shares: list[Number | None], epsilon: floa
 
 
 def joined_warnings(by_place: list[tuple[str, str]]) -> list[str]:
-    """Each warning once, with the places it holds for.
+    """Return each warning once, with the places that it concerns.
 
     Args:
         by_place: place (`train conv1`) and text of each warning, in order.

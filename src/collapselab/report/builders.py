@@ -317,7 +317,9 @@ class Points:
         trials = [
             one.points["trials"].max() for panel in panels for one in panel.series if "trials" in one.points
         ]
-        notes = (f"Bars: 95 % binomial interval, {number(max(trials))} test samples.",) if trials else ()
+        notes = (
+            (f"Bars: 95 % binomial interval, {number(float(max(trials)))} test samples.",) if trials else ()
+        )
         hollow = self.hollow[1] if self.hollow else ""
         return [Chart(self.id, self.title, self.text, placed, self.id, False, False, notes, hollow)]
 

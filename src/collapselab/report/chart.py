@@ -7,6 +7,8 @@ from typing import Literal
 
 import pandas as pd
 
+# Spelt out: run-time checks of annotations take `float` to exclude whole numbers.
+Number = int | float
 Dash = Literal["solid", "dash", "dot", "dashdot"]
 Marker = Literal["circle", "square", "triangle", "diamond", "bar", "none"]
 DASHES: tuple[Dash, ...] = ("solid", "dash", "dot", "dashdot")
@@ -44,7 +46,7 @@ class Axis:
     scale: Literal["auto", "tight", "log", "linear"] = "auto"
     names: tuple[str, ...] = ()
     percent: bool = False
-    start: float | None = None
+    start: Number | None = None
     reverse: bool = False
 
 
@@ -69,7 +71,7 @@ class Series:
     look: Look
     kind: Literal["line", "points", "dots", "bars"] = "line"
     legend: str | None = None
-    shift: float = 0.0
+    shift: Number = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Mark:
     """A straight line across a panel: `x` at a place (zero train error), `y` at a level (a threshold)."""
 
     axis: Literal["x", "y"]
-    at: float
+    at: Number
     label: str
     look: Look = Look(NEUTRAL, "dash", "none")
 
@@ -90,8 +92,8 @@ class Heat:
     """
 
     values: pd.DataFrame
-    low: float
-    high: float
+    low: Number
+    high: Number
     log: bool = False
     diverging: bool = False
 
@@ -161,7 +163,7 @@ def ordered_looks(count: int) -> list[Look]:
     return [Look(_between(at), DASHES[index % 4], MARKERS[index % 4]) for index, at in enumerate(places)]
 
 
-def _between(place: float) -> str:
+def _between(place: Number) -> str:
     """Return the colour at a place along the order."""
     low, high = (_RAMP[min(int(place) + step, len(_RAMP) - 1)] for step in (0, 1))
     channels = ((int(low[at : at + 2], 16), int(high[at : at + 2], 16)) for at in (1, 3, 5))

@@ -144,7 +144,7 @@ def _shown(panel: Panel, means: Sequence[pd.DataFrame]) -> list[float]:
 
 def _shows_seeds(one: Series, means: pd.DataFrame) -> bool:
     """Whether single seeds are drawn: always beside points, beside a line while they are too few for an interval."""
-    few = len(means) > 0 and 1 < means["seeds"].max() < SEEDS_FOR_INTERVAL
+    few = 1 < max(numbers(means, "seeds"), default=0) < SEEDS_FOR_INTERVAL
     return "seed" in one.points and (one.kind == "points" or (one.kind == "line" and few))
 
 

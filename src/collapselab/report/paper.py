@@ -109,10 +109,16 @@ def draw(drawing: Drawing) -> Figure:
 
 
 def _height(drawing: Drawing, rows: int, legend: int) -> float:
-    names = [len(drawn.y.ticks) for drawn in drawing.panels if drawn.panel.sideways]
-    panel = 0.3 * max(names) if names else (1.7 if rows == 1 else 1.2) * rows
-    titles = max(bool(drawn.panel.title) + bool(drawn.panel.subtitle) for drawn in drawing.panels)
-    return 0.55 + 0.16 * legend + 0.13 * rows * titles + 0.14 * len(drawing.chart.notes) + panel
+    """Room for the legend, notes and every row of panels: as high as its names need, or as is usual."""
+    chart, panels = drawing.chart, [drawn.panel for drawn in drawing.panels]
+    names = [
+        max((len(one.x.names) for one in chart.panels if one.sideways and one.place[0] == row), default=0)
+        for row in range(rows)
+    ]
+    titles = max(bool(panel.title) + bool(panel.subtitle) for panel in panels)
+    x_titles = 0.35 * (1 if chart.share_x else rows)
+    plots = sum(0.3 * count or (1.7 if rows == 1 else 1.0) for count in names)
+    return 0.2 + 0.16 * legend + 0.14 * len(chart.notes) + 0.16 * rows * titles + x_titles + plots
 
 
 # ---------------------------------------------------------------- one panel

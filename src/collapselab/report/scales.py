@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from collapselab.frames import finite
-from collapselab.report.chart import Axis, Heat
+from collapselab.report.chart import Axis, Heat, Number
 from collapselab.report.labels import Floats
 from collapselab.text import percent
 
@@ -28,7 +28,7 @@ _IN_DECADE = (_TENTHS, tuple(range(1, 10)), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,
 _MAX_NAMES, _MAX_NAME, _SHORT_NAME, _MAX_ROWS = 10, 14, 6, 25
 _FLAT_NAMES = 30  # characters that stand side by side on a phone
 
-Ticks = tuple[tuple[float, str], ...]
+Ticks = tuple[tuple[Number, str], ...]
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Scale:
 
     log: bool
     zero: float
-    low: float
-    high: float
+    low: Number
+    high: Number
     ticks: Ticks
     slanted: bool = False
 
-    def place(self, values: Iterable[float]) -> Floats:
+    def place(self, values: Iterable[Number]) -> Floats:
         """Return positions; NaN where a value is undefined or has no place on the axis."""
         array = np.asarray(list(values), dtype=np.float64)
         if not self.log:
@@ -58,20 +58,20 @@ class Scale:
         logs = np.log10(array, where=array > 0, out=np.full(len(array), math.nan))
         return np.where(array == 0, self.zero, logs)
 
-    def share(self, positions: Iterable[float]) -> Floats:
+    def share(self, positions: Iterable[Number]) -> Floats:
         """Return where positions stand between both ends, from 0 to 1."""
         return (np.asarray(list(positions), dtype=np.float64) - self.low) / (self.high - self.low)
 
 
-def is_log(axis: Axis, values: Iterable[float]) -> bool:
+def is_log(axis: Axis, values: Iterable[Number]) -> bool:
     """Whether an axis of these values is logarithmic."""
     positive = [value for value in finite(values) if value > 0]
     if axis.names or axis.percent or axis.scale == "linear" or not positive:
         return False
-    return axis.scale == "log" or max(positive) >= 10 * min(positive)
+    return axis.scale == "log" or bool(max(positive) >= 10 * min(positive))
 
 
-def make_scale(axis: Axis, values: Iterable[float], most_ticks: int) -> Scale:
+def make_scale(axis: Axis, values: Iterable[Number], most_ticks: int) -> Scale:
     """Compute the axis that shows all of these values."""
     drawn = finite(values)
     if axis.names:
@@ -136,7 +136,7 @@ def _linear(axis: Axis, values: Floats, most: int) -> Scale:
 # ---------------------------------------------------------------- ticks
 
 
-def linear_ticks(low: float, high: float, most: int, as_percent: bool = False) -> Ticks:
+def linear_ticks(low: Number, high: Number, most: int, as_percent: bool = False) -> Ticks:
     """Return at most `most` round numbers between two ends, and their texts."""
     power = 10.0 ** math.floor(math.log10(max((high - low) / most, 1e-300)))
     step = next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power * most >= high - low)
@@ -144,7 +144,7 @@ def linear_ticks(low: float, high: float, most: int, as_percent: bool = False) -
     return tuple((step * n, percent(step * n) if as_percent else f"{step * n:.6g}") for n in numbers)
 
 
-def log_ticks(values: Iterable[float], most: int) -> Ticks:
+def log_ticks(values: Iterable[Number], most: int) -> Ticks:
     """Return positions and texts of two to `most` ticks, and of one at 0 where a value is 0."""
     drawn = finite(values)
     positive = drawn[drawn > 0]
@@ -156,7 +156,7 @@ def log_ticks(values: Iterable[float], most: int) -> Ticks:
     return tuple(ticks if math.isnan(zero) else [(zero, "0"), *ticks])
 
 
-def _round_numbers(low: float, high: float, most: int) -> Sequence[float]:
+def _round_numbers(low: Number, high: Number, most: int) -> Sequence[Number]:
     """Return the densest readable choice that is not too dense."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     choices = [[step * 10.0**decade for decade in decades for step in steps] for steps in _IN_DECADE]
@@ -168,7 +168,7 @@ def _round_numbers(low: float, high: float, most: int) -> Sequence[float]:
     return [float(f"{math.sqrt(low * high):.3g}")]
 
 
-def _power(value: float, whole: bool) -> str:
+def _power(value: Number, whole: bool) -> str:
     """Format a tick: powers of ten as such where all ticks are, else numbers that a reader takes in at a glance."""
     if 1e-3 <= value < 1e4:
         return f"{value:.6g}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from collapselab.report.chart import Axis, Heat
+from collapselab.report.chart import Axis, Heat, Number
 from collapselab.report.layout import DrawnPanel, Stroke
 from collapselab.report.scales import Scale, colour_scale
 
@@ -93,13 +93,11 @@ def _add_band(figure: go.Figure, stroke: Stroke) -> None:
     """The ground between the bounds of a line: one closed shape for every stretch of points that have them."""
     bounds = np.column_stack([stroke.x, np.array(stroke.bounds)])
     gaps = np.flatnonzero(~np.isfinite(bounds).all(axis=1))
-    line = {"color": stroke.look.colour, "width": 0.5}
+    style = {"fill": "toself", "opacity": 0.25, "line": {"color": stroke.look.colour, "width": 0.5}}
     for part in np.split(bounds, np.sort(np.concatenate([gaps, gaps + 1]))):
         if len(part) > 1 and np.isfinite(part).all():
             x, y = [*part[:, 0], *part[::-1, 0]], [*part[:, 1], *part[::-1, 2]]
-            figure.add_scatter(
-                x=x, y=y, mode="lines", fill="toself", opacity=0.25, line=line, hoverinfo="skip"
-            )
+            figure.add_scatter(x=x, y=y, mode="lines", hoverinfo="skip", zorder=_BEHIND, **style)
 
 
 def _style(stroke: Stroke) -> dict[str, Any]:
@@ -148,7 +146,7 @@ def _add_marks_and_labels(figure: go.Figure, drawn: DrawnPanel) -> None:
         figure.add_annotation(x=0.5, y=0.5, text="not measured", showarrow=False, **_SHARES)
 
 
-def plain(values: Iterable[float]) -> list[float | None]:
+def plain(values: Iterable[Number]) -> list[float | None]:
     """Return numbers as JSON has them: whatever is not finite is null."""
     return [float(value) if math.isfinite(value) else None for value in values]
 

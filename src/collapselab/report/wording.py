@@ -42,7 +42,7 @@ def verdicts_text(judgements: Sequence[Judgement], scale: str = "", width: int =
 
 
 def summary(judgements: Sequence[Judgement]) -> str:
-    """`Of 5 findings, 1 holds, 4 are inconclusive (all seeds point to 3 of them); 4 of 4 identities hold.`"""
+    """`Of 5 findings, 1 holds, 4 are inconclusive (every seed points to 3 of them); 4 of 4 identities hold.`"""
     findings = [one for one in judgements if one.kind == "finding"]
     identities = [one for one in judgements if one.kind == "identity"]
     parts = []
@@ -50,7 +50,7 @@ def summary(judgements: Sequence[Judgement]) -> str:
         counts = {verdict: sum(one.verdict == verdict for one in findings) for verdict in _VERBS}
         said = [f"{count} {_VERBS[verdict][count != 1]}" for verdict, count in counts.items() if count]
         towards = sum(one.verdict == "inconclusive" and _is_pointed_to(one) for one in findings)
-        pointing = f" (all seeds point to {towards} of them)" if towards else ""
+        pointing = f" (every seed points to {towards} of them)" if towards else ""
         parts.append(f"of {counted(len(findings), 'finding')}, {', '.join(said)}{pointing}")
     if identities:
         held = sum(one.verdict == "holds" for one in identities)
@@ -95,23 +95,36 @@ def sentences(one: SettingJudgement) -> list[str]:
 def _measured(one: SettingJudgement) -> list[str]:
     """One sentence per reading, those that something is asked of first; the last of these says what all seeds amount to."""
     asked = [_reading(reading, one) for reading in one.readings if reading.must]
-    shown = [_reading(reading, one) for reading in one.readings if not reading.must]
+    shown = [reading for reading in one.readings if not reading.must]
     if len(asked) > 1 and one.agreement != "0 of 0":
         asked.append(f"together: holds in {one.agreement}")
     if one.verdict == "inconclusive" and asked:
         asked[-1] += f"; {_why_open(one)}"
-    beside = ["; ".join(shown)] if shown else []
+    beside = [_beside(shown)] if shown else []
     return [f"{line[0].upper()}{line[1:]}." for line in [*beside, *asked]] or ["Nothing was measured."]
 
 
-def _reading(reading: Reading, one: SettingJudgement) -> str:
+def _beside(shown: Sequence[Reading]) -> str:
+    """Readings that nothing is asked of; seeds once where they are the same."""
+    seeds = {tuple(reading.by_seed) for reading in shown}
+    if len(seeds) == 1 and any(seeds):
+        return "; ".join(map(_values, shown)) + f" ({_seeds(seeds.pop())})"
+    return "; ".join(map(_with_seeds, shown))
+
+
+def _values(reading: Reading) -> str:
     values = ", ".join(f"{number(value)}{reading.unit}" for value in reading.by_seed.values())
-    text = f"{reading.what}: {f'{values} ({_seeds(list(reading.by_seed))})' if values else 'not known'}"
-    if not reading.must:
-        return text
+    return f"{reading.what}: {values or 'not known'}"
+
+
+def _with_seeds(reading: Reading) -> str:
+    return _values(reading) + (f" ({_seeds(list(reading.by_seed))})" if reading.by_seed else "")
+
+
+def _reading(reading: Reading, one: SettingJudgement) -> str:
     count, met = len(set(reading.by_seed) - set(one.void)), len(reading.met)
     outcome = f"holds in {met} of {count}" if met else f"fails in {count} of {count}"
-    return f"{text}; must {reading.must}" + (f": {outcome}" if count else "")
+    return f"{_with_seeds(reading)}; must {reading.must}" + (f": {outcome}" if count else "")
 
 
 def _why_open(one: SettingJudgement) -> str:

@@ -12,6 +12,7 @@ from collapselab.report.layout import Drawing, DrawnPanel, Stroke
 from collapselab.text import number, percent
 
 _MAX_LINES = 8
+_COLUMNS = ("series", "point", "seed", "x", "y", "low", "high")
 
 
 def alternative_text(drawn: DrawnPanel) -> str:
@@ -94,7 +95,7 @@ def _long(panel: Panel, log_x: bool, log_y: bool) -> pd.DataFrame:
     table = pd.concat(parts, ignore_index=True)
     if panel.x.names:
         table["x"] = [panel.x.names[round(x)] for x in table["x"]]
-    table = table.filter(["series", "point", "seed", "x", "y", "low", "high"]).dropna(axis=1, how="all")
-    return table.rename(
-        columns={"x": panel.x.title or "x", "y": panel.y.title or "y", "low": "from", "high": "to"}
-    )
+    known = {name: any(pd.notna(value) and value != "" for value in table[name]) for name in table}
+    names = [name for name in _COLUMNS if known.get(name)]
+    titles = {"x": panel.x.title or "x", "y": panel.y.title or "y", "low": "from", "high": "to"}
+    return table.filter(names).rename(columns=titles)

@@ -101,7 +101,7 @@ class ClassStats:
         labels = labels.to(device=self._device, dtype=torch.int64)
         step = moments.block_rows()
         # A single block is checked while it is added; several are all checked before the first is added. A sum is the
-        # cheapest pass that reveals NaN and infinity, and only float64 can hold values that are too large.
+        # cheapest pass that reveals NaN and infinity, and only float64 has values that are too large.
         if len(labels) > step:
             wide = features.dtype == torch.float64
             if wide or not bool(torch.isfinite(features.sum())):

@@ -383,7 +383,7 @@ def refuse_unbounded(features: Float[Tensor, "n p"]) -> None:
     """
     low, high = (float(value) for value in torch.aminmax(features))
     limit = _MAX_NORM / features.shape[1]
-    if -limit < low and high < limit:  # neither holds with NaN
+    if -limit < low and high < limit:  # false for NaN
         return
     wrong = ~torch.isfinite(features).all(dim=1)
     if bool(wrong.any()):

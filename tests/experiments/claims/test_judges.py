@@ -302,7 +302,7 @@ UP, MOSTLY, DOWN = [1, 2, 3, 4, 5], [1, 2, 3, 5, 4], [5, 4, 3, 2, 1]
 
 
 def test_correlates() -> None:
-    rising, falling = (correlates("size", "x", "It does.", sign=sign, per=()) for sign in (1, -1))
+    rising, falling = (correlates("size", "x", "It does.", sign=sign) for sign in (1, -1))
     assert verdicts(rising, sizes(UP, UP, MOSTLY), sizes(DOWN, DOWN, DOWN), sizes(UP, MOSTLY, DOWN)) == [
         "holds", "fails", "inconclusive",
     ]  # fmt: skip
@@ -311,7 +311,7 @@ def test_correlates() -> None:
 
 
 def test_a_perfect_order_is_finite() -> None:
-    judged = judge(correlates("size", "x", "It rises.", per=()), sizes(UP, UP, MOSTLY))
+    judged = judge(correlates("size", "x", "It rises."), sizes(UP, UP, MOSTLY))
     assert judged.effect is not None
     assert judged.effect.by_seed[0] == pytest.approx(math.atanh(0.8))
     assert judged.effect.by_seed[2] == pytest.approx(math.atanh(0.8))  # 0.9, clipped too
@@ -335,11 +335,17 @@ def test_a_perfect_order_is_finite() -> None:
     ],
 )
 def test_points_that_cannot_be_compared(rows: pd.DataFrame, reason: str) -> None:
-    assert judge(correlates("size", "x", "It rises.", per=()), rows).void == {0: reason}
+    assert judge(correlates("size", "x", "It rises."), rows).void == {0: reason}
 
 
 def test_a_seed_that_lacks_a_point_is_void() -> None:
-    assert judge(correlates("size", "x", "It rises.", per=()), sizes(UP, UP[:4])).void == {1: "missing: n4"}
+    assert judge(correlates("size", "x", "It rises."), sizes(UP, UP[:4])).void == {1: "missing: n4"}
+
+
+def test_tables_that_were_put_together() -> None:
+    rows = pd.concat([sizes(UP).assign(seed=seed) for seed in range(3)])
+    assert rows.index.has_duplicates
+    assert verdicts(correlates("size", "x", "It rises."), rows) == ["holds"]
 
 
 def pairs(without: float, with_it: float, seeds: int = 3) -> pd.DataFrame:
@@ -351,7 +357,7 @@ def pairs(without: float, with_it: float, seeds: int = 3) -> pd.DataFrame:
 
 
 def test_lower_with() -> None:
-    claim = lower_with("dropout", "x", "Dropout lowers it.", per=())
+    claim = lower_with("dropout", "x", "Dropout lowers it.")
     assert verdicts(claim, pairs(1.0, 0.3), pairs(0.3, 1.0), pairs(1.0, 1.0), pairs(1.0, NAN)) == [
         "holds", "fails", "inconclusive", "inconclusive",
     ]  # fmt: skip
@@ -363,7 +369,7 @@ def test_runs_are_compared_after_the_same_number_of_steps() -> None:
     rows = pairs(1.0, 0.3)
     rows.loc[(rows["job"] == "without") & (rows["step"] == 1000), "x"] = 1e-6
     shorter = pd.DataFrame(rows[(rows["job"] == "without") | (rows["step"] <= 100)])
-    claim = lower_with("dropout", "x", "Dropout lowers it.", per=())
+    claim = lower_with("dropout", "x", "Dropout lowers it.")
     assert verdicts(claim, rows, shorter) == ["fails", "holds"]
     assert judge(claim, shorter).readings[0].what == "x with dropout 0 at step 100"
 

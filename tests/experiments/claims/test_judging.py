@@ -88,9 +88,9 @@ def test_a_train_accuracy_of_0_999_is_enough() -> None:
 
 
 def test_a_void_seed_still_shows_its_numbers() -> None:
-    rows = pd.DataFrame([*run(x=1.0), *run(seed=1, x=-2.0, accuracy=0.5)])
+    rows = pd.DataFrame([*run(x=1.0), *run(seed=1, x=2.0, accuracy=0.5)])
     (reading,) = judge(ABOVE_0, rows).readings
-    assert reading.by_seed == pytest.approx({0: 1.0, 1: -2.0})
+    assert reading.by_seed == pytest.approx({0: 1.0, 1: 2.0})
     assert reading.met == [0]
 
 

@@ -20,9 +20,10 @@ FACTORS = (0.95, 1.0, 1.05)
 
 
 def judgement(experiment: Experiment, id: str, rows: pd.DataFrame) -> Judgement:
-    judged = judge_claims(experiment.claims, rows, experiment.paper, experiment.where)
-    json.dumps([one.model_dump(mode="json") for one in judged], allow_nan=False)  # as they are stored
-    return {one.id: one for one in judged}[id]
+    (claim,) = (claim for claim in experiment.claims if claim.id == id)
+    (judged,) = judge_claims([claim], rows, experiment.paper, experiment.where)
+    json.dumps(judged.model_dump(mode="json"), allow_nan=False)  # as it is stored
+    return judged
 
 
 def verdict(experiment: Experiment, id: str, rows: pd.DataFrame) -> str:

@@ -9,8 +9,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -94,22 +94,18 @@ def at_end(
     return _claim(f"{metric} {side} bound", says, measure, bounds, more)
 
 
-def falls(metric: str, says: str, by: _Bounds = (1.0, 2.0), **more: Any) -> Claim:
-    """A positive number falls from the first to the last step, by more than a factor."""
+def falls(metric: str, says: str, by: _Bounds = (1.0, 2.0), *, rising: bool = False, **more: Any) -> Claim:
+    """A positive number falls (or rises) from the first to the last step, by more than a factor."""
 
     def measure(run: pd.DataFrame, factor: float) -> list[Number]:
-        return _pair(_start(run, metric), _end(run, metric), factor, f"{_name(metric)}, start over end")
+        start, end = _start(run, metric), _end(run, metric)
+        pair = (end, start) if rising else (start, end)
+        return _pair(*pair, factor, f"{_name(metric)}, {'end over start' if rising else 'start over end'}")
 
-    return _claim(f"{metric} falls", says, measure, by, more)
+    return _claim(f"{metric} {'rises' if rising else 'falls'}", says, measure, by, more)
 
 
-def rises(metric: str, says: str, by: _Bounds = (1.0, 2.0), **more: Any) -> Claim:
-    """A positive number rises from the first to the last step, by more than a factor."""
-
-    def measure(run: pd.DataFrame, factor: float) -> list[Number]:
-        return _pair(_end(run, metric), _start(run, metric), factor, f"{_name(metric)}, end over start")
-
-    return _claim(f"{metric} rises", says, measure, by, more)
+rises = partial(falls, rising=True)
 
 
 def ordered(metric: str, says: str, by: _Bounds = (1.0, 1.1, 1.5), **more: Any) -> Claim:
@@ -157,7 +153,8 @@ def correlates(
 ) -> Claim:
     """The rank correlation of two columns within a seed has a sign.
 
-    Points are the ends of the runs of a seed by default. Correlations of k points are clipped at +-(1 - 1/k).
+    Points are the ends of all runs of a seed by default (`per` splits them into settings). Correlations of k points are
+    clipped at +-(1 - 1/k).
     """
 
     def measure(points: pd.DataFrame, beyond: float) -> list[Number]:
@@ -170,7 +167,7 @@ def correlates(
         what = f"rank correlation of {_name(y)} with {_name(x)}, {len(points)} points"
         return [Number(what, rho, scale="correlation", clip=1 - 1 / len(points), **bound)]
 
-    return _claim(f"{y} with {x}", says, measure, beyond, {"rows": ends_of_runs, **more})
+    return _claim(f"{y} with {x}", says, measure, beyond, {"rows": ends_of_runs, "per": (), **more})
 
 
 def lower_with(by: str, metric: str, says: str, factor: _Bounds = (1.0, 1.5, 3.0), **more: Any) -> Claim:
@@ -191,21 +188,23 @@ def lower_with(by: str, metric: str, says: str, factor: _Bounds = (1.0, 1.5, 3.0
             f"{_name(metric)}, {values[0]:g} over {values[1]:g}",
         )
 
-    return _claim(f"{metric} lower with {by}", says, measure, factor, more)
+    return _claim(f"{metric} lower with {by}", says, measure, factor, {"per": (), **more})
 
 
 def identity(
     id: str,
     says: str,
     near: Mapping[str, tuple[float, float]],
-    below: Mapping[str, float] = MappingProxyType({}),
+    below: Mapping[str, float] | None = None,
     **more: Any,
 ) -> Claim:
     """What cannot come out otherwise unless code is wrong: columns at the end have a value within a tolerance, or a bound."""
 
     def measure(run: pd.DataFrame, _: float) -> list[Number]:
         exact = [_end(run, name, near=value) for name, value in near.items()]
-        return exact + [_end(run, name, below=bound, scale="difference") for name, bound in below.items()]
+        return exact + [
+            _end(run, name, below=bound, scale="difference") for name, bound in (below or {}).items()
+        ]
 
     return _claim(id, says, measure, (0.0,), {"kind": "identity", "fitted": None, "per": (), **more})
 

@@ -1,15 +1,8 @@
-"""How claims are judged over seeds, and over settings.
+"""How claims are judged over seeds and over settings; `docs/experiments.md` has the rule.
 
-Seeds are the unit of chance: layers, steps and sizes of one run are not independent of each other. Every seed gives one
-number, the effect, larger where the claim is more true. A seed is void where a run is missing, diverged or did not fit its
-train set, or where the effect is undefined: it is listed with the reason and does not void the others.
-
-- A finding holds with three seeds or more whose mean effect has its two-sided 95 % Student interval above the threshold; it
-  fails where the interval is below; else it is inconclusive. At the threshold it holds by chance in 2.5 % of cases. Where
-  two things are asked (small, and not rising) each has its effect: it holds if both hold, and fails if one fails.
-- In several settings it holds if it holds in each, fails if one fails by a p-value below 0.05 after Holm's correction over
-  the settings, and is inconclusive otherwise. A claim that one setting is enough for is the mirror image.
-- An identity holds if it holds in every seed, and fails if it fails in one.
+Seeds are the unit of chance: layers, steps and sizes of one run are not independent of each other. At its threshold a finding
+holds by chance in 2.5 % of cases. Where two things are asked (small, and not rising) each has its effect: the claim holds if
+both hold, and fails if one fails.
 """
 
 from __future__ import annotations
@@ -48,6 +41,7 @@ def judge_claims(claims: Sequence[Claim], rows: pd.DataFrame, paper: str, where:
     Returns:
         One judgement per claim; p-values are corrected over the findings.
     """
+    rows = rows.reset_index(drop=True)  # tables that were put together have an index several times
     seeds = sorted({int(seed) for seed in numbers(rows, "seed")})
     return _with_holm(
         [_judge(claim, rows, seeds, {"paper": paper, "where": claim.where or where}) for claim in claims]

@@ -12,30 +12,20 @@ from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits
 from collapselab.experiments.rows import curve_rows
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed, images, recipe
-from collapselab.report.builders import (
-    ACCURACY_LINES,
-    VANISHED,
-    VARIANCES,
-    Lines,
-    by_column,
-    zero_train_error,
-)
+from collapselab.report import builders
+from collapselab.report.builders import VARIANCES, Lines
 
 _DROPOUT = 0.5
 _OPEN = f"{common.LEFT_OPEN} {common.STEM_NOTE} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
 
 
 def _mlps(seed: int, data: DataSpec, changes: Changes) -> list[Job]:
-    return [
-        job(
-            recipe(
-                "mlp", data, seed, learning_rate=0.01, options={**common.MLP, "dropout": share}
-            ).with_changes(changes),
-            "{dataset}-{model}-dropout-{dropout:g}",
-            dropout=share,
-        )
-        for share in (0.0, _DROPOUT)
-    ]
+    jobs = []
+    for share in (0.0, _DROPOUT):
+        one = recipe("mlp", data, seed, learning_rate=0.01, options={**common.MLP, "dropout": share})
+        name = "{dataset}-{model}-dropout-{dropout:g}"
+        jobs.append(job(one.with_changes(changes), name, dropout=share))
+    return jobs
 
 
 def _vggs(seed: int, names: tuple[str, ...], changes: Changes) -> list[Job]:
@@ -59,7 +49,7 @@ def _cpu(seed: int, changes: Changes) -> list[Job]:
     ]
 
 
-_BY_DROPOUT = by_column("dropout", "dropout {:g}")
+_BY_DROPOUT = builders.by_column("dropout", "dropout {:g}")
 
 EXPERIMENT = Experiment(
     id="hui2022/footnote2",
@@ -99,7 +89,7 @@ EXPERIMENT = Experiment(
             "Train variance",
             VARIANCES[:1],
             split=_BY_DROPOUT,
-            marks=(zero_train_error, VANISHED),
+            marks=(builders.zero_train_error, builders.VANISHED),
             share_x=False,
         ),
         Lines(
@@ -110,7 +100,7 @@ EXPERIMENT = Experiment(
             share_x=False,
             on_paper=False,
         ),
-        replace(ACCURACY_LINES, split=_BY_DROPOUT, share_x=False),
+        replace(builders.ACCURACY_LINES, split=_BY_DROPOUT, share_x=False),
     ],
     claims=changed(
         stays(

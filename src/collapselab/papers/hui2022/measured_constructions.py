@@ -12,8 +12,12 @@ from collapselab.data import DataSplits, Split
 from collapselab.experiments.claims import Void
 from collapselab.experiments.claims.claim import FITTED
 from collapselab.experiments.grid import Grid
+from collapselab.experiments.jobs import Job
+from collapselab.experiments.recipes import Changes, balanced
 from collapselab.frames import rows_where
+from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.bounds import any_points_bound, collapsed_representation
+from collapselab.papers.hui2022.common import images, recipe
 from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
 from collapselab.probes import profile
 from collapselab.records.experiment import ExtraRow
@@ -22,6 +26,9 @@ from collapselab.training.evaluation import evaluate, layer_features
 from collapselab.training.weak_variance import fit_centres
 
 PENALTIES = 13
+# A small batch: one epoch is then hundreds of steps even of a small train set.
+_ONE_EPOCH_BATCH = 8
+_ONE_EPOCH_RATE = 0.01
 _BATCH = 1024
 # k-means centres of equal points are off by rounding; below this a variance is zero.
 _ROUNDING = 1e-24
@@ -29,6 +36,50 @@ _COLUMNS = (
     "construction", "seed", "epochs", "train_variance", "strong_test_variance", "weak_test_variance", "train_accuracy",
     "test_accuracy", "bound", "probe_accuracy",
 )  # fmt: skip
+_ZERO, _ONE = (0.0, 1e-9), (1.0, 1e-9)
+_CHANCE = (0.1, 0.1)  # a random function of hundreds of samples is never as far from one in ten classes
+# Id, network, sentence, the numbers that must be near a value, and those that must be below a bound.
+IDENTITIES: tuple[tuple[str, str, str, dict[str, tuple[float, float]], dict[str, float]], ...] = (
+    (
+        "weak-collapse-is-possible", "one_hot_decisions",
+        "One-hot decisions of a network are weakly test-collapsed features, with the same accuracy.",
+        {"weak_test_variance": _ZERO, "test_accuracy_less_that_of_the_network": _ZERO}, {},
+    ),
+    (
+        "train-collapse-is-not-enough", "memoriser",
+        "A network can be train-collapsed perfectly and a random function at test time.",
+        {"train_variance": _ZERO, "train_accuracy": _ONE, "test_accuracy": _CHANCE}, {},
+    ),
+    (
+        "weak-test-collapse-is-not-enough", "memoriser_weak",
+        "A network can be weakly test-collapsed and decide at random.",
+        {"weak_test_variance": _ZERO, "test_accuracy": _CHANCE}, {},
+    ),
+    (
+        "two-points-cannot-tell-ten-classes", "super_class",
+        "From two points no classifier tells ten balanced classes with more than 20% accuracy (sec. 4.1).",
+        {}, {"probe_accuracy": 0.2 + 1e-9},
+    ),
+)  # fmt: skip
+
+
+def construction_jobs(seed: int, changes: Changes) -> list[Job]:
+    """Return the three trained networks: past zero error, for one epoch, on two super-classes."""
+    data = images("mnist", test=balanced(5000))
+    past_zero_error = recipe("mlp", data, seed, learning_rate=0.01, options=common.MLP, count=4).with_changes(
+        {"checkpoints.at": "last", **changes}
+    )
+    num_train = past_zero_error.data.train.count or 60_000
+    one_epoch = past_zero_error.with_changes(
+        {
+            "steps": num_train // _ONE_EPOCH_BATCH,
+            "batch_size": _ONE_EPOCH_BATCH,
+            "optimizer.learning_rate": _ONE_EPOCH_RATE,
+        }
+    )
+    super_class = past_zero_error.with_changes({"data.groups": common.ODD_EVEN})
+    jobs = {"network": past_zero_error, "one_epoch": one_epoch, "super_class": super_class}
+    return [Job(name, recipe) for name, recipe in jobs.items()]
 
 
 def measure_constructions(runs: Grid, seed: int) -> list[ExtraRow]:

@@ -10,12 +10,13 @@ from typing import Any
 
 from collapselab.experiments.claims.judges import at_end, identity
 from collapselab.experiments.experiment import Experiment, Extra
-from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import At, Changes, balanced, digits, scales
+from collapselab.experiments.recipes import At, balanced, digits, scales
 from collapselab.papers.hui2022 import common
-from collapselab.papers.hui2022.common import changed, images, recipe
+from collapselab.papers.hui2022.common import changed
 from collapselab.papers.hui2022.measured_constructions import (
+    IDENTITIES,
     PENALTIES,
+    construction_jobs,
     construction_rows,
     measure_constructions,
     network,
@@ -23,30 +24,9 @@ from collapselab.papers.hui2022.measured_constructions import (
 from collapselab.report.builders import ACCURACIES, VARIANCES, Dots, Quantity
 from collapselab.report.chart import NEUTRAL, WEAK, Look
 
-# A small batch: one epoch is then hundreds of steps even of a small train set.
-_ONE_EPOCH_BATCH = 8
-_ONE_EPOCH_RATE = 0.01
 _ARGUED = "The paper argues and runs nothing here. These are MLPs of"
 _PROBE_NOTE = f"The penalty of the linear probe is one of {PENALTIES}."
 _OPEN = f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
-
-
-def _jobs(seed: int, changes: Changes) -> list[Job]:
-    data = images("mnist", test=balanced(5000))
-    past_zero_error = recipe("mlp", data, seed, learning_rate=0.01, options=common.MLP, count=4).with_changes(
-        {"checkpoints.at": "last", **changes}
-    )
-    num_train = past_zero_error.data.train.count or 60_000
-    one_epoch = past_zero_error.with_changes(
-        {
-            "steps": num_train // _ONE_EPOCH_BATCH,
-            "batch_size": _ONE_EPOCH_BATCH,
-            "optimizer.learning_rate": _ONE_EPOCH_RATE,
-        }
-    )
-    super_class = past_zero_error.with_changes({"data.groups": common.ODD_EVEN})
-    jobs = {"network": past_zero_error, "one_epoch": one_epoch, "super_class": super_class}
-    return [Job(name, recipe) for name, recipe in jobs.items()]
 
 
 _NAMES = {
@@ -60,8 +40,6 @@ _TWO_POINTS = (
     Quantity("bound", "bound for two points", Look(NEUTRAL, marker="bar")),
 )
 _CLAIMED: dict[str, Any] = {"per": (), "runs": "construction", "fitted": None, "where": "Sec. 2.1"}
-_ZERO, _ONE = (0.0, 1e-9), (1.0, 1e-9)
-_CHANCE = (0.1, 0.1)  # a random function of hundreds of samples is never as far from one in ten classes
 
 EXPERIMENT = Experiment(
     id="hui2022/sec2",
@@ -71,7 +49,7 @@ EXPERIMENT = Experiment(
     question="Is train collapse, or weak test collapse, needed for a network to generalise, or enough? What can be learned "
     "from features that have collapsed?",
     presets=scales(
-        _jobs,
+        construction_jobs,
         paper=At(
             f"{_ARGUED} three layers of 1024 on MNIST, 80,000 steps or one epoch. {_PROBE_NOTE} {_OPEN}"
         ),
@@ -111,34 +89,9 @@ EXPERIMENT = Experiment(
         )
     ],
     claims=changed(
-        identity(
-            "weak-collapse-is-possible",
-            "One-hot decisions of a network are weakly test-collapsed features, with the same accuracy.",
-            {"weak_test_variance": _ZERO, "test_accuracy_less_that_of_the_network": _ZERO},
-            rows=network("one_hot_decisions"),
-            **_CLAIMED,
-        ),
-        identity(
-            "train-collapse-is-not-enough",
-            "A network can be train-collapsed perfectly and a random function at test time.",
-            {"train_variance": _ZERO, "train_accuracy": _ONE, "test_accuracy": _CHANCE},
-            rows=network("memoriser"),
-            **_CLAIMED,
-        ),
-        identity(
-            "weak-test-collapse-is-not-enough",
-            "A network can be weakly test-collapsed and decide at random.",
-            {"weak_test_variance": _ZERO, "test_accuracy": _CHANCE},
-            rows=network("memoriser_weak"),
-            **_CLAIMED,
-        ),
-        identity(
-            "two-points-cannot-tell-ten-classes",
-            "From two points no classifier tells ten balanced classes with more than 20% accuracy.",
-            {},
-            {"probe_accuracy": 0.2 + 1e-9},
-            rows=network("super_class"),
-            **_CLAIMED | {"where": "Sec. 4.1"},
+        *(
+            identity(id, says, near, below, rows=network(of), **_CLAIMED)
+            for id, of, says, near, below in IDENTITIES
         ),
         at_end(
             "train_variance",

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from collapselab.metrics import BY_NAME
-from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Look, Mark, Missing, Panel
+from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Look, Mark, Missing, Number, Panel
 from collapselab.report.layers import (
     INITIALISATION,
     Layers,
@@ -147,7 +147,7 @@ class _Shown:
         told = self.layers.journey(lines[0].values, lines[1].values, value_axis(name).percent)
         return self.chart(name, lines, name, journey=told)
 
-    def weight(self, name: str, full: float | None) -> Chart | Missing:
+    def weight(self, name: str, full: Number | None) -> Chart | Missing:
         """Chart a property of the weights alone, which is the same on every split."""
         own = Line("trained" if self.initial else "weight", self.values(name), Look(TRAIN))
         lines = [own, Line(_START, self.values(name, at_start=True), INITIALISATION)]

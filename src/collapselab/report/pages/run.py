@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from collapselab.frames import rows_where
@@ -14,6 +13,7 @@ from collapselab.metrics import BY_NAME
 from collapselab.records.recipe import Recipe
 from collapselab.report.builders import FINAL_VARIANCES, SPREAD, VARIANCES
 from collapselab.report.chart import Axis, Chart, Heat, Mark, Missing, Panel, Series
+from collapselab.report.labels import Floats
 from collapselab.report.layers import (
     Layers,
     chart_or_missing,
@@ -162,7 +162,7 @@ def _spectrum(run: Run, name: str) -> Chart | Missing:
     return spectra_chart(name, table.filter(run.layers).head(_MOST))
 
 
-def cosine_matrix(class_means: npt.NDArray[np.float64]) -> pd.DataFrame:
+def cosine_matrix(class_means: Floats) -> pd.DataFrame:
     """Return cosines between class means (C, p) centred at their mean: (C, C), NaN where a mean has no direction."""
     centred = class_means - class_means.mean(0)
     norms = np.linalg.norm(centred, axis=1, keepdims=True)

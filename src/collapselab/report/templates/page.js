@@ -28,7 +28,7 @@
   const plain = (text) => text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
   const short = (value) => (value === null ? "undefined" : String(Number(Number(value).toPrecision(3))));
 
-  // Arrow keys walk over the points: left and right along a line, up and down between lines (or rows).
+  // Arrow keys walk over the points: left and right along a line, up and down between lines (or rows). Escape starts anew.
   const walk = (chart) => {
     let line = 0, row = 0, point = -1;
     // Grounds are no lines to walk on.
@@ -43,6 +43,7 @@
       if (event.key === "Escape") {
         Plotly.Fx.unhover(chart);
         readout.textContent = "";
+        [line, row, point] = [0, 0, -1];
         return;
       }
       const move = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];

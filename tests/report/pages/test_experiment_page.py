@@ -1,0 +1,129 @@
+"""The page of an experiment and the index over several: every number also as text, hostile names, the same bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from experiment_rows import curve_rows
+from reading import HOSTILE, check_page, judgement, read
+
+from collapselab.records.experiment import ExperimentRecord, write_experiment
+from collapselab.records.judgement import Judgement
+from collapselab.records.outcome import Outcome
+from collapselab.records.verdicts import write_verdicts
+from collapselab.report.builders import ACCURACY_LINES, VARIANCES, Lines
+from collapselab.report.chart import Chart
+from collapselab.report.pages.experiment import experiment_page, write_experiment_page
+from collapselab.report.pages.index import write_index_page
+
+
+def record(**changes: Any) -> ExperimentRecord:
+    values: dict[str, Any] = {
+        "experiment": "hui2022/fig3", "title": "Collapse on the train set", "paper": "Hui, Belkin, Nakkiran (2022)",
+        "where": "Fig. 3, sec. 3.3", "question": "Do features gather?", "scale": "cpu", "seeds": (0, 1, 2), "runs": 3,
+        "command": "collapselab reproduce hui2022/fig3", "reduced": "2,000 training images.", "status": "finished",
+    }  # fmt: skip
+    return ExperimentRecord.model_validate(values | changes)
+
+
+def outcome(
+    rows: pd.DataFrame, folder: Path = Path(), judgements: tuple[Judgement, ...] | None = None, **changes: Any
+) -> Outcome:
+    judged = (judgement("holds", "Train variance falls."), judgement("inconclusive", "Test variance stays."))
+    return Outcome(folder, record(**changes), rows, judged if judgements is None else judgements)
+
+
+def charts(rows: pd.DataFrame) -> list[Chart]:
+    return [chart for make in (Lines("fig3", "Variances", VARIANCES), ACCURACY_LINES) for chart in make(rows)]
+
+
+def test_every_number_is_also_text() -> None:
+    rows = curve_rows()
+    reader = check_page(experiment_page(outcome(rows), charts(rows)))
+    held = set(reader.cells)
+    for value in rows.select_dtypes("number").to_numpy().ravel():
+        if math.isfinite(value):
+            assert (str(int(value)) if float(value).is_integer() else f"{value:.4g}") in held
+    assert reader.links[-4:] == ["fig3.pdf", "fig3.png", "rows.csv", "verdicts.json"]
+
+
+def test_the_page_says_what_was_asked_reduced_judged_and_how_it_was_made() -> None:
+    rows = curve_rows()
+    words = read(experiment_page(outcome(rows), charts(rows))).words
+    for text in (
+        "Collapse on the train set", "Do features gather? Measured at scale “cpu”, after Fig. 3, sec. 3.3 of Hui",
+        "2,000 training images.", "Of 2 findings, 1 holds, 1 is inconclusive", "Train variance at the end: 0.04 (seed 0)",
+        "collapselab reproduce hui2022/fig3", "Geometric mean of 3 seeds, thin lines: each seed.",
+    ):  # fmt: skip
+        assert text in words, text
+    assert "say nothing about the paper" not in words
+    smoke = read(experiment_page(outcome(rows, scale="smoke"), charts(rows))).words
+    assert "its verdicts say nothing about the paper" in smoke
+
+
+def test_old_records_without_title_and_judgements_have_a_page() -> None:
+    rows = curve_rows()
+    old = outcome(rows, judgements=(), title="", paper="", where="", question="", reduced="")
+    words = check_page(experiment_page(old, charts(rows))).words
+    assert "hui2022/fig3 Measured at scale “cpu”. No claims were judged." in words
+
+
+def test_hostile_names_stay_text() -> None:
+    rows = curve_rows(HOSTILE)
+    changes = dict.fromkeys(("title", "question", "reduced", "paper"), HOSTILE)
+    one = outcome(rows, judgements=(judgement("holds", HOSTILE),), **changes)
+    assert check_page(experiment_page(one, charts(rows))).text.count(HOSTILE) > 4
+
+
+def test_what_is_undefined_is_a_warning() -> None:
+    rows = curve_rows()
+    rows.loc[rows["step"] == 10, "train_variance_final"] = math.nan
+    words = read(experiment_page(outcome(rows), charts(rows))).words
+    assert "train variance final is undefined in 3 of 15 rows (resnet18-{})" in words
+
+
+def test_the_same_outcome_gives_the_same_bytes(tmp_path: Path) -> None:
+    rows = curve_rows()
+    paths = [write_experiment_page(outcome(rows, tmp_path / name), charts(rows)) for name in ("a", "b")]
+    assert [path.name for path in paths] == ["report.html", "report.html"]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+# ---------------------------------------------------------------- index
+
+
+def test_the_index_lists_experiments_with_their_verdicts_and_links(tmp_path: Path) -> None:
+    for name in ("fig3", "fig6"):
+        (tmp_path / name).mkdir()
+        write_experiment(tmp_path / name, record(experiment=f"hui2022/{name}", title=HOSTILE))
+    write_verdicts(tmp_path / "fig3" / "verdicts.json", outcome(curve_rows()).judgements)
+    (tmp_path / "fig3" / "report.html").write_text("")
+    (tmp_path / "something else").mkdir()
+    path = write_index_page(tmp_path)
+    assert path == tmp_path / "index.html"
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    reader = read(html)
+    assert [link for link in reader.links if not link.startswith("#")] == [
+        "fig3/report.html",
+        "fig6/experiment.json",
+    ]
+    assert "2 experiments." in reader.words
+    assert "hui2022/fig3" in reader.words
+    assert "Scale cpu, 3 seeds, 3 runs, finished." in reader.words
+    assert "Of 2 findings, 1 holds, 1 is inconclusive" in reader.words
+    assert "Not judged yet." in reader.words
+    assert reader.outside == []
+    assert len(html) < 100_000, "a page without charts needs no library"
+
+
+def test_a_folder_without_experiments_has_no_index(tmp_path: Path) -> None:
+    assert write_index_page(tmp_path) is None
+    (tmp_path / "fig3").mkdir()
+    (tmp_path / "fig3" / "experiment.json").write_text(json.dumps({"some": "thing"}))
+    with pytest.raises(Exception, match=r"experiment\.json"):
+        write_index_page(tmp_path)
