@@ -310,8 +310,9 @@ class Points:
         panels: list[Panel] = []
         for title, part in parts_of(self.select(rows)):
             panels.append(self._panel(title, part, final(self.x)))
-            same = part.get(self.x, part[final(self.x)])
-            if (same.notna() & (same != part[final(self.x)])).any():
+            ended = part[final(self.x)]
+            same = pd.Series(part.get(self.x, ended))
+            if (same.notna() & (same != ended)).any():
                 panels[-1] = replace(panels[-1], subtitle=_LAST)
                 panels.append(replace(self._panel(title, part, self.x), subtitle=_SAME))
         placed = tuple(replace(panel, place=divmod(at, 2)) for at, panel in enumerate(panels))

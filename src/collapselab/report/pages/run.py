@@ -11,8 +11,8 @@ import pandas as pd
 from collapselab.frames import rows_where
 from collapselab.metrics import BY_NAME
 from collapselab.records.recipe import Recipe
-from collapselab.report.builders import FINAL_VARIANCES, SPREAD, VARIANCES
-from collapselab.report.chart import Axis, Chart, Heat, Mark, Missing, Panel, Series
+from collapselab.report.builders import VARIANCES, Lines
+from collapselab.report.chart import Axis, Chart, Heat, Mark, Missing, Panel
 from collapselab.report.labels import Floats
 from collapselab.report.layers import (
     Layers,
@@ -35,7 +35,14 @@ _PROPERTIES = {
     "nc3": "alignment",
     "nc4": "ncc_agreement",
 }
-_REFERENCES = {"references of the last step": FINAL_VARIANCES, "references of the same step": VARIANCES}
+_VARIANCES = Lines(
+    "variance",
+    "Variance on train and on test data",
+    VARIANCES,
+    "The last layer's variance around its class means, relative to how far apart these are.",
+    x_title="optimiser step",
+    on_paper=False,
+)
 
 
 def write_run_page(run: Run, path: Path) -> None:
@@ -99,25 +106,12 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return [*facts, ("nearest centre, test accuracy", percent(accuracy))] if pd.notna(accuracy) else facts
 
 
-def _variances(run: Run) -> Chart | Missing:
+def _variances(run: Run) -> Chart:
     """Train, strong and weak test variance of the last layer, over both references."""
-    panels: list[Panel] = []
-    for title, quantities in _REFERENCES.items():
-        series = tuple(
-            Series(
-                one.label,
-                pd.DataFrame({"x": run.variances["step"], "y": run.variances[one.column]}),
-                one.look,
-            )
-            for one in quantities
-            if run.variances[one.column].notna().any()
-        )
-        if series:
-            axes = Axis("optimiser step", "log"), Axis(SPREAD)
-            panels.append(Panel(title, *axes, series, place=(0, len(panels))))
-    last = run.variances.iloc[-1]
-    train, test = number(last["train_variance"]), number(last["strong_test_variance"])
-    return chart_or_missing("variance", panels, train=train, test=test)
+    data, recipe = run.record.data, run.record.recipe
+    model = recipe.model.name if isinstance(recipe, Recipe) else recipe.monitored
+    rows = run.variances.assign(dataset=data.name if data else "its data", model=model, seed=0)
+    return _VARIANCES(rows)[0]
 
 
 def _heat_maps(run: Run) -> Chart | Missing:
