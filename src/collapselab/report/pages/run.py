@@ -1,4 +1,4 @@
-"""The page of a run: how it collapsed over the steps of training, and where in the network."""
+"""The page of a run: how features collapse during training, and in which layers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PROPERTIES = {
     "nc3": "alignment",
     "nc4": "ncc_agreement",
 }
-_REFERENCES = {"references of the last step": FINAL_VARIANCES, "references of the same step": VARIANCES}
+_REFERENCES = {"centres of the last step": FINAL_VARIANCES, "centres of the same step": VARIANCES}
 
 
 def write_run_page(run: Run, path: Path) -> None:
@@ -48,7 +48,7 @@ def write_run_page(run: Run, path: Path) -> None:
 
 
 def run_page(run: Run) -> Page:
-    """Say what the page of a run shows; the same run gives the same page."""
+    """Return the content of the page of a run; it depends only on the run."""
     cosines = {
         split: cosine_matrix(means.numpy())
         for split in run.splits
@@ -76,16 +76,16 @@ def run_page(run: Run) -> Page:
 
 def _summary(run: Run) -> str:
     record, first = run.record, run.first_collapsed
-    what = "The network was measured while it was trained"
+    what = "The network was measured during training"
     if isinstance(record.recipe, Recipe) and record.data is not None:
         model = record.recipe.model
         options = ", ".join(f"{words(name)} {value}" for name, value in model.options.items())
         network = f"{model.name} ({options})" if options else model.name
         what = f"The network {network} was trained on {record.data.num_train:,} samples of {record.data.name}"
-    where = f"have collapsed from {first} on" if first else "have not collapsed at the last layer"
+    where = f"have collapsed from layer {first} on" if first else "have not collapsed at the last layer"
     return (
-        f"{what} for {run.last_step:,} steps. On train data its features {where} (less than {percent(run.epsilon)} of their "
-        "variance lies within classes)."
+        f"{what} for {run.last_step:,} steps. On train data, its features {where} (collapsed: less than {percent(run.epsilon)} "
+        "of the variance is within classes)."
     )
 
 
@@ -100,7 +100,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _variances(run: Run) -> Chart | Missing:
-    """Train, strong and weak test variance of the last layer, over both references."""
+    """Train, strong and weak test variance of the last layer, relative to both kinds of centres."""
     panels: list[Panel] = []
     for title, quantities in _REFERENCES.items():
         series = tuple(
