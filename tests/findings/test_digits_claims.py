@@ -97,5 +97,5 @@ def test_the_collapsed_layers_are_those_from_the_first_one_on() -> None:
 
 def test_a_network_with_train_errors_is_void() -> None:
     assert {one.void[0] for one in _judged(_rows([0.6, 0.1, 0.01], accuracy=0.9)).values()} == {
-        "train accuracy 0.9"
+        "train accuracy 0.9 < 0.999"
     }

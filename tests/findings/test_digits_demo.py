@@ -63,7 +63,7 @@ def test_the_terminal_gets_a_table_verdicts_and_the_page(
         assert layer in printed.stdout
     assert printed.stdout.count("INCONCLUSIVE  ") == 4
     flowing = " ".join(printed.stdout.split())
-    assert "Of 4 findings, 4 are inconclusive (every seed points to 4 of them)." in flowing
+    assert "4 findings: 4 are inconclusive (4 are met in every valid seed)." in flowing
     assert f"Page: {out}/report.html" in printed.stdout
     assert max(map(len, printed.stdout.splitlines())) <= max(80, len(f"Page: {out}/report.html"))
     assert "\x1b" not in printed.stdout

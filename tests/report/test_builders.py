@@ -45,8 +45,8 @@ def test_variances_over_both_references_stand_beside_each_other() -> None:
     chart = only(CURVES(curve_rows()))
     assert (chart.id, chart.figure) == ("fig", "fig")
     assert [(panel.title, panel.subtitle, panel.place) for panel in chart.panels] == [
-        ("ResNet-18 on CIFAR-10", "references of the last step", (0, 0)),
-        ("ResNet-18 on CIFAR-10", "references of the same step", (0, 1)),
+        ("ResNet-18 on CIFAR-10", "centres of the last step", (0, 0)),
+        ("ResNet-18 on CIFAR-10", "centres of the same step", (0, 1)),
     ]
     assert list(strokes(chart)) == ["train", "test, strong", "test, weak"]
     assert strokes(chart)["train"].values == pytest.approx([1 / (step + 1) for step in STEPS])
@@ -58,7 +58,7 @@ def test_variances_over_both_references_stand_beside_each_other() -> None:
 def test_old_rows_have_no_panel_of_the_same_step() -> None:
     rows = curve_rows()
     rows.loc[rows["step"] < 1000, ["train_variance", "strong_test_variance"]] = math.nan
-    assert [panel.subtitle for panel in only(CURVES(rows)).panels] == ["references of the last step"]
+    assert [panel.subtitle for panel in only(CURVES(rows)).panels] == ["centres of the last step"]
     without = rows.drop(columns=["train_variance", "strong_test_variance", "weak_test_variance"])
     assert len(only(CURVES(without)).panels) == 1
 
@@ -75,7 +75,7 @@ def test_axes_start_behind_the_transient_of_the_first_steps() -> None:
     chart = only(CURVES(rows))
     assert [panel.x.start for panel in chart.panels] == [2, None]
     assert chart.notes == (
-        "Lines start at step 2, behind a transient of the first steps that goes up to 1.00e8.",
+        "A transient of the first steps, with values up to 1.00e8, is not drawn: lines start at step 2.",
     )
     assert len(strokes(chart)["train"].x) == 5
 
@@ -216,8 +216,8 @@ def test_checkpoints_stand_at_their_own_variance_beside_that_of_the_paper() -> N
     rows = transfer_rows()
     chart = only(TRANSFER(rows.assign(train_variance=7.0)))
     assert [panel.subtitle for panel in chart.panels] == [
-        "references of the last step",
-        "references of the same step",
+        "centres of the last step",
+        "centres of the same step",
     ]
     assert 10 ** strokes(chart, 1)["tuned"].x[0] == pytest.approx(7, rel=0.1)
     same = only(TRANSFER(rows.assign(train_variance=rows["train_variance_final"])))

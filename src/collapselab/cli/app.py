@@ -1,6 +1,6 @@
-"""The command line: parse, call public functions, print. Errors end as one line on stderr.
+"""The command line: parse, call public functions, print. Errors are printed as one line on stderr.
 
-torch and everything that needs it is imported inside the commands, so that help and usage errors appear at once.
+torch and modules that need it are imported inside the commands, so that help and usage errors appear immediately.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ for _command in (measure, profile, run, reproduce, judge):
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0, or 2 and one line on stderr that begins `error:`.
+    """Run the command line and exit with code 0, or with code 2 and one line on stderr that starts with `error:`.
 
     Args:
         arguments: default: those of the process.

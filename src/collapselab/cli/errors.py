@@ -1,4 +1,4 @@
-"""Exceptions as one line of the command line's language."""
+"""Translate exceptions into one-line messages of the command line."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PAIR = re.compile(r"\{'(\w+)': (\S+?)\}")
 
 
 def error_line(error: Exception, app: Any, arguments: Sequence[str]) -> str | None:
-    """Describe what the user can act on; None for a bug.
+    """Return a one-line message for an error that the user can fix; None for a bug.
 
     Args:
         error: what was raised.
         app: the command group of Click.
-        arguments: what the command line was given.
+        arguments: the arguments of the command line.
     """
     if isinstance(error, InputError):
         return in_options(one_line(error), _options(app, arguments))
@@ -41,7 +41,7 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
     """Translate arguments of Python in a message into options: `reduce='gap'` becomes `--reduce gap`.
 
     Args:
-        message: of a library function, which writes an argument as `name=` or `name=value`.
+        message: message of a library function, in which arguments appear as `name=` or `name=value`.
         options: the command's options by the name of their argument.
     """
 
@@ -53,7 +53,7 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
 
 
 def _options(app: Any, arguments: Sequence[str]) -> dict[str, str]:
-    """The options and arguments of the command in use, by the name of their parameter."""
+    """Return the options and arguments of the current command by parameter name."""
     command = next((app.commands[name] for name in arguments if name in app.commands), None)
     own = {
         param.name.rstrip("_"): max(param.opts, key=len)

@@ -11,13 +11,13 @@ import typer
 def judge(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="Folder of an experiment, as collapselab reproduce wrote it."),
+        typer.Argument(metavar="FOLDER", help="Folder of an experiment, written by collapselab reproduce."),
     ],
 ) -> None:
     """Judge the stored rows of an experiment again.
 
-    Nothing is trained. Verdicts, figures and page are written anew from the rows in the folder, with the claims of the
-    installed version.
+    Nothing is trained. The command applies the claims of the installed version to the rows in the folder, and
+    rewrites verdicts, figures and page.
 
     \b
     Example:

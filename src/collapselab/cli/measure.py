@@ -26,7 +26,7 @@ def measure(
         typer.Option(
             "--test",
             metavar="TEST",
-            help="Test features, in the same forms. For a test set larger than memory, name --metrics without "
+            help="Test features, in the same formats. If they do not fit in memory, pass --metrics without "
             "weak_test_variance.",
         ),
     ] = None,
@@ -57,8 +57,8 @@ def measure(
 ) -> None:
     """Measure neural collapse of features stored in files.
 
-    Each file holds the arrays `features` (n, p) and `labels` (n,). It may also hold the classifier's `weight` (C, p)
-    and `bias` (C,), and the network's decisions `predictions` (n,). Files of a folder are read one at a time.
+    Each file contains the arrays `features` (n, p) and `labels` (n,). Optional arrays are the classifier's `weight`
+    (C, p) and `bias` (C,), and the network's decisions `predictions` (n,). Files in a folder are read one at a time.
 
     \b
     Examples:
@@ -89,7 +89,7 @@ def measure(
 
 
 def _metric_names(options: list[str] | None, *, has_test: bool) -> list[str] | None:
-    """The names of all `--metrics`, checked before any file is read."""
+    """Return the names given by all `--metrics`, validated before any file is read."""
     from collapselab.metrics import select
 
     if not options:
@@ -102,5 +102,5 @@ def _metric_names(options: list[str] | None, *, has_test: bool) -> list[str] | N
         trained = {metric.name for metric in select(names, "train")}
         for name in names:
             if name not in trained:
-                raise InputError(f"--metrics: {name} needs test features; give some with --test")
+                raise InputError(f"--metrics: {name} needs test features; give them with --test")
     return names

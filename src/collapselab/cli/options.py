@@ -19,12 +19,12 @@ Format = Literal["table", "json", "csv"]
 
 
 def _check_pairs(pairs: list[str] | None) -> list[str] | None:
-    """Explain the former use of `--data`, which took the data to read."""
+    """Reject the former use of `--data`, which named the data set to measure."""
     for pair in pairs or []:
         if "=" not in pair:
             raise InputError(
-                f"--data {pair}: give NAME=PATH, where a named data set lies, such as mnist=data/mnist; what to profile "
-                f"is --dataset {pair}"
+                f"--data {pair}: give NAME=PATH, the path of a local copy, such as mnist=data/mnist; for the data to "
+                f"profile, use --dataset {pair}"
             )
     return pairs
 
@@ -35,7 +35,7 @@ DataOption = Annotated[
         "--data",
         metavar="NAME=PATH",
         callback=_check_pairs,
-        help="Where a local copy of a named data set lies, such as mnist=data/mnist. May be given several times. The "
+        help="Path of a local copy of a named data set, such as mnist=data/mnist. May be given several times. The "
         "environment variable COLLAPSELAB_DATA does the same for all commands.",
     ),
 ]
@@ -75,7 +75,7 @@ def copies_from(pairs: list[str] | None) -> dict[str, Path]:
 
 
 def changes_from(pairs: list[str] | None) -> dict[str, Any]:
-    """Parse what `--set` was given; values are read as YAML.
+    """Parse the pairs NAME=VALUE of `--set`; values are read as YAML.
 
     Raises:
         InputError: no `=`, not YAML, the same name twice.
@@ -102,7 +102,7 @@ def names_from(text: str | None) -> list[str]:
 
 
 def stopper_from(stop_after: str | None) -> Stopper:
-    """Make what stops a run after the time of `--stop-after`.
+    """Return a `Stopper` with the deadline of `--stop-after`, or without one.
 
     Raises:
         InputError: not a positive duration.
@@ -120,6 +120,6 @@ def stopper_from(stop_after: str | None) -> Stopper:
 
 
 def end_stopped(where: Path, stopped: RunInterrupted, what: object) -> None:
-    """Say why the work was stopped, and exit: reaching the time of `--stop-after` is not a failure."""
+    """Print why the work was stopped, and exit; the exit code is 0 if the time of `--stop-after` was reached."""
     note(f"{where}: {what}")
     sys.exit(0 if stopped.reason == "out of time" else INTERRUPTED)

@@ -1,4 +1,4 @@
-"""What the terminal shows at the end of an experiment."""
+"""Print the outcome of an experiment to the terminal."""
 
 from __future__ import annotations
 

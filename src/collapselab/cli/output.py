@@ -1,4 +1,4 @@
-"""A `Measurement` or a `Profile` as text in the format asked for, printed or written to a file."""
+"""Format a `Measurement` or a `Profile` as text, and print it or write it to a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def show(result: Measurement | Profile, format: Format, output: Path | None) -> None:
-    """Print a result, or write it to a file; with csv, which has no place for them, warnings go to stderr."""
+    """Print a result, or write it to a file; csv has no warnings, so they go to stderr."""
     text = as_text(result, format, to_terminal=output is None and sys.stdout.isatty())
     if format == "csv":
         for warning in result.warnings:
@@ -78,7 +78,7 @@ def _profile_rows(profile: Profile) -> Iterator[tuple[str, int, str, str, Any]]:
 
 
 def check_output(path: Path, inputs: tuple[Path, ...]) -> None:
-    """Refuse a file that cannot be written, before any work is done for it.
+    """Reject a file that cannot be written, before any work is done.
 
     Raises:
         InputError: a folder, a file in a folder that does not exist or cannot be written to, or one of `inputs`.
@@ -86,16 +86,16 @@ def check_output(path: Path, inputs: tuple[Path, ...]) -> None:
     if path.is_dir():
         raise InputError(f"--output {path}: is a folder; give the name of a file")
     if not path.parent.is_dir():
-        raise InputError(f"--output {path}: there is no folder {path.parent}; make it first")
+        raise InputError(f"--output {path}: there is no folder {path.parent}; create it first")
     for given in inputs:
         if path.exists() and given.exists() and path.samefile(given):
-            raise InputError(f"--output {path}: is the file to be measured; give another name")
+            raise InputError(f"--output {path}: is one of the files to measure; give another name")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(f"--output {path}: may not be written; choose another place")
+        raise InputError(f"--output {path}: no permission to write; choose another file")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a failure leaves the old file.
+    """Write a file atomically: on failure the old file remains.
 
     Raises:
         InputError: the file cannot be written.
@@ -107,5 +107,5 @@ def write_text(path: Path, text: str) -> None:
         replace_text(path, text)
     except OSError as error:
         raise InputError(
-            f"--output {path}: cannot be written ({one_line(error.strerror or error)}); choose another place"
+            f"--output {path}: cannot be written ({one_line(error.strerror or error)}); choose another file"
         ) from error

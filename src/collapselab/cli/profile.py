@@ -32,7 +32,7 @@ def profile(
         typer.Option(
             "--dataset",
             metavar="DATA",
-            help="The data to measure on: a name (digits, mnist, fashion_mnist, cifar10, cifar100, svhn, stl10, "
+            help="Data set to measure: a name (digits, mnist, fashion_mnist, cifar10, cifar100, svhn, stl10, "
             "imagenet), a folder of Parquet files (train-*.parquet) or of images (train/CLASS/*), a .npz file, or a "
             "Hugging Face hub id (owner/name).",
         ),
@@ -42,7 +42,7 @@ def profile(
         typer.Option(
             "--test-dataset",
             metavar="DATA",
-            help="Other data to take the test split from, in the same forms; default: the test split of --dataset.",
+            help="Another data set whose test split to measure; default: the test split of --dataset.",
         ),
     ] = None,
     data: DataOption = None,
@@ -106,7 +106,7 @@ def profile(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of an earlier profile, for example of the initial weights, to draw in the same charts.",
+            help="Folder of an earlier profile, such as that of the initial weights, to draw in the same charts.",
         ),
     ] = None,
     format: Annotated[

@@ -27,7 +27,7 @@ from collapselab.storage import provenance
 
 @dataclass(frozen=True)
 class ProfileJob:
-    """What `collapselab profile` was asked for; see its help.
+    """Options of `collapselab profile`; see its help.
 
     Attributes:
         model: name of the network, or `path/to/file.py:function`.
@@ -59,7 +59,7 @@ class ProfileJob:
 
 
 def run_job(job: ProfileJob, progress: ProgressCallback | None = None) -> tuple[Profile | None, list[str]]:
-    """Profile the network and write what was asked for.
+    """Profile the network and write the requested files.
 
     Under `torchrun`, every process reads its share of the batches, and only the first writes.
 
@@ -67,7 +67,7 @@ def run_job(job: ProfileJob, progress: ProgressCallback | None = None) -> tuple[
         The profile, None in all processes but the first; and lines to show to the user.
 
     Raises:
-        InputError: whatever is wrong with the request, before anything is measured if possible.
+        InputError: an invalid request; raised before anything is measured if possible.
         ImportError: an extra that is not installed.
     """
     _check(job)
@@ -90,7 +90,7 @@ def _check(job: ProfileJob) -> None:
     if job.batch_size < 1:
         raise InputError(f"--batch-size {job.batch_size}: give at least 1")
     if job.against is not None and job.out is None:
-        raise InputError(f"--against {job.against}: is drawn on the page in --out; give --out too")
+        raise InputError(f"--against {job.against}: is drawn only on the page in --out; give --out too")
 
 
 def _profiled(
@@ -143,7 +143,7 @@ def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None]:
 
 
 def _relabelled(test: LabelledData, train: LabelledData, job: ProfileJob) -> LabelledData:
-    """Give the samples of another data set the labels that their classes have in the training data.
+    """Map the labels of another data set to the labels of the same classes in the training data.
 
     Classes are matched by name, or by number if one of the two data sets has only numbers.
 
@@ -161,8 +161,8 @@ def _relabelled(test: LabelledData, train: LabelledData, job: ProfileJob) -> Lab
         name = theirs[unknown[0]]
         near = near_matches(name, ours)
         raise InputError(
-            f"--test-dataset {job.test_dataset}: {int(torch.isin(test.labels, torch.tensor(unknown)).sum())} samples are "
-            f"of classes that {job.dataset} does not have, the first is {name!r}; leave them out"
+            f"--test-dataset {job.test_dataset}: {int(torch.isin(test.labels, torch.tensor(unknown)).sum())} samples have "
+            f"classes that are not in {job.dataset}, such as {name!r}; remove these samples"
             + (f" ({near})" if near.startswith("did you mean") and not _are_numbers(ours) else "")
         )
     of_label = torch.tensor([of_name.get(name, -1) for name in theirs])
@@ -194,15 +194,15 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"--out {path}: cannot be made ({one_line(error.strerror or error)}); choose another folder"
+            f"--out {path}: cannot be created ({one_line(error.strerror or error)}); choose another folder"
         ) from error
     if not os.access(path, os.W_OK):
-        raise InputError(f"--out {path}: may not be written to; choose another folder")
+        raise InputError(f"--out {path}: no permission to write; choose another folder")
     known = {"profile.json", "report.html", "statistics.safetensors"}
     if (path / "run.json").exists() or (
         any(path.iterdir()) and not any((path / name).exists() for name in known)
     ):
-        raise InputError(f"--out {path}: holds something other than a profile; choose another folder")
+        raise InputError(f"--out {path}: contains something other than a profile; choose another folder")
 
 
 def _made(job: ProfileJob, world: int, seconds: float) -> ProfileMade:

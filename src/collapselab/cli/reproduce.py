@@ -42,14 +42,14 @@ def reproduce(
     scale: Annotated[
         Scale,
         typer.Option(
-            help="smoke: seconds, needs no data, decides nothing. cpu: real data, hours on two cores. paper: the paper's "
-            "own numbers, on a GPU."
+            help="smoke: seconds, needs no data; its verdicts mean nothing. cpu: real data, hours on two cores. paper: the "
+            "paper's own settings, on a GPU."
         ),
     ] = "smoke",
     seeds: Annotated[
         int | None,
         typer.Option(
-            "--seeds", min=1, metavar="N", help="Run seeds 0 to N-1; default: as many as the preset has."
+            "--seeds", min=1, metavar="N", help="Run seeds 0 to N-1; default: the number in the preset."
         ),
     ] = None,
     data: DataOption = None,
@@ -70,8 +70,8 @@ def reproduce(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="Override a value of every recipe (steps=500), or of some (JOB-GLOB:steps=500). It is recorded. May be "
-            "given several times.",
+            help="Override a value in every recipe (steps=500), or only in matching jobs (JOB-GLOB:steps=500). Overrides "
+            "are recorded. May be given several times.",
         ),
     ] = None,
     threads: Annotated[
@@ -87,9 +87,9 @@ def reproduce(
 ) -> None:
     """Reproduce an experiment of a paper.
 
-    Networks are trained and measured, the paper's figures drawn, its claims judged, and a page is written that also
-    says what the scale reduces. The same command resumes an experiment that was stopped or killed; finished
-    runs are not run again, so seeds can be added later. Run it in several terminals to share the runs among processes.
+    Trains and measures networks, draws the paper's figures, judges its claims, and writes a page, which also lists
+    what the scale reduces. The same command resumes an experiment that was stopped or killed; finished runs are not
+    run again, so you can add seeds later. Start it in several terminals to share the runs among processes.
 
     \b
     Examples:
@@ -125,10 +125,10 @@ def reproduce(
     except RunInterrupted as stopped:
         end_stopped(request.folder, stopped, f"{stopped.reason}; run the same command again to resume")
         return
-    notes = ["All runs had finished earlier; nothing was run again"] if outcome.was_finished else []
+    notes = ["All runs were already finished; nothing was run again"] if outcome.was_finished else []
     if outcome.left_out:
         notes.append(
-            f"Earlier results had {counted(outcome.left_out, 'more run')}; rows, figures and verdicts no longer include them"
+            f"Earlier results included {counted(outcome.left_out, 'more run')}; rows, figures and verdicts now exclude them"
         )
     print_outcome(outcome, notes)
 
@@ -147,12 +147,12 @@ class _GridBars:
     def estimated(self, runs_left: int, runs: int, seconds: float) -> None:
         then = f", then {self._extras}" if self._extras else ""
         self._bars.note(
-            f"{runs_left} of {counted(runs, 'run')} left: about {duration(seconds)} at the present speed{then} (after "
-            "Ctrl-C, the same command resumes)"
+            f"{runs_left} of {counted(runs, 'run')} left: about {duration(seconds)} at the current speed{then} (you can "
+            "stop with Ctrl-C; the same command resumes)"
         )
 
     def waiting(self, runs: int) -> None:
-        self._bars.note(f"waiting for {counted(runs, 'run')} of other processes")
+        self._bars.note(f"waiting for {counted(runs, 'run')} in other processes")
 
     def run_started(
         self, job: str, seed: int, number: int, runs: int, steps_before: int, steps_of_all: int, steps: int
@@ -174,7 +174,7 @@ class _GridBars:
 
 
 def _listed() -> str:
-    """All experiments, each with its size and data at every scale."""
+    """List all experiments, each with its size and data at every scale."""
     from collapselab.papers.registry import experiments
 
     lines = []
@@ -192,20 +192,20 @@ def _listed() -> str:
 
 
 def _copies(pairs: list[str] | None, experiment: Experiment, scale: Scale) -> Mapping[str, Path]:
-    """The local copies of `--data`, all of which the experiment must read."""
+    """Return the local copies given by `--data`; the experiment must use all of them."""
     copies = copies_from(pairs)
     names = {job.recipe.data.name for job in experiment.presets[scale].jobs(0)} - {"digits"}
     for pair in pairs or []:
         if pair.partition("=")[0].strip() not in names:
             raise InputError(
-                f"--data {pair}: {experiment.id} at scale {scale} reads only {' and '.join(sorted(names)) or 'digits'}; "
-                "choose another --scale, or leave it out"
+                f"--data {pair}: {experiment.id} at scale {scale} uses only {' and '.join(sorted(names)) or 'digits'}; "
+                "choose another --scale, or omit this option"
             )
     return copies
 
 
 def _portable(arguments: list[str]) -> list[str]:
-    """A command as others can type it: absolute paths are shortened to their last part."""
+    """Return the command without machine-specific paths: absolute paths are shortened to their last part."""
 
     def portable(argument: str) -> str:
         head, equals, path = argument.rpartition("=")

@@ -65,9 +65,9 @@ def run(
 ) -> None:
     """Train a network and measure every layer during training.
 
-    `digits` trains an MLP on the handwritten digits that ship with scikit-learn, judges its claims and writes a
-    page; it takes under a minute on two cores. Any other run is described by a recipe in YAML; --show-recipe prints
-    one to start from. The same command resumes a run that was stopped or killed, and shows one that is finished.
+    `digits` trains an MLP on the handwritten digits included in scikit-learn, judges its claims and writes a page;
+    it takes under a minute on two cores. Any other run is described by a recipe in YAML; --show-recipe prints an
+    example. The same command resumes a run that was stopped or killed; for a finished run it only prints the result.
 
     \b
     Examples:
@@ -97,7 +97,8 @@ def _recipe(name: str, seed: int | None, data: list[str] | None, set_: list[str]
     if name == _DIGITS:
         if data or set_:
             raise InputError(
-                "digits: this run is fixed; write its recipe to a file with --show-recipe, edit it, and run the file"
+                "digits: --data and --set cannot change this run; save its recipe with --show-recipe > recipe.yaml, edit "
+                "it, and run the file"
             )
         return digits_recipe(seed or 0)
     if not name.endswith((".yaml", ".yml")):

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collapselab.probes import Profile
     from collapselab.records.judgement import Judgement
 
-# How many values of a spectrum a table shows; files hold all.
+# How many values of a spectrum a table shows; files contain all.
 _SPECTRUM_HEAD = 5
-# The narrowest and the widest table; wider lines are no clearer.
+# The narrowest and the widest table; longer lines are harder to read.
 _WIDTHS = (72, 100)
 _LAYER_WIDTHS = (80, 140)
 _PLAIN_WIDTH, _PLAIN_LAYER_WIDTH = 80, 96
@@ -53,7 +53,7 @@ _RUN_COLUMNS = (
     _Column("alignment", "aligned", True),
     _Column("ncc_agreement", "NCC agrees", True),
 )
-# Columns left out of a narrow terminal, the first first.
+# Columns hidden in a narrow terminal, in this order.
 _DROPPED = ("random", "stable rank", "VCI", "equiangular", "aligned")
 
 
@@ -196,7 +196,7 @@ def _last_layers(rows: pd.DataFrame) -> list[_Layer]:
 def _layer_table(
     layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float, width: int | None
 ) -> tuple[Table, int, list[str]]:
-    """A table of layers that fits the terminal, how wide it is, and a line about columns that it has no room for."""
+    """Return a table of layers that fits the terminal, its width, and a line about hidden columns."""
     from rich.text import Text
 
     limit = None if width is None else min(max(width, _LAYER_WIDTHS[0]), _LAYER_WIDTHS[1])
@@ -207,7 +207,7 @@ def _layer_table(
         table.add_column(heading, justify="left" if heading == "layer" else "right", no_wrap=True)
     for name, *values in zip(*cells.values(), strict=True):
         table.add_row(Text(_shortened(name, name_width)), *values)
-    line = [f"Not shown for lack of width: {', '.join(left_out)}"] if left_out else []
+    line = [f"Columns hidden because the terminal is too narrow: {', '.join(left_out)}"] if left_out else []
     return table, limit or max(_PLAIN_LAYER_WIDTH, _width(cells)), line
 
 
@@ -239,7 +239,7 @@ def _width(cells: Mapping[str, Sequence[str]], name_width: int = _MAX_NAME) -> i
 
 
 def _fit(cells: dict[str, list[str]], limit: int | None) -> tuple[int, list[str]]:
-    """Remove columns until no number is cut; return the width left for names, and the headings removed."""
+    """Remove columns until all numbers fit; return the remaining width for names, and the removed headings."""
     left_out: list[str] = []
     for heading in _DROPPED:
         if limit is None or _width(cells, _MIN_NAME) <= limit:
@@ -251,7 +251,7 @@ def _fit(cells: dict[str, list[str]], limit: int | None) -> tuple[int, list[str]
 
 
 def _shortened(name: str, width: int) -> str:
-    """A long name without its middle: its ends tell layers apart, and the mark of a collapsed one is at the end."""
+    """Shorten a long name in the middle: its two ends identify the layer, and the mark `*` is at the end."""
     end = (width - 1) // 2
     return name if len(name) <= width else f"{name[: width - 1 - end]}…{name[-end:]}"
 

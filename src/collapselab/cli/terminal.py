@@ -1,4 +1,4 @@
-"""Writing text to a terminal, a pipe or neither."""
+"""Write text to a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INTERRUPTED = 130
 
 
 class ReaderLeft(Exception):
-    """The reader of standard output has closed it: not an error, but nothing is left to do."""
+    """The reader of standard output has closed it: not an error, but there is nothing left to do."""
 
 
 def print_text(text: str) -> None:
@@ -48,10 +48,10 @@ def note(text: str) -> None:
 
 
 def terminal_width() -> int | None:
-    """Columns of the terminal that stdout is; None where it is none."""
+    """Number of columns of the terminal; None if stdout is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def uses_colour() -> bool:
-    """Whether stdout is a terminal whose user has not refused colours."""
+    """Whether stdout is a terminal and NO_COLOR is not set."""
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -1,4 +1,4 @@
-"""From the rows of an experiment to charts, declared in a few lines: `Lines("fig3", title, VARIANCES)` maps rows to charts."""
+"""Declare charts of the rows of an experiment in a few lines: `Lines("fig3", title, VARIANCES)` maps rows to charts."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from collapselab.report.chart import (
 from collapselab.text import number, percent, words
 
 FITTED = 0.999  # train accuracy from which a network counts as trained to zero error
-_TRANSIENT = 10  # times the larger of first and last value: beyond, a curve is starting up
+_TRANSIENT = 10  # values above this multiple of the first and the last value are a transient
 _STEPS_LEFT = 5
-_LAST, _SAME = "references of the last step", "references of the same step"
+_LAST, _SAME = "centres of the last step", "centres of the same step"
 
 Rows = pd.DataFrame
 Select = Callable[[Rows], Rows]
@@ -62,7 +62,7 @@ VANISHED = Mark("y", 0.1, "vanished: below 0.1")
 SPREAD = "variance / class-mean spread (0: full collapse)"
 
 
-# ---------------------------------------------------------------- what is taken from rows
+# ---------------------------------------------------------------- selecting rows
 
 
 def ends(rows: Rows) -> Rows:
@@ -71,7 +71,7 @@ def ends(rows: Rows) -> Rows:
 
 
 def by_layer(rows: Rows) -> list[tuple[str, Rows]]:
-    """Tell hidden layers apart."""
+    """Split rows by hidden layer."""
     depths = sorted(int(depth) for depth in rows["depth"].unique())
     names = {depth: f"hidden {place}" for place, depth in enumerate(depths, start=1)}
     if len(depths) > 2:
@@ -80,7 +80,7 @@ def by_layer(rows: Rows) -> list[tuple[str, Rows]]:
 
 
 def by_column(column: str, text: str) -> Split:
-    """Tell rows apart by a column, in its order; `text` is a format of its value: `{:,} samples`."""
+    """Split rows by the values of a column, sorted; `text` formats a value: `{:,} samples`."""
 
     def split(rows: Rows) -> list[tuple[str, Rows]]:
         return [
@@ -92,7 +92,7 @@ def by_column(column: str, text: str) -> Split:
 
 
 def zero_train_error(rows: Rows) -> Mark | str:
-    """Mark the step from which every run has at most one train error in a thousand, or say why there is none."""
+    """Return a mark at the first step after which no run has more than 0.1 % train errors, or why there is none."""
     steps = []
     for _, run in groups(last_layer(rows), "job", "seed"):
         unfitted = rows_that(run, ~(run["train_accuracy"] >= FITTED))["step"].max()
@@ -110,7 +110,7 @@ def parts_of(rows: Rows) -> Iterator[tuple[str, Rows]]:
 
 
 def _series(name: str, rows: Rows, x: str, y: str, look: Look, **more: Any) -> Series:
-    """A series over rows; a column that they lack is undefined."""
+    """Return a series over rows; a missing column counts as undefined."""
     columns = {"x": rows[x], "y": rows[y] if y in rows else float("nan"), "seed": rows["seed"]}
     return Series(name, pd.DataFrame(columns | more, index=rows.index).dropna(subset=["x"]), look)
 
@@ -126,16 +126,16 @@ class Lines:
         id: of the chart, and the name of its figure.
         title: heading on the page.
         y: the quantities; each is a line, or one per group of `split`.
-        text: what is to be seen.
-        x, x_title, y_title, y_scale: along the axes.
-        select: the rows that are drawn.
-        split: tells lines of one quantity apart; None for one line.
-        references: quantities are variances: first those over references of the last step, as in the paper, beside them
-            those of the same step. Axes start behind the transient of the first steps.
-        marks: lines across, or what finds them in the rows of a panel.
-        grid: a column per data set and a row per network, and a chart for each kind of references.
-        percent: values are shares.
-        on_paper: whether it is also a figure.
+        text: caption.
+        x, x_title, y_title, y_scale: the axes.
+        select: selects the rows that are drawn.
+        split: splits rows into the lines of one quantity; None for one line.
+        references: whether quantities are variances. They are drawn twice: relative to centres of the last step, as in the
+            paper, and relative to centres of the same step. Axes start after the transient of the first steps.
+        marks: horizontal or vertical lines, or functions that return them from the rows of a panel.
+        grid: whether to draw a column per data set and a row per network, and one chart for each kind of centres.
+        percent: whether values are shares.
+        on_paper: whether the chart is also written as a figure.
         share_x: whether panels have the same horizontal axis.
     """
 
@@ -165,7 +165,7 @@ class Lines:
         for column_of, subtitle in kinds:
             y = [replace(one, column=column_of(one.column)) for one in self.y]
             panels = [replace(self._panel(title, part, y, looks), subtitle=subtitle) for title, part in parts]
-            # Old files have references of the same step only at the last one, where both kinds agree.
+            # In old files, variances relative to the same step exist only at the last step, where both kinds agree.
             if subtitle != _SAME or any(
                 one.points.dropna()["x"].nunique() > 1 for panel in panels for one in panel.series
             ):
@@ -213,13 +213,13 @@ class Lines:
 
 
 ACCURACY_LINES = Lines(
-    "accuracy", "Accuracy of the network itself", ACCURACIES, "In evaluation mode.", y_title="accuracy", references=False,
+    "accuracy", "Accuracy of the network", ACCURACIES, "Accuracy in evaluation mode.", y_title="accuracy", references=False,
     percent=True, on_paper=False,
 )  # fmt: skip
 
 
 def _behind_transient(series: Sequence[Series]) -> float | None:
-    """Return the place behind a transient of the first steps that would hide all that follows; None without one."""
+    """Return the first step after a transient that would hide all later values; None if there is no transient."""
     runs = [run for one in series for _, run in groups(one.points.dropna().sort_values("x"), "seed")]
     level = _TRANSIENT * max((max(run["y"].iloc[0], run["y"].iloc[-1]) for run in runs), default=0.0)
     far = [float(x) for run in runs for x in run["x"][run["y"] > level]]
@@ -228,18 +228,20 @@ def _behind_transient(series: Sequence[Series]) -> float | None:
 
 
 def _left_out(panels: Sequence[Panel]) -> list[str]:
-    """Say what stands before the start of an axis."""
+    """Describe values that are not drawn because they are before the start of an axis."""
     started = [panel for panel in panels if panel.x.start is not None]
     if not started:
         return []
     peak = number(max(float(one.points["y"].max()) for panel in started for one in panel.series))
     starts = list(dict.fromkeys(f"step {number(panel.x.start)}" for panel in started))
-    where = " and ".join(starts) if len(starts) < 4 else "the step where it ends"
-    return [f"Lines start at {where}, behind a transient of the first steps that goes up to {peak}."]
+    where = " and ".join(starts) if len(starts) < 4 else "its end"
+    return [
+        f"A transient of the first steps, with values up to {peak}, is not drawn: lines start at {where}."
+    ]
 
 
 def _endings(panel: Panel) -> str:
-    """Say what the lines of a panel come to."""
+    """Return the last values of the lines of a panel, in words."""
     told, say = [], percent if panel.y.percent else number
     for one in panel.series:
         last = one.points.dropna().sort_values("x").groupby("seed")["y"].last().tolist()
@@ -248,7 +250,7 @@ def _endings(panel: Panel) -> str:
 
 
 def _placed(rows: Sequence[Sequence[Panel]]) -> list[Panel]:
-    """Put kinds of references below each other, or beside each other where each has one panel."""
+    """Place kinds of centres below each other, or next to each other if each has one panel."""
     if max(map(len, rows)) == 1:
         return [replace(row[0], place=(0, column)) for column, row in enumerate(rows)]
     return [
@@ -257,7 +259,7 @@ def _placed(rows: Sequence[Sequence[Panel]]) -> list[Panel]:
 
 
 def _in_grid(panels: Sequence[Panel], parts: Sequence[tuple[str, Rows]]) -> list[Panel]:
-    """A column per data set, its networks below each other."""
+    """Place panels in a grid: a column per data set, with its networks below each other."""
     columns: dict[str, list[Panel]] = {}
     for panel, (_, part) in zip(panels, parts, strict=True):
         columns.setdefault(part["dataset"].iloc[0], []).append(panel)
@@ -273,22 +275,23 @@ def _in_grid(panels: Sequence[Panel], parts: Sequence[tuple[str, Rows]]) -> list
 
 @dataclass(frozen=True)
 class Points:
-    """A quantity against a variance, a point per run and a larger one at each mean; a panel per data set and network.
+    """Scatter plot of a quantity against a variance: a point per run, a larger one per mean; a panel per data set and network.
 
     Attributes:
         id: of the chart, and the name of its figure.
         title: heading on the page.
-        x, y: columns along the axes; of `x` first over references of the last step, beside it of the same step where
-            that differs.
-        x_title, y_title: beside the axes.
-        split: tells groups of points apart.
-        group: column over whose values means are taken; `label` is the format of the text at each mean of the first group.
-        text: what is to be seen.
-        select: the rows that are drawn.
-        hollow: rows whose points are left out of means, and what they are.
-        percent: `y` is a share of test samples, shown with its binomial interval: of `num_test` samples, or else of the
-            smallest number that gives these shares.
-        looks: of the groups, where an order of colours would mislead.
+        x, y: columns of the axes; `x` is drawn relative to centres of the last step and, if it differs, in another panel
+            relative to centres of the same step.
+        x_title, y_title: titles of the axes.
+        split: splits points into groups.
+        group: means are taken over points with the same value of this column; `label` formats the text at each mean of the
+            first group.
+        text: caption.
+        select: selects the rows that are drawn.
+        hollow: selects rows that are drawn hollow and excluded from means, and the text of their legend entry.
+        percent: whether `y` is a share of test samples. It is drawn with a binomial interval for `num_test` samples, or for
+            the smallest number of samples that gives these shares.
+        looks: colours and markers of the groups; default: colours in order.
     """
 
     id: str
@@ -320,7 +323,9 @@ class Points:
             one.points["trials"].max() for panel in panels for one in panel.series if "trials" in one.points
         ]
         notes = (
-            (f"Bars: 95 % binomial interval, {number(float(max(trials)))} test samples.",) if trials else ()
+            (f"Bars: 95 % binomial confidence interval for {number(float(max(trials)))} test samples.",)
+            if trials
+            else ()
         )
         hollow = self.hollow[1] if self.hollow else ""
         return [Chart(self.id, self.title, self.text, placed, self.id, False, False, notes, hollow)]
@@ -345,14 +350,14 @@ class Points:
 
 @dataclass(frozen=True)
 class Dots:
-    """Quantities of named things, a dot per seed: a row per thing, a panel per group of quantities.
+    """Dot plot of quantities of named items: a dot per seed, a row per item, a panel per group of quantities.
 
     Attributes:
         id: of the chart, and the name of its figure.
         title: heading on the page.
-        by: the column that names things; `names` is what readers call them.
-        panels: for each panel the title of its axis, whether values are shares, and the quantities.
-        text: what is to be seen.
+        by: column with the names of items; `names` maps them to the names shown.
+        panels: for each panel, the title of its axis, whether values are shares, and the quantities.
+        text: caption.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Labels of points that cover neither each other nor what is drawn: places in shares of a panel, for paper and screen."""
+"""Place labels of points so that they overlap neither each other nor other points; positions are fractions of a panel."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# Of a panel, generously: a character at the size of tick labels in the narrowest panel of either drawer.
+# Upper bounds, as fractions of a panel: width and height of a character in tick labels of the narrowest panel.
 _CHARACTER, _HEIGHT = 0.024, 0.07
 _POINT = (0.014, 0.022)  # half the size of a marker
 _DISTANCES = (0.03, 0.06, 0.1, 0.15, 0.21, 0.28)
 _ANGLES = tuple(math.radians(angle) for angle in (45, 135, -45, -135, 90, -90, 0, 180, 20, 160, -20, -160))
-_FAR = 1e-3  # cost of distance: between places that cover nothing, the nearest wins
+_FAR = 1e-3  # cost of distance: of several positions without overlap, the nearest is chosen
 
 Point = tuple[float, float]
 Floats = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Label:
-    """Text, its left lower corner, and the line from its point to it, in shares of the panel."""
+    """A text, its lower left corner, and the line from its point to it, as fractions of the panel."""
 
     text: str
     corner: Point
@@ -30,13 +30,13 @@ class Label:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """The room it takes: left, low, right, high."""
+        """The bounding box: left, low, right, high."""
         left, low = self.corner
         return left, low, left + _CHARACTER * len(self.text), low + _HEIGHT
 
 
 def place_labels(texts: Sequence[str], points: Floats, obstacles: Floats) -> tuple[Label, ...]:
-    """Put each label where it covers least: points (n, 2) that labels belong to, further obstacles (m, 2)."""
+    """Place each label with the least overlap, given the labelled points (n, 2) and further obstacles (m, 2)."""
     centres = np.concatenate([points, obstacles]).reshape(-1, 2)
     taken = np.concatenate([centres - _POINT, centres + _POINT], axis=1)
     labels: list[Label] = []

@@ -1,6 +1,6 @@
-"""Charts over the layers of a network: any number of lines by depth, spectra, cosines between class means.
+"""Charts by layer of a network: lines over depth, spectra, cosines between class means.
 
-Their titles, axes and texts are in templates/charts.yaml.
+Titles, axes and texts are in templates/charts.yaml.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def value_axis(id: str) -> Axis:
 
 
 def chart_or_missing(id: str, panels: Sequence[Panel], gaps: str = "", **numbers: object) -> Chart | Missing:
-    """Return a chart with its title and text, or why there is nothing to draw.
+    """Return a chart with its title and text, or the reason why it cannot be drawn.
 
     Args:
         id: of the chart.
         panels: in order, beside each other.
-        gaps: where values are missing, and why.
-        numbers: what stands for `{…}` in the text.
+        gaps: text about missing values.
+        numbers: values for `{…}` in the text.
     """
     title, text = _texts()[id]["title"], _texts()[id]["text"]
     if not panels:
@@ -71,11 +71,11 @@ class Line:
     """Values by layer.
 
     Attributes:
-        name: in readouts and as the column of the table.
-        values: in order of depth; NaN where undefined.
+        name: name in readouts, and of the column in the table.
+        values: in order of depth; NaN if undefined.
         look: colour, dash, marker.
-        legend: its entry there, None for the name.
-        low, high: bounds of values that are estimates.
+        legend: legend entry; default: the name.
+        low, high: bounds of estimated values.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Layers:
     def panel(
         self, id: str, lines: Sequence[Line], title: str = "", marks: Sequence[Mark] = (), column: int = 0
     ) -> Panel:
-        """Return a panel of lines by layer, with the first collapsed one marked; lines without a value are left out."""
+        """Return a panel of lines by layer, with the first collapsed layer marked; lines without values are omitted."""
         first: list[Mark] = []
         if self.first_collapsed is not None:
             at = list(self.names).index(self.first_collapsed)
@@ -136,30 +136,30 @@ class Layers:
         values: pd.Series,
         on_test: pd.Series | None = None,
         as_percent: bool = False,
-        head: str = "On train data it is",
+        head: str = "On train data, it is",
     ) -> str:
-        """Tell values at the first layer, the first collapsed one and the last, in a sentence."""
+        """Return a sentence with the values at the first layer, the first collapsed layer and the last layer."""
         say = percent if as_percent else number
-        places = {0: "at the first layer", len(values) - 1: "at the last"}
+        places = {0: "at the first layer", len(values) - 1: "at the last layer"}
         if self.first_collapsed is not None:
-            places.setdefault(list(self.names).index(self.first_collapsed), "at the first collapsed one")
+            places.setdefault(list(self.names).index(self.first_collapsed), "at the first collapsed layer")
         known = [(at, place) for at, place in sorted(places.items()) if pd.notna(values.iloc[at])]
         told = [f"{say(values.iloc[at])} {place}" for at, place in known]
         sentence = " and ".join(filter(None, [", ".join(told[:-1]), *told[-1:]]))
         if told and on_test is not None and pd.notna(on_test.iloc[-1]) and pd.notna(values.iloc[-1]):
-            sentence += f"; on test data {say(on_test.iloc[-1])} there"
+            sentence += f"; on test data, it is {say(on_test.iloc[-1])} at the last layer"
         return f"{head} {sentence}." if told else ""
 
 
 def spectra_chart(
     id: str, table: pd.DataFrame, marks: Sequence[Mark] = (), **numbers: object
 ) -> Chart | Missing:
-    """Return a chart of falling lines, one per layer, relative to its largest value.
+    """Return a chart of sorted values, one line per layer, each relative to its largest value.
 
     Args:
         id: of the chart.
-        table: a column per layer in order of depth, indexed by rank from 1; NaN behind the last value.
-        marks: ranks that are marked.
+        table: a column per layer in order of depth, indexed by rank from 1; NaN after the last value.
+        marks: marked ranks.
         numbers: see `chart_or_missing`.
     """
     series = []
@@ -174,14 +174,14 @@ def spectra_chart(
 
 
 def cosine_chart(cosines: Mapping[str, pd.DataFrame]) -> Chart | Missing:
-    """Return maps of the cosines between centred class means of the last layer (C, C), a panel per split."""
+    """Return heat maps of the cosines between centred class means of the last layer (C, C), a panel per split."""
     panels, ranges, count = [], [], 2
     for split, table in cosines.items():
         count = len(table)
         names = tuple(map(str, range(count)))
         between = table.to_numpy()[~np.eye(count, dtype=bool)]
         low, high = number(np.nanmin(between)), number(np.nanmax(between))
-        ranges.append(f"on {split} data they lie between {low} and {high}")
+        ranges.append(f"on {split} data, they are between {low} and {high}")
         heat = Heat(table.add_prefix("class ").add_prefix("class ", axis=0), -1, 1, diverging=True)
         axes = Axis("class", names=names), Axis("class", names=names, reverse=True)
         panels.append(Panel(f"{split} data", *axes, heat=heat, place=(0, len(panels))))

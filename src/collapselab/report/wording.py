@@ -1,4 +1,4 @@
-"""Judgements in words, from their typed fields only: the same for files, terminal and pages. Nothing is cut."""
+"""Format judgements as text, from their typed fields only; files, terminal and pages have the same full text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from collapselab.records.judgement import Effect, Judgement, Reading, SettingJudgement
 from collapselab.text import counted, number
 
-_SMOKE = "Scale smoke shows that everything works: its verdicts say nothing about the paper."
-_FEW_SEEDS = "A finding is decided by three seeds or more."
+_SMOKE = "The scale smoke only tests that everything works: its verdicts say nothing about the paper."
+_FEW_SEEDS = "With fewer than three seeds, a finding is always inconclusive."
 _VERBS = {
     "holds": ("holds", "hold"),
     "fails": ("fails", "fail"),
@@ -24,8 +24,8 @@ def verdicts_text(judgements: Sequence[Judgement], scale: str = "", width: int =
 
     Args:
         judgements: in the order in which they are listed.
-        scale: scale of the experiment; verdicts of `smoke` mean nothing, and the text says so.
-        width: longest line.
+        scale: scale of the experiment; for `smoke` the text says that verdicts mean nothing.
+        width: maximum length of a line.
     """
     shared = (
         [note for note in judgements[0].notes if all(note in one.notes for one in judgements)]
@@ -42,7 +42,7 @@ def verdicts_text(judgements: Sequence[Judgement], scale: str = "", width: int =
 
 
 def summary(judgements: Sequence[Judgement]) -> str:
-    """`Of 5 findings, 1 holds, 4 are inconclusive (every seed points to 3 of them); 4 of 4 identities hold.`"""
+    """Count the verdicts: `5 findings: 1 holds, 4 are inconclusive (3 are met in every valid seed); 4 of 4 identities hold.`"""
     findings = [one for one in judgements if one.kind == "finding"]
     identities = [one for one in judgements if one.kind == "identity"]
     parts = []
@@ -50,8 +50,8 @@ def summary(judgements: Sequence[Judgement]) -> str:
         counts = {verdict: sum(one.verdict == verdict for one in findings) for verdict in _VERBS}
         said = [f"{count} {_VERBS[verdict][count != 1]}" for verdict, count in counts.items() if count]
         towards = sum(one.verdict == "inconclusive" and _is_pointed_to(one) for one in findings)
-        pointing = f" (every seed points to {towards} of them)" if towards else ""
-        parts.append(f"of {counted(len(findings), 'finding')}, {', '.join(said)}{pointing}")
+        pointing = f" ({towards} {'are' if towards > 1 else 'is'} met in every valid seed)" if towards else ""
+        parts.append(f"{counted(len(findings), 'finding')}: {', '.join(said)}{pointing}")
     if identities:
         held = sum(one.verdict == "holds" for one in identities)
         parts.append(
@@ -62,14 +62,14 @@ def summary(judgements: Sequence[Judgement]) -> str:
 
 
 def cautions(judgements: Sequence[Judgement], scale: str = "") -> list[str]:
-    """Sentences that keep a reader from taking verdicts for more than they are."""
+    """Return warnings about verdicts that mean less than they seem to."""
     effects = [part.effect for one in judgements for part in one.settings or [one] if part.effect]
     few = any(0 < len(effect.by_seed) < _MIN_SEEDS for effect in effects)
     return [_SMOKE] * (scale == "smoke" and bool(judgements)) + [_FEW_SEEDS] * few
 
 
 def sentences(one: SettingJudgement) -> list[str]:
-    """What was measured, in which seeds the claim holds, what is void, the interval, other thresholds, notes."""
+    """Return sentences about the measured values, the seeds in which the claim holds, void seeds, the interval, and notes."""
     settings = one.settings if isinstance(one, Judgement) else []
     lines = _measured(one)
     if settings:
@@ -93,11 +93,11 @@ def sentences(one: SettingJudgement) -> list[str]:
 
 
 def _measured(one: SettingJudgement) -> list[str]:
-    """One sentence per reading, those that something is asked of first; the last of these says what all seeds amount to."""
+    """Return one sentence per reading with a criterion, after those without; the last one has the result over all seeds."""
     asked = [_reading(reading, one) for reading in one.readings if reading.must]
     shown = [reading for reading in one.readings if not reading.must]
     if len(asked) > 1 and one.agreement != "0 of 0":
-        asked.append(f"together: holds in {one.agreement}")
+        asked.append(f"all criteria hold in {one.agreement} seeds")
     if one.verdict == "inconclusive" and asked:
         asked[-1] += f"; {_why_open(one)}"
     beside = [_beside(shown)] if shown else []
@@ -105,7 +105,7 @@ def _measured(one: SettingJudgement) -> list[str]:
 
 
 def _beside(shown: Sequence[Reading]) -> str:
-    """Readings that nothing is asked of; seeds once where they are the same."""
+    """Format readings without a criterion; list the seeds only once if they are the same."""
     seeds = {tuple(reading.by_seed) for reading in shown}
     if len(seeds) == 1 and any(seeds):
         return "; ".join(map(_values, shown)) + f" ({_seeds(seeds.pop())})"
@@ -114,7 +114,7 @@ def _beside(shown: Sequence[Reading]) -> str:
 
 def _values(reading: Reading) -> str:
     values = ", ".join(f"{number(value)}{reading.unit}" for value in reading.by_seed.values())
-    return f"{reading.what}: {values or 'not known'}"
+    return f"{reading.what}: {values or 'undefined'}"
 
 
 def _with_seeds(reading: Reading) -> str:
@@ -123,14 +123,18 @@ def _with_seeds(reading: Reading) -> str:
 
 def _reading(reading: Reading, one: SettingJudgement) -> str:
     count, met = len(set(reading.by_seed) - set(one.void)), len(reading.met)
-    outcome = f"holds in {met} of {count}" if met else f"fails in {count} of {count}"
+    outcome = (
+        f"holds in {met} of {counted(count, 'seed')}"
+        if met
+        else f"fails in {count} of {counted(count, 'seed')}"
+    )
     return f"{_with_seeds(reading)}; must {reading.must}" + (f": {outcome}" if count else "")
 
 
 def _why_open(one: SettingJudgement) -> str:
     count = len(one.effect.by_seed) if one.effect else 0
     if not count:
-        return "inconclusive: no seed has all that is asked"
+        return "inconclusive: no valid seed"
     reason = "" if count < _MIN_SEEDS else ": the 95% interval includes the threshold"
     return f"inconclusive with {counted(count, 'seed')}{reason}"
 
@@ -154,7 +158,7 @@ def _p_value(one: SettingJudgement) -> str:
 
 
 def _is_pointed_to(one: SettingJudgement) -> bool:
-    """Whether every seed that is not void meets all that is asked, in every setting."""
+    """Whether every seed that is not void meets all criteria, in every setting."""
     parts = one.settings if isinstance(one, Judgement) and one.settings else [one]
     asked = [(part, reading) for part in parts for reading in part.readings if reading.must]
     return bool(asked) and all(

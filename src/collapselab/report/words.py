@@ -1,4 +1,4 @@
-"""A drawn chart for those who do not see it: alternative text, and the table of every number."""
+"""Make charts accessible without seeing them: alternative text, and a table of all numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COLUMNS = ("series", "point", "seed", "x", "y", "low", "high")
 
 
 def alternative_text(drawn: DrawnPanel) -> str:
-    """Describe a panel: its axes, where each line begins, is lowest and ends, or each point; its marks."""
+    """Describe a panel: its axes, the first, lowest and last value of each line, or each point, and its marks."""
     panel = drawn.panel
     if drawn.is_empty:
         return "Not measured."
@@ -25,7 +25,7 @@ def alternative_text(drawn: DrawnPanel) -> str:
     strokes = [stroke for stroke in drawn.strokes if not stroke.faint and np.isfinite(stroke.values).any()]
     told = strokes if len(strokes) <= _MAX_LINES else [strokes[0], strokes[-1]]
     lines = [_of_stroke(stroke, drawn.values.percent) for stroke in told]
-    lines += [f"{len(strokes) - 2} more lines between."] if len(strokes) > _MAX_LINES else []
+    lines += [f"{len(strokes) - 2} more lines in between."] if len(strokes) > _MAX_LINES else []
     lines += [f"{mark.label}: {number(mark.at)}." for mark in panel.marks]
     scale = "logarithmic" if drawn.y.log else "linear"
     return " ".join([f"{panel.y.title or 'value'} ({scale}) over {panel.x.title or 'layers'}.", *lines])
@@ -47,7 +47,7 @@ def _of_heat(heat: Heat) -> str:
 
 
 def table_of(drawing: Drawing) -> pd.DataFrame:
-    """Return every number of a chart: means, bounds and every seed, also of points before the start of an axis."""
+    """Return all numbers of a chart: means, bounds and every seed, including points before the start of an axis."""
     tables = []
     for panel, drawn in zip(drawing.chart.panels, drawing.panels, strict=True):
         logs = (drawn.y.log, drawn.x.log) if panel.sideways else (drawn.x.log, drawn.y.log)

@@ -90,9 +90,7 @@ def test_a_curve_without_a_trend_has_not_vanished_but_may_have_failed_to() -> No
         rows.loc[rows["step"] != STEPS[-1], "x"] = NAN
         judged = judge(claim, rows)
         assert judged.verdict == verdict
-        assert judged.notes == [
-            "change of x over the last factor of two of steps is not known (3 of 3 seeds)"
-        ]
+        assert judged.notes == ["change of x over the second half of the steps is undefined (3 of 3 seeds)"]
 
 
 @pytest.mark.parametrize(
@@ -323,14 +321,14 @@ def test_a_perfect_order_is_finite() -> None:
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        (sizes([1, 2, 3]), "3 points; a rank correlation takes 4"),
+        (sizes([1, 2, 3]), "3 points; a rank correlation needs at least 4"),
         (sizes([2, 2, 2, 2]), "x is the same at all 4 points"),
-        (sizes([1, 2, NAN, 4]), "rank correlation of x with size, 4 points is not known"),
+        (sizes([1, 2, NAN, 4]), "rank correlation of x with size (4 points) is undefined"),
         (
             sizes(UP, ended=["loss", "loss", "steps", "steps", "steps"]),
-            "runs ended differently: 2 by loss, 3 by steps",
+            "runs ended for different reasons: 2 by loss, 3 by steps",
         ),
-        (sizes(UP, accuracy=0.9), "n0: train accuracy 0.9"),
+        (sizes(UP, accuracy=0.9), "n0: train accuracy 0.9 < 0.999"),
         (sizes(UP, ended=["diverged", *["steps"] * 4]), "n0: diverged"),
     ],
 )
@@ -339,7 +337,7 @@ def test_points_that_cannot_be_compared(rows: pd.DataFrame, reason: str) -> None
 
 
 def test_a_seed_that_lacks_a_point_is_void() -> None:
-    assert judge(correlates("size", "x", "It rises."), sizes(UP, UP[:4])).void == {1: "missing: n4"}
+    assert judge(correlates("size", "x", "It rises."), sizes(UP, UP[:4])).void == {1: "missing runs: n4"}
 
 
 def test_tables_that_were_put_together() -> None:

@@ -64,12 +64,12 @@ def test_other_thresholds_are_judged_too() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"accuracy": 0.981}, "train accuracy 0.981"),
-        ({"accuracy": 0.9989}, "train accuracy 0.9989"),
-        ({"accuracy": NAN}, "train accuracy at the end is not known"),
+        ({"accuracy": 0.981}, "train accuracy 0.981 < 0.999"),
+        ({"accuracy": 0.9989}, "train accuracy 0.9989 < 0.999"),
+        ({"accuracy": NAN}, "train accuracy at the end is undefined"),
         ({"ended": "diverged"}, "diverged"),
-        ({"x": NAN}, "x at the end is not known"),
-        ({"x": math.inf}, "x at the end is not known"),
+        ({"x": NAN}, "x at the end is undefined"),
+        ({"x": math.inf}, "x at the end is undefined"),
     ],
 )
 def test_a_void_seed_is_listed_and_does_not_void_the_others(changes: dict[str, Any], reason: str) -> None:
@@ -107,8 +107,8 @@ def test_a_run_that_is_missing_is_void() -> None:
     per_table = at_end("x", "It is above 0.", above=(0.0,), scale="difference", per=())
     a = runs([1.0, 1.0, 1.0], job="a")
     assert judge(per_table, pd.concat([a, runs({1: 1.0}, job="b")])).void == {
-        0: "missing: b",
-        2: "missing: b",
+        0: "missing runs: b",
+        2: "missing runs: b",
     }
     judged = judge(ABOVE_0, pd.concat([a, runs({3: 1.0}, job="b")]))
     assert {one.setting: one.void for one in judged.settings} == {
@@ -120,7 +120,7 @@ def test_a_run_that_is_missing_is_void() -> None:
 def test_reasons_of_several_runs_name_them() -> None:
     per_table = at_end("x", "It is above 0.", above=(0.0,), scale="difference", per=())
     rows = pd.DataFrame([*run("a", x=1.0), *run("b", x=1.0, accuracy=0.9), *run("c", x=1.0, accuracy=0.8)])
-    assert judge(per_table, rows).void == {0: "b: train accuracy 0.9; c: train accuracy 0.8"}
+    assert judge(per_table, rows).void == {0: "b: train accuracy 0.9 < 0.999; c: train accuracy 0.8 < 0.999"}
 
 
 def test_a_measure_may_declare_a_seed_void() -> None:
@@ -133,7 +133,7 @@ def test_a_measure_may_declare_a_seed_void() -> None:
 
 def test_a_claim_about_no_run() -> None:
     judged = judge(at_end("x", "It is above 0.", above=(0.0,), only={"job": "vgg*"}), runs([1.0]))
-    assert (judged.verdict, judged.notes) == ("inconclusive", ["No run that this claim is about."])
+    assert (judged.verdict, judged.notes) == ("inconclusive", ["No run matches this claim."])
 
 
 # ---------------------------------------------------------------- two things that are asked
@@ -168,7 +168,7 @@ def test_the_weakest_of_two_decides(a: float, b: float, verdict: str, decides: s
     judged = judge(BOTH, rows)
     assert judged.effect is not None
     assert (judged.verdict, judged.void, judged.effect.means) == (verdict, {}, decides)
-    assert judged.notes == (["b is not known (3 of 3 seeds)"] if math.isnan(b) else [])
+    assert judged.notes == (["b is undefined (3 of 3 seeds)"] if math.isnan(b) else [])
 
 
 # ---------------------------------------------------------------- settings

@@ -85,4 +85,4 @@ def test_a_construction_that_one_seed_lacks_is_listed() -> None:
     rows = pd.DataFrame(rows[(rows["seed"] == 0) | (rows["construction"] != "memoriser")])
     judged = judgement(SEC2, "train-collapse-is-not-enough", rows)
     assert (judged.verdict, judged.agreement) == ("holds", "1 of 1")
-    assert judged.void == {1: "missing: memoriser", 2: "missing: memoriser"}
+    assert judged.void == {1: "missing runs: memoriser", 2: "missing runs: memoriser"}

@@ -117,7 +117,7 @@ def test_figure_2_speaks_of_every_setting() -> None:
     judged = judgement(FIG2, STRONG, rows(accuracy=0.9))
     assert judged.verdict == "inconclusive"
     assert judged.agreement == "1 of 2 settings"
-    assert judged.settings[1].void == dict.fromkeys(range(3), "train accuracy 0.9")
+    assert judged.settings[1].void == dict.fromkeys(range(3), "train accuracy 0.9 < 0.999")
 
 
 def test_that_no_setting_stays_takes_all_settings() -> None:
@@ -185,16 +185,16 @@ def test_figure_4_compares_networks_that_ended_alike(ended: list[str], outcome: 
     judged = judgement(FIG4, MORE_TEST, rows)
     assert judged.verdict == outcome
     if outcome == "inconclusive":
-        assert judged.void[0] == "runs ended differently: 4 by loss, 1 by steps"
+        assert judged.void[0] == "runs ended for different reasons: 4 by loss, 1 by steps"
 
 
 def test_figure_4_needs_every_size_of_a_seed_at_zero_error() -> None:
     shorter = table(sizes(UP, DOWN), sizes(UP, DOWN, 1), sizes(UP[:4], DOWN[:4], 2))
-    assert judgement(FIG4, LESS_TRAIN, shorter).void == {2: "missing: n-8000"}
+    assert judgement(FIG4, LESS_TRAIN, shorter).void == {2: "missing runs: n-8000"}
     errs = seeds(lambda seed: sizes(UP, DOWN, seed))
     errs.loc[(errs["num_train"] == 4000) & (errs["seed"] == 1), "train_accuracy"] = 0.8
     judged = judgement(FIG4, LESS_TRAIN, errs)
-    assert (judged.verdict, judged.void) == ("inconclusive", {1: "n-4000: train accuracy 0.8"})
+    assert (judged.verdict, judged.void) == ("inconclusive", {1: "n-4000: train accuracy 0.8 < 0.999"})
     unmeasured = seeds(lambda seed: sizes([1e-4, NAN, *UP[2:]], DOWN, seed))
     assert len(judgement(FIG4, LESS_TRAIN, unmeasured).void) == 3
 

@@ -70,7 +70,7 @@ def test_the_best_learning_rate_of_every_checkpoint_is_taken() -> None:
 
 def test_figure_5_needs_every_checkpoint_of_a_seed() -> None:
     rows = table(transfer(FALLING), transfer(FALLING, seed=1), transfer(FALLING[:4], seed=2))
-    assert judgement(FIG5, WORSE, rows).void == {2: "missing: 10000"}
+    assert judgement(FIG5, WORSE, rows).void == {2: "missing runs: 10000"}
     only_probed = [row for row in transfer(FALLING, [0.5] * 5, seed=2) if row["kind"] == "linear_probe"]
     rows = table(transfer(FALLING), transfer(FALLING, seed=1), only_probed)
     assert judgement(FIG5, WORSE, rows).void == {2: "the run is missing"}

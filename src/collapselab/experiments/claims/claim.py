@@ -1,4 +1,4 @@
-"""Claim: a sentence of a paper, the numbers it is judged by, and the runs it is about."""
+"""A claim: a sentence of a paper, the numbers that decide it, and the runs that it is about."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from collapselab.records.judgement import Kind
 from collapselab.text import number
 
 FITTED = 0.999
-_EXACT = 1e-6  # a tolerance up to this is not worth a word
+_EXACT = 1e-6  # tolerances up to this are not mentioned in texts
 Scale = Literal["ratio", "change", "difference", "correlation"]
-# Unit of the effect, and what the effect is of a number.
+# Unit of the effect, and how the effect is computed from a number.
 SCALES: Mapping[Scale, tuple[str, str]] = {
     "ratio": ("decades", "log10 of "),
     "change": ("decades", "log10 of 1 + "),
@@ -27,23 +27,23 @@ SCALES: Mapping[Scale, tuple[str, str]] = {
 
 
 class Void(Exception):
-    """Raised where a seed has no effect; the message is the reason."""
+    """Raised if a seed has no effect; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """One number of one seed, and what a claim asks of it.
+    """One number of one seed, and its criterion.
 
     Attributes:
-        what: name, with where and when it was taken: `train variance at the end`.
-        value: in its own unit, a change in percent; NaN where undefined.
+        what: name, including where and when it was measured: `train variance at the end`.
+        value: the number; a change is in percent; NaN if undefined.
         above: bound that it must exceed.
         below: bound that it must stay below.
         near: value that it must have, and the tolerance. Without any bound the number is only shown.
-        scale: how far it is from its bound: in logarithms for ratios and changes, else as a difference, for correlations of
-            Fisher's z.
-        clip: a correlation beyond this counts as this.
-        remark: what a reader must know of this seed; equal remarks are counted.
+        scale: how to compare it with its bound: as logarithms for ratios and changes, as Fisher's z for correlations, else
+            as a difference.
+        clip: correlations are clipped to plus or minus this value.
+        remark: note about this seed; equal remarks are counted.
     """
 
     what: str
@@ -61,7 +61,7 @@ class Number:
 
     @property
     def must(self) -> str:
-        """What is asked, in words: `be below 0.1`; empty where nothing is."""
+        """The criterion in words: `be below 0.1`; empty if there is none."""
         if self.near is not None:
             wanted, tolerance = self.near
             return f"be {f'within {number(tolerance)} of ' if tolerance > _EXACT else ''}{number(wanted)}"
@@ -70,12 +70,12 @@ class Number:
 
     @property
     def score(self) -> float:
-        """The value on its scale, larger where the claim is more true."""
+        """The value on its scale; a larger score supports the claim more."""
         return -abs(self.value - self.near[0]) if self.near else self._scaled(self.value)
 
     @property
     def bar(self) -> float:
-        """Value that the score must exceed."""
+        """The value that the score must exceed."""
         return -self.near[1] if self.near else self._scaled(self.below if self.above is None else self.above)
 
     @property
@@ -94,23 +94,23 @@ class Number:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence that stands alone, and how it is judged.
+    """A sentence that is understandable on its own, and how it is judged.
 
     Attributes:
         id: short and stable.
         statement: the sentence.
-        numbers: numbers of one seed in one setting, from its rows and a threshold, the same for every seed; may raise
-            `Void`. The score of a number with a bound is an effect.
-        thresholds: the one judged at, then those of the sensitivity list.
-        kind: `finding`; or `identity`, which cannot come out otherwise unless code is wrong.
+        numbers: computes the numbers of one seed in one setting from its rows and a threshold; all seeds have the same
+            numbers; may raise `Void`. The score of a number with a bound is an effect.
+        thresholds: the threshold of the verdict, then those of the sensitivity list.
+        kind: `finding`; or `identity`, which can only be false if code is wrong.
         where: section or figure.
-        per: columns that tell settings apart. The claim must hold in each.
-        runs: column that tells apart the runs of a setting, all of which a seed must have.
+        per: columns that define settings. The claim must hold in each setting.
+        runs: column that identifies the runs of a setting; a seed is void if one of them is missing.
         only: restricts the claim to rows whose columns match these glob patterns.
-        rows: selects the rows of a seed that `numbers` reads; default those of the last layer.
-        fitted: train accuracy below which a run is void; None where networks are not trained to zero error.
-        anywhere: one setting is enough for the claim to hold; it fails if it fails in each.
-        notes: what a reader must know, such as a criterion that changed after results had been seen.
+        rows: selects the rows of a seed that `numbers` reads; default: those of the last layer.
+        fitted: train accuracy below which a run is void; None if networks are not trained to zero error.
+        anywhere: whether one setting is enough for the claim to hold; it then fails only if it fails in every setting.
+        notes: notes for the reader, such as a criterion that changed after results had been seen.
     """
 
     id: str

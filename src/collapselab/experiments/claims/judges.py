@@ -1,6 +1,6 @@
-"""Judges that claims of any paper can use: each makes a `Claim` of columns of the rows and a sentence.
+"""Judges for claims of any paper: each returns a `Claim` from columns of the rows and a sentence.
 
-Bounds are the threshold judged at, then those of the sensitivity list. `more` are fields of `Claim` with a default.
+The first bound is the threshold of the verdict; the others are for the sensitivity list. `more` overrides fields of `Claim`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from collapselab.frames import curve, hidden_layers, last_layer, last_rows, numb
 from collapselab.inference import rank_correlation
 from collapselab.text import percent, words
 
-STEADY = 10.0  # percent by which a curve may change over the last factor of two of steps and still stand
-# With 3 points and 3 seeds a rank correlation that is not there holds by chance in 12 % of cases, with 4 points in 5 %.
+STEADY = 10.0  # a curve counts as steady if it changes by at most this percentage over the second half of the steps
+# Without any true rank correlation, such a claim holds by chance in 12 % of cases with 3 points and 3 seeds, in 5 % with 4 points.
 _MIN_POINTS = 4
 _NAMES = {"num_train": "size of the train set", "normalized_within": "share of variance within classes"}
 _Bounds = Sequence[float]
 
 
 def vanishes(metric: str, says: str, below: _Bounds = (0.1, 0.03, 0.01), **more: Any) -> Claim:
-    """A variance is negligible at the end, and does not rise by more than a tenth over the last factor of two of steps."""
+    """A variance is negligible at the end, and does not rise by more than 10 % over the second half of the steps."""
 
     def measure(run: pd.DataFrame, below: float) -> list[Number]:
         level, late = _end(run, metric, below=below), _late(run, metric, below=STEADY)
@@ -40,7 +40,7 @@ def vanishes(metric: str, says: str, below: _Bounds = (0.1, 0.03, 0.01), **more:
 
 
 def stays(metric: str, says: str, above: _Bounds = (0.1, 0.03, 0.3), beside: str = "", **more: Any) -> Claim:
-    """A variance is not negligible at the end, and does not fall by more than a tenth over the last factor of two of steps.
+    """A variance is not negligible at the end, and does not fall by more than 10 % over the second half of the steps.
 
     `beside` names a column that is shown as well.
     """
@@ -55,7 +55,7 @@ def stays(metric: str, says: str, above: _Bounds = (0.1, 0.03, 0.3), beside: str
 
 
 def gap(over: str, under: str, says: str, decades: _Bounds = (0.5, 0.3, 1.0), **more: Any) -> Claim:
-    """One variance is above another at the end, by so many decades; by any factor with `decades=(0,)`."""
+    """One variance exceeds another at the end by a number of decades; by any factor with `decades=(0,)`."""
 
     def measure(run: pd.DataFrame, decades: float) -> list[Number]:
         return _pair(
@@ -71,7 +71,7 @@ def agrees(one: str, other: str, says: str, within: _Bounds = (3.0, 2.0, 10.0), 
     def measure(run: pd.DataFrame, factor: float) -> list[Number]:
         a, b = _end(run, one), _end(run, other)
         apart = max(_over(a.value, b.value), _over(b.value, a.value))
-        return [a, b, Number("factor between them", apart, below=factor)]
+        return [a, b, Number("factor between the two", apart, below=factor)]
 
     return _claim(f"{one} like {other}", says, measure, within, more)
 
@@ -119,7 +119,7 @@ def ordered(metric: str, says: str, by: _Bounds = (1.0, 1.1, 1.5), **more: Any) 
             raise Void("fewer than two layers")
         factors = [_over(a.value, b.value) for a, b in pairwise(shown)]
         least = math.nan if any(map(math.isnan, factors)) else min(factors)
-        return [*shown, Number("least factor from one to the next", least, above=factor)]
+        return [*shown, Number("smallest ratio of one layer to the next", least, above=factor)]
 
     return _claim(f"{metric} ordered", says, measure, by, {"rows": lambda rows: rows, **more})
 
@@ -130,7 +130,7 @@ def first(
     share: _Bounds = (0.5, 0.25, 0.75, 0.9),
     **more: Any,
 ) -> Claim:
-    """The last layer has covered a share of its own way, in logarithms from start to end, before any other hidden layer has."""
+    """The last layer completes a share of its change from start to end, in logarithms, before any other hidden layer."""
 
     def measure(layers: pd.DataFrame, share: float) -> list[Number]:
         depths = sorted(set(numbers(layers, "depth")))
@@ -139,10 +139,13 @@ def first(
         if not others:
             raise Void("fewer than two layers")
         earliest = math.nan if any(map(math.isnan, others)) else min(others)
-        at = f"step at {percent(share)} of the way of the {_name(metric)}"
+        at = f"step at {percent(share)} of the change of the {_name(metric)}"
         other, own = Number(f"{at}, earliest other layer", earliest), Number(f"{at}, last layer", last)
         return _pair(
-            other, own, 1.0, f"earliest other layer over last layer, steps at {percent(share)} of the way"
+            other,
+            own,
+            1.0,
+            f"ratio of steps at {percent(share)} of the change, earliest other layer over last layer",
         )
 
     return _claim(f"{metric} last layer first", says, measure, share, {"rows": hidden_layers, **more})
@@ -159,12 +162,12 @@ def correlates(
 
     def measure(points: pd.DataFrame, beyond: float) -> list[Number]:
         if len(points) < _MIN_POINTS:
-            raise Void(f"{len(points)} points; a rank correlation takes {_MIN_POINTS}")
+            raise Void(f"{len(points)} points; a rank correlation needs at least {_MIN_POINTS}")
         if points[y].nunique(dropna=False) == 1:
             raise Void(f"{_name(y)} is the same at all {len(points)} points")
         rho = rank_correlation(numbers(points, x), numbers(points, y))
         bound: dict[str, Any] = {"above": beyond} if sign > 0 else {"below": 0.0 - beyond}
-        what = f"rank correlation of {_name(y)} with {_name(x)}, {len(points)} points"
+        what = f"rank correlation of {_name(y)} with {_name(x)} ({len(points)} points)"
         return [Number(what, rho, scale="correlation", clip=1 - 1 / len(points), **bound)]
 
     return _claim(f"{y} with {x}", says, measure, beyond, {"rows": ends_of_runs, "per": (), **more})
@@ -198,7 +201,7 @@ def identity(
     below: Mapping[str, float] | None = None,
     **more: Any,
 ) -> Claim:
-    """What cannot come out otherwise unless code is wrong: columns at the end have a value within a tolerance, or a bound."""
+    """Columns at the end have a value within a tolerance, or stay below a bound; this can only be false if code is wrong."""
 
     def measure(run: pd.DataFrame, _: float) -> list[Number]:
         exact = [_end(run, name, near=value) for name, value in near.items()]
@@ -210,11 +213,13 @@ def identity(
 
 
 def ends_of_runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the last row of every run, of the last layer; raise `Void` where runs ended for different reasons."""
+    """Return the last row of the last layer of every run; raise `Void` if runs ended for different reasons."""
     ends = last_rows(last_layer(rows), "job")
     endings = sorted(Counter(ends["ended"]).items()) if "ended" in ends else []
     if len(endings) > 1:
-        raise Void("runs ended differently: " + ", ".join(f"{count} by {end}" for end, count in endings))
+        raise Void(
+            "runs ended for different reasons: " + ", ".join(f"{count} by {end}" for end, count in endings)
+        )
     return ends
 
 
@@ -243,12 +248,12 @@ def _start(run: pd.DataFrame, name: str) -> Number:
 
 
 def _late(run: pd.DataFrame, name: str, **bound: Any) -> Number:
-    what = f"change of {_name(name)} over the last factor of two of steps"
+    what = f"change of {_name(name)} over the second half of the steps"
     return Number(what, late_change(*curve(run, name)), scale="change", **bound)
 
 
 def _pair(over: Number, under: Number, factor: float, name: str) -> list[Number]:
-    """Two numbers that are shown, and their ratio, which must exceed a factor."""
+    """Return two numbers without a criterion, and their ratio, which must exceed a factor."""
     return [over, under, Number(name, _over(over.value, under.value), above=factor)]
 
 

@@ -1,8 +1,8 @@
-"""How claims are judged over seeds and over settings; `docs/experiments.md` has the rule.
+"""Judge claims over seeds and over settings; `docs/experiments.md` describes the rule.
 
-Seeds are the unit of chance: layers, steps and sizes of one run are not independent of each other. At its threshold a finding
-holds by chance in 2.5 % of cases. Where two things are asked (small, and not rising) each has its effect: the claim holds if
-both hold, and fails if one fails.
+Seeds are the independent samples: layers, steps and sizes of one run are not independent of each other. If the true effect
+equals the threshold, a finding holds by chance in 2.5 % of cases. A claim with two criteria (small, and not rising) has an
+effect for each: it holds if both hold, and fails if one fails.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def judge_claims(claims: Sequence[Claim], rows: pd.DataFrame, paper: str, where:
     """Judge claims on the rows of an experiment.
 
     Args:
-        claims: each with an id of its own.
+        claims: claims with unique ids.
         rows: one table of all runs, with a column seed.
-        paper: where the sentences come from.
-        where: section or figure of claims that name none.
+        paper: source of the sentences.
+        where: section or figure of claims that have none.
 
     Returns:
         One judgement per claim; p-values are corrected over the findings.
     """
-    rows = rows.reset_index(drop=True)  # tables that were put together have an index several times
+    rows = rows.reset_index(drop=True)  # concatenated tables have duplicate index values
     seeds = sorted({int(seed) for seed in numbers(rows, "seed")})
     return _with_holm(
         [_judge(claim, rows, seeds, {"paper": paper, "where": claim.where or where}) for claim in claims]
@@ -57,7 +57,7 @@ def _judge(claim: Claim, rows: pd.DataFrame, seeds: Sequence[int], source: dict[
         settings = _with_holm(settings)
         whole = _over_settings(claim, settings)
     else:
-        whole = SettingJudgement(verdict="inconclusive", notes=["No run that this claim is about."])
+        whole = SettingJudgement(verdict="inconclusive", notes=["No run matches this claim."])
     shared = {name: getattr(whole, name) for name in SettingJudgement.model_fields}
     notes = [*whole.notes, *claim.notes]
     own = {name: getattr(claim, name) for name in ("id", "statement", "kind")}
@@ -76,7 +76,7 @@ def _settings(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFr
 
 
 def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> SettingJudgement:
-    """Judge over settings; the p-value is the corrected one of the setting that decided, or that of the weakest one."""
+    """Judge over settings; the p-value is the corrected one of the deciding setting, or the largest of all settings."""
     by_all, by_one = ("fails", "holds") if claim.anywhere else ("holds", "fails")
     p_values = [one.p for one in settings if one.p is not None]
     verdict: Verdict = "inconclusive"
@@ -104,12 +104,12 @@ def _judge_setting(claim: Claim, name: str, part: pd.DataFrame, seeds: Sequence[
     for seed, rows in own.items():
         reason = _why_void(claim, rows, part)
         try:
-            # A run that is void may still have numbers to show.
+            # A void run may still have numbers to show.
             measured[seed] = claim.numbers(claim.rows(rows), claim.thresholds[0]) if len(rows) else ()
             unknown = [one.what for one in _asked(measured[seed]) if math.isnan(one.score)]
             # One of several numbers can be enough to fail.
             if unknown and (claim.kind == "identity" or len(unknown) == len(_asked(measured[seed]))):
-                reason = reason or f"{unknown[0]} is not known"
+                reason = reason or f"{unknown[0]} is undefined"
         except Void as why:
             reason = reason or str(why)
         if reason:
@@ -141,9 +141,10 @@ def _finding(claim: Claim, valid: _BySeed, own: Mapping[int, pd.DataFrame]) -> d
 
 
 def _weakest(valid: _BySeed) -> _Decided:
-    """Judge every number with a bound; return the verdict, effect and p-value of the one that decides.
+    """Judge every number with a bound; return the verdict, effect and p-value of the deciding number.
 
-    One that fails decides, the surest of them; else one that is inconclusive; else the one that holds least surely.
+    This is the one that fails with the smallest p-value, or else an inconclusive one, or else the one that holds with the
+    largest p-value.
     """
     columns = zip(*map(_asked, valid.values()), strict=True)
     effects = [_effect(dict(zip(valid, column, strict=True))) for column in columns]
@@ -182,7 +183,7 @@ def _decide(effect: Effect) -> Verdict:
 
 
 def _agreement(valid: _BySeed) -> str:
-    """Count the seeds that meet all that is asked, of those of which this is known."""
+    """Count the seeds that meet all criteria, among those for which this is known."""
     met = [all(one.is_met for one in _asked(own)) for own in valid.values()]
     unmet = [any(one.score <= one.bar for one in _asked(own)) for own in valid.values()]
     return f"{sum(met)} of {sum(met) + sum(unmet)}"
@@ -194,13 +195,13 @@ def _identity(valid: _BySeed) -> Verdict:
 
 
 def _why_void(claim: Claim, rows: pd.DataFrame, part: pd.DataFrame) -> str | None:
-    """Say what keeps a seed from having an effect: a run that is missing, diverged or did not fit its train set."""
+    """Return why a seed has no effect: a run is missing, diverged or did not fit its train set; None if it has one."""
     if rows.empty:
         return "the run is missing"
     if claim.runs not in rows:
         return _why_run_void(claim, rows)
     if missing := set(part[claim.runs]) - set(rows[claim.runs]):
-        return f"missing: {few([str(name) for name in missing])}"
+        return f"missing runs: {few([str(name) for name in missing])}"
     reasons = {str(name): _why_run_void(claim, run) for name, run in groups(rows, claim.runs)}
     found = [
         reason if len(reasons) == 1 else f"{name}: {reason}" for name, reason in reasons.items() if reason
@@ -215,12 +216,12 @@ def _why_run_void(claim: Claim, run: pd.DataFrame) -> str | None:
         return None
     accuracy = end_value(curve(last_layer(run), "train_accuracy")[1])
     if math.isnan(accuracy):
-        return "train accuracy at the end is not known"
-    return None if accuracy >= claim.fitted else f"train accuracy {number(accuracy, 4)}"
+        return "train accuracy at the end is undefined"
+    return None if accuracy >= claim.fitted else f"train accuracy {number(accuracy, 4)} < {claim.fitted:g}"
 
 
 def _readings(measured: _BySeed, valid: _BySeed) -> list[Reading]:
-    """Return one per number, in the order in which the claim has them."""
+    """Return one reading per number, in the order of the claim."""
     by_name: dict[str, dict[int, Number]] = {}
     for seed, own in measured.items():
         for one in own:
@@ -236,14 +237,14 @@ def _readings(measured: _BySeed, valid: _BySeed) -> list[Reading]:
 
 def _remarks(valid: _BySeed) -> list[str]:
     unknown = [
-        f"{one.what} is not known" for own in valid.values() for one in _asked(own) if math.isnan(one.score)
+        f"{one.what} is undefined" for own in valid.values() for one in _asked(own) if math.isnan(one.score)
     ]
     said = Counter([one.remark for own in valid.values() for one in own if one.remark] + unknown)
     return [f"{remark} ({count} of {counted(len(valid), 'seed')})" for remark, count in said.items()]
 
 
 def _with_holm(judged: list[_Judged]) -> list[_Judged]:
-    """Return the same with p-values corrected over those that have one; identities have none."""
+    """Add p-values corrected over all judgements that have one; identities have none."""
     places = [place for place, one in enumerate(judged) if one.p is not None]
     corrected = dict(zip(places, holm([judged[place].p or 0.0 for place in places]), strict=True))
     return [one.model_copy(update={"p_holm": corrected.get(place)}) for place, one in enumerate(judged)]

@@ -1,4 +1,4 @@
-"""The page of an experiment of a paper: one file over all its runs, every number also as text."""
+"""The page of an experiment of a paper: one file with the results of all runs, and all numbers as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from collapselab.text import few, words
 if TYPE_CHECKING:
     from collapselab.records.outcome import Outcome
 
-# What is undefined here without being measured anywhere else is worth a warning.
+# Columns whose undefined values are reported as warnings.
 _MEASURED = (
     "train_variance_final",
     "strong_test_variance_final",
@@ -26,9 +26,10 @@ _MEASURED = (
     "test_accuracy",
 )
 _HOW = (
-    "On logarithmic axes means are geometric and 0 has a place of its own. Gaps are undefined values. A variance is relative to "
-    "the spread of the class means; with references of the last step, class means and spread are those of the end of each run, so "
-    "that an earlier value also tells how far its features are from where they end."
+    "On logarithmic axes, means are geometric, and 0 is drawn at a separate tick. Gaps are undefined values. A variance is relative "
+    "to the spread of the class means. “Centres” are class means, or k-means centres for weak test variance. With centres of the "
+    "last step, centres and spread are those at the end of each run, so that a variance at an earlier step also includes how far "
+    "the features still move."
 )
 
 
@@ -46,14 +47,14 @@ def write_experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Path:
 
 
 def experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Page:
-    """Say what the page of an experiment shows; the same outcome gives the same page."""
+    """Return the content of the page of an experiment; it depends only on the outcome."""
     record = outcome.record
     what = f"Measured at scale “{record.scale}”" + (
         f", after {record.where} of {record.paper}." if record.where else "."
     )
     sections = [
-        Section("reduced", "Compared with the paper", [], record.differences),
-        Section("measured", "What was measured", charts, _HOW),
+        Section("reduced", "Differences from the paper", [], record.differences),
+        Section("measured", "Measurements", charts, _HOW),
     ]
     figures = [f"{chart.figure}.{ending}" for chart in charts if chart.figure for ending in ("pdf", "png")]
     return Page(
@@ -79,14 +80,14 @@ def _facts(outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def _numbers(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    tables = [("Everything that was measured (rows.csv)", rows)]
+    tables = [("All measurements (rows.csv)", rows)]
     if {"job", "seed", "step", "layer"} <= set(rows.columns):
         tables.insert(0, ("Every run at its last step", last_rows(rows, "job", "seed", "layer")))
     return tables
 
 
 def _warnings(rows: pd.DataFrame) -> list[str]:
-    """Say what could not be measured, and in which runs."""
+    """Return warnings about undefined values, with the runs in which they occur."""
     if "is_last" in rows:
         rows = rows_that(rows, rows["is_last"].astype(bool))
     by = next((name for name in ("job", "construction", "dataset") if name in rows), None)

@@ -1,4 +1,4 @@
-"""An index over the experiments in a folder: what there is, how its claims came out, links to the pages."""
+"""An index page for the experiments in a folder: titles, verdicts and links."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def write_index_page(folder: Path) -> Path | None:
     """Write `index.html` over all experiments one level below a folder.
 
     Returns:
-        The path of the page, or None where there is no experiment.
+        The path of the page, or None if there is no experiment.
 
     Raises:
         InputError: a record or its verdicts are damaged.

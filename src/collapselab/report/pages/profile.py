@@ -1,4 +1,4 @@
-"""The page of a profile: every property of neural collapse by layer, of one network as it is."""
+"""The page of a profile: every property of neural collapse by layer, for one network."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from collapselab.probes import Profile
     from collapselab.records.profile import ProfileMade
 
-# What each way of keeping the within-class scatter cannot give, and how a reader is told.
+# What each way of storing the within-class scatter lacks, and the explanation for the reader.
 _WITHOUT = {
-    "full": ({"class covariances"}, "only the scatter of all classes together was kept there"),
+    "full": ({"class covariances"}, "only the pooled scatter of all classes was stored there"),
     "sketch": (
         {"covariance", "class covariances"},
-        "only a sketch of the within-class scatter was kept there",
+        "only a sketch of the within-class scatter was stored there",
     ),
     "trace": (
         {"covariance", "class covariances", "top eigenvalue"},
-        "only the trace of the within-class scatter was kept there",
+        "only the trace of the within-class scatter was stored there",
     ),
 }
 _MOST = 20  # singular values
@@ -57,16 +57,16 @@ def write_profile_page(
     """Write `report.html`, one page that works offline, into a folder that exists or is made.
 
     Args:
-        folder: where to.
-        profile: of the network.
-        initial: of the same network at initialisation, drawn beside.
-        made: how the numbers came to be.
+        folder: where to write the page.
+        profile: the profile to show.
+        initial: profile of the same network at initialisation, drawn for comparison.
+        made: how the numbers were computed.
 
     Returns:
         The path of the page.
 
     Raises:
-        ValueError: a profile without layers, or an initial one of other layers.
+        ValueError: a profile without layers, or an initial profile of other layers.
         OSError: it cannot be written.
     """
     path = folder / "report.html"
@@ -75,10 +75,10 @@ def write_profile_page(
 
 
 def profile_page(profile: Profile, initial: Profile | None = None, made: ProfileMade | None = None) -> Page:
-    """Say what the page of a profile shows; the same profiles give the same page.
+    """Return the content of the page of a profile; it depends only on the profiles.
 
     Raises:
-        ValueError: a profile without layers, or an initial one of other layers.
+        ValueError: a profile without layers, or an initial profile of other layers.
     """
     shown = _Shown(profile, initial)
     if not profile.layers:
@@ -102,7 +102,7 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
 
 @dataclass(frozen=True)
 class _Shown:
-    """A profile, and that of the same network at initialisation, as series by layer."""
+    """A profile, and the profile of the same network at initialisation, as series by layer."""
 
     profile: Profile
     initial: Profile | None
@@ -120,7 +120,7 @@ class _Shown:
         return len(self.profile.classes)
 
     def values(self, metric: str, split: str = "train", *, at_start: bool = False) -> pd.Series:
-        """Return a metric by layer; NaN where it is undefined, was not measured, or where there is no such split."""
+        """Return a metric by layer; NaN if it is undefined or was not measured, or if the split does not exist."""
         source = self.initial if at_start else self.profile
         splits = {layer.name: layer.splits for layer in source.layers} if source else {}
         names = self.layers.names
@@ -138,7 +138,7 @@ class _Shown:
     def chart(
         self, id: str, lines: Sequence[Line], *metrics: str, marks: Sequence[Mark] = (), **numbers: object
     ) -> Chart | Missing:
-        """Chart lines that are drawn from these metrics."""
+        """Chart lines; `metrics` are the metrics they are computed from."""
         return self.layers.chart(id, lines, self.gaps(*metrics), marks, **numbers)
 
     def metric(self, name: str) -> Chart | Missing:
@@ -155,7 +155,7 @@ class _Shown:
         return self.chart(name, lines, name, full=number(full), journey=told)
 
     def gaps(self, *metrics: str) -> str:
-        """Say where these metrics have no value on train data, and why; empty if they have one everywhere."""
+        """Return at how many layers these metrics have no value on train data, and why; empty if there are none."""
         missing = [
             (layer, [name for name in metrics if layer.train.get(name) is None])
             for layer in self.profile.layers
@@ -173,21 +173,21 @@ def _reason(scatter: str, metrics: Sequence[str]) -> str:
     if any(BY_NAME[name].needs & lacks for name in metrics):
         return words
     if any("weight" in BY_NAME[name].needs for name in metrics):
-        return "there is no weight to compare with, or the value is undefined there (see the warnings)"
-    return "it was not measured, or is undefined there (see the warnings)"
+        return "there is no weight to compare with, or the value is undefined (see the warnings)"
+    return "it was not measured or is undefined (see the warnings)"
 
 
 # ---------------------------------------------------------------- parts of the page
 
 
 def _sections(shown: _Shown) -> list[Section]:
-    """Return all sections, each with the figure that it follows."""
+    """Return all sections, each with the corresponding figure of the paper."""
     metric, classes = shown.metric, shown.num_classes
     weights = shown.weight("weight_singular_spread", (classes - 1) ** -0.5 if classes > 1 else None)
     ranks = [_weight_spectra(shown), shown.weight("weight_stable_rank", classes - 1), _stable_rank(shown)]
     more = [metric(name) for name in ("vci", "fuzziness", "cdnv", "cosine_similarity", "class_separation")]
     angles = [metric("mean_cosine_gap"), _equal_angles(shown), metric("equinorm")]
-    after = "After figure {} of Rangamani et al. 2023.".format
+    after = "See figure {} of Rangamani et al. (2023).".format
     return [
         section("nc1", "NC1: samples gather at their class mean", [_traces(shown), _shares(shown)], after(1)),
         section("nc2", "NC2: class means spread evenly", angles, after(2)),
@@ -204,14 +204,15 @@ def _summary(shown: _Shown) -> str:
     profile, names = shown.profile, shown.layers.names
     first = profile.first_collapsed_layer
     result = (
-        f"Features have collapsed from {first} on"
+        f"Features have collapsed from layer {first} on"
         if first
         else f"Features have not collapsed at the last layer, {names[-1]}"
     )
-    beside = " Dotted lines are the same network at initialisation." if shown.initial else ""
+    beside = " Dotted lines show the same network at initialisation." if shown.initial else ""
     return (
-        f"{counted(len(names), 'layer')}, each measured by what it reads. {result}. A layer counts as collapsed where less than "
-        f"{number(profile.epsilon)} of the variance on train data lies within classes, there and at every later layer.{beside}"
+        f"{counted(len(names), 'layer')}; the features of a layer are its inputs. {result}. A layer counts as collapsed if the "
+        f"within-class share of the variance on train data is below {number(profile.epsilon)} at this layer and all later "
+        f"layers.{beside}"
     )
 
 
@@ -229,7 +230,7 @@ def _facts(shown: _Shown) -> list[tuple[str, str]]:
 
 
 def _numbers(shown: _Shown) -> list[tuple[str, pd.DataFrame]]:
-    """Every metric that any layer has, layers as columns: a table per split, and as many at initialisation."""
+    """Return tables of all metrics with layers as columns: one per split, and the same for the initial network."""
     out = []
     for at_start in (False, True) if shown.initial else (False,):
         for split in shown.splits:
@@ -252,7 +253,7 @@ def _shares(shown: _Shown) -> Chart | Missing:
     for name, values in (("within", start), ("between", 1 - start)):
         lines.append(Line(f"{name}, train, initialisation", values, INITIALISATION, _START))
     first, epsilon = shown.profile.first_collapsed_layer, number(shown.profile.epsilon)
-    where = f"stays below {epsilon} from {first} on" if first else f"does not end below {epsilon}"
+    where = f"is below {epsilon} from {first} on" if first else f"is not below {epsilon} at the last layer"
     told = shown.layers.journey(train, test, head="It is")
     level = [Mark("y", shown.profile.epsilon, f"ε = {epsilon}")]
     return shown.chart("nc1-shares", lines, "normalized_within", marks=level, where=where, journey=told)
@@ -298,9 +299,7 @@ def _weight_spectra(shown: _Shown) -> Chart | Missing:
     known = {layer.name: layer.weight_singular_values[:_MOST] for layer in shown.profile.layers}
     table = pd.DataFrame({name: pd.Series(values) for name, values in known.items() if values})
     if table.empty:
-        return chart_or_missing(
-            "weight-spectra", [], "No layer has a weight whose singular values are known."
-        )
+        return chart_or_missing("weight-spectra", [], "No layer has a weight with known singular values.")
     count, table.index = shown.num_classes, pd.RangeIndex(1, len(table) + 1)
     last = table.iloc[:, -1].dropna()
     at = min(count, len(last))
@@ -316,10 +315,10 @@ def _stable_rank(shown: _Shown) -> Chart | Missing:
     lines, sketched = shown.usual("stable_rank"), ""
     for at, split in enumerate(("train", "test")):
         low, high = shown.values("stable_rank_low", split), shown.values("stable_rank_high", split)
-        # Bounds that equal the value say nothing: there the scatter was kept whole.
+        # Bounds are equal if the full scatter was stored: nothing to draw.
         if (low < high).any():
             lines[at] = replace(lines[at], low=low, high=high)
-            sketched = " Where the scatter was sketched it is an estimate, and lies in the shaded band."
+            sketched = " Where the scatter was sketched, it is an estimate, with guaranteed bounds shown as a shaded band."
     told = shown.layers.journey(lines[0].values, lines[1].values)
     return shown.chart("stable_rank", lines, "stable_rank", journey=told, sketched=sketched)
 
@@ -332,6 +331,8 @@ def _components(shown: _Shown) -> Chart | Missing:
         train.append(Line(f"{share} %, train", shown.values(metric), look))
         test.append(Line(f"{share} %, test", values[0], replace(look, dash="dash"), "test"))
         start.append(Line(f"{share} %, {_START}", values[1], replace(look, dash="dot"), _START))
-    told = shown.layers.journey(train[-1].values, test[-1].values, head="99 % on train data take")
+    told = shown.layers.journey(
+        train[-1].values, test[-1].values, head="For 99 % on train data, the number is"
+    )
     lines = [*train, *test, *start]
     return shown.chart("components", lines, "components_99", full=shown.num_classes - 1, journey=told)

@@ -1,4 +1,4 @@
-"""From sections of charts to the one file of a page: it works offline and has every chart also as a table."""
+"""Render a page from sections of charts: one file that works offline and contains each chart as a table too."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from collapselab.text import MISSING, words
 
 @dataclass(frozen=True)
 class Section:
-    """Charts under one heading; `note` stands before them."""
+    """Charts under one heading, after the text `note`."""
 
     id: str
     title: str
@@ -53,18 +53,18 @@ class Card:
 
 @dataclass(frozen=True)
 class Page:
-    """All that a page shows.
+    """Content of a page.
 
     Attributes:
-        title: of the page.
+        title: title of the page.
         summary: the result in a few sentences.
-        facts: name and value of each number that matters.
-        cards: under `cards_title`.
+        facts: names and values of the most important numbers.
+        cards: cards under the heading `cards_title`.
         sections: the charts.
-        numbers: tables, each with what it is of.
-        warnings: everything unusual.
-        made: name and value of all that tells how the numbers came to be.
-        beside: names of files in the page's folder that hold the same.
+        numbers: titles and tables.
+        warnings: warnings about the results.
+        made: names and values that describe how the numbers were computed.
+        beside: names of files in the page's folder with the same results.
     """
 
     title: str
@@ -80,7 +80,7 @@ class Page:
 
 
 def section(id: str, title: str, parts: Sequence[Chart | Missing], note: str = "") -> Section:
-    """Make a section, which names charts that cannot be drawn, with the reason."""
+    """Return a section; its note lists charts that cannot be drawn, with the reason."""
     charts = [part for part in parts if isinstance(part, Chart)]
     missing = [
         f"“{part.title}” is not drawn. {part.why}".strip() for part in parts if isinstance(part, Missing)

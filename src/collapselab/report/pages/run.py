@@ -1,4 +1,4 @@
-"""The page of a run: how it collapsed over the steps of training, and where in the network."""
+"""The page of a run: how features collapse during training, and in which layers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _VARIANCES = Lines(
     "variance",
     "Variance on train and on test data",
     VARIANCES,
-    "The last layer's variance around its class means, relative to how far apart these are.",
+    "Variance of the last layer's features around their class means, relative to the spread of the class means.",
     x_title="optimiser step",
     on_paper=False,
 )
@@ -55,7 +55,7 @@ def write_run_page(run: Run, path: Path) -> None:
 
 
 def run_page(run: Run) -> Page:
-    """Say what the page of a run shows; the same run gives the same page."""
+    """Return the content of the page of a run; it depends only on the run."""
     cosines = {
         split: cosine_matrix(means.numpy())
         for split in run.splits
@@ -83,16 +83,16 @@ def run_page(run: Run) -> Page:
 
 def _summary(run: Run) -> str:
     record, first = run.record, run.first_collapsed
-    what = "The network was measured while it was trained"
+    what = "The network was measured during training"
     if isinstance(record.recipe, Recipe) and record.data is not None:
         model = record.recipe.model
         options = ", ".join(f"{words(name)} {value}" for name, value in model.options.items())
         network = f"{model.name} ({options})" if options else model.name
         what = f"The network {network} was trained on {record.data.num_train:,} samples of {record.data.name}"
-    where = f"have collapsed from {first} on" if first else "have not collapsed at the last layer"
+    where = f"have collapsed from layer {first} on" if first else "have not collapsed at the last layer"
     return (
-        f"{what} for {run.last_step:,} steps. On train data its features {where} (less than {percent(run.epsilon)} of their "
-        "variance lies within classes)."
+        f"{what} for {run.last_step:,} steps. On train data, its features {where} (collapsed: less than {percent(run.epsilon)} "
+        "of the variance is within classes)."
     )
 
 
