@@ -11,7 +11,7 @@ import pandas as pd
 from collapselab.frames import rows_where
 from collapselab.metrics import BY_NAME
 from collapselab.records.recipe import Recipe
-from collapselab.report.builders import VARIANCES, Lines
+from collapselab.report.builders import SPREAD, VARIANCES, Lines
 from collapselab.report.chart import Axis, Chart, Heat, Mark, Missing, Panel
 from collapselab.report.labels import Floats
 from collapselab.report.layers import (
@@ -40,7 +40,7 @@ _VARIANCES = Lines(
     "Variance on train and on test data",
     VARIANCES,
     "The last layer's variance around its class means, relative to how far apart these are.",
-    x_title="optimiser step",
+    axes=(Axis("optimiser step", "log"), SPREAD),
     on_paper=False,
 )
 
