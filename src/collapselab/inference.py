@@ -11,8 +11,6 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from collapselab.frames import finite, groups, rows_that
-
 CONFIDENCE = 0.95
 _Floats = npt.NDArray[np.float64]
 
@@ -90,18 +88,22 @@ def over_seeds(points: pd.DataFrame, log_x: bool, log_y: bool) -> pd.DataFrame:
         One row per group, in order: `x`, `y`, `low` and `high` (bounds given, the interval of a share of `trials`, or from
         five seeds on the 95 % Student interval of the mean; else NaN), `seeds` with a value, `hollow`, `point`, `label`.
     """
-    key = "group" if "group" in points else "x"
     rows = []
-    for _, part in groups(points.sort_values(key, kind="stable"), key):
+    for _, part in points.groupby("group" if "group" in points else "x"):
         hollow = "hollow" in part and bool(part["hollow"].all())
         if "hollow" in part and not hollow:
-            part = rows_that(part, ~part["hollow"].astype(bool))
-        values = finite(part["y"])
+            part = part[~part["hollow"].astype(bool)]
+        values = _known(part["y"])
         low, high = _bounds(part, values, log_y)
-        row = {"x": _mean(finite(part["x"]), log_x), "y": _mean(values, log_y), "low": low, "high": high}
+        row = {"x": _mean(_known(part["x"]), log_x), "y": _mean(values, log_y), "low": low, "high": high}
         texts = {name: str(part[name].iloc[0]) if name in part else "" for name in _TEXTS}
         rows.append({**row, "seeds": len(values), "hollow": hollow, **texts})
     return pd.DataFrame(rows, columns=["x", "y", "low", "high", "seeds", "hollow", *_TEXTS])
+
+
+def _known(values: Any) -> _Floats:
+    array = np.asarray(values, dtype=np.float64)
+    return array[np.isfinite(array)]
 
 
 def _mean(values: Any, log: bool) -> float:
@@ -128,7 +130,7 @@ def smallest_trials(shares: Any, most: int = 100_000) -> float:
 
     The number of test samples where rows hold only accuracies: a divisor of the true number, with many rows it itself.
     """
-    known = np.unique(finite(shares))
+    known = np.unique(_known(shares))
     for trials in range(1, most + 1) if len(known) else ():
         if np.abs(known * trials - np.round(known * trials)).max() < 1e-9 * trials:
             return float(trials)

@@ -13,6 +13,7 @@ from collapselab.frames import hidden_layers, rows_that, rows_where
 from collapselab.report.builders import (
     ACCURACY_LINES,
     FITTED,
+    SPREAD,
     VANISHED,
     VARIANCES,
     Dots,
@@ -24,7 +25,7 @@ from collapselab.report.builders import (
     ends,
     zero_train_error,
 )  # fmt: skip
-from collapselab.report.chart import TEST, Chart, Look, Mark
+from collapselab.report.chart import TEST, Axis, Chart, Look, Mark
 from collapselab.report.layout import Stroke, lay_out
 
 CURVES = Lines("fig", "Title", VARIANCES)
@@ -151,7 +152,7 @@ def test_a_grid_has_data_sets_as_columns_and_a_chart_for_each_kind_of_references
 
 
 SIZES = Points(
-    "fig4", "Title", x="train_variance", y="strong_test_variance_final", x_title="train", y_title="test",
+    "fig4", "Title", x="train_variance", y="strong_test_variance_final", axes=(Axis("train", "tight"), Axis("test", "tight")),
     split=by_column("num_train", "{:,} samples"), group="num_train",
     hollow=(lambda rows: rows["train_accuracy"] < FITTED, "train errors"),
 )  # fmt: skip
@@ -190,8 +191,8 @@ def kinds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 TRANSFER = Points(
-    "fig5", "Title", x="train_variance", y="accuracy", x_title="train variance", y_title="accuracy", split=kinds,
-    group="pretrain_step", label="step {:,}", percent=True, select=lambda rows: rows, looks=(Look(TEST), Look("#8b93a3")),
+    "fig5", "Title", x="train_variance", y="accuracy", axes=(Axis("train variance", "log"), Axis("accuracy", "tight", percent=True)), split=kinds,
+    group="pretrain_step", label="step {:,}", select=lambda rows: rows, looks=(Look(TEST), Look("#8b93a3")),
 )  # fmt: skip
 
 
@@ -226,7 +227,7 @@ def test_checkpoints_stand_at_their_own_variance_beside_that_of_the_paper() -> N
 
 def test_things_with_names_are_rows_of_dots() -> None:
     two = (Quantity("bound", "bound for two points", Look("#8b93a3", marker="bar")),)
-    panels = (("variance", False, VARIANCES), ("accuracy", True, two))
+    panels = ((SPREAD, VARIANCES), (Axis("accuracy", percent=True), two))
     chart = only(
         Dots("sec2", "Title", "construction", {"network": "past zero error"}, panels)(construction_rows())
     )

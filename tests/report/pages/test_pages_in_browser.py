@@ -27,11 +27,13 @@ from collapselab.report.builders import (
     ACCURACIES,
     ACCURACY_LINES,
     FINAL_VARIANCES,
+    SPREAD,
     VARIANCES,
     Dots,
     Lines,
     ends,
 )
+from collapselab.report.chart import Axis
 from collapselab.report.pages.profile import write_profile_page
 from collapselab.report.pages.rendering import Page, Section, verdict_cards, write_page
 from collapselab.report.pages.run import write_run_page
@@ -42,7 +44,7 @@ Paths = dict[str, Path]
 def _experiment(folder: Path) -> Path:
     """Charts of every kind on one page, with hostile names."""
     grid = Lines("grid", "Grid", VARIANCES, grid=True)
-    panels = (("variance", False, VARIANCES), ("accuracy", True, ACCURACIES))
+    panels = ((SPREAD, VARIANCES), (Axis("accuracy", percent=True), ACCURACIES))
     dots = Dots("dots", "Dots", "construction", {}, panels)
     makers: list[tuple[Callable[[Any], Any], Any]] = [
         (grid, curve_rows(HOSTILE)), (ACCURACY_LINES, curve_rows()), (dots, construction_rows()),

@@ -11,7 +11,8 @@ from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits
 from collapselab.experiments.rows import curve_rows
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed, images, recipe
-from collapselab.report.builders import FINAL_VARIANCES, FITTED, Lines, Points, by_column, ends
+from collapselab.report.builders import FINAL_VARIANCES, FITTED, SPREAD, Lines, Points, by_column, ends
+from collapselab.report.chart import Axis
 
 _NAME = "{dataset}-{model}-{num_train}"
 _SETTINGS = (
@@ -41,6 +42,8 @@ def _smoke(seed: int, changes: Changes) -> list[Job]:
         for size in (100, 200, 400)
     ]
 
+
+_TRAIN, _TEST = (Axis(f"{name} variance at the last step", "tight") for name in ("train", "strong test"))
 
 EXPERIMENT = Experiment(
     id="hui2022/fig4",
@@ -77,8 +80,7 @@ EXPERIMENT = Experiment(
             "Train against test variance at the end",
             x="train_variance",
             y="strong_test_variance_final",
-            x_title="train variance at the last step",
-            y_title="strong test variance at the last step",
+            axes=(_TRAIN, _TEST),
             split=by_column("num_train", "{:,} samples"),
             group="num_train",
             hollow=(lambda rows: rows["train_accuracy"] < FITTED, "over 0.1 % train errors"),
@@ -89,7 +91,7 @@ EXPERIMENT = Experiment(
             "The same by number of training samples",
             FINAL_VARIANCES,
             x="num_train",
-            x_title="training samples",
+            axes=(Axis("training samples", "log"), SPREAD),
             select=ends,
             references=False,
             on_paper=False,

@@ -15,6 +15,7 @@ from collapselab.experiments.recipes import SMOKE, At, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed
 from collapselab.papers.hui2022.transfer import (
+    DOWNSTREAM,
     PAGE_CHARTS,
     best_rates,
     kinds,
@@ -25,7 +26,7 @@ from collapselab.papers.hui2022.transfer import (
 )
 from collapselab.papers.hui2022.transfer_jobs import DIGITS, LEFT_OPEN, MNIST, transfer_jobs
 from collapselab.report.builders import Points
-from collapselab.report.chart import NEUTRAL, TEST, Look
+from collapselab.report.chart import NEUTRAL, TEST, Axis, Look
 
 _PER_CHECKPOINT: dict[str, Any] = {
     "per": ("dataset",),
@@ -76,13 +77,11 @@ EXPERIMENT = Experiment(
             "Accuracy after transfer, by collapse of the checkpoint",
             x="train_variance",
             y="accuracy",
-            x_title="train variance of the checkpoint (left: more collapse)",
-            y_title="downstream test accuracy",
+            axes=(Axis("train variance of the checkpoint (left: more collapse)", "log"), DOWNSTREAM),
             select=transfers,
             split=kinds,
             group="pretrain_step",
             label="step {:,}",
-            percent=True,
             looks=(Look(TEST), Look(NEUTRAL, marker="square")),
             text="Fine-tuning has the best of all learning rates on these same test samples.",
         ),

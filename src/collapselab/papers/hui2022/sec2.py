@@ -21,8 +21,8 @@ from collapselab.papers.hui2022.measured_constructions import (
     measure_constructions,
     network,
 )
-from collapselab.report.builders import ACCURACIES, VARIANCES, Dots, Quantity
-from collapselab.report.chart import NEUTRAL, WEAK, Look
+from collapselab.report.builders import ACCURACIES, SPREAD, VARIANCES, Dots, Quantity
+from collapselab.report.chart import NEUTRAL, WEAK, Axis, Look
 
 _ARGUED = "The paper argues and runs nothing here. These are MLPs of"
 _PROBE_NOTE = f"The penalty of the linear probe is one of {PENALTIES}."
@@ -82,8 +82,8 @@ EXPERIMENT = Experiment(
             by="construction",
             names=_NAMES,
             panels=(
-                ("variance / class-mean spread (0: full collapse)", False, VARIANCES),
-                ("accuracy", True, (*ACCURACIES, *_TWO_POINTS)),
+                (SPREAD, VARIANCES),
+                (Axis("accuracy", percent=True), (*ACCURACIES, *_TWO_POINTS)),
             ),
             text="Each over its own references. What is undefined is missing.",
         )

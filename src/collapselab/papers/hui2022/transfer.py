@@ -12,8 +12,8 @@ from collapselab.experiments.jobs import Job
 from collapselab.experiments.rows import run_curve
 from collapselab.frames import rows_that, rows_where
 from collapselab.records.experiment import ExtraRow, Label
-from collapselab.report.builders import VARIANCES, Lines, Quantity, by_column
-from collapselab.report.chart import TEST, Look
+from collapselab.report.builders import ACCURACY_AXES, VARIANCES, Lines, Quantity, by_column
+from collapselab.report.chart import TEST, Axis, Look
 from collapselab.training.building import classifier_name
 from collapselab.training.evaluation import layer_features
 
@@ -147,6 +147,7 @@ def less_by_probing(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+DOWNSTREAM = Axis("downstream test accuracy", "tight", percent=True)
 _ACCURACY = Quantity("accuracy", "test accuracy", Look(TEST))
 
 
@@ -157,9 +158,8 @@ def _of(kind: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
 PAGE_CHARTS = (
     Lines(
         "learning-rates", "Fine-tuning at every learning rate", (_ACCURACY,), "A gap is training that diverged.",
-        x="learning_rate", x_title="learning rate of fine-tuning", y_title="downstream test accuracy", y_scale="tight",
-        percent=True, references=False, on_paper=False, select=_of("fine_tuning"),
-        split=by_column("pretrain_step", "from step {:,}"),
+        x="learning_rate", axes=(Axis("learning rate of fine-tuning", "log"), DOWNSTREAM), references=False, on_paper=False,
+        select=_of("fine_tuning"), split=by_column("pretrain_step", "from step {:,}"),
     ),
     Lines(
         "pretraining", "Train variance while pre-training", VARIANCES[:1], x="pretrain_step", on_paper=False,
@@ -167,6 +167,6 @@ PAGE_CHARTS = (
     ),
     Lines(
         "pretraining-accuracy", "Test accuracy while pre-training, two classes", (_ACCURACY,), x="pretrain_step",
-        y_title="test accuracy", percent=True, references=False, on_paper=False, select=_of("pretraining"),
+        axes=ACCURACY_AXES, references=False, on_paper=False, select=_of("pretraining"),
     ),
 )  # fmt: skip

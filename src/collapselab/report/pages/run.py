@@ -1,4 +1,4 @@
-"""The page of a run: how features collapse during training, and in which layers."""
+"""The page of a run: how it collapsed over the steps of training, and where in the network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from collapselab.frames import rows_where
 from collapselab.metrics import BY_NAME
 from collapselab.records.recipe import Recipe
-from collapselab.report.builders import VARIANCES, Lines
+from collapselab.report.builders import SPREAD, VARIANCES, Lines
 from collapselab.report.chart import Axis, Chart, Heat, Mark, Missing, Panel
 from collapselab.report.labels import Floats
 from collapselab.report.layers import (
@@ -40,7 +40,7 @@ _VARIANCES = Lines(
     "Variance on train and on test data",
     VARIANCES,
     "Variance of the last layer's features around their class means, relative to the spread of the class means.",
-    x_title="optimiser step",
+    axes=(Axis("optimiser step", "log"), SPREAD),
     on_paper=False,
 )
 
@@ -55,7 +55,7 @@ def write_run_page(run: Run, path: Path) -> None:
 
 
 def run_page(run: Run) -> Page:
-    """Return the content of the page of a run; it depends only on the run."""
+    """Say what the page of a run shows; the same run gives the same page."""
     cosines = {
         split: cosine_matrix(means.numpy())
         for split in run.splits
@@ -83,16 +83,16 @@ def run_page(run: Run) -> Page:
 
 def _summary(run: Run) -> str:
     record, first = run.record, run.first_collapsed
-    what = "The network was measured during training"
+    what = "The network was measured while it was trained"
     if isinstance(record.recipe, Recipe) and record.data is not None:
         model = record.recipe.model
         options = ", ".join(f"{words(name)} {value}" for name, value in model.options.items())
         network = f"{model.name} ({options})" if options else model.name
         what = f"The network {network} was trained on {record.data.num_train:,} samples of {record.data.name}"
-    where = f"have collapsed from layer {first} on" if first else "have not collapsed at the last layer"
+    where = f"have collapsed from {first} on" if first else "have not collapsed at the last layer"
     return (
-        f"{what} for {run.last_step:,} steps. On train data, its features {where} (collapsed: less than {percent(run.epsilon)} "
-        "of the variance is within classes)."
+        f"{what} for {run.last_step:,} steps. On train data its features {where} (less than {percent(run.epsilon)} of their "
+        "variance lies within classes)."
     )
 
 
