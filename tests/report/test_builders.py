@@ -203,13 +203,15 @@ def test_transfer_has_labels_and_binomial_errors() -> None:
     low, high = tuned.bounds[0]
     assert (low, high) == pytest.approx((0.722, 0.875), abs=1e-3)  # Wilson, 81 of 100
     assert [label.text for label in lay_out(chart).panels[0].labels] == ["step 100", "step 1,000"]
-    assert chart.notes == ("Bars: 95 % binomial interval, 100 test samples.",)
+    assert chart.notes == ("Bars: 95 % binomial confidence interval for 100 test samples.",)
 
 
 def test_the_number_of_test_samples_shows_in_the_accuracies_where_rows_lack_it() -> None:
     rows = transfer_rows().drop(columns="num_test")
     rows = rows[(rows["kind"] != "pretraining") & rows["accuracy"].notna()]
-    assert only(TRANSFER(pd.DataFrame(rows))).notes == ("Bars: 95 % binomial interval, 100 test samples.",)
+    assert only(TRANSFER(pd.DataFrame(rows))).notes == (
+        "Bars: 95 % binomial confidence interval for 100 test samples.",
+    )
 
 
 def test_checkpoints_stand_at_their_own_variance_beside_that_of_the_paper() -> None:

@@ -93,7 +93,9 @@ def test_every_setting_is_listed() -> None:
 
 
 def test_an_identity() -> None:
-    assert sentences(identity([0, 1], [0, 1])) == ["Sum: 4, 4 (seeds 0, 1); must be 4: holds in 2 of 2 seeds."]
+    assert sentences(identity([0, 1], [0, 1])) == [
+        "Sum: 4, 4 (seeds 0, 1); must be 4: holds in 2 of 2 seeds."
+    ]
     assert sentences(identity([0], [0, 4])) == ["Sum: 4, 4 (seeds 0, 4); must be 4: holds in 1 of 2 seeds."]
 
 
@@ -121,7 +123,9 @@ def test_findings_and_identities_are_counted_apart(judgements: list, text: str) 
 def test_a_void_seed_points_to_nothing() -> None:
     assert summary([finding((0.5,), void={0: "diverged"})]) == "1 finding: 1 is inconclusive."
     rows = {"a": setting((0.02,)), "b": setting((0.02,))}
-    assert "(1 is met in every valid seed)" in summary([over_settings(rows, "inconclusive", "0 of 2 settings")])
+    assert "(1 is met in every valid seed)" in summary(
+        [over_settings(rows, "inconclusive", "0 of 2 settings")]
+    )
     assert "is met" not in summary(
         [over_settings(rows | {"c": setting((0.5,))}, "inconclusive", "0 of 3 settings")]
     )

@@ -235,7 +235,9 @@ def _left_out(panels: Sequence[Panel]) -> list[str]:
     peak = number(max(float(one.points["y"].max()) for panel in started for one in panel.series))
     starts = list(dict.fromkeys(f"step {number(panel.x.start)}" for panel in started))
     where = " and ".join(starts) if len(starts) < 4 else "its end"
-    return [f"A transient of the first steps, with values up to {peak}, is not drawn: lines start at {where}."]
+    return [
+        f"A transient of the first steps, with values up to {peak}, is not drawn: lines start at {where}."
+    ]
 
 
 def _endings(panel: Panel) -> str:
@@ -319,7 +321,9 @@ class Points:
             one.points["trials"].max() for panel in panels for one in panel.series if "trials" in one.points
         ]
         notes = (
-            (f"Bars: 95 % binomial confidence interval for {number(float(max(trials)))} test samples.",) if trials else ()
+            (f"Bars: 95 % binomial confidence interval for {number(float(max(trials)))} test samples.",)
+            if trials
+            else ()
         )
         hollow = self.hollow[1] if self.hollow else ""
         return [Chart(self.id, self.title, self.text, placed, self.id, False, False, notes, hollow)]

@@ -123,7 +123,11 @@ def _with_seeds(reading: Reading) -> str:
 
 def _reading(reading: Reading, one: SettingJudgement) -> str:
     count, met = len(set(reading.by_seed) - set(one.void)), len(reading.met)
-    outcome = f"holds in {met} of {counted(count, 'seed')}" if met else f"fails in {count} of {counted(count, 'seed')}"
+    outcome = (
+        f"holds in {met} of {counted(count, 'seed')}"
+        if met
+        else f"fails in {count} of {counted(count, 'seed')}"
+    )
     return f"{_with_seeds(reading)}; must {reading.must}" + (f": {outcome}" if count else "")
 
 

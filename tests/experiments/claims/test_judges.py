@@ -90,9 +90,7 @@ def test_a_curve_without_a_trend_has_not_vanished_but_may_have_failed_to() -> No
         rows.loc[rows["step"] != STEPS[-1], "x"] = NAN
         judged = judge(claim, rows)
         assert judged.verdict == verdict
-        assert judged.notes == [
-            "change of x over the second half of the steps is undefined (3 of 3 seeds)"
-        ]
+        assert judged.notes == ["change of x over the second half of the steps is undefined (3 of 3 seeds)"]
 
 
 @pytest.mark.parametrize(

@@ -64,4 +64,6 @@ def test_dropout_is_compared_at_the_same_step() -> None:
 def test_dropout_is_judged_at_zero_train_error_only(job: str) -> None:
     errs = rows()
     errs.loc[errs["job"] == job, "train_accuracy"] = 0.99
-    assert judgement(FOOTNOTE2, DROPOUT, errs).void == dict.fromkeys(range(3), f"{job}: train accuracy 0.99 < 0.999")
+    assert judgement(FOOTNOTE2, DROPOUT, errs).void == dict.fromkeys(
+        range(3), f"{job}: train accuracy 0.99 < 0.999"
+    )

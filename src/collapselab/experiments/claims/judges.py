@@ -142,7 +142,10 @@ def first(
         at = f"step at {percent(share)} of the change of the {_name(metric)}"
         other, own = Number(f"{at}, earliest other layer", earliest), Number(f"{at}, last layer", last)
         return _pair(
-            other, own, 1.0, f"ratio of steps at {percent(share)} of the change, earliest other layer over last layer"
+            other,
+            own,
+            1.0,
+            f"ratio of steps at {percent(share)} of the change, earliest other layer over last layer",
         )
 
     return _claim(f"{metric} last layer first", says, measure, share, {"rows": hidden_layers, **more})
@@ -214,7 +217,9 @@ def ends_of_runs(rows: pd.DataFrame) -> pd.DataFrame:
     ends = last_rows(last_layer(rows), "job")
     endings = sorted(Counter(ends["ended"]).items()) if "ended" in ends else []
     if len(endings) > 1:
-        raise Void("runs ended for different reasons: " + ", ".join(f"{count} by {end}" for end, count in endings))
+        raise Void(
+            "runs ended for different reasons: " + ", ".join(f"{count} by {end}" for end, count in endings)
+        )
     return ends
 
 

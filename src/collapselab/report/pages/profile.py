@@ -299,9 +299,7 @@ def _weight_spectra(shown: _Shown) -> Chart | Missing:
     known = {layer.name: layer.weight_singular_values[:_MOST] for layer in shown.profile.layers}
     table = pd.DataFrame({name: pd.Series(values) for name, values in known.items() if values})
     if table.empty:
-        return chart_or_missing(
-            "weight-spectra", [], "No layer has a weight with known singular values."
-        )
+        return chart_or_missing("weight-spectra", [], "No layer has a weight with known singular values.")
     count, table.index = shown.num_classes, pd.RangeIndex(1, len(table) + 1)
     last = table.iloc[:, -1].dropna()
     at = min(count, len(last))
@@ -333,6 +331,8 @@ def _components(shown: _Shown) -> Chart | Missing:
         train.append(Line(f"{share} %, train", shown.values(metric), look))
         test.append(Line(f"{share} %, test", values[0], replace(look, dash="dash"), "test"))
         start.append(Line(f"{share} %, {_START}", values[1], replace(look, dash="dot"), _START))
-    told = shown.layers.journey(train[-1].values, test[-1].values, head="For 99 % on train data, the number is")
+    told = shown.layers.journey(
+        train[-1].values, test[-1].values, head="For 99 % on train data, the number is"
+    )
     lines = [*train, *test, *start]
     return shown.chart("components", lines, "components_99", full=shown.num_classes - 1, journey=told)
