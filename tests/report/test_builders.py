@@ -147,7 +147,7 @@ def test_a_grid_has_data_sets_as_columns_and_a_chart_for_each_kind_of_references
     assert [(panel.title, panel.place) for panel in ended.panels] == [
         ("ResNet-18 on CIFAR-10", (0, 0)), ("VGG-11 (BN) on CIFAR-10", (1, 0)), ("ResNet-50 on STL-10", (0, 1)),
     ]  # fmt: skip
-    assert (ended.notes, same.notes) == (("References of the last step.",), ("References of the same step.",))
+    assert (ended.notes, same.notes) == (("Centres of the last step.",), ("Centres of the same step.",))
 
 
 SIZES = Points(
