@@ -1,4 +1,4 @@
-"""Fixed choices of arguments, as types. Nothing heavy is imported: the command line shows them in its help at once."""
+"""Types for arguments with fixed choices. Nothing heavy is imported, so that the help of the command line appears immediately."""
 
 from __future__ import annotations
 

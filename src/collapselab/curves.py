@@ -1,4 +1,4 @@
-"""What can be read off a curve over log-spaced steps: its end, its last trend, the step at which it came half way."""
+"""Properties of a curve over log-spaced steps: last value, final trend, step at which a share of the change is complete."""
 
 from __future__ import annotations
 

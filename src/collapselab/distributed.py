@@ -1,7 +1,7 @@
 """Several processes, each with a share of the data: the only module that imports `torch.distributed`.
 
-In a single process everything here does nothing. All processes end with the same numbers, bit for bit: each of them
-merges the same parts in the same order.
+In a single process, these functions do nothing. All processes get the same numbers, bit for bit: each of them merges the
+same parts in the same order.
 """
 
 from __future__ import annotations

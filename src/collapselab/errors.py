@@ -1,4 +1,4 @@
-"""The error for mistakes in what the user passed. Nothing heavy is imported here: the command line starts fast."""
+"""The error for invalid user input. Nothing heavy is imported here, so that the command line starts fast."""
 
 from __future__ import annotations
 

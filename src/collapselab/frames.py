@@ -1,4 +1,4 @@
-"""Selecting rows of tables. The one place that works around what the types of pandas do not express."""
+"""Select rows of tables. Workarounds for incomplete type annotations of pandas are only here."""
 
 from __future__ import annotations
 

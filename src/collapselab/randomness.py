@@ -1,4 +1,4 @@
-"""Random generators of torch, numpy and Python: seeded inside a context, or put back to their state on exit."""
+"""Random generators of torch, numpy and Python: seeded inside a context, or restored on exit."""
 
 from __future__ import annotations
 

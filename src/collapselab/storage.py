@@ -1,4 +1,4 @@
-"""Atomic writes, locks and provenance: every module that writes files does it through this one."""
+"""Atomic writes, locks and provenance: all modules write files through this module."""
 
 from __future__ import annotations
 

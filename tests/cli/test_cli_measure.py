@@ -227,10 +227,10 @@ def test_output_that_cannot_be_written_is_refused_before_measuring(
     assert_refused(run("measure", train, "--output", tmp_path), "--output", tmp_path, "folder")
     assert_refused(run("measure", train, "--output", tmp_path / "no" / "a"), "no folder", "make it")
     assert_refused(run("measure", train, "--output", train / "a"), "--output")
-    assert_refused(run("measure", train, "--output", train), "to be measured")
+    assert_refused(run("measure", train, "--output", train), "one of the files to measure")
     assert_refused(run("measure", train, "--output", "a\0b"), "--output")
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    assert_refused(run("measure", train, "--output", tmp_path / "a"), "may not be written")
+    assert_refused(run("measure", train, "--output", tmp_path / "a"), "no permission to write")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

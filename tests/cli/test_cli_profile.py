@@ -209,7 +209,9 @@ def test_no_number_is_cut_on_any_terminal(
     assert [line.split()[0] for line in body] == ["blocks.0", "blocks.2", "head"]
     numbers = next(line for line in whole_table.splitlines() if line.startswith("head")).split()
     assert body[-1].split()[:4] == numbers[:4]
-    left_out = any(line.startswith("Not shown for lack of width: random") for line in lines)
+    left_out = any(
+        line.startswith("Columns hidden because the terminal is too narrow: random") for line in lines
+    )
     assert left_out == (len(body[-1].split()) < len(numbers)) == (columns < 100)
     assert "Not shown" not in whole_table
 

@@ -183,9 +183,9 @@ CASES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "against what is no profile": ((NET, "--dataset", DATA, "--against", "{}/nets.py", "--out", "{}/new"), ("--against", "nets.py: not a profile")),
     "against what looks like a profile": ((NET, "--dataset", DATA, "--against", "{}/against.json", "--out", "{}/new"), ("not a profile", "'name'")),
     "against without a page to draw on": ((NET, "--dataset", DATA, "--against", "{}/against.json"), ("--against", "give --out too")),
-    "out is a file": ((NET, "--dataset", DATA, "--out", "{}/data.npz"), ("--out", "cannot be made (File exists)")),
-    "out is below a file": ((NET, "--dataset", DATA, "--out", "{}/data.npz/x"), ("cannot be made (Not a directory)",)),
-    "out holds something else": ((NET, "--dataset", DATA, "--out", "{}"), ("holds something other than a profile",)),
+    "out is a file": ((NET, "--dataset", DATA, "--out", "{}/data.npz"), ("--out", "cannot be created (File exists)")),
+    "out is below a file": ((NET, "--dataset", DATA, "--out", "{}/data.npz/x"), ("cannot be created (Not a directory)",)),
+    "out holds something else": ((NET, "--dataset", DATA, "--out", "{}"), ("contains something other than a profile",)),
 }  # fmt: skip
 
 
@@ -203,7 +203,7 @@ def test_a_folder_that_may_not_be_written_is_refused_before_measuring(
     monkeypatch.setattr("collapselab.cli.profile_job.open_data_set", lambda *_, **__: pytest.fail("was read"))
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     assert_refused(
-        attempt(here, NET, "--dataset", DATA, "--out", tmp_path), "--out", tmp_path, "may not be written to"
+        attempt(here, NET, "--dataset", DATA, "--out", tmp_path), "--out", tmp_path, "no permission to write"
     )
 
 
@@ -226,7 +226,7 @@ def test_a_run_is_not_overwritten(here: Path, tmp_path: Path) -> None:
     for name in ("run.json", "report.html"):
         (tmp_path / name).write_text("{}")
     assert_refused(
-        attempt(here, NET, "--dataset", DATA, "--out", tmp_path), "holds something other than a profile"
+        attempt(here, NET, "--dataset", DATA, "--out", tmp_path), "contains something other than a profile"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "run.json"]
 

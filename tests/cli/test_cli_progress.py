@@ -70,5 +70,5 @@ def test_a_grid_has_a_bar_for_all_runs_and_one_for_the_run_in_progress() -> None
     ]
     assert names == ["all runs", "large, seed 0"]
     text = " ".join(err.getvalue().split())
-    assert "3 of 4 runs left: about 2 min at the present speed, then linear probe" in text
+    assert "3 of 4 runs left: about 2 min at the current speed, then linear probe" in text
     assert "2 of 4: small, seed 0: 61 s (loss below its threshold)" in text

@@ -24,7 +24,7 @@ def test_the_list_names_every_experiment_with_its_data() -> None:
     [
         (("hui2022/fig7",), ("hui2022/fig7", "hui2022/fig")),
         (("hui2022/fig6", "--data", "sets/mnist"), ("--data sets/mnist: give NAME=PATH", "mnist=data/mnist")),
-        (("hui2022/fig6", "--data", "mnist=."), ("fig6 at scale smoke reads only digits", "--scale")),
+        (("hui2022/fig6", "--data", "mnist=."), ("fig6 at scale smoke uses only digits", "--scale")),
         (("hui2022/fig6", "--data", "mnits=."), ("--data: unknown data set 'mnits'", "did you mean 'mnist'")),
         (("hui2022/fig6", "--scale", "cpu", "--data", "mnist=nowhere"), ("mnist=nowhere: no such file",)),
         (("hui2022/fig6", "--seeds", "0"), ("--seeds", "--help")),

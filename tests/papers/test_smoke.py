@@ -150,9 +150,9 @@ def test_fine_tuning_shares_no_sample_with_pre_training(tmp_path: Path) -> None:
         (["hui2022/fig6", "--data", "mnits=."], ["mnits", "mnist"]),
         (
             ["hui2022/fig6", "--data", "mnist=."],
-            ["--data mnist=.", "scale smoke reads only digits", "--scale"],
+            ["--data mnist=.", "scale smoke uses only digits", "--scale"],
         ),
-        (["hui2022/fig6", "--scale", "cpu", "--data", "cifar10=."], ["--data cifar10=.", "reads only mnist"]),
+        (["hui2022/fig6", "--scale", "cpu", "--data", "cifar10=."], ["--data cifar10=.", "uses only mnist"]),
         (["hui2022/fig4", "--set", "data.train={method: first, count: 50}"], ["stands for num_train"]),
         (["hui2022/fig5", "--set", "optimizer={learning_rate: 0.5}"], ["stands for learning_rate"]),
         (["hui2022/fig6", "--only", "cifar*"], ["--only cifar*", "digits-mlp"]),

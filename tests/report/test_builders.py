@@ -148,7 +148,7 @@ def test_a_grid_has_data_sets_as_columns_and_a_chart_for_each_kind_of_references
     assert [(panel.title, panel.place) for panel in ended.panels] == [
         ("ResNet-18 on CIFAR-10", (0, 0)), ("VGG-11 (BN) on CIFAR-10", (1, 0)), ("ResNet-50 on STL-10", (0, 1)),
     ]  # fmt: skip
-    assert (ended.notes, same.notes) == (("References of the last step.",), ("References of the same step.",))
+    assert (ended.notes, same.notes) == (("Centres of the last step.",), ("Centres of the same step.",))
 
 
 SIZES = Points(
@@ -204,13 +204,15 @@ def test_transfer_has_labels_and_binomial_errors() -> None:
     low, high = tuned.bounds[0]
     assert (low, high) == pytest.approx((0.722, 0.875), abs=1e-3)  # Wilson, 81 of 100
     assert [label.text for label in lay_out(chart).panels[0].labels] == ["step 100", "step 1,000"]
-    assert chart.notes == ("Bars: 95 % binomial interval, 100 test samples.",)
+    assert chart.notes == ("Bars: 95 % binomial confidence interval for 100 test samples.",)
 
 
 def test_the_number_of_test_samples_shows_in_the_accuracies_where_rows_lack_it() -> None:
     rows = transfer_rows().drop(columns="num_test")
     rows = rows[(rows["kind"] != "pretraining") & rows["accuracy"].notna()]
-    assert only(TRANSFER(pd.DataFrame(rows))).notes == ("Bars: 95 % binomial interval, 100 test samples.",)
+    assert only(TRANSFER(pd.DataFrame(rows))).notes == (
+        "Bars: 95 % binomial confidence interval for 100 test samples.",
+    )
 
 
 def test_checkpoints_stand_at_their_own_variance_beside_that_of_the_paper() -> None:

@@ -32,7 +32,7 @@ def test_of_many_lines_the_first_and_the_last_are_told() -> None:
     many = [series([[1.0, 2.0, 3.0 + index]], f"layer {index}") for index in range(20)]
     text = alternative_text(lay_out(chart(panel(*many))).panels[0])
     assert "layer 0: 1 at" in text
-    assert "22 at SGD step 10. 18 more lines between." in text
+    assert "22 at SGD step 10. 18 more lines in between." in text
 
 
 def test_what_was_not_measured_is_said_to_be_missing() -> None:

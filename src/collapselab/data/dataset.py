@@ -1,4 +1,4 @@
-"""A data set that is open: one object with its splits, labels and classes, whatever form it is stored in."""
+"""An open data set: one object with splits, labels and classes, for every storage format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits (8 x 8 pixels) that ship with scikit-learn: real data, no download."""
+"""The 1,797 handwritten digits (8 x 8 pixels) included in scikit-learn: real data, no download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: downloaded once, to the cache of `datasets`."""
+"""Data sets of the Hugging Face hub: downloaded once into the cache of `datasets`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets known by a short name: their place on the hub, and local copies."""
+"""Data sets with a short name: their hub ids, and local copies."""
 
 from __future__ import annotations
 

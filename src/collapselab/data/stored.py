@@ -1,4 +1,4 @@
-"""What every form of storage offers: splits, labels and inputs, each read when it is asked for."""
+"""Interface of every storage format: splits, labels and inputs, each read on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets that the `datasets` library holds as tables: from the hub, or saved to disk."""
+"""Data sets that the `datasets` library loads as tables: from the hub, or saved to disk."""
 
 from __future__ import annotations
 

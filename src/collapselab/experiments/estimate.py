@@ -1,4 +1,4 @@
-"""How long a grid of runs will take, from steps and measurements that were timed on this machine."""
+"""Estimate the time of a grid of runs from steps and measurements timed on this machine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What an experiment of a paper is: the runs it needs at each scale, what is drawn from them, what is claimed.
+"""Declaration of an experiment: its runs at each scale, its charts and its claims.
 
-An experiment only declares; `collapselab.experiments.runner` executes. Everything drawn and claimed is a function of one
-table, the rows, which is stored beside them.
+`collapselab.experiments.runner` executes it. Charts and verdicts are computed from one table, the rows, which is stored with
+them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The runs of an experiment on disk: where they are, which are left, and what is read back from them."""
+"""The runs of an experiment on disk: their folders, which runs are left, and reading their results."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Recipes of experiments: the values of a paper, and what a smaller scale changes.
+"""Recipes of experiments: the values of a paper, and the changes of smaller scales.
 
-A figure declares its jobs once, with the paper's values, as a function of the seed and of changes; each scale lists what
-it changes:
+A figure declares its jobs once, with the paper's values, as a function of the seed and of changes; each scale lists its
+changes:
 
     scales(
         jobs,
@@ -25,7 +25,7 @@ Changes = Mapping[str, object]
 # Jobs of a seed, with changes to their recipes.
 Jobs = Callable[[int, Changes], Sequence[Job]]
 
-SMOKE = "It shows that everything works; its verdicts mean nothing."
+SMOKE = "This scale only tests that everything works; its verdicts mean nothing."
 
 
 # ---------------------------------------------------------------- scales
@@ -36,10 +36,10 @@ class At:
     """An experiment at one scale.
 
     Attributes:
-        reduced: what is smaller than in the paper, and what the paper leaves open, in words.
+        reduced: text about what is smaller than in the paper, and what the paper does not specify.
         seeds: default number of seeds.
-        changes: to every recipe, by path.
-        jobs: other jobs than those of the paper.
+        changes: overrides for every recipe, by path.
+        jobs: jobs to use instead of those of the paper.
     """
 
     reduced: str
@@ -52,7 +52,7 @@ def scales(jobs: Jobs, *, paper: At, cpu: At, smoke: At) -> dict[Scale, Preset]:
     """Return the presets of an experiment.
 
     Args:
-        jobs: with the paper's values.
+        jobs: jobs with the paper's values.
         paper, cpu, smoke: what each scale changes.
     """
     chosen: dict[Scale, At] = {"paper": paper, "cpu": cpu, "smoke": smoke}
@@ -67,8 +67,8 @@ def job(recipe: Recipe, name: str = "{dataset}-{model}", *, after: str | None = 
     """Return a job labelled with the data set and the network of its recipe.
 
     Args:
-        recipe: what is run.
-        name: of its folder; labels in braces are filled in.
+        recipe: recipe of the run.
+        name: name of its folder; labels in braces are filled in.
         after: the job whose checkpoint it starts from.
         labels: further columns of the rows.
     """
@@ -81,12 +81,12 @@ def job(recipe: Recipe, name: str = "{dataset}-{model}", *, after: str | None = 
 
 
 def balanced(count: int, skip: int = 0) -> Sample:
-    """Return equally many samples of each class, `count` in all, drawn from the seed."""
+    """Return a sample of `count` in total, equally many of each class, drawn with the seed of the run."""
     return Sample(method="balanced", count=count, skip=skip)
 
 
 def first(count: int, skip: int = 0) -> Sample:
-    """Return the first samples as they are stored, behind `skip` others."""
+    """Return a sample of the first `count` in stored order, after skipping `skip`."""
     return Sample(method="first", count=count, skip=skip)
 
 

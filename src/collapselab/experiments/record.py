@@ -1,4 +1,4 @@
-"""What is on record of an experiment: written when it starts, completed when it ends."""
+"""Write experiment.json: when an experiment starts, and again when it ends."""
 
 from __future__ import annotations
 

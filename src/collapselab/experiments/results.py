@@ -1,4 +1,4 @@
-"""What is made of an experiment's rows: verdicts, figures and a page."""
+"""Write verdicts, figures and a page from the rows of an experiment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of an experiment: what its runs measured, one row per job, seed, step and layer."""
+"""The table of measurements of an experiment: one row per job, seed, step and layer."""
 
 from __future__ import annotations
 

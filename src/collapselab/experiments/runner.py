@@ -1,16 +1,16 @@
-"""Doing an experiment: its runs, one after another, then rows, figures, verdicts and a page over all of it.
+"""Run an experiment: first its runs, then rows, figures, verdicts and a page.
 
-OUT/experiment.json    what was asked for, where it ran, how long it took
+OUT/experiment.json    request, hardware, duration
 OUT/runs/JOB/seed-K/   one folder per run
-OUT/extras/            what was computed from finished runs
-OUT/rows.csv           the table that everything below is a function of
+OUT/extras/            further results computed from finished runs
+OUT/rows.csv           table of all measurements; everything below is computed from it
 OUT/FIGURE.pdf, .png   as in the paper
 OUT/verdicts.json, .txt
 OUT/report.html
 OUT/experiment.lock    empty; locked while a process writes here
-OUT/timings.json       how long steps took, for the estimate
+OUT/timings.json       recent step timings, for the estimate
 
-Any number of processes may do the same experiment in the same folder: each takes runs that no other works on.
+Any number of processes may run the same experiment in the same folder: each takes runs that no other process works on.
 """
 
 from __future__ import annotations

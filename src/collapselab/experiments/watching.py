@@ -1,4 +1,4 @@
-"""What is told of an experiment's progress."""
+"""Progress reports of an experiment."""
 
 from __future__ import annotations
 

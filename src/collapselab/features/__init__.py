@@ -1,4 +1,4 @@
-"""Features that exist already, as arrays, feature files or folders of shards; `measure`."""
+"""Existing features, as arrays, feature files or folders of shards; `measure`."""
 
 from collapselab.features.measure import Measurement, measure
 

@@ -1,1 +1,1 @@
-"""Experiments of our own, in the form of those of the papers."""
+"""Experiments of this project, in the same form as those of papers."""

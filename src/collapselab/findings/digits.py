@@ -23,9 +23,10 @@ _PAPERS = "Hui, Belkin, Nakkiran (2022); Rangamani et al. (2023)"
 
 
 def digits_recipe(seed: int = 0) -> Recipe:
-    """Five hidden layers of 256 on 1000 digits, 4000 steps: all of training error is gone after about 100.
+    """Return the recipe of the demo: an MLP with five hidden layers of 256 units on 1000 digits, 4000 steps.
 
-    One CPU thread: on a network this small more gain little, and rounding depends on their number.
+    Training error is zero after about 100 steps. It uses one CPU thread: more threads hardly speed up a network this small,
+    and rounding depends on their number.
     """
     return Recipe(
         model=ModelSpec(name="mlp", options={"width": 256, "depth": 5}),
@@ -40,10 +41,10 @@ def digits_recipe(seed: int = 0) -> Recipe:
 
 
 def digits_claims(epsilon: float) -> tuple[Claim, ...]:
-    """Claims about the demo's own rows.
+    """Return the claims that are judged on the rows of the demo.
 
     Args:
-        epsilon: a layer is collapsed while normalized_within is below this.
+        epsilon: a layer counts as collapsed if normalized_within is below this.
     """
     return (
         at_end(
@@ -60,12 +61,12 @@ def digits_claims(epsilon: float) -> tuple[Claim, ...]:
         ),
         ordered(
             "normalized_within",
-            "The share of variance within classes falls from each layer to the next.",
+            "The share of variance within classes decreases from each layer to the next.",
             where="Rangamani et al., fig. 1",
         ),
         Claim(
             id="nearest-centre",
-            statement="In every collapsed layer the nearest class mean decides as the network does.",
+            statement="In every collapsed layer, the nearest class mean gives the same decision as the network.",
             numbers=_least_agreement,
             thresholds=(epsilon,),
             rows=lambda rows: rows,
@@ -81,12 +82,12 @@ def _least_agreement(rows: pd.DataFrame, epsilon: float) -> list[Number]:
         raise Void(f"no layer has a share of variance within classes below {epsilon:g}")
     collapsed = end.iloc[end["layer"].tolist().index(first) :]
     least = float(collapsed["ncc_agreement"].min(skipna=False))
-    what = f"least share of train samples on which they agree, from {first} on"
+    what = f"smallest share of train samples with the same decision, from {first} on"
     return [Number(what, least, above=0.999, scale="difference")]
 
 
 def claim_rows(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Return the measured rows of a run as claims read them: one per step and layer, test variance beside train."""
+    """Return the rows of a run in the form that claims need: one per step and layer, with train and test variance."""
     train, test = (rows_where(table, split=split).set_index(["step", "layer"]) for split in ("train", "test"))
     rows = train.assign(
         strong_test_variance=test["strong_test_variance"],
@@ -104,9 +105,9 @@ class DemoResult:
 
     Attributes:
         run: content of run.json.
-        rows: the measured table.
-        verdicts: as in verdicts.json.
-        first_collapsed_layer: on train data at the end.
+        rows: table of measurements.
+        verdicts: content of verdicts.json.
+        first_collapsed_layer: first collapsed layer on train data at the end.
         was_finished: whether the run was finished before this call.
     """
 
@@ -123,10 +124,10 @@ def run_digits(
     on_step: Callable[[int, int, str], None] | None = None,
     stopper: Stopper | None = None,
 ) -> DemoResult:
-    """Run the demo, continue one that was stopped, or read one that is finished; write verdicts and page.
+    """Start or resume the demo, or read a finished one; write verdicts and page.
 
     Raises:
-        InputError: the folder holds something else.
+        InputError: the folder contains something else.
         RunInterrupted: Ctrl-C; the state is saved.
     """
     recipe = digits_recipe(seed)

@@ -1,4 +1,4 @@
-"""`Monitor`: measure a network while a training loop of the user's trains it."""
+"""`Monitor`: measure a network inside a user's training loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks built by a function in a file of the user."""
+"""Networks built by a function in a user's Python file."""
 
 from __future__ import annotations
 

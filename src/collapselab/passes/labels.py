@@ -1,4 +1,4 @@
-"""Which labels a split may have, and what is unusual about them: one wording for files, arrays and networks.
+"""Validate the labels of a split, and warn about unusual ones, with the same messages for files, arrays and networks.
 
 Letters: k labels of the label space, c classes.
 """

@@ -1,4 +1,4 @@
-"""One pass over a split: what to look for, and what was found. Features of a batch are released before the next.
+"""One pass over a split: the request and its findings. Features of a batch are released before the next batch.
 
 Letters: n samples, p features, c classes of the train split, o classes of this split, k labels of the label space.
 """

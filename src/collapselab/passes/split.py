@@ -1,4 +1,4 @@
-"""Measuring one split: a first pass, the metrics that follow from it, and a second pass for what is left open.
+"""Measuring one split: a first pass, the metrics that follow from it, and a second pass if it is needed.
 
 Letters: c classes, k labels of the label space.
 """

@@ -1,4 +1,4 @@
-"""What a pass reads: the features of one split at every probe point, batch by batch.
+"""Input of a pass: the features of one split at every probe point, batch by batch.
 
 Letters: n samples of a batch, p features, k labels of the label space.
 """

@@ -1,4 +1,4 @@
-"""What loaders yield and models return, in the forms that users have."""
+"""Interpret the batches of loaders and the outputs of models, in all supported forms."""
 
 from __future__ import annotations
 

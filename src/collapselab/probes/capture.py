@@ -1,4 +1,4 @@
-"""Forward hooks that hand over what a layer reads and are always removed."""
+"""Forward hooks that capture the inputs of a layer and are always removed."""
 
 from __future__ import annotations
 

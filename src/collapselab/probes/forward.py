@@ -1,4 +1,4 @@
-"""One forward pass of a batch; what the model raises is reported in one line."""
+"""Run one forward pass of a batch; exceptions of the model are reported in one line."""
 
 from __future__ import annotations
 

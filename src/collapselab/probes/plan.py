@@ -1,4 +1,4 @@
-"""What one forward pass reveals about a network: where its probe points are, and what they read.
+"""Find the probe points of a network and their inputs, from one forward pass.
 
 Letters: n samples of a batch, p features.
 """

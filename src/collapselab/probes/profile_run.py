@@ -1,4 +1,4 @@
-"""One profile: the probe points of a network are found, both splits are measured, results are put together."""
+"""Compute one profile: find the probe points of a network, measure both splits, combine the results."""
 
 # Options are complete here: every key is present.
 # pyright: reportTypedDictNotRequiredAccess=false

@@ -1,4 +1,4 @@
-"""Reductions of what a layer reads to one row per sample: `flatten`, `gap`, `token`, `mean`."""
+"""Reduce the inputs of a layer to one row per sample: `flatten`, `gap`, `token`, `mean`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The modules of a network that are probed: weight layers, or those that the caller names."""
+"""Select the modules to probe: weight layers, or those that the caller names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weight with which a layer reads its features, as a matrix with one column per input channel."""
+"""The weight of a layer as a matrix with one column per input channel."""
 
 from __future__ import annotations
 

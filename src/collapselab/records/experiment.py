@@ -1,4 +1,4 @@
-"""experiment.json: what was asked for, where it ran, how long it took. It describes itself: no code is needed to read it."""
+"""experiment.json: request, hardware and duration of an experiment, readable without the code."""
 
 from __future__ import annotations
 

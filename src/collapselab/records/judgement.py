@@ -1,4 +1,4 @@
-"""What is stored of a judged claim: one entry of verdicts.json."""
+"""A judged claim as stored: one entry of verdicts.json."""
 
 from __future__ import annotations
 

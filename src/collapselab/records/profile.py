@@ -1,4 +1,4 @@
-"""A profile on disk: profile.json, and statistics.safetensors beside it."""
+"""A profile on disk: profile.json and statistics.safetensors in one folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that decides a training run: the same recipe gives the same run. Read and written as YAML."""
+"""Complete description of a training run: the same recipe gives the same run. Read and written as YAML."""
 
 from __future__ import annotations
 

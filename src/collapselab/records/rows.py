@@ -1,4 +1,4 @@
-"""Rows of a run: what was measured of one layer on one split at one step."""
+"""Rows of a run: measurements of one layer on one split at one step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run read whole: what its page shows."""
+"""Read a complete run, as its page shows it."""
 
 from __future__ import annotations
 

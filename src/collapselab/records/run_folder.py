@@ -1,4 +1,4 @@
-"""A run on disk: what is written when, so that killing it at any moment loses nothing that matters.
+"""A run on disk. Files are written in an order that allows a run killed at any moment to resume.
 
 run.json               recipe, seed, versions, commit, hardware, status, seconds
 measurements.jsonl     one line per (step, split, layer), appended and flushed

@@ -1,4 +1,4 @@
-"""run.json: what a run was asked to do, on which samples, where, and how far it got."""
+"""run.json: recipe, samples, hardware and progress of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of everything stored as JSON: immutable models with a schema number, and reading them back."""
+"""Base of everything stored as JSON: immutable models with a schema number, and functions that read and write them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Charts and pages: what stored results show. Nothing is trained here, and no paper is known by name."""
+"""Charts and pages of stored results. Nothing is trained here, and no code is specific to a paper."""

@@ -232,8 +232,10 @@ def _left_out(panels: Sequence[Panel]) -> list[str]:
         return []
     peak = number(max(float(one.points["y"].max()) for panel in started for one in panel.series))
     starts = list(dict.fromkeys(f"step {number(panel.x.start)}" for panel in started))
-    where = " and ".join(starts) if len(starts) < 4 else "the step where it ends"
-    return [f"Lines start at {where}, behind a transient of the first steps that goes up to {peak}."]
+    where = " and ".join(starts) if len(starts) < 4 else "its end"
+    return [
+        f"A transient of the first steps, with values up to {peak}, is not drawn: lines start at {where}."
+    ]
 
 
 def _endings(panel: Panel) -> str:
@@ -311,7 +313,8 @@ class Points:
         placed = tuple(replace(panel, place=divmod(at, 2)) for at, panel in enumerate(panels))
         series = [one.points for panel in panels for one in panel.series]
         trials = max((float(points["trials"].max()) for points in series if "trials" in points), default=None)
-        notes = () if trials is None else (f"Bars: 95 % binomial interval, {number(trials)} test samples.",)
+        bars = f"Bars: 95 % binomial confidence interval for {number(trials)} test samples."
+        notes = () if trials is None else (bars,)
         hollow = self.hollow[1] if self.hollow else ""
         return [Chart(self.id, self.title, self.text, placed, self.id, False, False, notes, hollow)]
 

@@ -1,4 +1,4 @@
-"""What a chart says, as plain data: series, axes, panels, marks. `paper` and `screen` draw it; neither computes anything."""
+"""Content of a chart as plain data: series, axes, panels, marks. `paper` and `screen` draw it without computing anything."""
 
 from __future__ import annotations
 

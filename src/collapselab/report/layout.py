@@ -1,4 +1,4 @@
-"""From what a chart says to what is drawn: means over seeds, positions, ticks, legend, places of labels.
+"""Lay out a chart: means over seeds, positions, ticks, legend, positions of labels.
 
 `paper` and `screen` draw a `Drawing` stroke by stroke, so that they cannot show different numbers.
 """

@@ -1,6 +1,6 @@
-"""A chart as matplotlib draws it: PDF and PNG, readable at the width of a column, the same bytes every time.
+"""Draw a chart with matplotlib: PDF and PNG, readable at the width of a column, with reproducible bytes.
 
-The one module that imports matplotlib.
+The only module that imports matplotlib.
 """
 
 from __future__ import annotations

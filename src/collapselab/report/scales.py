@@ -1,4 +1,4 @@
-"""Where values stand along an axis, its ticks, and the place of 0 on a logarithmic one: once, for paper and screen.
+"""Positions of values and ticks along an axis, including 0 on a logarithmic axis, shared by paper and screen.
 
 A position is the value itself, or its log10 on a logarithmic axis. Both drawers draw positions on plain linear axes.
 """

@@ -1,6 +1,6 @@
-"""The same chart as plotly draws it: interactive, read by keyboard, in light and dark.
+"""Draw a chart with plotly: interactive, with keyboard navigation, in light and dark mode.
 
-The one module that imports plotly. Text and grid take their colours from the page.
+The only module that imports plotly. Text and grid take their colours from the page.
 """
 
 from __future__ import annotations

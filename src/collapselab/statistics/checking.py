@@ -1,4 +1,4 @@
-"""What `ClassStats` refuses: arguments out of range, batches that do not fit, parts that cannot be merged."""
+"""Input checks of `ClassStats`: arguments out of range, batches of the wrong shape, parts that cannot be merged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ClassStats`: what is summed, how it is merged, read and stored.
+"""`ClassStats`: exact class statistics that can be updated, merged, read and stored.
 
 Letters: n samples, p features, c classes, k sketch columns.
 """

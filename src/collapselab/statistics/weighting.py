@@ -1,4 +1,4 @@
-"""Class weights: every class alike or every sample alike, and how pooled scatter is scaled to either.
+"""Class weights: equal classes or equal samples, and the corresponding scaling of pooled scatter.
 
 Letters: c classes.
 """

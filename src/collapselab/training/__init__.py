@@ -1,4 +1,4 @@
-"""Training that knows when to measure: recipes, the loop, runs on disk."""
+"""Training with measurements: recipes, the loop, runs on disk."""
 
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder

@@ -1,4 +1,4 @@
-"""Which training samples each step takes: a function of the seed and the number of the step alone."""
+"""Training samples of each step: they depend only on the seed and the step number."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Hui's three variances of every measured step, over the references of the last one.
+"""The three variances of Hui et al. at every measured step, relative to class means (k-means centres) of the last step.
 
-Train and strong test variance follow from the stored class means and scatters; weak test variance from test features of
-the last layer, which were kept at every measured step for this.
+Train and strong test variance are computed from stored class means and scatters; weak test variance from test features of
+the last layer, which were stored at every measured step for this purpose.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a run tells what it is doing, and how long it took."""
+"""Progress reports and timing of a run."""
 
 from __future__ import annotations
 

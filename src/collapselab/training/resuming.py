@@ -1,4 +1,4 @@
-"""Whether what a folder holds is the run that is asked for, and can be resumed."""
+"""Check whether a folder contains the requested run and can be resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run from its recipe to its end: started, resumed or found finished in its folder."""
+"""Start or resume the run of a recipe, or read it if it is finished."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long steps and measurements of a recipe take on this machine."""
+"""Time the steps and measurements of a recipe on this machine."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The training loop: an explicit loop of ours on an engine (Lightning Fabric) that is not.
+"""The training loop, written explicitly on top of Lightning Fabric.
 
-Batch and learning rate of a step follow from the recipe and the number of the step alone, and random states are part of
-the saved state: a run that was killed continues exactly as if it had not been.
+Batch and learning rate of a step depend only on the recipe and the step number, and random states are part of the saved
+state: a killed run resumes exactly as if it had not been interrupted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weak test variance: how far test features are from k-means centres of their own."""
+"""Weak test variance: distance of test features from their k-means centres."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The linear probe: the accuracy of a linear classifier on frozen features, on another task.
 
-Its penalty is chosen on a validation split; it is fitted again to train and validation together, and evaluated once on
-test.
+The penalty is chosen on a validation split; the probe is then refitted to train and validation samples together, and
+evaluated once on test samples.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def test_the_sentence() -> None:
 def test_few_steps_tell_no_trend() -> None:
     degree = _judged(np.array([0.001]))
     assert (degree.change, degree.outcome) == (None, "collapsed")
-    assert degree.sentence.endswith("measured too seldom to know its trend")
+    assert degree.sentence.endswith("too few measurements to determine a trend")
 
 
 def test_values_missing_on_the_way_are_left_out() -> None:
@@ -111,7 +111,7 @@ def test_points_that_coincide_are_no_collapse(distance: float, outcome: str) -> 
     degree = _judged(_power_law(-1.0), Reference(centres))
     assert degree.outcome == outcome
     assert degree.value == pytest.approx(1 / 4096)
-    assert ("no distinct points" in degree.sentence) == (outcome == "undefined")
+    assert ("points are not distinct" in degree.sentence) == (outcome == "undefined")
 
 
 def test_all_points_coincide() -> None:

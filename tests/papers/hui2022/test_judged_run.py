@@ -145,7 +145,7 @@ def test_rows_that_are_not_one_run(
         (pd.concat([rows, rows.assign(seed=1)]), "2 values of seed"),
         (pd.concat([rows, rows.assign(job="other")]), "2 values of job"),
         (pd.concat([rows, rows]), "a step has several rows"),
-        (rows[~rows["is_last"]], "none is of the last layer"),
+        (rows[~rows["is_last"]], "no row of the last layer"),
         (rows.drop(columns="step"), "no column 'step'"),
     ):
         with pytest.raises(InputError, match=message):

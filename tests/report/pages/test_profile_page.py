@@ -66,10 +66,10 @@ def test_the_header_says_what_was_found(profiles: Profiles) -> None:
     words = read(profile_page(end, start)).words
     last = end.layers[-1]
     assert f"Neural collapse by layer: {end.model}" in words
-    assert f"collapsed from {end.first_collapsed_layer} on" in words
+    assert f"collapsed from layer {end.first_collapsed_layer} on" in words
     assert "300 / 200" in words
     assert f"{last.train['normalized_within']:.3g} / {last.test['normalized_within']:.3g}" in words
-    assert "Dotted lines are the same network at initialisation." in words
+    assert "Dotted lines show the same network at initialisation." in words
     assert "initialisation" not in read(profile_page(end)).words
 
 

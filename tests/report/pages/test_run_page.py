@@ -76,7 +76,7 @@ def test_a_monitored_run_of_one_split_has_a_page(run: Run) -> None:
     words = check_page(run_page(alone)).words
     assert "Neural collapse: a monitored run" in words
     assert "“Weights” is not drawn. It was not measured." in words
-    assert "“Cosines between class means, seen from their centre” is not drawn." in words
+    assert "“Cosines between centred class means” is not drawn." in words
 
 
 def test_a_run_without_that_metric_has_no_chart_of_it(run: Run) -> None:

@@ -1,7 +1,7 @@
-"""Bounds on classifying a representation that has collapsed to points (Hui, Belkin, Nakkiran 2022, sec. 4.1).
+"""Bounds on the accuracy of classifiers of a representation collapsed to points (Hui, Belkin, Nakkiran 2022, sec. 4.1).
 
-A classifier sees the point, not the sample: all samples at a point get one answer. Any classifier is therefore right
-about at most one class per point. Bounds are exact fractions.
+A classifier sees the point, not the sample: all samples at a point get the same decision. Any classifier is therefore
+right about at most one class per point. Bounds are exact fractions.
 
 Letters: n samples, p features, k classes.
 """

@@ -1,4 +1,4 @@
-"""What the experiments of Hui, Belkin and Nakkiran (2022) share: networks, optimisation, what is measured."""
+"""Common parts of the experiments of Hui, Belkin and Nakkiran (2022): networks, optimisation, measurements."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ MLP: dict[str, Option] = {"width": 1024, "depth": 3, "batch_norm": False}
 ODD_EVEN = ((1, 3, 5, 7, 9), (0, 2, 4, 6, 8))
 METRICS = ("normalized_within", "train_variance", "strong_test_variance")
 
-# ---------------------------------------------------------------- what the paper leaves open
+# ---------------------------------------------------------------- what the paper does not specify
 
-LEFT_OPEN = (
-    "The paper mentions no weight decay (none here) and no evaluation mode (features are measured in it)."
-)
-STEM_NOTE = "Networks are torchvision's, with its stems for large images."
+LEFT_OPEN = "The paper does not mention weight decay (not used here) or evaluation mode (used here to measure features)."
+STEM_NOTE = "Networks are those of torchvision, whose first layers are designed for large images."
 MLP_NOTE = "MLPs have no batch norm."
-# "Pixel-wise" in sec. 3.2 can mean one mean and deviation per pixel, or the same two numbers for every pixel. On colour
-# photographs the first is taken, as it reads. Digits and clothes have border pixels that hardly any training image inks:
-# divided by their tiny deviation, a few test images would have values of a hundred deviations, and these outliers would
-# dominate every variance. There it is the second.
-STANDARDIZE_NOTE = "MNIST and FashionMNIST are standardised with one mean and deviation for all pixels."
+# "Pixel-wise" in sec. 3.2 can mean one mean and deviation per pixel, or one mean and deviation for all pixels. Colour
+# photographs use the first, literal meaning. In digits and clothes, border pixels are almost always 0 in training images, so
+# that their deviation is tiny: a few test images would have values of a hundred deviations, and these outliers would
+# dominate every variance. These data sets use the second meaning.
+STANDARDIZE_NOTE = (
+    "MNIST and FashionMNIST are standardised with one mean and standard deviation for all pixels."
+)
 
 
 def images(
@@ -41,7 +41,7 @@ def images(
     test: Sample | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> DataSpec:
-    """Return a data set, standardised as described above; all of it unless samples are given."""
+    """Return a data set, standardised as described above; default: all samples."""
     return DataSpec(
         name=name,
         train=train or Sample(),
@@ -64,14 +64,14 @@ def recipe(
     stop_below_loss: float | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Recipe:
-    """Return a recipe with the optimisation of sec. 3.2, whose last layer is measured.
+    """Return a recipe with the optimisation of sec. 3.2 that measures the last layer.
 
     Args:
-        model: `mlp`, `convnet`, or a name of torchvision.
-        learning_rate: default that of the paper for this network.
-        count: log-spaced measurements.
-        weak: whether weak test variance is measured.
-        checkpoints: default none.
+        model: `mlp`, `convnet`, or the name of a torchvision network.
+        learning_rate: default: that of the paper for this network.
+        count: number of log-spaced measurements.
+        weak: whether to measure weak test variance.
+        checkpoints: default: none.
     """
     name = model if model in ("mlp", "convnet") else f"torchvision/{model}"
     rate = LEARNING_RATES[model] if learning_rate is None else learning_rate
@@ -91,6 +91,6 @@ def recipe(
 
 
 def changed(*claims: Claim) -> tuple[Claim, ...]:
-    """Claims whose criterion is younger than the first results of this project."""
-    note = "The criterion changed after first results had been seen; results/hui2022/README.md says how."
+    """Add a note to claims whose criterion changed after the first results of this project."""
+    note = "The criterion changed after first results had been seen; see results/hui2022/README.md."
     return tuple(replace(claim, notes=[*claim.notes, note]) for claim in claims)

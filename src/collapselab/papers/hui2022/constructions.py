@@ -1,7 +1,7 @@
-"""The networks of the arguments of Hui, Belkin and Nakkiran (2022), sec. 2.1, as modules that can be measured.
+"""The networks constructed in Hui, Belkin and Nakkiran (2022), sec. 2.1, as PyTorch modules that can be measured.
 
-All end in a linear layer whose weight is the identity: this layer reads what the paper calls the representation, so
-`collapselab.profile` measures it as the classifier's features, as in any network.
+All end in a linear layer whose weight is the identity. Its inputs are what the paper calls the representation, so
+`collapselab.profile` measures them as last-layer features, as in any network.
 
 Letters: n samples, k classes.
 """

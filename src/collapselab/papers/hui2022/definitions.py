@@ -1,19 +1,19 @@
-"""Definitions 1 to 3 of Hui, Belkin and Nakkiran (2022), judged by the degree of collapse that a run reached.
+"""Definitions 1 to 3 of Hui, Belkin and Nakkiran (2022), judged by the degree of collapse of a run.
 
-The definitions are limits t -> infinity, over all sample sizes: no run shows them. A run shows the degree of collapse at its
-measured steps (sec. 3.1 of the paper): a variance over the spread of the points collapsed to. How far that goes:
+The definitions are limits t -> infinity, for all sample sizes, which no run can show. A run shows the degree of collapse at
+its measured steps (sec. 3.1 of the paper): a variance, divided by the spread of the points of collapse. Limitations:
 
-- A run has one train set. A test variance that stays speaks against definition 2 or 3; one that vanishes is what they
-  ask of that sample size only.
-- The definitions ask for every sample, the variance is a mean: at value v, at most v / d^2 of the samples lie farther
-  than d times the spread's root from their point.
-- Definition 3 asks for the Bayes-optimal class, the metric uses the label. Where labels are not certain, a strongly
-  collapsed network has a variance above zero.
-- The value is measured about the means of the same samples: it is biased low, by a factor of about 1 - k/n for class means
-  of n test samples, more for k-means centres.
+- A run has one train set. If test variance does not vanish, this is evidence against definition 2 or 3; if it vanishes, the
+  definition is met for this sample size only.
+- The definitions are about every sample, but the variance is a mean: at value v, at most v / d^2 of the samples are farther
+  than d times the square root of the spread from their point.
+- Definition 3 uses the Bayes-optimal class, but the metric uses the label. If labels are uncertain, a strongly collapsed
+  network has a variance above zero.
+- The variance is computed around the means of the same samples: it is biased low, by a factor of about 1 - k/n for class
+  means of n test samples, and more for k-means centres.
 
-Thresholds are those of claims: a variance below 0.1 of the spread, not rising over the last factor of two of steps. References
-are those of the same step; see `collapselab.experiments.claims`.
+Thresholds are those of claims: a variance below 0.1 of the spread that does not rise over the second half of the steps.
+Variances are relative to class means of the same step; see `collapselab.experiments.claims`.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Definition:
     Attributes:
         number: its number in the paper.
         name: short name.
-        statement: what it asks for.
-        metric: its degree (sec. 3.1).
-        points: what the metric takes for the k points.
+        statement: the definition in one sentence.
+        metric: metric for the degree of collapse (sec. 3.1).
+        points: what the metric uses as the k points.
     """
 
     number: int
@@ -61,22 +61,22 @@ DEFINITIONS = (
     Definition(
         1,
         "train collapse",
-        "As training goes on, every sample of the train set moves to the point of its label, one of k distinct points.",
+        "During training, every sample of the train set converges to the point of its label, one of k distinct points.",
         "train_variance",
         "train class means",
     ),
     Definition(
         2,
         "weak test collapse",
-        "Whatever the size of the train set, almost every new sample moves to one of k distinct points, whichever.",
+        "For any size of the train set, almost every new sample converges to one of k distinct points.",
         "weak_test_variance",
         "k-means centres of the test features",
     ),
     Definition(
         3,
         "strong test collapse",
-        "Whatever the size of the train set, almost every new sample moves to the point of its Bayes-optimal class, one of "
-        "k distinct points.",
+        "For any size of the train set, almost every new sample converges to the point of its Bayes-optimal class, one of k "
+        "distinct points.",
         "strong_test_variance",
         "test class means",
     ),
@@ -90,11 +90,11 @@ class Degree:
     Attributes:
         definition: the definition.
         step: last measured step.
-        value: variance there; None where undefined.
-        change: percent by which it changed over the last factor of two of steps; None with too few steps.
-        separation: smallest squared distance between two points over their spread; None where points were not given.
-        outcome: `collapsed` below the threshold and not rising by more than a tenth; `undefined` without k distinct points.
-        sentence: all of this in words.
+        value: variance at this step; None if undefined.
+        change: change over the second half of the steps, in percent; None with too few steps.
+        separation: smallest squared distance between two points, divided by their spread; None if points were not given.
+        outcome: `collapsed` if below the threshold and not rising by more than 10 %; `undefined` without k distinct points.
+        sentence: the result in words.
     """
 
     definition: Definition
@@ -115,10 +115,10 @@ def judge_run(
     """Degree of collapse of the last-layer features of one run, by name of definition.
 
     Args:
-        rows: rows of one job and seed, with columns step, is_last and the metrics; a missing metric was not measured.
-        references: the points at the last step, by metric, where they are known. Without them, coinciding points are
-            noticed only when all coincide: the metric is then undefined.
-        threshold: share of the spread, for the variance to be negligible and for points to be distinct.
+        rows: rows of one job and seed, with columns step, is_last and the metrics; missing metrics count as not measured.
+        references: the points at the last step, by metric, if known. Without them, coinciding points are detected only if
+            all points coincide, because the metric is then undefined.
+        threshold: fraction of the spread below which the variance is negligible; points must be farther apart than this.
 
     Raises:
         InputError: rows of several runs, without step or is_last, or without a row of the last layer; points that are not
@@ -138,12 +138,10 @@ def judge_run(
 def _one_run(rows: pd.DataFrame) -> pd.DataFrame:
     for column in ("step", "is_last"):
         if column not in rows.columns:
-            raise InputError(
-                f"rows: no column {column!r}; give the rows of one run as an experiment stores them"
-            )
+            raise InputError(f"rows: no column {column!r}; give the rows of one run from rows.csv")
     last = last_layer(rows)
     if last.empty:
-        raise InputError("rows: none is of the last layer (is_last); give the rows of one run")
+        raise InputError("rows: no row of the last layer (is_last); give the rows of one run")
     for column in ("job", "seed"):
         if column in last.columns and last[column].nunique(dropna=False) > 1:
             values = last[column].unique().tolist()
@@ -166,12 +164,12 @@ def _degree(
     if separation is not None and not separation > threshold:
         outcome = "undefined"
         why = (
-            f"two of the {definition.points} lie {number(separation)} of the spread apart (squared), not above {threshold:g}: "
-            "these are no distinct points"
+            f"the squared distance of two of the {definition.points} is {number(separation)} of the spread, not above "
+            f"{threshold:g}: the points are not distinct"
         )
     elif math.isnan(value):
         outcome = "undefined"
-        why = f"{words(definition.metric)} has no value: not measured, or the {definition.points} coincide"
+        why = f"{words(definition.metric)} is undefined: it was not measured, or the {definition.points} coincide"
     step = int(steps[-1])
     return Degree(
         definition=definition,
@@ -186,12 +184,12 @@ def _degree(
 
 def _trend(change: float) -> str:
     if math.isnan(change):
-        return "measured too seldom to know its trend"
-    return f"{change:+.0f} % over the last factor of two of steps"
+        return "with too few measurements to determine a trend"
+    return f"{change:+.0f} % over the second half of the steps"
 
 
 def _separation(reference: Reference) -> float:
-    """Smallest squared distance between two points, over their spread; 0 where all coincide."""
+    """Return the smallest squared distance between two points, divided by their spread; 0 if all points coincide."""
     if not bool(torch.isfinite(reference.centres).all()):
         raise InputError("reference: points are NaN or infinite; leave out classes that have no samples")
     if reference.spread == 0:

@@ -1,4 +1,4 @@
-"""Figure 2: the same gap between train and test on every combination of data set and network."""
+"""Figure 2: the gap between train and test variance on every combination of data set and network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _data(name: str) -> DataSpec:
     if name == "svhn":
         train, test = (Sample(method="balanced", per_class=count) for count in (4600, 1500))
         return images(name, train=train, test=test)
-    # Five halvings leave nothing of 28 pixels.
+    # The networks halve the resolution five times, which is too often for 28 pixels.
     return images(name, image_size=(32, 32) if name in ("mnist", "fashion_mnist") else None)
 
 
@@ -38,7 +38,7 @@ def _jobs(seed: int, changes: Changes, pairs: tuple[tuple[str, str], ...] = _PAI
 def _smoke(seed: int, changes: Changes) -> list[Job]:
     data = digits(200, 200)
     residual = recipe("resnet18", data, seed, steps=20)
-    # The stem of the plain network halves twice; grey digits in one channel are all it needs.
+    # The convnet halves the resolution twice in its first layers; it accepts grey images with one channel.
     plain = recipe(
         "convnet",
         data.model_copy(update={"channels": 1}),
@@ -59,13 +59,13 @@ EXPERIMENT = Experiment(
     presets=scales(
         _jobs,
         paper=At(
-            "Nothing is reduced: 80,000 steps of each of 15 networks. Grey images are resized to 32 x 32 pixels with three "
-            f"equal channels, which the networks need. {_OPEN}",
+            "Nothing is reduced: 15 networks, 80,000 steps each. Grey images are resized to 32 x 32 pixels with three equal "
+            f"channels, as the networks require. {_OPEN}",
             seeds=1,
         ),
         cpu=At(
-            "MNIST and CIFAR-10 instead of five data sets, 1,000 training and 500 test images of each; 400 steps of 64 "
-            f"images instead of 80,000 of 128. {_OPEN}",
+            "MNIST and CIFAR-10 instead of five data sets, 1,000 training and 500 test images of each; 400 steps with batches "
+            f"of 64 instead of 80,000 steps with batches of 128. {_OPEN}",
             seeds=1,
             changes={
                 "data.train": balanced(1000),

@@ -1,4 +1,4 @@
-"""Figures 1 and 3: ResNet-18 on CIFAR-10 collapses on train data and not on test data, strongly or weakly."""
+"""Figures 1 and 3: ResNet-18 on CIFAR-10 collapses on train data but not on test data, neither strongly nor weakly."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ EXPERIMENT = Experiment(
     paper=common.PAPER,
     where="Fig. 1 and 3, sec. 3.3",
     title="Collapse on the train set, not on the test set",
-    question="While a network is trained past zero error, do its last-layer features gather at k points on the samples it "
-    "was trained on, and on samples it was not?",
+    question="If a network is trained past zero error, do its last-layer features collapse to k points on training samples, "
+    "and on test samples?",
     presets=scales(
         _jobs,
         paper=At(f"Nothing is reduced: 50,000 images, 80,000 steps. {common.LEFT_OPEN} {common.STEM_NOTE}"),
         cpu=At(
-            "2,000 training and 1,000 test images, as many of each class, instead of 50,000 and 10,000; 3,000 steps "
+            "2,000 training and 1,000 test images, equally many of each class, instead of 50,000 and 10,000; 3,000 steps "
             f"instead of 80,000. {common.LEFT_OPEN} {common.STEM_NOTE}",
             changes={
                 "data.train": balanced(2000),
@@ -38,7 +38,7 @@ EXPERIMENT = Experiment(
             },
         ),
         smoke=At(
-            f"200 + 200 digits of 8 x 8 pixels instead of CIFAR-10; 30 steps of 32 images. {SMOKE}",
+            f"200 training and 200 test digits of 8 x 8 pixels instead of CIFAR-10; 30 steps with batches of 32. {SMOKE}",
             seeds=1,
             changes={"data": digits(200, 200), "steps": 30, "batch_size": 32, "measuring.count": 4},
         ),
@@ -51,7 +51,7 @@ EXPERIMENT = Experiment(
             VARIANCES[:2],
             marks=(zero_train_error, VANISHED),
         ),
-        Lines("fig3", "The same with weak test variance", VARIANCES, marks=(zero_train_error, VANISHED)),
+        Lines("fig3", "Train, strong and weak test variance", VARIANCES, marks=(zero_train_error, VANISHED)),
         ACCURACY_LINES,
     ],
     claims=changed(
@@ -68,7 +68,9 @@ EXPERIMENT = Experiment(
             decades=(0.0, 0.1, 0.3),
         ),
         agrees(
-            "weak_test_variance", "strong_test_variance", "Weak test variance is like strong test variance."
+            "weak_test_variance",
+            "strong_test_variance",
+            "Weak test variance is similar to strong test variance.",
         ),
     ),
 )

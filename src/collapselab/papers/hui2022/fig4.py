@@ -1,4 +1,4 @@
-"""Figure 4: with more training data, more collapse on test data and less on train data."""
+"""Figure 4: with more training data, features collapse more on test data and less on train data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OPEN = f"{common.LEFT_OPEN} {common.STEM_NOTE}"
 def _jobs(seed: int, changes: Changes, settings: tuple[tuple[str, str, int], ...] = _SETTINGS) -> list[Job]:
     jobs = []
     for name, model, size in settings:
-        # Five halvings leave nothing of 28 pixels.
+        # The network halves the resolution five times, which is too often for 28 pixels.
         image_size = (32, 32) if name == "fashion_mnist" else None
         data = images(name, train=balanced(size), image_size=image_size)
         one = recipe(model, data, seed, stop_below_loss=1e-6).with_changes(changes)
@@ -50,19 +50,19 @@ EXPERIMENT = Experiment(
     paper=common.PAPER,
     where="Fig. 4, sec. 3.3",
     title="Train collapse and test collapse, by the size of the train set",
-    question="When there are more samples to train on, do features collapse more, on train data and on test data?",
+    question="With more training samples, do features collapse more on train data, and on test data?",
     presets=scales(
         _jobs,
         paper=At(
-            "Nothing is reduced: each network is trained until its loss is below 1e-6, for at most 80,000 steps. The loss "
-            "is the mean over an epoch of training, with the dropout that VGG-11 has; the paper does not say which loss it "
-            "means, nor which subsets of FashionMNIST it takes: these are 12,000 to 60,000 images. Subsets have as many "
+            "Nothing is reduced: each network is trained until its loss is below 1e-6, for at most 80,000 steps. The paper "
+            "does not specify the loss; here it is the mean over an epoch of training, with the dropout of VGG-11. The paper "
+            "does not specify the subsets of FashionMNIST; here they have 12,000 to 60,000 images. Subsets have equally many "
             f"images of each class. {_OPEN} {common.STANDARDIZE_NOTE}",
         ),
         cpu=At(
-            "ResNet-18 on 500, 1,000, 2,000 and 4,000 images of CIFAR-10 instead of 12,500 to 50,000, 1,000 test images, as "
-            "many of each class; at most 1,500 steps, over which the learning rate falls to 0, so that most networks end "
-            f"above a loss of 1e-6. No FashionMNIST. {_OPEN}",
+            "ResNet-18 on 500, 1,000, 2,000 and 4,000 images of CIFAR-10 instead of 12,500 to 50,000; 1,000 test images; equally "
+            "many images of each class; at most 1,500 steps, during which the learning rate falls to 0, so that most networks "
+            f"end with a loss above 1e-6. No FashionMNIST. {_OPEN}",
             changes={"data.test": balanced(1000), "steps": 1500, "measuring.count": 8},
             jobs=partial(_jobs, settings=_CPU_SETTINGS),
         ),
@@ -88,7 +88,7 @@ EXPERIMENT = Experiment(
         ),
         Lines(
             "by-size",
-            "The same by number of training samples",
+            "Variances by number of training samples",
             FINAL_VARIANCES,
             x="num_train",
             axes=(Axis("training samples", "log"), SPREAD),
@@ -101,12 +101,12 @@ EXPERIMENT = Experiment(
         correlates(
             "num_train",
             "strong_test_variance",
-            "Strong test variance is lower with more train samples.",
+            "Strong test variance is lower with more training samples.",
             sign=-1,
             per=_PER,
         ),
         correlates(
-            "num_train", "train_variance", "Train variance is higher with more train samples.", per=_PER
+            "num_train", "train_variance", "Train variance is higher with more training samples.", per=_PER
         ),
     ),
 )

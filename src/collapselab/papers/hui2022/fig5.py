@@ -1,7 +1,7 @@
 """Figure 5: checkpoints of more collapsed networks transfer worse.
 
-Networks are trained on two super-classes; checkpoints along the way are fine-tuned to the classes within them, on other
-samples, with a sweep of learning rates. Linear probes of the same checkpoints stand beside it.
+Networks are trained on two super-classes. Checkpoints during training are fine-tuned to the classes within them, on other
+samples, with a sweep of learning rates, and compared with linear probes of the same checkpoints.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PER_CHECKPOINT: dict[str, Any] = {
     "runs": "pretrain_step",
     "fitted": None,
     "notes": [
-        "The best learning rate is chosen on the test samples, as in the paper; runs that diverged have no accuracy."
+        "The best learning rate is chosen on the test samples, as in the paper; diverged runs are excluded."
     ],
 }
 
@@ -42,18 +42,18 @@ EXPERIMENT = Experiment(
     paper=common.PAPER,
     where="Fig. 5, sec. 4",
     title="Collapsed features transfer worse",
-    question="A network is trained on two super-classes and then fine-tuned to the classes within them. Does it do worse "
-    "when it starts from a checkpoint that has collapsed more?",
+    question="A network is trained on two super-classes and then fine-tuned to the classes within them. Is its accuracy lower "
+    "if fine-tuning starts from a more collapsed checkpoint?",
     presets=scales(
         transfer_jobs,
         paper=At(
-            "Nothing is reduced: MNIST and CIFAR-10, 100,000 steps of pre-training and of each fine-tuning. The paper names "
-            "neither its checkpoints nor the learning rates within 0.0005 to 0.25: six of each. "
-            f"{LEFT_OPEN} Of CIFAR-10 they are drawn, as many of each class. {common.STEM_NOTE}",
+            "Nothing is reduced: MNIST and CIFAR-10, 100,000 steps of pre-training and of each fine-tuning. The paper does not "
+            "list its checkpoints or the learning rates between 0.0005 and 0.25; here there are six of each. "
+            f"{LEFT_OPEN} CIFAR-10 samples are drawn at random, equally many of each class. {common.STEM_NOTE}",
         ),
         cpu=At(
-            "The MNIST half; 20,000 steps of pre-training and 2,000 of fine-tuning instead of 100,000 each; six checkpoints, "
-            f"six learning rates. {LEFT_OPEN}",
+            "Only MNIST; 20,000 steps of pre-training and 2,000 of fine-tuning instead of 100,000 each; six checkpoints, six "
+            f"learning rates. {LEFT_OPEN}",
             jobs=partial(
                 transfer_jobs,
                 halves=(MNIST,),
@@ -62,7 +62,8 @@ EXPERIMENT = Experiment(
             ),
         ),
         smoke=At(
-            "300 + 200 digits of 8 x 8 pixels, layers of 32, three checkpoints, two learning rates. " + SMOKE,
+            "300 training and 200 test digits of 8 x 8 pixels, layers of 32 units, three checkpoints, two learning rates. "
+            + SMOKE,
             seeds=1,
             changes={"batch_size": 64},
             jobs=partial(
@@ -83,7 +84,7 @@ EXPERIMENT = Experiment(
             group="pretrain_step",
             label="step {:,}",
             looks=(Look(TEST), Look(NEUTRAL, marker="square")),
-            text="Fine-tuning has the best of all learning rates on these same test samples.",
+            text="For fine-tuning, the best learning rate is chosen on these same test samples.",
         ),
         *PAGE_CHARTS,
     ],
@@ -91,7 +92,7 @@ EXPERIMENT = Experiment(
         correlates(
             "train_variance",
             "accuracy",
-            "Checkpoints with more train collapse transfer worse.",
+            "Checkpoints with more train collapse have lower accuracy after fine-tuning.",
             id="collapse-transfers-worse",
             only={"kind": "fine_tuning"},
             rows=best_rates,
@@ -99,7 +100,7 @@ EXPERIMENT = Experiment(
         ),
         at_end(
             "least_accuracy_lost_by_probing",
-            "Linear probing transfers worse than fine-tuning at every checkpoint.",
+            "Linear probing has lower accuracy than fine-tuning at every checkpoint.",
             above=(0.0,),
             scale="difference",
             beside="mean_accuracy_lost_by_probing",

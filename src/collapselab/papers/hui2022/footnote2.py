@@ -1,4 +1,4 @@
-"""Footnote 2: networks whose train variance does not vanish, and dropout, which is said to accelerate collapse."""
+"""Footnote 2: VGG networks, whose train variance does not vanish, and dropout, which accelerates collapse."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _mlps(seed: int, data: DataSpec, changes: Changes) -> list[Job]:
 
 
 def _vggs(seed: int, names: tuple[str, ...], changes: Changes) -> list[Job]:
-    # torchvision's VGG drops half of the units of its two hidden linear layers, as the paper's.
+    # As in the paper, torchvision's VGG has dropout 0.5 in its two hidden linear layers.
     return [
         job(recipe("vgg11_bn", images(name), seed).with_changes(changes), dropout=_DROPOUT) for name in names
     ]
@@ -55,23 +55,23 @@ EXPERIMENT = Experiment(
     id="hui2022/footnote2",
     paper=common.PAPER,
     where="Footnote 2, sec. 2",
-    title="Where train variance does not vanish, and what dropout does",
-    question="Are there networks whose train variance does not go to zero? Does dropout make features collapse sooner?",
+    title="Networks without train collapse, and the effect of dropout",
+    question="Are there networks whose train variance does not converge to zero? Does dropout accelerate collapse?",
     presets=scales(
         _jobs,
         paper=At(
             "Nothing is reduced: VGG-11 with batch norm on CIFAR-10 and STL-10, 80,000 steps. The paper does not describe "
-            "its experiment with dropout; here it is an common.MLP of three layers of 1024 on 10,000 digits of MNIST. "
+            "its experiment with dropout; here it is an MLP with three layers of 1024 units on 10,000 digits of MNIST. "
             f"{_OPEN}",
         ),
         cpu=At(
-            "VGG-11 on 1,000 images of CIFAR-10 for 400 steps of 64; an common.MLP of three layers of 512 on 1,000 digits of MNIST "
-            f"for 4,000 steps. {_OPEN}",
+            "VGG-11 on 1,000 images of CIFAR-10 for 400 steps with batches of 64; an MLP with three layers of 512 units on 1,000 "
+            f"digits of MNIST for 4,000 steps. {_OPEN}",
             changes={"data.train": balanced(1000), "data.test": balanced(500)},
             jobs=_cpu,
         ),
         smoke=At(
-            f"An common.MLP of three layers of 64 on 300 digits of 8 x 8 pixels; no VGG. {SMOKE}",
+            f"An MLP with three layers of 64 units on 300 digits of 8 x 8 pixels; no VGG. {SMOKE}",
             seeds=2,
             changes={
                 "model.options.width": 64,
@@ -105,13 +105,13 @@ EXPERIMENT = Experiment(
     claims=changed(
         stays(
             "train_variance",
-            "With VGG architectures train variance does not collapse to a negligible value.",
+            "Train variance of VGG networks does not become negligible.",
             only={"model": "vgg*"},
         ),
         lower_with(
             "dropout",
             "train_variance",
-            "Dropout accelerates collapse: train variance after the same number of steps is lower with it.",
+            "Dropout accelerates collapse: after the same number of steps, train variance is lower with dropout.",
             only={"model": "mlp"},
             per=("dataset", "model"),
         ),

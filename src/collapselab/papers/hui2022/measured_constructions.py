@@ -1,4 +1,4 @@
-"""What the trained and constructed networks of section 2.1 and 4.1 measure, each over references of its own."""
+"""Measurements of the trained and constructed networks of sections 2.1 and 4.1, relative to their own class means."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ from collapselab.training.evaluation import evaluate, layer_features
 from collapselab.training.weak_variance import fit_centres
 
 PENALTIES = 13
-# A small batch: one epoch is then hundreds of steps even of a small train set.
+# With a small batch, one epoch has hundreds of steps even on a small train set.
 _ONE_EPOCH_BATCH = 8
 _ONE_EPOCH_RATE = 0.01
 _BATCH = 1024
-# k-means centres of equal points are off by rounding; below this a variance is zero.
+# k-means centres of equal points have rounding errors; variances below this count as zero.
 _ROUNDING = 1e-24
 _COLUMNS = (
     "construction", "seed", "epochs", "train_variance", "strong_test_variance", "weak_test_variance", "train_accuracy",
     "test_accuracy", "bound", "probe_accuracy",
 )  # fmt: skip
 _ZERO, _ONE = (0.0, 1e-9), (1.0, 1e-9)
-_CHANCE = (0.1, 0.1)  # a random function of hundreds of samples is never as far from one in ten classes
-# Id, network, sentence, the numbers that must be near a value, and those that must be below a bound.
+_CHANCE = (
+    0.1,
+    0.1,
+)  # on hundreds of samples, random decisions are practically always this close to accuracy 0.1
+# Id, network, sentence, numbers that must be near a value, and numbers that must be below a bound.
 IDENTITIES: tuple[tuple[str, str, str, dict[str, tuple[float, float]], dict[str, float]], ...] = (
     (
         "weak-collapse-is-possible", "one_hot_decisions",
@@ -47,17 +50,17 @@ IDENTITIES: tuple[tuple[str, str, str, dict[str, tuple[float, float]], dict[str,
     ),
     (
         "train-collapse-is-not-enough", "memoriser",
-        "A network can be train-collapsed perfectly and a random function at test time.",
+        "A network can be perfectly train-collapsed and have chance accuracy on test data.",
         {"train_variance": _ZERO, "train_accuracy": _ONE, "test_accuracy": _CHANCE}, {},
     ),
     (
         "weak-test-collapse-is-not-enough", "memoriser_weak",
-        "A network can be weakly test-collapsed and decide at random.",
+        "A network can be weakly test-collapsed and have chance accuracy on test data.",
         {"weak_test_variance": _ZERO, "test_accuracy": _CHANCE}, {},
     ),
     (
         "two-points-cannot-tell-ten-classes", "super_class",
-        "From two points no classifier tells ten balanced classes with more than 20% accuracy (sec. 4.1).",
+        "If features have collapsed to two points, no classifier of ten balanced classes has more than 20% accuracy (sec. 4.1).",
         {}, {"probe_accuracy": 0.2 + 1e-9},
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Section 2.1 and 4.1: what the definitions of collapse allow, shown on networks that are trained or constructed.
+"""Sections 2.1 and 4.1: what the definitions of collapse allow, shown on trained and constructed networks.
 
-Some of the networks are trained: one past zero error, one for a single epoch, one on two super-classes. The others are
-constructed: the one-hot decisions of the first, and two that know the train set by heart.
+Three networks are trained: one past zero error, one for a single epoch, one on two super-classes. Three are constructed:
+the one-hot decisions of the first, and two that memorise the train set.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from collapselab.papers.hui2022.measured_constructions import (
 from collapselab.report.builders import ACCURACIES, SPREAD, VARIANCES, Dots, Quantity
 from collapselab.report.chart import NEUTRAL, WEAK, Axis, Look
 
-_ARGUED = "The paper argues and runs nothing here. These are MLPs of"
-_PROBE_NOTE = f"The penalty of the linear probe is one of {PENALTIES}."
+_ARGUED = "The paper gives an argument here, and no experiment. The networks are MLPs with"
+_PROBE_NOTE = f"The penalty of the linear probe is chosen from {PENALTIES} values."
 _OPEN = f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
 
 
@@ -46,15 +46,15 @@ EXPERIMENT = Experiment(
     paper=common.PAPER,
     where="Definitions 1 to 3, sec. 2.1 and 4.1",
     title="What the definitions of collapse allow",
-    question="Is train collapse, or weak test collapse, needed for a network to generalise, or enough? What can be learned "
-    "from features that have collapsed?",
+    question="Is train collapse, or weak test collapse, necessary or sufficient for a network to generalise? What can be "
+    "learned from collapsed features?",
     presets=scales(
         construction_jobs,
         paper=At(
-            f"{_ARGUED} three layers of 1024 on MNIST, 80,000 steps or one epoch. {_PROBE_NOTE} {_OPEN}"
+            f"{_ARGUED} three layers of 1024 units on MNIST, 80,000 steps or one epoch. {_PROBE_NOTE} {_OPEN}"
         ),
         cpu=At(
-            f"{_ARGUED} three layers of 512 on 5,000 digits of MNIST, 4,000 steps or one epoch. {_PROBE_NOTE} {_OPEN}",
+            f"{_ARGUED} three layers of 512 units on 5,000 digits of MNIST, 4,000 steps or one epoch. {_PROBE_NOTE} {_OPEN}",
             changes={
                 "data.train": balanced(5000),
                 "data.test": balanced(1000),
@@ -64,7 +64,7 @@ EXPERIMENT = Experiment(
             },
         ),
         smoke=At(
-            f"{_ARGUED} three layers of 64 on 1,000 digits of 8 x 8 pixels, 400 steps or one epoch.",
+            f"{_ARGUED} three layers of 64 units on 1,000 digits of 8 x 8 pixels, 400 steps or one epoch.",
             seeds=1,
             changes={
                 "data": digits(1000, 400),
@@ -85,7 +85,7 @@ EXPERIMENT = Experiment(
                 (SPREAD, VARIANCES),
                 (Axis("accuracy", percent=True), (*ACCURACIES, *_TWO_POINTS)),
             ),
-            text="Each over its own references. What is undefined is missing.",
+            text="Variances are relative to class means (weak: k-means centres) of the same network. Undefined values are omitted.",
         )
     ],
     claims=changed(

@@ -1,4 +1,4 @@
-"""What transfer of pre-trained checkpoints is worth: linear probes, and the rows of figure 5."""
+"""Accuracy of pre-trained checkpoints after transfer: linear probes, and the rows of figure 5."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _COLUMNS = (
 
 
 def probe_checkpoints(runs: Grid, seed: int) -> list[ExtraRow]:
-    """Return a linear probe of every checkpoint, on the samples that fine-tuning has: one row each."""
+    """Train a linear probe of every checkpoint on the samples of fine-tuning; return one row each."""
     from collapselab.transfer import linear_probe
 
     pretrained = {job.labels["dataset"]: job for job in _of_kind(runs, seed, "pretraining")}
-    # Of the runs that start from one checkpoint, the first stands for all.
+    # All runs that start from one checkpoint have the same samples; use the first.
     by_checkpoint: dict[tuple[str, int], Job] = {}
     for job in _of_kind(runs, seed, "fine_tuning"):
         by_checkpoint.setdefault(_checkpoint(job), job)
     rows: list[ExtraRow] = []
     for (dataset, step), job in by_checkpoint.items():
         data = runs.data(job.recipe)
-        # Features of the pre-trained network; its two outputs play no part.
+        # Features of the pre-trained network; its two outputs are not used.
         model = runs.model(pretrained[dataset], step)
         layer = classifier_name(model)
         train, test = ((layer_features(model, split, layer, _BATCH), split.labels) for split in _splits(data))

@@ -1,4 +1,4 @@
-"""The runs of figure 5: networks trained on super-classes, and fine-tuned from checkpoints to the classes within them."""
+"""The runs of figure 5: networks trained on super-classes, and fine-tuned to classes from their checkpoints."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _TEN = tuple((digit,) for digit in range(10))
 _OBJECTS = ("airplane", "automobile", "ship", "truck")
 _ANIMALS = ("bird", "cat", "frog", "horse")
 LEFT_OPEN = (
-    f"Batches are of {common.BATCH_SIZE}, as in sec. 3.2; the penalty of the linear probe is one of {PENALTIES}. "
-    f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE} Of MNIST the samples are the first ones and those "
-    "that follow them, the same for every seed."
+    f"The batch size is {common.BATCH_SIZE}, as in sec. 3.2; the penalty of the linear probe is chosen from {PENALTIES} values. "
+    f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE} MNIST samples are the first ones for pre-training and the "
+    "following ones for fine-tuning, the same for every seed."
 )
 
 
