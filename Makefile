@@ -2,11 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Floors, wording and judges: what most changes touch, without the tests that train or start processes.
+QUICK := tests/test_architecture.py tests/test_checks.py tests/experiments/claims tests/report/test_builders.py \
+	tests/report/test_layout.py tests/report/test_wording.py tests/metrics/test_collapsed.py
 
-.PHONY: help demo test format docs bench clean
+.PHONY: help demo test quick format docs bench clean
 help:
 	@echo "make demo    set up, train on real digits, measure every layer, write runs/digits/report.html"
 	@echo "make test    set up, then formatter, linter, type checker and tests"
+	@echo "make quick   set up, then linter and the fast tests: under a minute"
 	@echo "make format  rewrite the code as the formatter wants it"
 	@echo "make docs    write the metric catalogue again from the registry"
 	@echo "make bench   print the cost of measuring against its floors"
@@ -21,6 +25,11 @@ test: $(VENV)/test-ready
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m collapselab.metrics.catalogue --check docs/metrics.md
 	$(BIN)/pytest -n 2 --dist loadfile
+
+quick: $(VENV)/test-ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pytest -n 2 --dist loadfile $(QUICK)
 
 format: $(VENV)/test-ready
 	$(BIN)/ruff format .

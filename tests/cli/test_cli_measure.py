@@ -225,7 +225,7 @@ def test_output_that_cannot_be_written_is_refused_before_measuring(
 ) -> None:
     monkeypatch.setattr("collapselab.features.sources.open_source", lambda path: pytest.fail("was read"))
     assert_refused(run("measure", train, "--output", tmp_path), "--output", tmp_path, "folder")
-    assert_refused(run("measure", train, "--output", tmp_path / "no" / "a"), "no folder", "make it")
+    assert_refused(run("measure", train, "--output", tmp_path / "no" / "a"), "no folder", "create it first")
     assert_refused(run("measure", train, "--output", train / "a"), "--output")
     assert_refused(run("measure", train, "--output", train), "one of the files to measure")
     assert_refused(run("measure", train, "--output", "a\0b"), "--output")

@@ -85,7 +85,9 @@ def test_a_folder_holds_profile_statistics_and_how_it_was_made(measured: Profile
 
 
 def test_what_is_no_profile_is_refused_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no profile\.json; give the folder of an earlier profile"):
+    with pytest.raises(
+        InputError, match=r"profile\.json: no such file; give the folder of an earlier profile"
+    ):
         read_profile(tmp_path)
     path = tmp_path / "profile.json"
     for text, reason in (("{", "not a profile"), ("[]", "no dictionary"), ('{"schema": 2}', "KeyError")):

@@ -344,7 +344,10 @@ def test_tables_that_were_put_together() -> None:
     rows = pd.concat([part.reset_index(drop=True) for _, part in sizes(UP, UP, UP).groupby("job")])
     assert rows.index.has_duplicates
     judged = judge(correlates("size", "x", "It rises."), rows)
-    assert (judged.verdict, judged.readings[0].what) == ("holds", "rank correlation of x with size, 5 points")
+    assert (judged.verdict, judged.readings[0].what) == (
+        "holds",
+        "rank correlation of x with size (5 points)",
+    )
 
 
 def pairs(without: float, with_it: float, seeds: int = 3) -> pd.DataFrame:

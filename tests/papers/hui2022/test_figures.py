@@ -11,7 +11,7 @@ from figure_rows import FACTORS, FIGURES, STEPS, charts, curves, drawing, fallin
 from collapselab.papers.hui2022 import fig3, fig4, fig5, fig6
 from collapselab.report.layout import lay_out
 
-LAST, SAME = "references of the last step", "references of the same step"
+LAST, SAME = "centres of the last step", "centres of the same step"
 
 
 @pytest.mark.parametrize("name", ["fig1", "fig3"])
@@ -38,7 +38,8 @@ def test_a_start_up_transient_does_not_hide_the_rest() -> None:
     assert one.panels[0].y.high < 2
     assert strokes(one)["train"].points[0] == "SGD step 10"
     assert (
-        "Lines start at step 10, behind a transient of the first steps that goes up to 1.00e8." in chart.notes
+        "A transient of the first steps, with values up to 1.00e8, is not drawn: lines start at step 10."
+        in chart.notes
     )
 
 
@@ -52,8 +53,8 @@ def test_figure_2_has_data_sets_as_columns_and_networks_as_rows() -> None:
     assert all(list(strokes(one, at)) == ["train", "test, strong"] for at in range(15))
     assert len({panel.y for panel in one.panels}) == 1
     assert (one.chart.notes, same.chart.notes) == (
-        ("References of the last step.",),
-        ("References of the same step.",),
+        ("Centres of the last step.",),
+        ("Centres of the same step.",),
     )
 
 
