@@ -92,7 +92,7 @@ def over_seeds(points: pd.DataFrame, log_x: bool, log_y: bool) -> pd.DataFrame:
     for _, part in points.groupby("group" if "group" in points else "x"):
         hollow = "hollow" in part and bool(part["hollow"].all())
         if "hollow" in part and not hollow:
-            part = part[~part["hollow"].astype(bool)]
+            part = part.loc[~part["hollow"].astype(bool), :]
         values = _known(part["y"])
         low, high = _bounds(part, values, log_y)
         row = {"x": _mean(_known(part["x"]), log_x), "y": _mean(values, log_y), "low": low, "high": high}
