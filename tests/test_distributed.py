@@ -79,7 +79,7 @@ def test_the_command_prints_once_under_torchrun(tmp_path: Path) -> None:
         "    return nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, num_classes))\n"
     )
     # One batch of test data: the first process has none.
-    options = ("profile", "model.py:build", "--data", "digits", "--batch-size", "900", "--format", "json")
+    options = ("profile", "model.py:build", "--dataset", "digits", "--batch-size", "900", "--format", "json")
     together = torchrun("-m", "collapselab", *options, cwd=tmp_path)
     assert together.returncode == 0, together.stderr[-2000:]
     alone = subprocess.run(
