@@ -73,7 +73,7 @@ def test_the_sentence() -> None:
     assert degree.value == pytest.approx(1 / 64)
     assert degree.sentence == (
         "train collapse (definition 1): collapsed at step 4096, where train variance is 0.0156 (threshold 0.1), -29 % over "
-        "the last factor of two of steps"
+        "the second half of the steps"
     )
     assert _judged(_power_law(-0.5), threshold=0.01).outcome == "not collapsed"
 
