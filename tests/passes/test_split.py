@@ -9,10 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 from streams import ListStream, draw, plan
+from torch import Tensor
 
 from collapselab import measure
 from collapselab.errors import InputError
-from collapselab.passes import TrainReference, measure_split
+from collapselab.metrics import select
+from collapselab.passes import Point, PointWeight, SplitPlan, TrainReference, measure_split, split
+from collapselab.passes.reading import PassFindings, PassRequest, run_pass
+from collapselab.passes.stream import EndBatch, FeatureStream, ProgressCallback, ReceiveRows
 from collapselab.statistics import ClassStats
 
 FEATURES, LABELS = draw()
@@ -105,13 +109,17 @@ def test_labels_are_checked_against_the_train_split() -> None:
         measure_split(ListStream(FEATURES, LABELS), plan(["vci"]), reference)
 
 
-def test_float64_takes_the_place_of_float32_that_is_too_coarse() -> None:
+def coarse_rows() -> Tensor:
+    """Float64 features whose `vci` float32 products are too coarse for: eigenvalues fall by eight decades."""
     generator = torch.Generator().manual_seed(3)
     scale = torch.logspace(0, -4, 6, dtype=torch.float64)
     noise = torch.randn(35, 6, generator=generator, dtype=torch.float64) * scale
-    rows = (0.01 * FEATURES * scale + noise) @ torch.linalg.qr(
-        torch.randn(6, 6, generator=generator, dtype=torch.float64)
-    )[0]
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64))[0]
+    return (0.01 * FEATURES * scale + noise) @ turn
+
+
+def test_float64_takes_the_place_of_float32_that_is_too_coarse() -> None:
+    rows = coarse_rows()
     stream, exact = ListStream(rows.float(), LABELS), ListStream(rows.float().double(), LABELS)
     found, wanted = (measure_split(one, plan(["vci"])) for one in (stream, exact))
     assert (stream.times_read, exact.times_read) == (2, 1)
@@ -145,3 +153,32 @@ def test_matrices_are_released_before_the_second_pass(monkeypatch: pytest.Monkey
     measure_split(Watching(FEATURES, LABELS), plan(["vci", "ncc_accuracy"]))
     assert len(made) == 1
     assert alive == [0, 0]
+
+
+class WideStream(ListStream):
+    """The same float32 rows at many sources, as layers of a network read them."""
+
+    def read(self, receive: ReceiveRows, end_batch: EndBatch) -> None:
+        self.times_read += 1
+        for source in SOURCES:
+            receive(source, self.features, self.labels)
+        end_batch(self.labels, lambda: None)
+
+
+SOURCES = [f"layer.{number}" for number in range(12)]
+
+
+def test_coarse_products_are_summed_again_in_the_order_of_the_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes merge source after source: one that took them in another order would wait for ever."""
+    points = tuple(Point(name, name, 6, channels_first=True, is_classifier=False) for name in SOURCES)
+    weights = {name: PointWeight(None) for name in SOURCES}
+    wide = SplitPlan(points, weights, select(["vci"], "train"), dict.fromkeys(SOURCES, "full"), "balanced")
+    requests = []
+
+    def noted(stream: FeatureStream, request: PassRequest, progress: ProgressCallback) -> PassFindings:
+        requests.append(list(request.statistics))
+        return run_pass(stream, request, progress)
+
+    monkeypatch.setattr(split, "run_pass", noted)
+    measure_split(WideStream(coarse_rows().float(), LABELS), wide)
+    assert requests == [SOURCES, SOURCES]
