@@ -112,7 +112,11 @@ def test_a_split_that_nothing_is_asked_of_is_not_read(scatters: list[str]) -> No
     [
         (reading, "nearest_centre_rule", {"ncc_accuracy", "ncc_agreement", "ncc_mismatch"}),
         (features_stream, "network_rule", {"ncc_agreement", "ncc_mismatch"}),
-        (passes_split, "fit_weak_reference", {"weak_test_variance"}),
+        (
+            passes_split,
+            "fit_kmeans",
+            {"weak_test_variance", "weak_test_variance_trimmed", "smallest_cluster"},
+        ),
         (reading, "top_eigenvalues_of_rows", {"stable_rank_per_class"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

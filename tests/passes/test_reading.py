@@ -7,7 +7,7 @@ import torch
 from streams import ListStream, draw
 
 from collapselab.errors import InputError
-from collapselab.metrics.generalization import fit_weak_reference
+from collapselab.metrics.kmeans import fit_kmeans
 from collapselab.passes import PassRequest, reading, run_pass
 from collapselab.passes.stream import EndBatch, ReceiveRows, no_progress
 from collapselab.statistics import ClassStats, SketchRefinement
@@ -104,17 +104,18 @@ def test_refinements_use_the_classes_of_the_split() -> None:
 def test_kmeans_gets_all_rows_or_a_sample_and_distances_are_over_all(
     limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collapselab.metrics.generalization.MAX_KMEANS_ROWS", limit)
+    monkeypatch.setattr("collapselab.metrics.kmeans.MAX_ROWS", limit)
     found = run_pass(ListStream(FEATURES, LABELS), PassRequest(kmeans_rows=("only",)), no_progress)
     rows = found.kmeans_rows["only"]
     assert len(rows) == min(limit, 35)
     assert all(bool((row == FEATURES).all(1).any()) for row in rows)
     assert len(rows.unique(dim=0)) == len(rows)
-    centres = fit_weak_reference(rows, 3)
+    centres = fit_kmeans(rows, 3)
     assert centres is not None
-    found = run_pass(ListStream(FEATURES, LABELS), PassRequest(kmeans_centres={"only": centres}), no_progress)
+    request = PassRequest(kmeans_centres={"only": {"weak_test_variance": centres}})
+    found = run_pass(ListStream(FEATURES, LABELS), request, no_progress)
     expected = torch.cdist(FEATURES, centres.centres).amin(1).square().mean()
-    assert found.kmeans_distances["only"] == pytest.approx(float(expected), rel=1e-12)
+    assert found.kmeans_distances["only"] == pytest.approx({"weak_test_variance": float(expected)}, rel=1e-12)
 
 
 def test_class_eigenvalues_come_from_features_in_memory_without_reading() -> None:

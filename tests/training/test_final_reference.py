@@ -90,7 +90,7 @@ def test_at_the_end_both_references_agree(finished: RunFolder, tiny_recipe: Reci
 def test_what_is_unusual_about_the_centres_is_said(
     tiny_recipe: Recipe, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collapselab.metrics.generalization.MAX_KMEANS_ROWS", 30)
+    monkeypatch.setattr("collapselab.metrics.kmeans.MAX_ROWS", 30)
     run_recipe(tiny_recipe, folder)
     sampled = ("weak_test_variance: k-means is fitted on a seeded sample of 30 of 80 samples",)
     final = folder.read_final_reference()

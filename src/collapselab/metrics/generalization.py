@@ -2,17 +2,15 @@
 
 The numerator is computed at training time t, with references fixed at the end of training T (as the paper defines) or
 at t itself. Stored class means and scatters are enough for the first two variances; the third needs k-means centres of
-the test features at T and a pass over the features at t.
+the test features at T (`collapselab.metrics.kmeans`) and a pass over the features at t.
 
 Letters: n samples, p features, c classes, k centres.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,11 +18,6 @@ from torch import Tensor
 from collapselab.metrics.decision import nearest_class_centre
 from collapselab.metrics.inputs import MetricInputs
 from collapselab.numerics import EPS64
-
-MAX_KMEANS_ROWS = 50_000
-_KMEANS_RESTARTS = 10
-# k-means always converges; this limit only stops a run that would take days.
-_KMEANS_ITERATIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -79,75 +72,15 @@ def current_variance(inputs: MetricInputs) -> float | None:
 
 
 def weak_test_variance(inputs: MetricInputs) -> float | None:
-    return inputs.weak_test_variance
+    return inputs.kmeans.get("weak_test_variance")
 
 
-def fit_weak_reference(features: Float[Tensor, "n p"], num_centres: int, seed: int = 0) -> Reference | None:
-    """Fit k-means centres to test features: k-means++, 10 restarts, each to a fixed point; the best inertia wins.
-
-    Args:
-        features: at most `MAX_KMEANS_ROWS` rows; see `sample_rows`.
-        num_centres: k, the number of classes.
-        seed: seed for k-means.
-
-    Returns:
-        The centres, or None with fewer than k distinct rows.
-    """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
-
-    rows = features.to(device="cpu", dtype=torch.float64, copy=True).numpy()
-    shift = rows.mean(axis=0)
-    rows -= shift
-    if not _has_distinct(rows, num_centres):
-        return None
-    model = KMeans(
-        num_centres,
-        init="k-means++",
-        n_init=_KMEANS_RESTARTS,  # pyright: ignore[reportArgumentType] the stub reads only the string default
-        tol=0,
-        max_iter=_KMEANS_ITERATIONS,
-        random_state=seed,
-        copy_x=False,  # `rows` is a copy already
-    )
-    # With more than two threads, sums are added in the order in which threads finish: the last digits would vary.
-    with warnings.catch_warnings(), threadpool_limits(1):
-        # A restart may begin with the same point twice, and warns; only the best restart counts.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(rows)
-    return Reference(torch.from_numpy(model.cluster_centers_ + shift))
+def weak_test_variance_trimmed(inputs: MetricInputs) -> float | None:
+    return inputs.kmeans.get("weak_test_variance_trimmed")
 
 
-def _has_distinct(rows: np.ndarray, number: int) -> bool:
-    """Return whether there are at least `number` distinct rows."""
-    # Rows with different projections are different, and sorting numbers is far cheaper than sorting rows. The
-    # projections of equal rows may round to two neighbouring values, hence twice the number.
-    projections = rows @ np.random.default_rng(0).standard_normal(rows.shape[1])
-    size = float(np.abs(projections).max())
-    if size > 0 and len(np.unique(np.round(projections / size * 1e9))) >= 2 * number:
-        return True
-    return len(np.unique(rows, axis=0)) >= number
-
-
-def sample_rows(num_rows: int, seed: int = 0) -> Tensor | None:
-    """Return the sorted numbers of the rows on which k-means is fitted, or None for all of them."""
-    if num_rows <= MAX_KMEANS_ROWS:
-        return None
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(num_rows, generator=generator)[:MAX_KMEANS_ROWS].sort().values
-
-
-def kmeans_sampled(num_rows: int) -> str:
-    """Return the warning for k-means that is fitted on a sample of the rows."""
-    return (
-        f"weak_test_variance: k-means is fitted on a seeded sample of {MAX_KMEANS_ROWS} of {num_rows} samples"
-    )
-
-
-def kmeans_undefined(num_centres: int) -> str:
-    """Return the warning for features with fewer distinct rows than centres."""
-    return f"weak_test_variance is undefined: fewer than {num_centres} distinct samples for k-means"
+def smallest_cluster(inputs: MetricInputs) -> float | None:
+    return inputs.kmeans.get("smallest_cluster")
 
 
 def squared_distances_to_nearest(features: Float[Tensor, "n p"], reference: Reference) -> Float[Tensor, " n"]:

@@ -83,7 +83,7 @@ class MetricInputs:
         nearest_centre: counts of a second pass, if there was one.
         top_class_eigenvalues: largest eigenvalue of each class's own covariance, if the statistics do not
             store these covariances but the rows were in memory.
-        weak_test_variance: value of the k-means pass, if there was one.
+        kmeans: values of metrics that k-means gives, by name, if there was such a pass.
         rcond: overrides the relative cut-offs of both pseudo-inverses.
         warnings: everything unusual, in order of occurrence.
         wants_float64_products: whether float32 products are too coarse for a metric: the caller can measure again.
@@ -97,7 +97,7 @@ class MetricInputs:
     channels_first: bool = True
     nearest_centre: NearestCentreCounts | None = None
     top_class_eigenvalues: Float[Tensor, " c"] | None = None
-    weak_test_variance: float | None = None
+    kmeans: dict[str, float | None] = field(default_factory=dict)
     rcond: float | None = None
     warnings: list[str] = field(default_factory=list)
     wants_float64_products: bool = False

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from collapselab.metrics import Metric, MetricInputs, NearestCentreCounts, evaluate
+from collapselab.metrics.kmeans import WEAK, KMeansCentres
 from collapselab.metrics.registry import Need, Number
 from collapselab.passes.plan import SplitPlan
 from collapselab.passes.reading import PassFindings
@@ -73,14 +74,17 @@ class Evaluation:
             self._add(point, ranks, inputs)
 
     def finish(
-        self, nearest: dict[str, NearestCentreCounts], found: PassFindings | None, spread: dict[str, float]
+        self,
+        nearest: dict[str, NearestCentreCounts],
+        found: PassFindings | None,
+        kmeans: dict[str, dict[str, KMeansCentres]],
     ) -> None:
         """Evaluate the late metrics.
 
         Args:
             nearest: nearest class centres, by source; without the sources for which they were not found.
             found: of the second pass, if there was one.
-            spread: mean squared distance of the k-means centres from their mean, by source.
+            kmeans: fitted centres, by source and metric.
         """
         late = [metric for metric in self._plan.metrics if metric.needs & self._late]
         for point in self._plan.points if late else ():
@@ -88,13 +92,13 @@ class Evaluation:
             inputs.nearest_centre = nearest.get(source)
             if found is not None:
                 inputs.top_class_eigenvalues = found.top_eigenvalues.get(source)
-                if source in found.kmeans_distances:
-                    inputs.weak_test_variance = inputs.ratio(
-                        found.kmeans_distances[source],
-                        spread[source],
-                        "weak_test_variance",
-                        "all k-means centres coincide",
+                for name, distance2 in found.kmeans_distances.get(source, {}).items():
+                    centres = kmeans[source][name]
+                    inputs.kmeans[name] = inputs.ratio(
+                        distance2, centres.spread, name, "all k-means centres coincide"
                     )
+                    if name == WEAK:
+                        inputs.kmeans["smallest_cluster"] = centres.smallest_cluster
             self._add(point, late, inputs)
 
     def _evaluate(self, source: str) -> None:

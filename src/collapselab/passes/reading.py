@@ -17,7 +17,7 @@ from collapselab.distributed import merged_over_ranks, summed_over_ranks
 from collapselab.errors import InputError
 from collapselab.metrics import NearestCentreCounts
 from collapselab.metrics.decision import nearest_centre_rule
-from collapselab.metrics.generalization import Reference, sample_rows, squared_distances_to_nearest
+from collapselab.metrics.kmeans import KMeansCentres, sample_rows
 from collapselab.metrics.spectrum import top_eigenvalues_of_rows
 from collapselab.passes.stream import Decide, FeatureStream, ProgressCallback
 from collapselab.statistics import ClassStats, SketchRefinement
@@ -37,7 +37,8 @@ class PassRequest:
         class_means: (o, p) class means of this split, to find the largest eigenvalue of each class's own covariance. Only features
             in memory have them.
         kmeans_rows: sources whose rows k-means is fitted on: all of them, or a seeded sample of many.
-        kmeans_centres: fitted centres, to find the mean squared distance of the samples from the nearest one.
+        kmeans_centres: fitted centres by name of the metric, to find the mean squared distance of the samples from the
+            nearest one.
         num_samples: of an earlier pass; None for the first.
     """
 
@@ -49,7 +50,7 @@ class PassRequest:
     own_classes: Int[Tensor, " o"] | None = None
     class_means: Mapping[str, Tensor] = field(default_factory=dict)
     kmeans_rows: tuple[str, ...] = ()
-    kmeans_centres: Mapping[str, Reference] = field(default_factory=dict)
+    kmeans_centres: Mapping[str, Mapping[str, KMeansCentres]] = field(default_factory=dict)
     num_samples: int | None = None
 
     @property
@@ -85,7 +86,7 @@ class PassFindings:
         refinements: products of the data with the directions that a sketch found.
         top_eigenvalues: (c,) largest eigenvalue of each class's own covariance.
         kmeans_rows: rows to fit k-means on.
-        kmeans_distances: mean squared distance of the samples from the nearest k-means centre.
+        kmeans_distances: mean squared distance of the samples from the nearest k-means centre, by name of the metric.
     """
 
     num_samples: int
@@ -94,7 +95,7 @@ class PassFindings:
     refinements: dict[str, SketchRefinement]
     top_eigenvalues: dict[str, Tensor]
     kmeans_rows: dict[str, Tensor]
-    kmeans_distances: dict[str, float]
+    kmeans_distances: dict[str, dict[str, float]]
 
 
 def run_pass(stream: FeatureStream, request: PassRequest, progress: ProgressCallback) -> PassFindings:
@@ -165,7 +166,7 @@ class _Reading:
             self._refinements,
             self._top_eigenvalues(),
             {source: sample.rows() for source, sample in self._samples.items()},
-            {source: found.total / self._num_samples for source, found in self._distances.items()},
+            {source: found.means() for source, found in self._distances.items()},
         )
 
     def _summed(self, values: Tensor) -> Tensor:
@@ -243,13 +244,19 @@ class _RowSample:
 
 
 class _NearestDistances:
-    """Sum of squared distances from the nearest of fitted centres."""
+    """Squared distances from the nearest of fitted centres, summed for each metric."""
 
-    def __init__(self, centres: Reference) -> None:
-        self._centres, self.total = centres, 0.0
+    def __init__(self, centres: Mapping[str, KMeansCentres]) -> None:
+        self._centres = centres
+        self._totals = {name: (0.0, 0) for name in centres}
 
     def update(self, rows: Tensor, _labels: Tensor) -> None:
-        self.total += float(squared_distances_to_nearest(rows, self._centres).sum())
+        for name, centres in self._centres.items():
+            distances, (total, number) = centres.squared_distances(rows), self._totals[name]
+            self._totals[name] = total + float(distances.sum()), number + len(distances)
+
+    def means(self) -> dict[str, float]:
+        return {name: total / number for name, (total, number) in self._totals.items()}
 
 
 def row_of_label(classes: Int[Tensor, " c"] | None, stream: FeatureStream) -> Int[Tensor, " k"]:

@@ -12,12 +12,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from collapselab.errors import InputError
-from collapselab.metrics.generalization import (
-    Reference,
-    fit_weak_reference,
-    kmeans_sampled,
-    kmeans_undefined,
-    sample_rows,
+from collapselab.metrics.kmeans import (
+    TRIMMED,
+    WEAK,
+    KMeansCentres,
+    RestartCallback,
+    fit_kmeans,
+    kmeans_warnings,
 )
 from collapselab.metrics.registry import Need, Number
 from collapselab.passes.evaluation import Evaluation
@@ -97,7 +98,7 @@ class _SplitRun:
         self.stream, self.plan, self.reference, self.progress = stream, plan, reference, progress
         self.needs = plan.needs
         self.warnings: list[str] = []
-        self.kmeans: dict[str, Reference] = {}
+        self.kmeans: dict[str, dict[str, KMeansCentres]] = {}
 
     def measure(self) -> MeasuredSplit:
         first = run_pass(self.stream, self._first_request(), self.progress)
@@ -115,7 +116,7 @@ class _SplitRun:
             for source, refinement in second.refinements.items():
                 evaluation.refine(source, refinement)
         nearest = first.nearest | (second.nearest if second else {})
-        evaluation.finish(nearest, second, {name: centres.spread for name, centres in self.kmeans.items()})
+        evaluation.finish(nearest, second, self.kmeans)
         return MeasuredSplit(
             counts=counts,
             classes=classes,
@@ -242,15 +243,28 @@ class _SplitRun:
         return "sample"
 
     def _fit_kmeans(self, found: PassFindings, classes: Tensor) -> None:
-        """Fit as many k-means centres as there are training classes, and warn where they do not exist."""
+        """Fit as many k-means centres as there are training classes, for each metric that needs its own."""
         num_centres = len(classes if self.reference is None else self.reference.classes)
+        names = {metric.name for metric in self.plan.metrics if "k-means" in metric.needs}
+        # The smallest cluster is one of the fit for weak_test_variance.
+        wanted = [WEAK] * bool(names - {TRIMMED}) + [TRIMMED] * (TRIMMED in names)
         for source, rows in found.kmeans_rows.items():
-            if sample_rows(found.num_samples) is not None:
-                self.warnings.append(kmeans_sampled(found.num_samples))
-            self.progress(f"{self.stream.split}: k-means", 0, found.num_samples)
-            centres = fit_weak_reference(rows, num_centres)
-            if centres is None:
-                self.warnings.append(kmeans_undefined(num_centres))
-            else:
-                self.kmeans[source] = centres
+            self.kmeans[source] = {}
+            for name in wanted:
+                centres = fit_kmeans(
+                    rows,
+                    num_centres,
+                    trimmed=name == TRIMMED,
+                    progress=self._restarts(name, found.num_samples),
+                )
+                if centres is not None:
+                    self.kmeans[source][name] = centres
+                for text in kmeans_warnings(found.num_samples, num_centres, centres):
+                    self.warnings += [text] if text not in self.warnings else []
         found.kmeans_rows.clear()
+
+    def _restarts(self, name: str, num_samples: int) -> RestartCallback:
+        """Return a callback that reports restarts of k-means as shares of the samples."""
+        what = f"{self.stream.split}: k-means" + (", trimmed" if name == TRIMMED else "")
+        self.progress(what, 0, num_samples)
+        return lambda done, total: self.progress(what, num_samples * done // total, num_samples)

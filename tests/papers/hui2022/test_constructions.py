@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import collapselab
 from collapselab.data import DataSplits, load_digits
 from collapselab.errors import InputError
-from collapselab.metrics.generalization import fit_weak_reference, squared_distances_to_nearest
+from collapselab.metrics.generalization import squared_distances_to_nearest
+from collapselab.metrics.kmeans import fit_kmeans
 from collapselab.models import MLP
 from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
 
@@ -21,7 +22,7 @@ DIGITS = load_digits()
 
 
 def _weak_variance(features: Tensor, num_classes: int) -> float | None:
-    reference = fit_weak_reference(features, num_classes)
+    reference = fit_kmeans(features, num_classes)
     if reference is None:
         return None
     return float(squared_distances_to_nearest(features, reference).mean()) / reference.spread

@@ -13,12 +13,8 @@ from torch import Tensor, nn
 import collapselab
 from collapselab.data import load_digits
 from collapselab.errors import InputError
-from collapselab.metrics.generalization import (
-    Reference,
-    fit_weak_reference,
-    labelled_variance,
-    squared_distances_to_nearest,
-)
+from collapselab.metrics.generalization import Reference, labelled_variance, squared_distances_to_nearest
+from collapselab.metrics.kmeans import fit_kmeans
 from collapselab.models import MLP
 from collapselab.papers.hui2022.definitions import judge_run
 from collapselab.probes.capture import capture_inputs, evaluating
@@ -56,7 +52,7 @@ def trained() -> tuple[pd.DataFrame, dict[str, Reference], nn.Module]:
         split: torch.stack([kept[400][split][labels[split] == c].double().mean(0) for c in range(10)])
         for split in labels
     }
-    weak = fit_weak_reference(kept[400]["test"], 10)
+    weak = fit_kmeans(kept[400]["test"], 10)
     assert weak is not None
     rows = []
     for step, features in kept.items():
