@@ -160,7 +160,7 @@ def _to_fixed_point(
 
     rows = features.to(device="cpu", dtype=torch.float64, copy=True).sub_(mean.cpu()).numpy()
     random_state = np.random.RandomState(seed)
-    best: KMeans | None = None
+    best, lowest = None, math.inf
     # With more than two threads, sums are added in the order in which threads finish: the last digits would vary.
     with warnings.catch_warnings(), threadpool_limits(1):
         # A restart may begin with the same point twice, and warns; only the best restart counts.
@@ -175,8 +175,9 @@ def _to_fixed_point(
                 random_state=random_state,
             )
             model.fit(rows)
-            if best is None or model.inertia_ < best.inertia_:
-                best = model
+            assert model.inertia_ is not None
+            if best is None or model.inertia_ < lowest:
+                best, lowest = model, model.inertia_
             progress(done + 1, _RESTARTS)
     assert best is not None
     return torch.from_numpy(best.labels_).long(), torch.from_numpy(best.cluster_centers_).to(mean) + mean
