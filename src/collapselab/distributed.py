@@ -130,6 +130,11 @@ def summed_over_ranks(values: Tensor) -> Tensor:
     return total
 
 
+def union_over_ranks(values: Tensor) -> Tensor:
+    """Return all processes' values (k,) together, each once, in ascending order."""
+    return torch.cat(_gathered(values.cpu())).unique()
+
+
 def largest_over_ranks(value: int) -> int:
     """Return the largest of all processes' values."""
     return max(_gathered(value))

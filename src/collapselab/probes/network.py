@@ -18,7 +18,8 @@ from collapselab.passes.stream import EndBatch, ReceiveRows
 from collapselab.probes.batches import Batch, Readable, logits_of
 from collapselab.probes.capture import Taps
 from collapselab.probes.forward import run_model
-from collapselab.probes.plan import Identity, ProbePoint
+from collapselab.probes.label_space import LabelSpace
+from collapselab.probes.plan import Identity, ProbePoint, check_means_fit
 from collapselab.probes.reduce import Reduction
 
 
@@ -59,8 +60,7 @@ class NetworkStream:
         split: `train` or `test`.
         network: the model and its probe points.
         loader: the batches of this process.
-        num_labels: k; labels are 0 … k-1.
-        declared_counts: (k,) samples of each label in all processes together, where known.
+        labels: the label space, with the counts of all processes together where they are known.
     """
 
     in_memory = None
@@ -71,13 +71,22 @@ class NetworkStream:
         split: str,
         network: Network,
         loader: Readable,
-        num_labels: int,
-        declared_counts: Tensor | None,
+        labels: LabelSpace,
     ) -> None:
         self.split = self.where = split
-        self.label_values = torch.arange(num_labels)
-        self.declared_counts = declared_counts
-        self._network, self._loader = network, loader
+        self.declared_counts = labels.counts
+        self._network, self._loader, self._labels = network, loader, labels
+
+    @property
+    def label_values(self) -> Tensor:
+        return self._labels.values
+
+    @property
+    def expected_labels(self) -> int | None:
+        return self._labels.room
+
+    def settle_labels(self) -> Tensor | None:
+        return self._labels.settle()
 
     @property
     def can_be_read_again(self) -> bool:
@@ -96,29 +105,46 @@ class NetworkStream:
         reader = _BatchReader(network, receive)
         with Taps(network.hooked, reader.hook) as taps:
             for batch in self._loader.read():
-                labels = self._checked_labels(batch)
+                labels = self._numbered_labels(batch)
                 reader.begin(batch, labels)
                 output = run_model(network.model, batch, taps)
                 reader.check_all_ran()
-                end_batch(labels, partial(_decisions, output, batch))
+                end_batch(labels, partial(self._decisions, output, batch))
                 del output  # it may contain features, which must not outlive their batch
 
-    def _checked_labels(self, batch: Batch) -> Tensor:
-        """Return the labels that count, one per row of features.
+    def _numbered_labels(self, batch: Batch) -> Tensor:
+        """Return the numbers of the labels that count, one per row of features.
 
         Raises:
-            InputError: a label outside the label space or the outputs of the model.
+            InputError: a label outside the label space or the outputs of the model, or too many labels.
         """
-        labels, outputs = batch.counted_labels, self._network.num_outputs
-        limit = min(len(self.label_values), outputs or len(self.label_values))
-        low, high = (int(value) for value in torch.aminmax(labels)) if len(labels) else (0, 0)
-        if low < 0 or high >= limit:
-            what = f"{limit} outputs of the model" if limit == outputs else f"{limit} classes"
+        labels, outputs, space = batch.counted_labels, self._network.num_outputs, self._labels
+        if len(labels) == 0:
+            return labels
+        low, high = (int(value) for value in torch.aminmax(labels))
+        if low < 0 or (outputs is not None and high >= outputs):
+            what = "classes" if outputs is None else f"{outputs} outputs of the model (0 … {outputs - 1})"
             raise InputError(
-                f"{batch.place}: label {low if low < 0 else high} is outside the {what} (0 … {limit - 1}); correct the "
-                "labels, or give class_counts= if there are more classes"
+                f"{batch.place}: label {low if low < 0 else high} is outside the {what}; correct the labels"
             )
-        return labels
+        numbers = space.numbers(labels)
+        unknown = numbers == len(space)
+        if not bool(unknown.any()):
+            return numbers
+        if space.room is None:
+            raise InputError(
+                f"{batch.place}: label {int(labels[unknown][0])} is outside the {len(space)} classes known beforehand; "
+                "give class_counts= as the loader yields them"
+            )
+        space.add(labels)
+        for point in self._network.points.values():
+            check_means_fit(point, len(space))
+        return space.numbers(labels)
+
+    def _decisions(self, output: Any, batch: Batch) -> Tensor | None:
+        """Return the number of the label with the highest class score for every label that counts, if there are any."""
+        decided = _decisions(output, batch)
+        return None if decided is None else self._labels.numbers(decided)
 
 
 class _BatchReader:

@@ -243,16 +243,12 @@ def choose_scatter(
     (`per_class`) if C p^2 <= 5e7; as long as all matrices together stay below 1 GiB, counted from the classifier
     down. Beyond that, `sketch`. Instead of `full` there is one covariance per class under the same limits; instead of
     `sketch`, features up to p = 64 are stored whole.
-
-    Raises:
-        InputError: class means alone would not fit, with what to do.
     """
     out: dict[str, Scatter] = {}
     used = 0
     for point in reversed(points):
         if point.source in out:
             continue
-        _check_means_fit(point, num_classes)
         kind = out[point.source] = _scatter_of(point, num_classes, wanted, used)
         used += {"per_class": num_classes, "full": 1}.get(kind, 0) * 8 * point.dim**2
     return out
@@ -271,7 +267,12 @@ def _scatter_of(point: ProbePoint, num_classes: int, wanted: AutoScatter, used: 
     return "per_class" if kind == "full" and fits_per_class else kind
 
 
-def _check_means_fit(point: ProbePoint, num_classes: int) -> None:
+def check_means_fit(point: ProbePoint, num_classes: int) -> None:
+    """Check that the means of so many classes fit into memory.
+
+    Raises:
+        InputError: they do not, with what to do.
+    """
     size = 8 * num_classes * point.dim
     if size > _MAX_MEANS_BYTES:
         raise InputError(
