@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from collapselab.errors import InputError, one_line
 
@@ -128,6 +128,36 @@ def summed_over_ranks(values: Tensor) -> Tensor:
         dist.broadcast(part, src=source)
         total += part.to(total.device)
     return total
+
+
+def splits_of(model: nn.Module) -> Literal["parameters", "layers"] | None:
+    """Return what of a model is split over several processes.
+
+    `parameters`: they are gathered before a layer runs (FSDP), so that each process computes batches of its own, but all
+    have equally many. `layers`: all processes compute the same batch together (tensor parallelism). None: nothing.
+    """
+    meshes = [parameter.device_mesh for parameter in model.parameters() if hasattr(parameter, "device_mesh")]
+    meshes = [mesh for mesh in meshes if mesh.size() > 1]
+    modules = list(model.modules())
+    if any(mesh.ndim > 1 for mesh in meshes) or (meshes and not any(map(_reshards, modules))):
+        return "layers"
+    flat = any(type(module).__name__ == "FullyShardedDataParallel" for module in modules)
+    return "parameters" if meshes or (flat and rank_and_world()[1] > 1) else None
+
+
+@contextmanager
+def resharding(model: nn.Module) -> Iterator[None]:
+    """On exit, release parameters that FSDP gathered: kept, they would hide the next step of an optimiser."""
+    try:
+        yield
+    finally:
+        for module in filter(_reshards, model.modules()):
+            cast(Any, module).reshard()
+
+
+def _reshards(module: nn.Module) -> bool:
+    """Return whether `fully_shard` was applied to a module."""
+    return hasattr(module, "reshard") and hasattr(module, "unshard")
 
 
 def union_over_ranks(values: Tensor) -> Tensor:

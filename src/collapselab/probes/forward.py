@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,9 +24,10 @@ def run_model(model: nn.Module, batch: Batch, taps: Taps) -> Any:
         InputError: the model raised, with split, batch and shape of the inputs; its exception is the cause. Errors that
             are not the model's pass unchanged: of the taps, for want of memory, and any InputError.
     """
-    taps.begin()
+    taps.begin(tuple(batch.labels.shape))
     try:
-        return batch.run(model)
+        with uncompiled():
+            return batch.run(model)
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -37,9 +40,19 @@ def run_model(model: nn.Module, batch: Batch, taps: Taps) -> Any:
         ) from error
 
 
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what `torch.compile` has compiled as ordinary Python, so that hooks are called; nothing is recompiled."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 def _shapes(inputs: Any) -> str:
     if isinstance(inputs, Tensor):
-        return str(tuple(inputs.shape))
+        return "(nested)" if inputs.is_nested else str(tuple(inputs.shape))
     if isinstance(inputs, Mapping):
         return ", ".join(f"{name} {_shapes(value)}" for name, value in inputs.items())
     if isinstance(inputs, list | tuple):

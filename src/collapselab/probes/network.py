@@ -5,6 +5,7 @@ Letters: n samples of a batch, k labels of the label space.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -61,10 +62,10 @@ class NetworkStream:
         network: the model and its probe points.
         loader: the batches of this process.
         labels: the label space, with the counts of all processes together where they are known.
+        is_shared: whether other processes read other batches.
     """
 
     in_memory = None
-    is_shared = True
 
     def __init__(
         self,
@@ -72,8 +73,11 @@ class NetworkStream:
         network: Network,
         loader: Readable,
         labels: LabelSpace,
+        *,
+        is_shared: bool = True,
     ) -> None:
         self.split = self.where = split
+        self.is_shared = is_shared
         self.declared_counts = labels.counts
         self._network, self._loader, self._labels = network, loader, labels
 
@@ -108,7 +112,7 @@ class NetworkStream:
                 labels = self._numbered_labels(batch)
                 reader.begin(batch, labels)
                 output = run_model(network.model, batch, taps)
-                reader.check_all_ran()
+                reader.check_all_ran(taps.unreadable)
                 end_batch(labels, partial(self._decisions, output, batch))
                 del output  # it may contain features, which must not outlive their batch
 
@@ -193,13 +197,18 @@ class _BatchReader:
                 f"the first batch; measure it alone with layers={point.name!r}"
             )
 
-    def check_all_ran(self) -> None:
+    def check_all_ran(self, unreadable: Mapping[str, str]) -> None:
         """Check that every probe point was reached.
+
+        Args:
+            unreadable: what calls read that could not be measured.
 
         Raises:
             InputError: naming one that was not.
         """
         silent = next((name for name in self._network.points if name not in self._ran), None)
+        if silent in unreadable:
+            raise InputError(f"{self._batch.place}: {silent} reads {unreadable[silent]}")
         if silent is not None:
             raise InputError(
                 f"{self._batch.place}: {silent} did not run, as it did in the first batch; give layers= with layers "
@@ -219,6 +228,8 @@ def _decisions(output: Any, batch: Batch) -> Tensor | None:
 def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
     """Return what a probe point reads as one row of features per label that counts.
 
+    Complex features become their real parts, then their imaginary parts: distances are those of complex vectors.
+
     Raises:
         InputError: features and labels disagree, or features do not have the shape of the first batch.
     """
@@ -233,7 +244,9 @@ def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduct
         )
     if counted is not None:
         features, mask = features[counted], None if mask is None else mask[counted]
-    rows = reduction(features, channels_first=point.channels_first, mask=mask)
+    parts = (features.real, features.imag) if features.is_complex() else (features,)
+    reduced = [reduction(part, channels_first=point.channels_first, mask=mask) for part in parts]
+    rows = torch.cat(reduced, 1) if len(reduced) > 1 else reduced[0]
     if rows.shape[1] != point.dim:
         raise InputError(
             f"{batch.place}: {point.name} reads features of shape {tuple(features.shape[1:])}, but {point.shape} in the "

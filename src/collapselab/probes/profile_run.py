@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from collapselab.distributed import run_together
+from collapselab.distributed import run_together, splits_of
 from collapselab.errors import InputError
 from collapselab.metrics import Metric, select
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
@@ -24,7 +24,8 @@ from collapselab.probes.options import ProfileOptions
 from collapselab.probes.plan import Plan, ProbePoint, check_means_fit, choose_scatter, plan_probes
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.results import LayerProfile, Profile, SplitProfile, first_collapsed, joined_warnings
-from collapselab.probes.select import choose_layers
+from collapselab.probes.select import choose_layers, scripted_parts
+from collapselab.probes.tensors import UnreadableError
 from collapselab.probes.weights import weight_matrix
 
 # Up to this width float64 products take no noticeable time.
@@ -51,10 +52,15 @@ class ProfileRun:
         self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self._reduction = Reduction.parse(options["reduce"])
         modules, named = choose_layers(model, options["layers"])
+        self._splits = splits_of(model)
         self._loader = self._readable(loader, "train")
         plan, labels = run_together(lambda: self._plan(model, modules, named))
         self._plan_of_points = plan
-        self._warnings = [("layers", text) for text in plan.warnings]
+        scripted = [
+            f"{name} is a torch.jit module: its layers run outside Python and are left out"
+            for name in scripted_parts(model)
+        ]
+        self._warnings = [("layers", text) for text in (*plan.warnings, *scripted)]
         self._labels = self._label_space(loader, labels)
         by_name = {point.name: point for point in plan.points}
         self._network = Network(model, modules, by_name, self._reduction, plan.num_outputs)
@@ -64,10 +70,7 @@ class ProfileRun:
         for point in plan.points:
             check_means_fit(point, len(self._labels))
         self._scatter = choose_scatter(plan.points, self._num_planned, options["scatter"])
-        self._weights = {
-            point.name: PointWeight(_finite_weight(modules[point.module_name], point.name))
-            for point in plan.points
-        }
+        self._weights = {point.name: self._weight_of(point, modules) for point in plan.points}
 
     def profile(self, test_loader: Iterable[Any] | None, name: str) -> Profile:
         """Make the passes and put their results together.
@@ -79,24 +82,46 @@ class ProfileRun:
         Raises:
             InputError: data that cannot be measured.
         """
-        stream = NetworkStream("train", self._network, self._loader, self._labels)
+        stream = self._stream(self._loader, "train", self._labels)
         train = measure_split(stream, self._split_plan("train"), None, self._progress)
         self._warnings += [("train", text) for text in train.warnings]
         self._warn_of_outputs(len(train.classes))
         measured = {"train": train}
         if test_loader is not None:
             plan = replace(self._split_plan("test"), weighting=train.weighting, scatter=train.scatter)
-            stream = self._test_stream(test_loader)
+            labels = self._labels.extended(self._known_labels(test_loader))
+            stream = self._stream(self._readable(test_loader, "test"), "test", labels)
             measured["test"] = measure_split(stream, plan, train.reference, self._progress)
             self._warnings += [("test", text) for text in measured["test"].warnings]
         return self._result(measured, name)
 
     def _readable(self, loader: Iterable[Any], split: str) -> Readable:
-        return Readable(loader, self._device, self._options["split_batch"], split)
+        is_whole = self._splits is not None
+        readable = Readable(loader, self._device, self._options["split_batch"], split, is_whole)
+        if readable.is_share and self._splits == "layers":
+            raise InputError(
+                f"{split}: the layers of the model are split over processes, which must read the same batches; give a "
+                "loader without DistributedSampler"
+            )
+        return readable
 
     def _plan(self, model: nn.Module, modules: dict[str, nn.Module], named: set[str]) -> tuple[Plan, Tensor]:
         batch = self._loader.first()
         return plan_probes(model, modules, named, batch, self._reduction), batch.counted_labels
+
+    def _weight_of(self, point: ProbePoint, modules: dict[str, nn.Module]) -> PointWeight:
+        """Return the weight that reads the features of a point; a warning says why there is none."""
+        try:
+            weight = _finite_weight(modules[point.module_name], point.name)
+        except UnreadableError as error:
+            weight, kind = None, str(error)
+        else:
+            # A complex weight is no matrix whose rows read the real and imaginary parts.
+            kind = "complex" if weight is not None and (point.is_complex or weight.is_complex()) else None
+        if kind is not None:
+            text = f"the weight is {kind}: alignment and other metrics of the weight are undefined"
+            self._warnings.append((point.name, text))
+        return PointWeight(None if kind else weight)
 
     def _known_labels(self, loader: Iterable[Any]) -> Tensor | None:
         """Return the labels of all samples as the data set of the loader has them; None where unknown."""
@@ -121,9 +146,9 @@ class ProfileRun:
             return LabelSpace.open(first, self._plan_of_points.num_outputs)
         return LabelSpace.of_labels(labels)
 
-    def _test_stream(self, loader: Iterable[Any]) -> NetworkStream:
-        labels = self._labels.extended(self._known_labels(loader))
-        return NetworkStream("test", self._network, self._readable(loader, "test"), labels)
+    def _stream(self, readable: Readable, split: str, labels: LabelSpace) -> NetworkStream:
+        is_shared = readable.is_share or self._splits is None
+        return NetworkStream(split, self._network, readable, labels, is_shared=is_shared)
 
     def _split_plan(self, split: str) -> SplitPlan:
         return SplitPlan(
