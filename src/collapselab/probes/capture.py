@@ -38,9 +38,10 @@ class Taps:
         receive: called with the name of the call, the module and the tensor it reads, as an ordinary one: gathered,
             dense, otherwise unchanged.
         outputs: called with the name of the call, the module and what it returns.
+        defers_failures: whether the forward pass goes on after a failure, because other processes wait for it.
 
     Attributes:
-        failure: the exception that `receive` or `outputs` raised, if any: it is not the model's.
+        failure: the first exception that `receive` or `outputs` raised, if any: it is not the model's.
         unreadable: what calls of this forward pass read, by name, where it is nothing that can be measured.
     """
 
@@ -49,7 +50,10 @@ class Taps:
         modules: Mapping[str, nn.Module],
         receive: Callable[[str, nn.Module, Tensor], None],
         outputs: Callable[[str, nn.Module, Any], None] | None = None,
+        *,
+        defers_failures: bool = False,
     ) -> None:
+        self._defers_failures = defers_failures
         self._modules, self._receive, self._outputs = modules, receive, outputs
         self._calls: dict[str, int] = {}
         self._handles: list[Any] = []
@@ -124,8 +128,9 @@ class Taps:
             try:
                 yield
             except Exception as error:
-                self.failure = error
-                raise
+                self.failure = self.failure or error
+                if not self._defers_failures:
+                    raise
 
 
 def call_name(name: str, count: int) -> str:

@@ -70,8 +70,10 @@ def _can_be_copied(value: Any) -> bool:
 
 def moved(value: Any, device: torch.device) -> Any:
     """Return a container with its tensors on `device`; the container itself is not changed."""
-    if isinstance(value, Tensor | PackedSequence):
+    if isinstance(value, Tensor):
         return value.to(device)
+    if isinstance(value, PackedSequence):
+        return value.to(device)  # pyright: ignore[reportArgumentType] typed for dtypes only
     if callable(getattr(value, "to", None)):
         try:
             duplicate = copy.copy(value)

@@ -14,7 +14,8 @@ from collapselab.errors import InputError, one_line
 from collapselab.probes.batches import Batch
 from collapselab.probes.capture import Taps
 
-_MAX_REASON = 200
+# Together with the rest, an error has at most 300 characters.
+_MAX_PLACE, _MAX_REASON = 180, 255
 
 
 def run_model(model: nn.Module, batch: Batch, taps: Taps) -> Any:
@@ -33,11 +34,12 @@ def run_model(model: nn.Module, batch: Batch, taps: Taps) -> Any:
     except Exception as error:
         if error is taps.failure or "allocate memory" in str(error):  # as torch reports it on a CPU
             raise
-        reason = one_line(error)[:_MAX_REASON] or "without a message"
-        raise InputError(
+        where = (
             f"{batch.place}: the model ({type(model).__name__}) raised {type(error).__name__} on inputs of shape "
-            f"{_shapes(batch.inputs)}: {reason}; check that the model takes such inputs"
-        ) from error
+            f"{_shapes(batch.inputs)}"
+        )[:_MAX_PLACE]
+        reason = one_line(error)[: _MAX_REASON - len(where)] or "without a message"
+        raise InputError(f"{where}: {reason}; check that the model takes such inputs") from error
 
 
 @contextmanager

@@ -5,15 +5,15 @@ Letters: n samples of a batch, k labels of the label space.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from collapselab.distributed import run_together
+from collapselab.distributed import Split, differing_over_ranks, run_together
 from collapselab.errors import InputError
 from collapselab.passes.stream import EndBatch, ReceiveRows
 from collapselab.probes.batches import Batch, Readable, logits_of
@@ -22,6 +22,8 @@ from collapselab.probes.forward import run_model
 from collapselab.probes.label_space import LabelSpace
 from collapselab.probes.plan import Identity, ProbePoint, check_means_fit
 from collapselab.probes.reduce import Reduction
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Network:
         points: by name of the call.
         reduction: how features with several axes become rows.
         num_outputs: length of its class scores; None where it has none.
+        splits: what of the model is split over processes: see `collapselab.distributed.splits_of`.
     """
 
     model: nn.Module
@@ -41,6 +44,7 @@ class Network:
     points: dict[str, ProbePoint]
     reduction: Reduction
     num_outputs: int | None
+    splits: Split = None
 
     @cached_property
     def hooked(self) -> dict[str, nn.Module]:
@@ -107,12 +111,15 @@ class NetworkStream:
     def _read(self, receive: ReceiveRows, end_batch: EndBatch) -> None:
         network = self._network
         reader = _BatchReader(network, receive)
-        with Taps(network.hooked, reader.hook) as taps:
+        # Processes that gather parameters for each other must all end a forward pass before one of them gives up.
+        in_step = self.is_shared and network.splits == "parameters"
+        together = run_together if in_step else _at_once
+        with Taps(network.hooked, reader.hook, defers_failures=in_step) as taps:
             for batch in self._loader.read():
-                labels = self._numbered_labels(batch)
+                labels = together(partial(self._numbered_labels, batch))
                 reader.begin(batch, labels)
                 output = run_model(network.model, batch, taps)
-                reader.check_all_ran(taps.unreadable)
+                together(partial(reader.check, taps))
                 end_batch(labels, partial(self._decisions, output, batch))
                 del output  # it may contain features, which must not outlive their batch
 
@@ -151,6 +158,10 @@ class NetworkStream:
         return None if decided is None else self._labels.numbers(decided)
 
 
+def _at_once(work: Callable[[], Result]) -> Result:
+    return work()
+
+
 class _BatchReader:
     """Turns what layers read into rows, and checks that every batch runs as the first one did."""
 
@@ -158,6 +169,7 @@ class _BatchReader:
         self._network, self._receive = network, receive
         self._identities: dict[str, Identity] = {}
         self._ran: set[str] = set()
+        self._sums: list[float] = []
         self._batch: Batch
         self._labels: Tensor
 
@@ -165,6 +177,7 @@ class _BatchReader:
         self._batch, self._labels = batch, labels
         self._identities.clear()
         self._ran.clear()
+        self._sums.clear()
 
     def hook(self, name: str, _module: nn.Module, features: Tensor) -> None:
         """Receive what the call `name` reads.
@@ -183,6 +196,8 @@ class _BatchReader:
         if point.source != name:
             return
         rows = rows_of(point, features, self._batch, self._network.reduction)
+        if self._network.splits == "layers":
+            self._sums.append(float(rows.double().sum()))
         try:
             self._receive(name, rows, self._labels)
         except ValueError as error:
@@ -197,17 +212,28 @@ class _BatchReader:
                 f"the first batch; measure it alone with layers={point.name!r}"
             )
 
-    def check_all_ran(self, unreadable: Mapping[str, str]) -> None:
-        """Check that every probe point was reached.
-
-        Args:
-            unreadable: what calls read that could not be measured.
+    def check(self, taps: Taps) -> None:
+        """Check that every probe point was reached, and that all processes of a split layer read the same.
 
         Raises:
-            InputError: naming one that was not.
+            InputError: naming a point where this is not so.
+            Exception: what a hook raised before.
         """
+        if taps.failure is not None:
+            raise taps.failure
+        self._check_all_ran(taps.unreadable)
+        if self._network.splits == "layers":
+            sources = [point.name for point in self._network.points.values() if point.source == point.name]
+            name = next((sources[at] for at in differing_over_ranks(self._sums)), None)
+            if name is not None:
+                raise InputError(
+                    f"{self._batch.place}: {name} reads other features in every process: a part of a split layer, or "
+                    "other batches; leave it out with layers=, or give a loader that yields the same batches everywhere"
+                )
+
+    def _check_all_ran(self, unreadable: Mapping[str, str]) -> None:
         silent = next((name for name in self._network.points if name not in self._ran), None)
-        if silent in unreadable:
+        if silent is not None and silent in unreadable:
             raise InputError(f"{self._batch.place}: {silent} reads {unreadable[silent]}")
         if silent is not None:
             raise InputError(

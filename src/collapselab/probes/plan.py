@@ -160,7 +160,7 @@ def _unreadable(modules: dict[str, nn.Module], named: set[str], unreadable: dict
     warnings = []
     for name, kind in unreadable.items():
         if name in named:
-            raise InputError(f"layers: {name} reads {kind}")
+            raise InputError(f"layers: {name} cannot be measured: it reads {kind}")
         if name.split("#")[0] in modules:
             warnings.append(f"{name} is left out: it reads {kind}")
     return warnings

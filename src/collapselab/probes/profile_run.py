@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from collapselab.distributed import run_together, splits_of
+from collapselab.distributed import run_together, splits_of, whole_parameters
 from collapselab.errors import InputError
 from collapselab.metrics import Metric, select
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
@@ -63,14 +63,15 @@ class ProfileRun:
         self._warnings = [("layers", text) for text in (*plan.warnings, *scripted)]
         self._labels = self._label_space(loader, labels)
         by_name = {point.name: point for point in plan.points}
-        self._network = Network(model, modules, by_name, self._reduction, plan.num_outputs)
+        self._network = Network(model, modules, by_name, self._reduction, plan.num_outputs, self._splits)
         self._num_planned = (
             len(self._labels) if self._labels.room is None else plan.num_outputs or self._labels.room
         )
         for point in plan.points:
             check_means_fit(point, len(self._labels))
         self._scatter = choose_scatter(plan.points, self._num_planned, options["scatter"])
-        self._weights = {point.name: self._weight_of(point, modules) for point in plan.points}
+        with whole_parameters(model):
+            self._weights = {point.name: self._weight_of(point, modules) for point in plan.points}
 
     def profile(self, test_loader: Iterable[Any] | None, name: str) -> Profile:
         """Make the passes and put their results together.

@@ -121,6 +121,14 @@ def choose_layers(model: nn.Module, layers: Layers = None) -> tuple[dict[str, nn
             continue
         matches = fnmatch.filter(modules, pattern)
         weights = [name for name in matches if is_weight_layer(modules[name])]
+        scripted = next(
+            (part for part in scripted_parts(model) if f"{pattern}.".startswith(f"{part}.")), None
+        )
+        if scripted is not None:
+            raise InputError(
+                f"layers: {scripted} is a torch.jit module: its layers run outside Python, where no hook is called; give "
+                "a model with the module that it was made from"
+            )
         if not matches:
             raise InputError(_no_match(pattern, modules))
         wanted.update(weights or matches)

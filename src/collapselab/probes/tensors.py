@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -50,7 +51,7 @@ def _unreadable_kind(tensor: Tensor) -> str | None:
         return "a masked tensor; fill or drop what is masked before this layer"
     if tensor.is_nested:
         return "a nested tensor; pad it to one length before this layer"
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    if is_functorch_wrapped_tensor(tensor):
         return "a tensor inside a torch.func transform; call the layer outside of it"
     if is_traceable_wrapper_subclass(tensor):
         return f"a {type(tensor).__name__}, which is not known here"
