@@ -158,8 +158,6 @@ def resharding(model: nn.Module) -> Iterator[None]:
     finally:
         for module in filter(_reshards, model.modules()):
             cast(Any, module).reshard()
-        with whole_parameters(model):
-            pass  # on leaving, the older FSDP releases them
 
 
 def _is_flat(module: nn.Module) -> bool:
