@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from collapselab.errors import InputError, one_line
 
 Stats = TypeVar("Stats")
 Result = TypeVar("Result")
+# `parameters`: they are gathered before a layer runs (FSDP), so that each process computes batches of its own, but all
+# must run equally many. `layers`: all processes compute the same batch together (tensor parallelism).
+Split = Literal["parameters", "layers"] | None
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -128,6 +131,58 @@ def summed_over_ranks(values: Tensor) -> Tensor:
         dist.broadcast(part, src=source)
         total += part.to(total.device)
     return total
+
+
+def splits_of(model: nn.Module) -> Split:
+    """Return what of a model is split over several processes; None for nothing."""
+    known = [getattr(parameter, "device_mesh", None) for parameter in model.parameters()]
+    meshes = [mesh for mesh in known if mesh is not None and mesh.size() > 1]
+    modules = list(model.modules())
+    if any(mesh.ndim > 1 for mesh in meshes) or (meshes and not any(map(_reshards, modules))):
+        return "layers"
+    flat = rank_and_world()[1] > 1 and any(map(_is_flat, modules))
+    return "parameters" if meshes or flat else None
+
+
+def whole_parameters(model: nn.Module) -> AbstractContextManager[None]:
+    """Return a context in which the parameters of the older FSDP are whole; those of `fully_shard` gather themselves."""
+    flat = next((module for module in model.modules() if _is_flat(module)), None)
+    return nullcontext() if flat is None else cast(Any, type(flat)).summon_full_params(model, writeback=False)
+
+
+@contextmanager
+def resharding(model: nn.Module) -> Iterator[None]:
+    """On exit, release parameters that FSDP gathered: kept, they would hide the next step of an optimiser."""
+    try:
+        yield
+    finally:
+        for module in filter(_reshards, model.modules()):
+            cast(Any, module).reshard()
+
+
+def _is_flat(module: nn.Module) -> bool:
+    """Return whether a module is a `FullyShardedDataParallel`, which keeps parts of flattened parameters."""
+    return type(module).__name__ == "FullyShardedDataParallel"
+
+
+def _reshards(module: nn.Module) -> bool:
+    """Return whether `fully_shard` was applied to a module."""
+    return hasattr(module, "reshard") and hasattr(module, "unshard")
+
+
+def differing_over_ranks(values: list[float]) -> list[int]:
+    """Return the places at which not all processes have the same value, up to rounding."""
+    parts = _gathered(values)
+    return [
+        at
+        for at, column in enumerate(zip(*parts, strict=True))
+        if max(column) - min(column) > 1e-5 * max(map(abs, column))
+    ]
+
+
+def union_over_ranks(values: Tensor) -> Tensor:
+    """Return all processes' values (k,) together, each once, in ascending order."""
+    return torch.cat(_gathered(values.cpu())).unique()
 
 
 def largest_over_ranks(value: int) -> int:

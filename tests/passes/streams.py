@@ -20,6 +20,7 @@ class ListStream:
     is_shared = False
     in_memory: tuple[Tensor, Tensor] | None = None
     can_be_read_again = True
+    expected_labels: int | None = None
 
     def __init__(
         self,
@@ -34,6 +35,9 @@ class ListStream:
         self.label_values = torch.tensor([3, 5, 8, 13])
         self.declared_counts = torch.bincount(labels, minlength=4) if declared else None
         self.times_read = 0
+
+    def settle_labels(self) -> Tensor | None:
+        return None
 
     def read(self, receive: ReceiveRows, end_batch: EndBatch) -> None:
         self.times_read += 1

@@ -66,6 +66,7 @@ class SourceStream:
 
     is_shared = False
     can_be_read_again = True
+    expected_labels = None
 
     def __init__(
         self,
@@ -91,6 +92,9 @@ class SourceStream:
             return None
         (block,) = self._source.blocks()
         return block.features, self._labels
+
+    def settle_labels(self) -> None:
+        """Do nothing: all labels are known."""
 
     def read(self, receive: ReceiveRows, end_batch: EndBatch) -> None:
         done = 0

@@ -60,6 +60,8 @@ class SplitPlan:
             where that proves too coarse.
         exact_dim: up to this width products are float64 from the start.
         sketch_size, seed: columns and seed of sketches.
+        max_per_class: in an open label space, the number of labels beyond which covariances of single classes are
+            pooled; None for no limit.
     """
 
     points: tuple[Point, ...]
@@ -73,6 +75,7 @@ class SplitPlan:
     exact_dim: int = 0
     sketch_size: int = 32
     seed: int = 0
+    max_per_class: int | None = None
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -80,7 +83,13 @@ class SplitPlan:
         return frozenset[Need]().union(*(metric.needs for metric in self.metrics))
 
     def create_stats(
-        self, source: str, num_labels: int, declared: Int[Tensor, " k"] | None, *, exact: bool = False
+        self,
+        source: str,
+        num_labels: int,
+        declared: Int[Tensor, " k"] | None,
+        *,
+        exact: bool = False,
+        growing: bool = False,
     ) -> ClassStats:
         """Return empty statistics of a source of features over the whole label space.
 
@@ -88,6 +97,7 @@ class SplitPlan:
             num_labels: k.
             declared: samples of each label, where known.
             exact: whether products are float64 in any case.
+            growing: whether more labels may come.
         """
         dim = next(point.dim for point in self.points if point.source == source)
         n = 0 if declared is None else int(declared.sum())
@@ -101,4 +111,6 @@ class SplitPlan:
             product_dtype=torch.float64 if exact and self.scatter[source] != "sketch" else self.product_dtype,
             sketch_size=self.sketch_size,
             seed=self.seed,
+            growing=growing,
+            max_per_class=self.max_per_class if growing else None,
         )

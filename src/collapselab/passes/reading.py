@@ -155,6 +155,9 @@ class _Reading:
                 f"{self._stream.split}: {num_samples} samples came the second time, but {expected} the first; give a "
                 "loader that yields the same samples each time it is read"
             )
+        numbers = self._stream.settle_labels() if self._stats else None
+        if numbers is not None:
+            self._stats = {source: stats.renumbered(numbers) for source, stats in self._stats.items()}
         if self._stream.is_shared:
             self._stats = {source: merged_over_ranks(stats) for source, stats in self._stats.items()}
         for refinement in self._refinements.values():

@@ -26,7 +26,7 @@ from collapselab.passes.labels import check_declared, check_known, check_two_cla
 from collapselab.passes.plan import SplitPlan, TrainReference
 from collapselab.passes.reading import PassFindings, PassRequest, run_pass
 from collapselab.passes.stream import FeatureStream, ProgressCallback, no_progress
-from collapselab.statistics import ClassStats, SketchRefinement, Weighting
+from collapselab.statistics import ClassStats, Scatter, SketchRefinement, Weighting
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class MeasuredSplit:
         classes: (c,) label numbers that occur, in ascending order.
         weighting: weighting that was used for the covariances.
         stats: class statistics by source of features, over `classes`; without scatter matrices.
+        scatter: which part of the within-class scatter was stored, by source: as planned, but `full` instead of
+            `per_class` where more labels came than expected.
         metrics: by point, each metric of the plan by name, in its order; None where undefined.
         spectra: by point, eigenvalues by name, largest first.
         warnings: about the split as a whole.
@@ -48,6 +50,7 @@ class MeasuredSplit:
     classes: Int[Tensor, " c"]
     weighting: Weighting
     stats: dict[str, ClassStats]
+    scatter: dict[str, Scatter]
     metrics: dict[str, dict[str, Number | None]]
     spectra: dict[str, dict[str, list[float]]]
     warnings: tuple[str, ...]
@@ -103,6 +106,8 @@ class _SplitRun:
     def measure(self) -> MeasuredSplit:
         first = run_pass(self.stream, self._first_request(), self.progress)
         counts = self._checked_counts(first)
+        stored = {source: stats.scatter for source, stats in first.statistics.items()}
+        self.plan = replace(self.plan, scatter=stored)
         weighting = self._possible_weighting(counts[counts > 0])
         stats = {source: part.drop_empty_classes() for source, part in first.statistics.items()}
         first.statistics.clear()  # the evaluation releases matrices as it goes
@@ -122,6 +127,7 @@ class _SplitRun:
             classes=classes,
             weighting=weighting,
             stats=evaluation.stats,
+            scatter=self.plan.scatter,
             metrics=evaluation.metrics,
             spectra=evaluation.spectra,
             warnings=tuple(self.warnings),
@@ -185,11 +191,11 @@ class _SplitRun:
         )
 
     def _empty_stats(self, sources: tuple[str, ...], *, exact: bool) -> dict[str, partial[ClassStats]]:
-        num_labels, declared = len(self.stream.label_values), self.stream.declared_counts
-        return {
-            source: partial(self.plan.create_stats, source, num_labels, declared, exact=exact)
-            for source in sources
-        }
+        stream = self.stream
+        expected, known = stream.expected_labels, len(stream.label_values)
+        num_labels, growing = (known, False) if expected is None else (max(expected, known), True)
+        create = partial(self.plan.create_stats, exact=exact, growing=growing)
+        return {source: partial(create, source, num_labels, stream.declared_counts) for source in sources}
 
     @property
     def _finds_class_eigenvalues(self) -> bool:

@@ -53,7 +53,8 @@ class Point:
 class FeatureStream(Protocol):
     """Labelled features of one split that can be read several times, in the same order.
 
-    Labels are numbered 0 … k-1 within a label space; some of them may not occur.
+    Labels are numbered 0 … k-1 within a label space; some of them may not occur. Where the labels are not known
+    beforehand, the space is open: the first pass numbers new labels as they come, and `settle_labels` closes it.
     """
 
     @property
@@ -68,7 +69,12 @@ class FeatureStream(Protocol):
 
     @property
     def label_values(self) -> Int[Tensor, " k"]:
-        """The user's label for each label number, in ascending order."""
+        """The user's label for each label number; in ascending order once the space is closed, in the train split."""
+        ...
+
+    @property
+    def expected_labels(self) -> int | None:
+        """Number of labels to make room for while the label space is open; None once it is closed."""
         ...
 
     @property
@@ -89,6 +95,15 @@ class FeatureStream(Protocol):
     @property
     def can_be_read_again(self) -> bool:
         """Whether another pass is possible."""
+        ...
+
+    def settle_labels(self) -> Int[Tensor, " k"] | None:
+        """Close the label space after the first pass, with the labels that occurred in any process.
+
+        Returns:
+            The number in the open space of each label of the closed one, -1 where only other processes saw it; None if
+            the space was closed already.
+        """
         ...
 
     def read(self, receive: ReceiveRows, end_batch: EndBatch) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import (
     DataLoader,
     DistributedSampler,
@@ -21,10 +23,11 @@ from torch.utils.data import (
 
 from collapselab.distributed import rank_and_world
 from collapselab.errors import InputError
+from collapselab.probes.containers import LABEL_KEYS, call, moved, split_labels
+from collapselab.probes.tensors import UnreadableError, ordinary
 
 # Positions with this label are padding and not samples, as in torch's own losses.
 IGNORED_LABEL = -100
-_LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 _LOGIT_KEYS = ("logits", "out", "output", "outputs", "scores", "pred", "prediction")
 
 # From one batch, as the loader yields it, to what the model is called with and the labels.
@@ -37,8 +40,7 @@ class Batch:
 
     Attributes:
         place: name of the batch in messages, such as `train, batch 3`.
-        inputs: what the model is called with: a mapping by keyword, a tuple by position, anything else as the only
-            argument.
+        inputs: what the model is called with: see `collapselab.probes.containers.call`.
         labels: of any shape; one per sample, or one per token.
         mask: (n, tokens), true where a token is not padding; None where the inputs do not say.
     """
@@ -62,9 +64,7 @@ class Batch:
 
     def run(self, model: nn.Module) -> Any:
         """Return what the model returns for the inputs."""
-        if isinstance(self.inputs, Mapping):
-            return model(**self.inputs)
-        return model(*self.inputs) if isinstance(self.inputs, tuple) else model(self.inputs)
+        return call(model, self.inputs)
 
 
 class Readable:
@@ -78,17 +78,29 @@ class Readable:
         device: where batches are put.
         split_batch: see `collapselab.probes.options`.
         split: name of the split in messages.
+        is_whole: whether every process takes all batches that its loader yields.
 
     Attributes:
         is_spent: whether the loader was an iterator and has been read.
     """
 
     def __init__(
-        self, loader: Iterable[Any], device: torch.device, split_batch: SplitBatch | None, split: str
+        self,
+        loader: Iterable[Any],
+        device: torch.device,
+        split_batch: SplitBatch | None,
+        split: str,
+        is_whole: bool = False,
     ) -> None:
+        self._is_whole = is_whole
         self._loader, self._device, self._split_batch, self._split = loader, device, split_batch, split
         self._begun: Iterator[Any] | None = None
         self.is_spent = False
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the loader yields only this process's share of the data."""
+        return _is_share(self._loader)
 
     def first(self) -> Batch:
         """Return the first batch, whichever process it belongs to; `read` yields it again.
@@ -115,7 +127,7 @@ class Readable:
         raw_batches = iter(self._loader) if begun is None else begun
         self.is_spent = isinstance(self._loader, Iterator)
         rank, world = rank_and_world()
-        num_parts = 1 if _is_share(self._loader) else world
+        num_parts = 1 if self._is_whole or self.is_share else world
         left = _distinct_samples(self._loader)
         for number, raw in enumerate(raw_batches):
             if number % num_parts != rank % num_parts:
@@ -136,6 +148,12 @@ class Readable:
 def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBatch | None) -> Batch:
     """Return a batch, as a loader yields it, checked and on `device`."""
     inputs, labels = split_batch(raw) if split_batch else _split(raw, place)
+    if isinstance(labels, PackedSequence):
+        labels = labels.data
+    if np.ma.isMaskedArray(labels) or hasattr(labels, "get_mask"):
+        raise InputError(
+            f"{place}: labels are masked; give plain whole numbers, {IGNORED_LABEL} for those to ignore"
+        )
     if not isinstance(labels, Tensor):
         try:
             labels = torch.as_tensor(labels)
@@ -151,7 +169,7 @@ def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBa
     mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
     return Batch(
         place=place,
-        inputs=_to_device(inputs, device),
+        inputs=moved(inputs, device),
         labels=labels.to(device=device, dtype=torch.int64),
         mask=mask.to(device).bool() if isinstance(mask, Tensor) and mask.ndim == 2 else None,
     )
@@ -173,15 +191,15 @@ def _distinct_samples(loader: Any) -> int | None:
 
 
 def _split(raw: Any, place: str) -> tuple[Any, Any]:
+    by_name = split_labels(raw)
+    if by_name is not None:
+        return by_name
     if isinstance(raw, Mapping):
-        for key in _LABEL_KEYS:
-            if key in raw:
-                return {name: value for name, value in raw.items() if name != key}, raw[key]
         raise InputError(
-            f"{place}: a mapping with the keys {sorted(map(str, raw))} and none of {', '.join(_LABEL_KEYS)}; "
+            f"{place}: a mapping with the keys {sorted(map(str, raw))} and none of {', '.join(LABEL_KEYS)}; "
             "give split_batch= to name the labels"
         )
-    if isinstance(raw, list | tuple) and len(raw) >= 2:
+    if isinstance(raw, list | tuple) and len(raw) >= 2 and not isinstance(raw, PackedSequence):
         *inputs, labels = raw
         return (inputs[0] if len(inputs) == 1 else tuple(inputs)), labels
     raise InputError(
@@ -190,24 +208,17 @@ def _split(raw: Any, place: str) -> tuple[Any, Any]:
     )
 
 
-def _to_device(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {name: _to_device(item, device) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        moved = [_to_device(item, device) for item in value]
-        return moved if isinstance(value, list) else tuple(moved)
-    return value
-
-
 def logits_of(output: Any, labels: Tensor) -> Tensor | None:
     """Return the class scores among a model's outputs, labels.shape + (outputs,); None if nothing has that shape.
 
     Class scores can be a tensor, the `logits` of a mapping or of an output object of `transformers`, or the first entry
     of a tuple that fits. Scores at positions of an image, (n, outputs, …), get their classes moved last.
     """
-    for candidate in _candidates(output):
+    try:
+        candidates = list(_candidates(output))
+    except UnreadableError:
+        return None
+    for candidate in candidates:
         if candidate.shape[:-1] == labels.shape:
             return candidate
         if labels.ndim > 1 and candidate.ndim == labels.ndim + 1:
@@ -219,8 +230,8 @@ def logits_of(output: Any, labels: Tensor) -> Tensor | None:
 
 def _candidates(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
-        if output.ndim:
-            yield output
+        if output.ndim and not output.is_complex():
+            yield ordinary(output)
     elif isinstance(output, Mapping):
         keys = [key for key in _LOGIT_KEYS if key in output]
         for key in (*keys, *(key for key in output if key not in keys)):
@@ -268,7 +279,7 @@ def _labels_of_dataset(dataset: Any) -> Tensor | None:
             return _whole_numbers(getattr(dataset, key))
     names = getattr(dataset, "column_names", None)
     if isinstance(names, list):  # the `datasets` library
-        for key in _LABEL_KEYS:
+        for key in LABEL_KEYS:
             if key in names:
                 return _whole_numbers(dataset.with_format(None)[key][:])
     return None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from collapselab.probes.containers import tensors_in
+from collapselab.probes.tensors import UnreadableError, ordinary
 
 
 @contextmanager
@@ -25,15 +30,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 class Taps:
     """Hooks at chosen modules. The first call of a module in a forward pass is named after it, the second is named
-    `name#2`, and so on.
+    `name#2`, and so on. A module reads the first tensor among its arguments, also within tuples, lists, mappings and
+    dataclasses, after all hooks of the user have changed it.
 
     Args:
         modules: by name.
-        receive: called with the name of the call, the module and the tensor it reads, unchanged.
+        receive: called with the name of the call, the module and the tensor it reads, as an ordinary one: gathered,
+            dense, otherwise unchanged.
         outputs: called with the name of the call, the module and what it returns.
+        defers_failures: whether the forward pass goes on after a failure, because other processes wait for it.
 
     Attributes:
-        failure: the exception that `receive` or `outputs` raised, if any: it is not the model's.
+        failure: the first exception that `receive` or `outputs` raised, if any: it is not the model's.
+        unreadable: what calls of this forward pass read, by name, where it is nothing that can be measured.
     """
 
     def __init__(
@@ -41,15 +50,27 @@ class Taps:
         modules: Mapping[str, nn.Module],
         receive: Callable[[str, nn.Module, Tensor], None],
         outputs: Callable[[str, nn.Module, Any], None] | None = None,
+        *,
+        defers_failures: bool = False,
     ) -> None:
+        self._defers_failures = defers_failures
         self._modules, self._receive, self._outputs = modules, receive, outputs
         self._calls: dict[str, int] = {}
         self._handles: list[Any] = []
+        self._labels_shape: tuple[int, ...] | None = None
+        self._lock = threading.RLock()  # a model may call its modules in threads
         self.failure: Exception | None = None
+        self.unreadable: dict[str, str] = {}
 
-    def begin(self) -> None:
-        """Start counting the calls of a new forward pass."""
+    def begin(self, labels_shape: tuple[int, ...] | None = None) -> None:
+        """Start counting the calls of a new forward pass.
+
+        Args:
+            labels_shape: shape of the labels of its batch.
+        """
+        self._labels_shape = labels_shape
         self._calls.clear()
+        self.unreadable.clear()
 
     def __enter__(self) -> Taps:
         for name, module in self._modules.items():
@@ -65,13 +86,34 @@ class Taps:
 
     def _before(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            count = self._calls[name] = self._calls.get(name, 0) + 1
-            features = next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
-            if features is not None:
-                with self._noting_failures():
-                    self._receive(call_name(name, count), module, features.detach())
+            with self._noting_failures():
+                count = self._calls[name] = self._calls.get(name, 0) + 1
+                try:
+                    features = self._features(args, kwargs)
+                except UnreadableError as error:
+                    self.unreadable[call_name(name, count)] = str(error)
+                else:
+                    self._receive(call_name(name, count), module, features)
 
         return hook
+
+    def _features(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Return what a call reads.
+
+        Raises:
+            UnreadableError: no tensor, or one that has no rows of numbers.
+        """
+        first = next(tensors_in((args, kwargs)), None)
+        if first is None:
+            raise UnreadableError("no tensor")
+        if isinstance(first, PackedSequence) and not self._has_row_per_label(first):
+            raise UnreadableError("a packed sequence, which has no row per label")
+        return ordinary(first)
+
+    def _has_row_per_label(self, packed: PackedSequence) -> bool:
+        """Return whether labels were packed as the sequence is; those of whole sequences are in another order."""
+        sequences = len(packed.batch_sizes) == 1
+        return not sequences and tuple(packed.data.shape[:1]) == self._labels_shape
 
     def _after(self, name: str, receive: Callable[[str, nn.Module, Any], None]) -> Callable[..., None]:
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
@@ -82,11 +124,13 @@ class Taps:
 
     @contextmanager
     def _noting_failures(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self.failure = error
-            raise
+        with self._lock:
+            try:
+                yield
+            except Exception as error:
+                self.failure = self.failure or error
+                if not self._defers_failures:
+                    raise
 
 
 def call_name(name: str, count: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +14,8 @@ from collapselab.errors import InputError, one_line
 from collapselab.probes.batches import Batch
 from collapselab.probes.capture import Taps
 
-_MAX_REASON = 200
+# Together with the rest, an error has at most 300 characters.
+_MAX_PLACE, _MAX_REASON = 180, 255
 
 
 def run_model(model: nn.Module, batch: Batch, taps: Taps) -> Any:
@@ -22,24 +25,36 @@ def run_model(model: nn.Module, batch: Batch, taps: Taps) -> Any:
         InputError: the model raised, with split, batch and shape of the inputs; its exception is the cause. Errors that
             are not the model's pass unchanged: of the taps, for want of memory, and any InputError.
     """
-    taps.begin()
+    taps.begin(tuple(batch.labels.shape))
     try:
-        return batch.run(model)
+        with uncompiled():
+            return batch.run(model)
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         if error is taps.failure or "allocate memory" in str(error):  # as torch reports it on a CPU
             raise
-        reason = one_line(error)[:_MAX_REASON] or "without a message"
-        raise InputError(
+        where = (
             f"{batch.place}: the model ({type(model).__name__}) raised {type(error).__name__} on inputs of shape "
-            f"{_shapes(batch.inputs)}: {reason}; check that the model takes such inputs"
-        ) from error
+            f"{_shapes(batch.inputs)}"
+        )[:_MAX_PLACE]
+        reason = one_line(error)[: _MAX_REASON - len(where)] or "without a message"
+        raise InputError(f"{where}: {reason}; check that the model takes such inputs") from error
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what `torch.compile` has compiled as ordinary Python, so that hooks are called; nothing is recompiled."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def _shapes(inputs: Any) -> str:
     if isinstance(inputs, Tensor):
-        return str(tuple(inputs.shape))
+        return "(nested)" if inputs.is_nested else str(tuple(inputs.shape))
     if isinstance(inputs, Mapping):
         return ", ".join(f"{name} {_shapes(value)}" for name, value in inputs.items())
     if isinstance(inputs, list | tuple):

@@ -5,21 +5,25 @@ Letters: n samples of a batch, k labels of the label space.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from collapselab.distributed import run_together
+from collapselab.distributed import Split, differing_over_ranks, run_together
 from collapselab.errors import InputError
 from collapselab.passes.stream import EndBatch, ReceiveRows
 from collapselab.probes.batches import Batch, Readable, logits_of
 from collapselab.probes.capture import Taps
 from collapselab.probes.forward import run_model
-from collapselab.probes.plan import Identity, ProbePoint
+from collapselab.probes.label_space import LabelSpace
+from collapselab.probes.plan import Identity, ProbePoint, check_means_fit
 from collapselab.probes.reduce import Reduction
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Network:
         points: by name of the call.
         reduction: how features with several axes become rows.
         num_outputs: length of its class scores; None where it has none.
+        splits: what of the model is split over processes: see `collapselab.distributed.splits_of`.
     """
 
     model: nn.Module
@@ -39,6 +44,7 @@ class Network:
     points: dict[str, ProbePoint]
     reduction: Reduction
     num_outputs: int | None
+    splits: Split = None
 
     @cached_property
     def hooked(self) -> dict[str, nn.Module]:
@@ -59,25 +65,36 @@ class NetworkStream:
         split: `train` or `test`.
         network: the model and its probe points.
         loader: the batches of this process.
-        num_labels: k; labels are 0 … k-1.
-        declared_counts: (k,) samples of each label in all processes together, where known.
+        labels: the label space, with the counts of all processes together where they are known.
+        is_shared: whether other processes read other batches.
     """
 
     in_memory = None
-    is_shared = True
 
     def __init__(
         self,
         split: str,
         network: Network,
         loader: Readable,
-        num_labels: int,
-        declared_counts: Tensor | None,
+        labels: LabelSpace,
+        *,
+        is_shared: bool = True,
     ) -> None:
         self.split = self.where = split
-        self.label_values = torch.arange(num_labels)
-        self.declared_counts = declared_counts
-        self._network, self._loader = network, loader
+        self.is_shared = is_shared
+        self.declared_counts = labels.counts
+        self._network, self._loader, self._labels = network, loader, labels
+
+    @property
+    def label_values(self) -> Tensor:
+        return self._labels.values
+
+    @property
+    def expected_labels(self) -> int | None:
+        return self._labels.room
+
+    def settle_labels(self) -> Tensor | None:
+        return self._labels.settle()
 
     @property
     def can_be_read_again(self) -> bool:
@@ -94,31 +111,55 @@ class NetworkStream:
     def _read(self, receive: ReceiveRows, end_batch: EndBatch) -> None:
         network = self._network
         reader = _BatchReader(network, receive)
-        with Taps(network.hooked, reader.hook) as taps:
+        # Processes that gather parameters for each other must all end a forward pass before one of them gives up.
+        in_step = self.is_shared and network.splits == "parameters"
+        together = run_together if in_step else _at_once
+        with Taps(network.hooked, reader.hook, defers_failures=in_step) as taps:
             for batch in self._loader.read():
-                labels = self._checked_labels(batch)
+                labels = together(partial(self._numbered_labels, batch))
                 reader.begin(batch, labels)
                 output = run_model(network.model, batch, taps)
-                reader.check_all_ran()
-                end_batch(labels, partial(_decisions, output, batch))
+                together(partial(reader.check, taps))
+                end_batch(labels, partial(self._decisions, output, batch))
                 del output  # it may contain features, which must not outlive their batch
 
-    def _checked_labels(self, batch: Batch) -> Tensor:
-        """Return the labels that count, one per row of features.
+    def _numbered_labels(self, batch: Batch) -> Tensor:
+        """Return the numbers of the labels that count, one per row of features.
 
         Raises:
-            InputError: a label outside the label space or the outputs of the model.
+            InputError: a label outside the label space or the outputs of the model, or too many labels.
         """
-        labels, outputs = batch.counted_labels, self._network.num_outputs
-        limit = min(len(self.label_values), outputs or len(self.label_values))
-        low, high = (int(value) for value in torch.aminmax(labels)) if len(labels) else (0, 0)
-        if low < 0 or high >= limit:
-            what = f"{limit} outputs of the model" if limit == outputs else f"{limit} classes"
+        labels, outputs, space = batch.counted_labels, self._network.num_outputs, self._labels
+        if len(labels) == 0:
+            return labels
+        low, high = (int(value) for value in torch.aminmax(labels))
+        if low < 0 or (outputs is not None and high >= outputs):
+            what = "classes" if outputs is None else f"{outputs} outputs of the model (0 … {outputs - 1})"
             raise InputError(
-                f"{batch.place}: label {low if low < 0 else high} is outside the {what} (0 … {limit - 1}); correct the "
-                "labels, or give class_counts= if there are more classes"
+                f"{batch.place}: label {low if low < 0 else high} is outside the {what}; correct the labels"
             )
-        return labels
+        numbers = space.numbers(labels)
+        unknown = numbers == len(space)
+        if not bool(unknown.any()):
+            return numbers
+        if space.room is None:
+            raise InputError(
+                f"{batch.place}: label {int(labels[unknown][0])} is outside the {len(space)} classes known beforehand; "
+                "give class_counts= as the loader yields them"
+            )
+        space.add(labels)
+        for point in self._network.points.values():
+            check_means_fit(point, len(space))
+        return space.numbers(labels)
+
+    def _decisions(self, output: Any, batch: Batch) -> Tensor | None:
+        """Return the number of the label with the highest class score for every label that counts, if there are any."""
+        decided = _decisions(output, batch)
+        return None if decided is None else self._labels.numbers(decided)
+
+
+def _at_once(work: Callable[[], Result]) -> Result:
+    return work()
 
 
 class _BatchReader:
@@ -128,6 +169,7 @@ class _BatchReader:
         self._network, self._receive = network, receive
         self._identities: dict[str, Identity] = {}
         self._ran: set[str] = set()
+        self._sums: list[float] = []
         self._batch: Batch
         self._labels: Tensor
 
@@ -135,6 +177,7 @@ class _BatchReader:
         self._batch, self._labels = batch, labels
         self._identities.clear()
         self._ran.clear()
+        self._sums.clear()
 
     def hook(self, name: str, _module: nn.Module, features: Tensor) -> None:
         """Receive what the call `name` reads.
@@ -153,6 +196,8 @@ class _BatchReader:
         if point.source != name:
             return
         rows = rows_of(point, features, self._batch, self._network.reduction)
+        if self._network.splits == "layers":
+            self._sums.append(float(rows.double().sum()))
         try:
             self._receive(name, rows, self._labels)
         except ValueError as error:
@@ -167,13 +212,29 @@ class _BatchReader:
                 f"the first batch; measure it alone with layers={point.name!r}"
             )
 
-    def check_all_ran(self) -> None:
-        """Check that every probe point was reached.
+    def check(self, taps: Taps) -> None:
+        """Check that every probe point was reached, and that all processes of a split layer read the same.
 
         Raises:
-            InputError: naming one that was not.
+            InputError: naming a point where this is not so.
+            Exception: what a hook raised before.
         """
+        if taps.failure is not None:
+            raise taps.failure
+        self._check_all_ran(taps.unreadable)
+        if self._network.splits == "layers":
+            sources = [point.name for point in self._network.points.values() if point.source == point.name]
+            name = next((sources[at] for at in differing_over_ranks(self._sums)), None)
+            if name is not None:
+                raise InputError(
+                    f"{self._batch.place}: {name} reads other features in every process: a part of a split layer, or "
+                    "other batches; leave it out with layers=, or give a loader that yields the same batches everywhere"
+                )
+
+    def _check_all_ran(self, unreadable: Mapping[str, str]) -> None:
         silent = next((name for name in self._network.points if name not in self._ran), None)
+        if silent is not None and silent in unreadable:
+            raise InputError(f"{self._batch.place}: {silent} reads {unreadable[silent]}")
         if silent is not None:
             raise InputError(
                 f"{self._batch.place}: {silent} did not run, as it did in the first batch; give layers= with layers "
@@ -193,6 +254,8 @@ def _decisions(output: Any, batch: Batch) -> Tensor | None:
 def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
     """Return what a probe point reads as one row of features per label that counts.
 
+    Complex features become their real parts, then their imaginary parts: distances are those of complex vectors.
+
     Raises:
         InputError: features and labels disagree, or features do not have the shape of the first batch.
     """
@@ -207,7 +270,9 @@ def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduct
         )
     if counted is not None:
         features, mask = features[counted], None if mask is None else mask[counted]
-    rows = reduction(features, channels_first=point.channels_first, mask=mask)
+    parts = (features.real, features.imag) if features.is_complex() else (features,)
+    reduced = [reduction(part, channels_first=point.channels_first, mask=mask) for part in parts]
+    rows = torch.cat(reduced, 1) if len(reduced) > 1 else reduced[0]
     if rows.shape[1] != point.dim:
         raise InputError(
             f"{batch.place}: {point.name} reads features of shape {tuple(features.shape[1:])}, but {point.shape} in the "

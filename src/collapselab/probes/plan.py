@@ -20,7 +20,7 @@ from collapselab.probes.batches import Batch, logits_of
 from collapselab.probes.capture import Taps
 from collapselab.probes.forward import run_model
 from collapselab.probes.reduce import Reduction
-from collapselab.probes.select import is_weight_layer
+from collapselab.probes.select import is_weight_layer, named_parts
 from collapselab.probes.weights import reads_channels_first
 
 # The rule of scatter="auto". A covariance of 1024 features costs about as much as the layer that reads them, one of
@@ -41,11 +41,13 @@ class ProbePoint(Point):
         module_name: name of the module.
         depth: 0 for the first point that the forward pass reaches, largest for the classifier.
         shape: shape of what it reads, without the batch.
+        is_complex: whether it reads complex numbers.
     """
 
     module_name: str
     depth: int
     shape: tuple[int, ...]
+    is_complex: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class _Call:
     features_shape: tuple[int, ...]
     identity: Identity
     channels_first: bool
+    is_complex: bool
     output: StorageWeakRef | None = None
     output_shape: tuple[int, ...] = ()
 
@@ -117,8 +120,10 @@ def plan_probes(
     Raises:
         InputError: a named layer never ran or does not read one row per label; no layer is left; the model raised.
     """
-    calls, logits = _record_calls(model, modules, batch)
-    warnings = _never_ran(modules, named, calls)
+    calls, logits, unreadable = _record_calls(model, modules, batch)
+    warnings = _unreadable(modules, named, unreadable) + _never_ran(
+        modules, named, calls.keys() | unreadable.keys()
+    )
     order, unfit = _measurable(calls, modules, named, batch.labels.shape)
     warnings += unfit
     if not order:
@@ -132,13 +137,13 @@ def plan_probes(
 
 def _record_calls(
     model: nn.Module, modules: dict[str, nn.Module], batch: Batch
-) -> tuple[dict[str, _Call], Tensor | None]:
-    """Return the calls of one forward pass by name, in order, and the class scores."""
+) -> tuple[dict[str, _Call], Tensor | None, dict[str, str]]:
+    """Return the calls of one forward pass by name, in order, the class scores, and what unreadable calls read."""
     calls: dict[str, _Call] = {}
 
     def receive(name: str, module: nn.Module, features: Tensor) -> None:
         shape, first = tuple(features.shape), reads_channels_first(module, features.ndim)
-        calls[name] = _Call(name.split("#")[0], shape, Identity(features), first)
+        calls[name] = _Call(name.split("#")[0], shape, Identity(features), first, features.is_complex())
 
     def returned(name: str, _module: nn.Module, output: Any) -> None:
         if name in calls and isinstance(output, Tensor):
@@ -146,13 +151,23 @@ def _record_calls(
             calls[name].output_shape = tuple(output.shape)
 
     # The classifier is found among all weight layers, even where it is not to be measured.
-    others = {name: part for name, part in model.named_modules() if is_weight_layer(part)}
+    others = {name: part for name, part in named_parts(model).items() if is_weight_layer(part)}
     with Taps(modules | others, receive, returned) as taps:
-        return calls, logits_of(run_model(model, batch, taps), batch.labels)
+        return calls, logits_of(run_model(model, batch, taps), batch.labels), taps.unreadable
 
 
-def _never_ran(modules: dict[str, nn.Module], named: set[str], calls: dict[str, _Call]) -> list[str]:
-    silent = [name for name in modules if name not in calls]
+def _unreadable(modules: dict[str, nn.Module], named: set[str], unreadable: dict[str, str]) -> list[str]:
+    warnings = []
+    for name, kind in unreadable.items():
+        if name in named:
+            raise InputError(f"layers: {name} cannot be measured: it reads {kind}")
+        if name.split("#")[0] in modules:
+            warnings.append(f"{name} is left out: it reads {kind}")
+    return warnings
+
+
+def _never_ran(modules: dict[str, nn.Module], named: set[str], ran: set[str]) -> list[str]:
+    silent = [name for name in modules if name not in ran]
     for name in silent:
         if name in named:
             raise InputError(f"layers: {name} never ran in the forward pass, so there is nothing to measure")
@@ -191,6 +206,7 @@ def _points(
         call = calls[name]
         shape = _per_row_shape(call.features_shape, rows)
         reduced = reduction.reduces(shape, channels_first=call.channels_first)
+        parts = 2 if call.is_complex else 1  # measured as real and imaginary parts
         channels = shape[0] if call.channels_first else shape[-1]
         # The same features have the same statistics, if they are reduced in the same way.
         key = (call.identity, reduced, reduced and call.channels_first)
@@ -198,12 +214,13 @@ def _points(
             ProbePoint(
                 name=name,
                 source=sources.setdefault(key, name),
-                dim=channels if reduced else int(torch.Size(shape).numel()),
+                dim=parts * (channels if reduced else int(torch.Size(shape).numel())),
                 channels_first=call.channels_first,
                 is_classifier=name == classifier,
                 module_name=call.module_name,
                 depth=0,
                 shape=shape,
+                is_complex=call.is_complex,
             )
         )
     points.sort(key=lambda point: point.is_classifier)  # stable: all others stay in order
@@ -243,16 +260,12 @@ def choose_scatter(
     (`per_class`) if C p^2 <= 5e7; as long as all matrices together stay below 1 GiB, counted from the classifier
     down. Beyond that, `sketch`. Instead of `full` there is one covariance per class under the same limits; instead of
     `sketch`, features up to p = 64 are stored whole.
-
-    Raises:
-        InputError: class means alone would not fit, with what to do.
     """
     out: dict[str, Scatter] = {}
     used = 0
     for point in reversed(points):
         if point.source in out:
             continue
-        _check_means_fit(point, num_classes)
         kind = out[point.source] = _scatter_of(point, num_classes, wanted, used)
         used += {"per_class": num_classes, "full": 1}.get(kind, 0) * 8 * point.dim**2
     return out
@@ -271,7 +284,12 @@ def _scatter_of(point: ProbePoint, num_classes: int, wanted: AutoScatter, used: 
     return "per_class" if kind == "full" and fits_per_class else kind
 
 
-def _check_means_fit(point: ProbePoint, num_classes: int) -> None:
+def check_means_fit(point: ProbePoint, num_classes: int) -> None:
+    """Check that the means of so many classes fit into memory.
+
+    Raises:
+        InputError: they do not, with what to do.
+    """
     size = 8 * num_classes * point.dim
     if size > _MAX_MEANS_BYTES:
         raise InputError(

@@ -8,11 +8,12 @@ from typing import Any
 from torch import nn
 from typing_extensions import Unpack
 
+from collapselab.distributed import resharding
 from collapselab.probes.capture import evaluating
 from collapselab.probes.options import MeasuringOptions, complete_options, document_options
 from collapselab.probes.profile_run import ProfileRun
 from collapselab.probes.results import Profile
-from collapselab.probes.select import Layers
+from collapselab.probes.select import Layers, unwrapped
 from collapselab.randomness import preserved_random_states
 
 
@@ -67,5 +68,6 @@ def profile(
         ['0', '2']
     """
     complete = complete_options({**options, "layers": layers})
-    with preserved_random_states(), evaluating(model):
-        return ProfileRun(model, loader, complete).profile(test_loader, name or type(model).__name__)
+    with preserved_random_states(), evaluating(model), resharding(model):
+        inner = unwrapped(model)
+        return ProfileRun(inner, loader, complete).profile(test_loader, name or type(inner).__name__)

@@ -12,18 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from collapselab.distributed import largest_over_ranks, run_together
+from collapselab.distributed import run_together, splits_of, whole_parameters
 from collapselab.errors import InputError
 from collapselab.metrics import Metric, select
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
 from collapselab.passes.stream import no_progress
 from collapselab.probes.batches import Readable, known_labels
+from collapselab.probes.label_space import LabelSpace
 from collapselab.probes.network import Network, NetworkStream
 from collapselab.probes.options import ProfileOptions
-from collapselab.probes.plan import Plan, ProbePoint, choose_scatter, plan_probes
+from collapselab.probes.plan import Plan, ProbePoint, check_means_fit, choose_scatter, plan_probes
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.results import LayerProfile, Profile, SplitProfile, first_collapsed, joined_warnings
-from collapselab.probes.select import choose_layers
+from collapselab.probes.select import choose_layers, scripted_parts
+from collapselab.probes.tensors import UnreadableError
 from collapselab.probes.weights import weight_matrix
 
 # Up to this width float64 products take no noticeable time.
@@ -50,21 +52,26 @@ class ProfileRun:
         self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self._reduction = Reduction.parse(options["reduce"])
         modules, named = choose_layers(model, options["layers"])
+        self._splits = splits_of(model)
         self._loader = self._readable(loader, "train")
         plan, labels = run_together(lambda: self._plan(model, modules, named))
         self._plan_of_points = plan
-        self._warnings = [("layers", text) for text in plan.warnings]
-        declared = options["class_counts"]
-        self._declared = self._known_counts(loader) if declared is None else torch.as_tensor(declared)
-        self._num_labels = self._label_space(labels)
+        scripted = [
+            f"{name} is a torch.jit module: its layers run outside Python and are left out"
+            for name in scripted_parts(model)
+        ]
+        self._warnings = [("layers", text) for text in (*plan.warnings, *scripted)]
+        self._labels = self._label_space(loader, labels)
         by_name = {point.name: point for point in plan.points}
-        self._network = Network(model, modules, by_name, self._reduction, plan.num_outputs)
-        # Statistics are summed over the whole label space, however few labels occur.
-        self._scatter = choose_scatter(plan.points, self._num_labels, options["scatter"])
-        self._weights = {
-            point.name: PointWeight(_finite_weight(modules[point.module_name], point.name))
-            for point in plan.points
-        }
+        self._network = Network(model, modules, by_name, self._reduction, plan.num_outputs, self._splits)
+        self._num_planned = (
+            len(self._labels) if self._labels.room is None else plan.num_outputs or self._labels.room
+        )
+        for point in plan.points:
+            check_means_fit(point, len(self._labels))
+        self._scatter = choose_scatter(plan.points, self._num_planned, options["scatter"])
+        with whole_parameters(model):
+            self._weights = {point.name: self._weight_of(point, modules) for point in plan.points}
 
     def profile(self, test_loader: Iterable[Any] | None, name: str) -> Profile:
         """Make the passes and put their results together.
@@ -76,52 +83,73 @@ class ProfileRun:
         Raises:
             InputError: data that cannot be measured.
         """
-        stream = NetworkStream("train", self._network, self._loader, self._num_labels, self._declared)
+        stream = self._stream(self._loader, "train", self._labels)
         train = measure_split(stream, self._split_plan("train"), None, self._progress)
         self._warnings += [("train", text) for text in train.warnings]
         self._warn_of_outputs(len(train.classes))
         measured = {"train": train}
         if test_loader is not None:
-            plan = replace(self._split_plan("test"), weighting=train.weighting)
-            stream = self._test_stream(test_loader)
+            plan = replace(self._split_plan("test"), weighting=train.weighting, scatter=train.scatter)
+            labels = self._labels.extended(self._known_labels(test_loader))
+            stream = self._stream(self._readable(test_loader, "test"), "test", labels)
             measured["test"] = measure_split(stream, plan, train.reference, self._progress)
             self._warnings += [("test", text) for text in measured["test"].warnings]
         return self._result(measured, name)
 
     def _readable(self, loader: Iterable[Any], split: str) -> Readable:
-        return Readable(loader, self._device, self._options["split_batch"], split)
+        is_whole = self._splits is not None
+        readable = Readable(loader, self._device, self._options["split_batch"], split, is_whole)
+        if readable.is_share and self._splits == "layers":
+            raise InputError(
+                f"{split}: the layers of the model are split over processes, which must read the same batches; give a "
+                "loader without DistributedSampler"
+            )
+        return readable
 
     def _plan(self, model: nn.Module, modules: dict[str, nn.Module], named: set[str]) -> tuple[Plan, Tensor]:
         batch = self._loader.first()
         return plan_probes(model, modules, named, batch, self._reduction), batch.counted_labels
 
-    def _known_counts(self, loader: Iterable[Any]) -> Tensor | None:
-        """Return the samples of each label 0 … K-1 as the data set of the loader has them; None where unknown."""
+    def _weight_of(self, point: ProbePoint, modules: dict[str, nn.Module]) -> PointWeight:
+        """Return the weight that reads the features of a point; a warning says why there is none."""
+        try:
+            weight = _finite_weight(modules[point.module_name], point.name)
+        except UnreadableError as error:
+            weight, kind = None, str(error)
+        else:
+            # A complex weight is no matrix whose rows read the real and imaginary parts.
+            kind = "complex" if weight is not None and (point.is_complex or weight.is_complex()) else None
+        if kind is not None:
+            text = f"the weight is {kind}: alignment and other metrics of the weight are undefined"
+            self._warnings.append((point.name, text))
+        return PointWeight(None if kind else weight)
+
+    def _known_labels(self, loader: Iterable[Any]) -> Tensor | None:
+        """Return the labels of all samples as the data set of the loader has them; None where unknown."""
         # A caller's own `split_batch` can take other labels than those of the data set.
         labels = None if self._options["split_batch"] else known_labels(loader)
         if labels is None or len(labels) == 0 or int(labels.min()) < 0:
             return None
-        return torch.bincount(labels.cpu())
+        return labels.cpu()
 
-    def _label_space(self, labels: Tensor) -> int:
-        """Return K: labels are 0 … K-1.
+    def _label_space(self, loader: Iterable[Any], first: Tensor) -> LabelSpace:
+        """Return the labels of the train split, as far as they are known.
 
         Args:
-            labels: of the first batch.
+            loader: of the train split.
+            first: labels of the first batch.
         """
-        if self._declared is not None:
-            return len(self._declared)
-        highest = int(labels.max()) + 1 if len(labels) else 1
-        return largest_over_ranks(max(highest, self._plan_of_points.num_outputs or 0))
-
-    def _test_stream(self, loader: Iterable[Any]) -> NetworkStream:
-        declared = self._known_counts(loader)
+        declared = self._options["class_counts"]
         if declared is not None:
-            missing = self._num_labels - len(declared)
-            # A label outside the label space is reported by the pass, with its batch.
-            declared = nn.functional.pad(declared, (0, missing)) if missing >= 0 else None
-        readable = self._readable(loader, "test")
-        return NetworkStream("test", self._network, readable, self._num_labels, declared)
+            return LabelSpace.of_counts(torch.as_tensor(declared))
+        labels = self._known_labels(loader)
+        if labels is None:
+            return LabelSpace.open(first, self._plan_of_points.num_outputs)
+        return LabelSpace.of_labels(labels)
+
+    def _stream(self, readable: Readable, split: str, labels: LabelSpace) -> NetworkStream:
+        is_shared = readable.is_share or self._splits is None
+        return NetworkStream(split, self._network, readable, labels, is_shared=is_shared)
 
     def _split_plan(self, split: str) -> SplitPlan:
         return SplitPlan(
@@ -134,6 +162,7 @@ class ProfileRun:
             exact_dim=_EXACT_DIM,
             sketch_size=self._options["sketch_size"],
             seed=self._options["seed"],
+            max_per_class=None if self._options["scatter"] == "per_class" else self._num_planned,
         )
 
     def _warn_of_outputs(self, num_classes: int) -> None:
@@ -168,7 +197,7 @@ class ProfileRun:
             weighting=train.weighting,
             epsilon=epsilon,
             num_samples={split: int(found.counts.sum()) for split, found in measured.items()},
-            classes=tuple(train.classes.tolist()),
+            classes=tuple(self._labels.values[train.classes].tolist()),
             reduction=str(self._reduction),
             warnings=tuple(joined_warnings(self._warnings + places)),
         )
@@ -181,7 +210,7 @@ class ProfileRun:
             depth=point.depth,
             shape=point.shape,
             dim=point.dim,
-            scatter=self._scatter[point.source],
+            scatter=measured["train"].scatter[point.source],
             splits={split: _split_profile(point, found, classes) for split, found in measured.items()},
             weight_singular_values=tuple(values),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -13,6 +14,46 @@ from collapselab.errors import InputError
 
 # None stands for every weight layer. Names and globs are matched with the names of `named_modules`.
 Layers = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
+
+
+# Wrappers that insert a name: of `torch.compile`, of activation checkpoints, of FSDP.
+_WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside `torch.compile`, `DataParallel` and `DistributedDataParallel`.
+
+    Raises:
+        InputError: a `torch.jit` module, whose layers do not run in Python.
+    """
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(
+        model, "_orig_mod"
+    ):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module  # pyright: ignore[reportAssignmentType] nn.Module gives any attribute
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            "the model is a torch.jit module: its layers run outside Python, where no hook is called; give the module "
+            "that it was made from"
+        )
+    return model
+
+
+def named_parts(model: nn.Module) -> dict[str, nn.Module]:
+    """Return all modules by name, without what wrappers insert into names; of a wrapper, what it wraps."""
+    return {plain_name(name): module for name, module in model.named_modules()}
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a module without what wrappers insert."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPED)
+
+
+def scripted_parts(model: nn.Module) -> list[str]:
+    """Return the names of `torch.jit` modules inside the model, the outermost only."""
+    names = [
+        name for name, module in named_parts(model).items() if isinstance(module, torch.jit.ScriptModule)
+    ]
+    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
 
 
 def is_weight_layer(module: nn.Module) -> bool:
@@ -36,7 +77,7 @@ def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
     Raises:
         InputError: the model has none.
     """
-    layers = {name: module for name, module in model.named_modules() if is_weight_layer(module)}
+    layers = {name: module for name, module in named_parts(model).items() if is_weight_layer(module)}
     if not layers:
         raise InputError(
             f"{type(model).__name__} has no linear or convolution layer; name the modules to measure with layers="
@@ -58,7 +99,11 @@ def choose_layers(model: nn.Module, layers: Layers = None) -> tuple[dict[str, nn
     """
     if layers is None:
         return weight_layers(model), set()
-    modules = {name: module for name, module in model.named_modules() if name}
+    modules = {
+        name: module
+        for name, module in named_parts(model).items()
+        if name and not isinstance(module, torch.jit.ScriptModule)
+    }
     if callable(layers):
         chosen = {name: module for name, module in modules.items() if layers(name, module)}
         if not chosen:
@@ -69,13 +114,21 @@ def choose_layers(model: nn.Module, layers: Layers = None) -> tuple[dict[str, nn
     patterns = layers.split(",") if isinstance(layers, str) else list(layers)
     wanted: set[str] = set()
     named: set[str] = set()
-    for pattern in (text.strip() for text in patterns):
+    for pattern in (plain_name(text.strip()) for text in patterns):
         if pattern in modules:
             wanted.add(pattern)
             named.add(pattern)
             continue
         matches = fnmatch.filter(modules, pattern)
         weights = [name for name in matches if is_weight_layer(modules[name])]
+        scripted = next(
+            (part for part in scripted_parts(model) if f"{pattern}.".startswith(f"{part}.")), None
+        )
+        if scripted is not None:
+            raise InputError(
+                f"layers: {scripted} is a torch.jit module: its layers run outside Python, where no hook is called; give "
+                "a model with the module that it was made from"
+            )
         if not matches:
             raise InputError(_no_match(pattern, modules))
         wanted.update(weights or matches)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from collapselab.probes.select import is_transposed_linear, is_weight_layer
+from collapselab.probes.tensors import ordinary
 
 
 def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
@@ -16,16 +17,19 @@ def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
     The weight of a linear layer, (out, in), is returned unchanged. A convolution kernel (out, in, kh, kw) becomes
     (out * kh * kw, in): alignment is along the input-channel axis, as in Rangamani et al. 2023. In a grouped
     convolution, each row reads the channels of its own group and is zero elsewhere.
+
+    Raises:
+        UnreadableError: see `collapselab.probes.tensors.ordinary`.
     """
     if isinstance(module, nn.Linear):
-        return module.weight.detach()
+        return ordinary(module.weight)
     if is_transposed_linear(module):
         weight = module.weight
         assert isinstance(weight, Tensor)
-        return weight.detach().T
+        return ordinary(weight).T
     if not isinstance(module, _ConvNd):
         return None
-    kernel, groups = module.weight.detach(), module.groups
+    kernel, groups = ordinary(module.weight), module.groups
     if isinstance(module, _ConvTransposeNd):  # (in, out / groups, *size): groups split the first axis
         pieces = [piece.flatten(1).T for piece in kernel.chunk(groups)]
     else:  # (out, in / groups, *size)

@@ -45,8 +45,14 @@ def checked_counts(class_counts: Tensor | Sequence[int], num_classes: int) -> Te
     return counts
 
 
-def check_batch(features: Tensor, labels: Tensor, num_classes: int, dim: int) -> None:
-    """Check a batch for `ClassStats.update`; the values of the features are not read.
+def check_batch(features: Tensor, labels: Tensor, num_classes: int | None, dim: int) -> int:
+    """Check a batch for `ClassStats.update` and return its highest label; the values of the features are not read.
+
+    Args:
+        features: to be (n, dim).
+        labels: to be (n,).
+        num_classes: labels must be lower; None for no limit.
+        dim: features per sample.
 
     Raises:
         ValueError: shapes or dtypes that do not fit, or labels out of range.
@@ -59,10 +65,13 @@ def check_batch(features: Tensor, labels: Tensor, num_classes: int, dim: int) ->
         raise ValueError(f"labels have shape {tuple(labels.shape)} for {features.shape[0]} rows of features")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels have dtype {labels.dtype}; use whole numbers")
-    if len(labels):
-        low, high = (int(value) for value in torch.aminmax(labels))
-        if low < 0 or high >= num_classes:
-            raise ValueError(f"labels go from {low} to {high}; this ClassStats takes 0 to {num_classes - 1}")
+    if len(labels) == 0:
+        return -1
+    low, high = (int(value) for value in torch.aminmax(labels))
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        limit = "any from 0" if num_classes is None else f"0 to {num_classes - 1}"
+        raise ValueError(f"labels go from {low} to {high}; this ClassStats takes {limit}")
+    return high
 
 
 def check_mergeable(first: Any, other: Any) -> None:

@@ -14,12 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from collapselab.statistics.checking import check_arguments, check_batch, check_mergeable, checked_counts
-from collapselab.statistics.moments import ClassMoments, refuse_unbounded
+from collapselab.statistics.moments import ClassMoments
+from collapselab.statistics.readings import ClassReadings
+from collapselab.statistics.rows import refuse_unbounded
 from collapselab.statistics.scatter import Scatter, WithinScatter
-from collapselab.statistics.weighting import Weighting, class_weights, pooled_factor
 
 
-class ClassStats:
+class ClassStats(ClassReadings):
     """Counts, means and within-class scatter of labelled features, accumulated in one pass.
 
     Args:
@@ -40,9 +41,12 @@ class ClassStats:
             float64).
         sketch_size: k, columns of the sketch.
         seed: seed for the sketch's Gaussian; statistics with different seeds cannot be merged.
+        growing: whether a higher label enlarges the statistics: `num_classes` is then where they start, and doubles
+            when needed.
+        max_per_class: with `growing`, the number of classes beyond which `per_class` scatter becomes `full`.
 
     Raises:
-        ValueError: an argument out of range, or class_counts of the wrong shape.
+        ValueError: an argument out of range, class_counts of the wrong shape, or class_counts with `growing`.
 
     Example:
         >>> import torch
@@ -65,8 +69,12 @@ class ClassStats:
         device: torch.device | str | None = None,
         sketch_size: int = 32,
         seed: int = 0,
+        growing: bool = False,
+        max_per_class: int | None = None,
     ) -> None:
         check_arguments(num_classes, dim, scatter, product_dtype, sketch_size)
+        if growing and class_counts is not None:
+            raise ValueError("growing statistics take no class_counts")
         self.num_classes = num_classes
         self.dim = dim
         self.scatter: Scatter = scatter
@@ -74,6 +82,7 @@ class ClassStats:
         self.seed = seed
         self.product_dtype = product_dtype
         self.class_counts = None if class_counts is None else checked_counts(class_counts, num_classes)
+        self._growing, self._max_per_class = growing, max_per_class
         self._device = None if device is None else torch.device(device)
         self._moments: ClassMoments | None = None
         self._within: WithinScatter | None = None
@@ -93,9 +102,11 @@ class ClassStats:
             ValueError: shapes or dtypes that do not fit, labels out of range, NaN or infinity (with the
                 first row). Nothing is added from a batch that is refused.
         """
-        check_batch(features, labels, self.num_classes, self.dim)
+        high = check_batch(features, labels, None if self._growing else self.num_classes, self.dim)
         if len(labels) == 0:
             return
+        if high >= self.num_classes:
+            self._grow(max(2 * self.num_classes, high + 1))
         moments = self._allocate(features)
         features = features.to(self._device)
         labels = labels.to(device=self._device, dtype=torch.int64)
@@ -118,6 +129,20 @@ class ClassStats:
         if within is not None:
             within.push(block, labels)
         self._move_centres(moments.poor_centres())
+
+    def _grow(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self._pool_many_classes()
+        if self._moments is not None:
+            self._moments.grow(num_classes)
+        if self._within is not None:
+            self._within.grow(num_classes)
+
+    def _pool_many_classes(self) -> None:
+        if self.scatter == "per_class" and self.num_classes > (self._max_per_class or self.num_classes):
+            self.scatter = "full"
+            if self._within is not None:
+                self._within.pool()
 
     def _move_centres(self, moving: tuple[Tensor, Tensor] | None) -> None:
         if moving is not None and self._moments is not None:
@@ -191,14 +216,27 @@ class ClassStats:
         result shares its matrices with this object: update neither of them afterwards.
         """
         seen = (self._filled_moments().counts > 0).nonzero()[:, 0]
-        if len(seen) == self.num_classes:
-            return self
+        return self if len(seen) == self.num_classes else self.renumbered(seen)
+
+    @torch.no_grad()
+    def renumbered(self, numbers: Int[Tensor, " k"]) -> ClassStats:
+        """Return the same sums with other class numbers; the result does not grow.
+
+        It shares matrices with this object: update neither of them afterwards.
+
+        Args:
+            numbers: present number of each class; -1, where there are no class counts, for one without samples. Classes
+                that are left out must have no samples.
+        """
         part = copy.copy(self)
-        part.num_classes = len(seen)
-        part.class_counts = None if self.class_counts is None else self.class_counts[seen.cpu()]
-        part._moments = self._filled_moments().select_classes(seen)
-        if self._within is not None:
-            part._within = self._within.select_classes(seen, part._moments)
+        part.num_classes, part._growing = len(numbers), False
+        part.class_counts = None if self.class_counts is None else self.class_counts[numbers.cpu()]
+        if self._moments is not None:
+            numbers = numbers.to(self._moments.counts.device)
+            part._moments = self._moments.select_classes(numbers)
+            if self._within is not None:
+                part._within = self._within.select_classes(numbers, part._moments)
+        part._pool_many_classes()
         return part
 
     def without_scatter(self) -> ClassStats:
@@ -212,124 +250,7 @@ class ClassStats:
         part.scatter, part._within = "trace", None
         return part
 
-    # ---------------------------------------------------------------- results
-
-    @property
-    def has_samples(self) -> bool:
-        """Whether any sample was seen."""
-        return self._moments is not None and bool((self._moments.counts > 0).any())
-
-    @property
-    def counts(self) -> Int[Tensor, " c"]:
-        """Number of samples seen of each class, int64."""
-        return self._filled_moments().counts.clone()
-
-    @property
-    def num_samples(self) -> int:
-        """Number of samples seen of all classes."""
-        return int(self._filled_moments().counts.sum())
-
-    @property
-    def max_abs(self) -> float:
-        """Largest absolute feature value seen; not known with `scatter="trace"`."""
-        if self._dropped_max_abs is not None:
-            return self._dropped_max_abs
-        return self._filled_scatter("full", "sketch", "per_class").max_abs
-
-    @property
-    def class_means(self) -> Float[Tensor, "c p"]:
-        """Mean of each class, float64; NaN where a class has no samples."""
-        return self._filled_moments().means()
-
-    @property
-    def class_variances(self) -> Float[Tensor, " c"]:
-        """v_c = mean squared distance of a class's samples from their mean, float64; NaN without samples."""
-        return self._filled_moments().variances()
-
-    @property
-    def unit_counts(self) -> Int[Tensor, " c"]:
-        """Number of samples of each class with a non-zero norm; only these have a direction."""
-        return self._filled_moments().unit_counts()
-
-    @property
-    def unit_means(self) -> Float[Tensor, "c p"]:
-        """Mean of h / norm(h) over each class's samples of non-zero norm, float64; NaN without any."""
-        return self._filled_moments().unit_means()
-
-    def class_weights(self, weighting: Weighting) -> Float[Tensor, " c"]:
-        """Return pi_c: 1/C (`balanced`) or n_c/n (`sample`), float64.
-
-        Raises:
-            ValueError: a class has no samples, so its mean does not exist; or unknown weighting.
-        """
-        return class_weights(self._filled_moments().counts, weighting)
-
-    def global_mean(self, weighting: Weighting = "balanced") -> Float[Tensor, " p"]:
-        """Return mu_G = sum_c pi_c mu_c, float64."""
-        return self.class_weights(weighting) @ self.class_means
-
-    def within_trace(self, weighting: Weighting = "balanced") -> float:
-        """Return Tr Sigma_W, from squares summed in float64."""
-        return float(self.class_weights(weighting) @ self.class_variances)
-
-    def between_covariance(self, weighting: Weighting = "balanced") -> Float[Tensor, "p p"]:
-        """Return Sigma_B = sum_c pi_c (mu_c - mu_G)(mu_c - mu_G)^T, float64."""
-        weights = self.class_weights(weighting)
-        centred = self.class_means - self.global_mean(weighting)
-        return centred.T @ (weights[:, None] * centred)
-
-    @torch.no_grad()
-    def within_covariance(self, weighting: Weighting = "balanced") -> Float[Tensor, "p p"]:
-        """Return Sigma_W = sum_c pi_c (1/n_c) sum_{i in c} (h_i - mu_c)(h_i - mu_c)^T, float64.
-
-        Raises:
-            ValueError: scatter is `trace` or `sketch`; or the pooled scatter was summed with the other
-                weighting and the classes are unbalanced.
-        """
-        within = self._filled_scatter("full", "per_class")
-        if self.scatter == "per_class":
-            return within.pooled_about_means(self.class_weights(weighting) / self._filled_moments().counts)
-        return within.about_means().mul_(self._pooled_factor(weighting))
-
-    @torch.no_grad()
-    def class_covariances(self) -> Float[Tensor, "c p p"]:
-        """Return the covariance of each class about its own mean (over n_c), float64.
-
-        Raises:
-            ValueError: scatter is not `per_class`.
-        """
-        within = self._filled_scatter("per_class")
-        return within.about_means().div_(self._filled_moments().counts.double()[:, None, None])
-
-    @torch.no_grad()
-    def within_sketch(
-        self, weighting: Weighting = "balanced"
-    ) -> tuple[Float[Tensor, "p k"], Float[Tensor, "p k"]]:
-        """Return (Sigma_W @ Omega, Omega) for the seeded Gaussian Omega, float64.
-
-        Raises:
-            ValueError: scatter is not `sketch`; or the classes are unbalanced and the sketch was summed
-                with the other weighting.
-        """
-        within = self._filled_scatter("sketch")
-        assert within.omega is not None
-        return within.about_means().mul_(self._pooled_factor(weighting)), within.omega.clone()
-
-    def _pooled_factor(self, weighting: Weighting) -> float:
-        self.class_weights(weighting)  # refuses classes without samples
-        return pooled_factor(self._filled_moments().counts.cpu(), self.class_counts, weighting)
-
-    def _filled_moments(self) -> ClassMoments:
-        if self._moments is None:
-            raise ValueError("nothing was measured: this ClassStats has seen no samples")
-        return self._moments
-
-    def _filled_scatter(self, *kinds: Scatter) -> WithinScatter:
-        self._filled_moments()
-        if self._within is None or self.scatter not in kinds:
-            wanted = " or ".join(repr(kind) for kind in kinds)
-            raise ValueError(f"scatter={self.scatter!r} does not store this; use scatter={wanted}")
-        return self._within
+    # ---------------------------------------------------------------- storage
 
     def state_dict(self, *, with_scatter: bool = True) -> dict[str, Any]:
         """Return everything needed to continue in another process: plain numbers, strings and owned tensors.

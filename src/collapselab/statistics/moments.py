@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from collapselab.numerics import add_converted_
+from collapselab.statistics.rows import class_means_in, refuse_unbounded, selected, squared_norms
 
 # A block of this size stays in the processor's cache while it is added.
 _BLOCK_ELEMENTS = 2**20
@@ -24,11 +25,6 @@ _ROWS_PER_PARTIAL = 64
 _MIN_PARTIAL_ROWS = 512
 # Narrow rows cost little: they are computed in float64 throughout.
 _NARROW = 64
-# A float32 sum of this many squares is accurate to 2e-6 at worst and usually to 1e-7, with either sign; wider
-# rows are summed in pieces, and the pieces in float64.
-_SQUARES_PER_SUM = 256
-# Squares of larger values, summed over many samples, could overflow float64.
-_MAX_NORM = 1e140
 # A class that grows by this factor in one block takes the block's mean as its centre.
 _GROWTH = 4
 # A centre further from its class mean than this many standard deviations is poor: float32 squares and
@@ -170,7 +166,7 @@ class ClassMoments:
     def _place_centres(self, rows: Tensor, labels: Tensor, here: Tensor) -> None:
         new = (here > 0) & (self.counts == 0)
         if bool(new.any()):
-            classes, means = _class_means_in(rows, labels, new)
+            classes, means = class_means_in(rows, labels, new)
             self.centres[classes] = means.to(self.centres.dtype)
             self._all_seen = bool(((self.counts > 0) | new).all())
 
@@ -192,7 +188,7 @@ class ClassMoments:
             return None
         refuse_unbounded(features)
         rows = features.to(torch.promote_types(features.dtype, torch.float32))
-        classes, means = _class_means_in(rows, labels, outgrown)
+        classes, means = class_means_in(rows, labels, outgrown)
         return self._moving(classes, means)
 
     def poor_centres(self) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
@@ -313,10 +309,24 @@ class ClassMoments:
         return torch.where((part.counts.to(device) > 0)[:, None], by, 0.0)
 
     def select_classes(self, which: Int[Tensor, " k"]) -> ClassMoments:
-        """Return the sums of these classes only, renumbered; the result owns its tensors."""
+        """Return the sums of these classes only (-1: an empty one), renumbered; the result owns its tensors."""
         part = ClassMoments(len(which), self.dim, centre_dtype=self.centres.dtype, device=self.centres.device)
-        part.load({name: tensor[which] if tensor.ndim else tensor for name, tensor in self.tensors().items()})
+        chosen = {name: selected(tensor, which) for name, tensor in self.tensors().items()}
+        chosen["judge_at"].clamp_min_(_GROWTH)
+        part.load(chosen)
         return part
+
+    def grow(self, num_classes: int) -> None:
+        """Add classes without samples, so that there are `num_classes`."""
+        which = torch.arange(num_classes, device=self.counts.device)
+        which[self.num_classes :] = -1
+        for name in ("counts", "squares", "unit_weights", "zero_norms", "judge_at", "centres"):
+            setattr(self, name, selected(getattr(self, name), which))
+        self.judge_at.clamp_min_(_GROWTH)
+        for name in ("_totals", "_partials"):
+            pair: tuple[Tensor, Tensor] | None = getattr(self, name)
+            setattr(self, name, pair and (selected(pair[0], which), selected(pair[1], which)))
+        self.num_classes, self._all_seen = num_classes, False
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything summed so far, as owned tensors, for storage."""
@@ -339,54 +349,3 @@ class ClassMoments:
         self.max_square = float(tensors["max_square"])
         self._replace_sums(tensors["sums"].clone(), tensors["unit_sums"].clone())
         self._all_seen = bool((self.counts > 0).all())
-
-
-def _class_means_in(rows: Tensor, labels: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which of the `wanted` classes (mask over all) occur in these rows, and their means here.
-
-    Rows are summed about the first row of their class: the plain sum of many rows far from the origin would round by
-    more than the spread of a collapsed class.
-    """
-    mask = wanted[labels]
-    rows = rows[mask]
-    classes, members = labels[mask].unique(return_inverse=True)
-    first = torch.full_like(classes, len(rows))
-    first.scatter_reduce_(0, members, torch.arange(len(rows), device=rows.device), "amin")
-    anchors = rows[first]
-    sums = torch.zeros_like(anchors)
-    sums.index_add_(0, members, rows.sub_(anchors[members]))
-    return classes, anchors + sums / torch.bincount(members)[:, None]
-
-
-def squared_norms(rows: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
-    """Return the squared Euclidean norm of each row, float64, without a float64 copy of float32 rows."""
-    if rows.dtype == torch.float64:
-        return torch.linalg.vector_norm(rows, dim=1).square_()
-    n, p = rows.shape
-    whole = p // _SQUARES_PER_SUM
-    if whole * _SQUARES_PER_SUM == p:
-        pieces = torch.linalg.vector_norm(rows.view(n, whole, _SQUARES_PER_SUM), dim=2)
-        return torch.linalg.vector_norm(pieces, dim=1, dtype=torch.float64).square_()
-    split = whole * _SQUARES_PER_SUM
-    total = torch.linalg.vector_norm(rows[:, split:], dim=1).double().square_()
-    if whole:
-        pieces = torch.linalg.vector_norm(rows[:, :split].unflatten(1, (whole, -1)), dim=2)
-        total += torch.linalg.vector_norm(pieces, dim=1, dtype=torch.float64).square_()
-    return total
-
-
-def refuse_unbounded(features: Float[Tensor, "n p"]) -> None:
-    """Refuse NaN, infinity and values whose square overflows.
-
-    Raises:
-        ValueError: naming the first such row of this batch.
-    """
-    low, high = (float(value) for value in torch.aminmax(features))
-    limit = _MAX_NORM / features.shape[1]
-    if -limit < low and high < limit:  # false for NaN
-        return
-    wrong = ~torch.isfinite(features).all(dim=1)
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
-        raise ValueError(f"features contain NaN or infinity, the first in row {row} of this batch")
-    raise ValueError(f"features go up to {max(-low, high):g}: squares overflow float64; rescale them")

@@ -20,6 +20,7 @@ from collapselab.numerics import (
     symmetrized,
 )
 from collapselab.statistics.moments import ClassMoments
+from collapselab.statistics.rows import selected
 from collapselab.statistics.weighting import balancing_scale
 
 SCATTERS: tuple[Scatter, ...] = get_args(Scatter)
@@ -207,10 +208,21 @@ class WithinScatter:
         part = copy.copy(self)
         part.moments, part._rows, part._labels = moments, None, None
         if self.kind == "per_class":
-            part.total = self.total[which]
+            part.total = selected(self.total, which)
         if self.row_scale is not None:
             part.row_scale = self.row_scale[which]
         return part
+
+    def grow(self, num_classes: int) -> None:
+        """Add classes without samples, so that there are `num_classes`; there are no class counts."""
+        if self.kind == "per_class":
+            new = self.total.new_zeros(num_classes - len(self.total), *self.total.shape[1:])
+            self.total = torch.cat((self.total, new))
+
+    def pool(self) -> None:
+        """Turn `per_class` into `full`, with equal weights of all rows."""
+        self._flush()
+        self.kind, self.total = "full", self.total.sum(0)
 
     def load(self, total: Tensor, max_abs: float) -> None:
         """Continue from what `folded_total` and `max_abs` gave; the total is copied."""

@@ -1,0 +1,115 @@
+"""Number the labels of a split: memory and time follow the labels that occur, however large they are.
+
+Letters: n labels of a batch, k labels of the label space.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from collapselab.distributed import largest_over_ranks, union_over_ranks
+
+# Room is made for so many times the distinct labels of the first batch.
+_ROOM = 4
+
+
+class LabelSpace:
+    """The labels of a split, each with a number 0 … k-1.
+
+    A closed space knows its labels. An open one numbers new labels in the order in which they come; `settle` closes it.
+
+    Args:
+        values: (k,) labels that are known, each once; they keep their numbers.
+        counts: (k,) samples of each in the whole split, where known; the space is closed then.
+        room: number of labels that are expected in an open space; None for a closed one.
+
+    Attributes:
+        values: (k,) the label of each number.
+        counts: as given.
+        room: as given; None once the space is closed.
+    """
+
+    def __init__(
+        self, values: Int[Tensor, " k"], counts: Int[Tensor, " k"] | None = None, room: int | None = None
+    ) -> None:
+        self.values, self.counts, self.room = values, counts, room
+        self._num_known = len(values)
+        self._sort()
+
+    @classmethod
+    def of_labels(cls, labels: Int[Tensor, " n"]) -> LabelSpace:
+        """Return the closed space of all labels of a split."""
+        return cls(*labels.unique(return_counts=True))
+
+    @classmethod
+    def of_counts(cls, counts: Int[Tensor, " m"]) -> LabelSpace:
+        """Return the closed space of the labels 0 … m-1 that have samples."""
+        values = counts.nonzero()[:, 0]
+        return cls(values, counts[values])
+
+    @classmethod
+    def open(cls, labels: Int[Tensor, " n"], num_outputs: int | None) -> LabelSpace:
+        """Return an open space without labels.
+
+        Args:
+            labels: of the first batch of this process.
+            num_outputs: number of the network's class scores, which no label can reach; None where unknown.
+        """
+        room = _ROOM * largest_over_ranks(max(1, len(labels.unique())))
+        empty = torch.zeros(0, dtype=torch.int64)
+        return cls(empty, room=room if num_outputs is None else min(room, num_outputs))
+
+    def extended(self, labels: Int[Tensor, " n"] | None) -> LabelSpace:
+        """Return the space of the test split: these labels keep their numbers, and others follow.
+
+        Args:
+            labels: all labels of the test split; None where unknown.
+        """
+        if labels is None:
+            return LabelSpace(self.values, room=len(self))
+        found, counts = labels.unique(return_counts=True)
+        values = torch.cat((self.values, found[~torch.isin(found, self.values)]))
+        order = values.argsort()
+        all_counts = torch.zeros_like(values)
+        all_counts[order[torch.searchsorted(values[order], found)]] = counts
+        return LabelSpace(values, all_counts)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def numbers(self, labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Return the number of each label; k for labels that are not in the space."""
+        if len(self) == 0:
+            return torch.zeros_like(labels)
+        if self._sorted.device != labels.device:
+            self._sorted, self._order = self._sorted.to(labels.device), self._order.to(labels.device)
+        at = torch.searchsorted(self._sorted, labels).clamp_max_(len(self) - 1)
+        return torch.where(self._sorted[at] == labels, self._order[at], len(self))
+
+    def add(self, labels: Int[Tensor, " n"]) -> None:
+        """Give the next numbers to those of these labels that are not yet in the space."""
+        new = labels[self.numbers(labels) == len(self)].unique()
+        if len(new):
+            self.values = torch.cat((self.values, new.cpu()))
+            self._sort()
+
+    def settle(self) -> Int[Tensor, " k"] | None:
+        """Close the space with the labels that occurred in any process.
+
+        Returns:
+            The old number of each new one, -1 where this process has not seen the label; None if it was closed.
+        """
+        if self.room is None:
+            return None
+        known, new = self.values[: self._num_known], self.values[self._num_known :]
+        values = torch.cat((known, union_over_ranks(new)))
+        numbers = self.numbers(values)
+        numbers[numbers == len(self)] = -1
+        self.values, self.room = values, None
+        self._sort()
+        return numbers
+
+    def _sort(self) -> None:
+        self._sorted, self._order = self.values.sort()
