@@ -8,8 +8,9 @@ from typing import Any
 from torch import nn
 from typing_extensions import Unpack
 
-from collapselab.probes.capture import evaluating
+from collapselab.probes.evaluating import evaluating
 from collapselab.probes.options import MeasuringOptions, complete_options, document_options
+from collapselab.probes.own_pass import own_passes
 from collapselab.probes.profile_run import ProfileRun
 from collapselab.probes.results import Profile
 from collapselab.probes.select import Layers
@@ -67,5 +68,5 @@ def profile(
         ['0', '2']
     """
     complete = complete_options({**options, "layers": layers})
-    with preserved_random_states(), evaluating(model):
-        return ProfileRun(model, loader, complete).profile(test_loader, name or type(model).__name__)
+    with preserved_random_states(), own_passes(loader, test_loader) as (train, test), evaluating(model):
+        return ProfileRun(model, train, complete).profile(test, name or type(model).__name__)
