@@ -78,14 +78,14 @@ def _warn(model: nn.Module, changed: list[str], lost: list[str]) -> None:
         warnings.warn(
             f"{type(model).__name__} changed {_listed(lost)} while it was measured, which cannot be restored: there was "
             "no room for a copy. Training goes on with other values",
-            stacklevel=4,
+            stacklevel=5,
         )
     elif changed and model not in _warned:
         _warned.add(model)
         warnings.warn(
             f"{type(model).__name__} changes its own state in evaluation mode ({_listed(changed)}); it is restored after "
             "each measurement, but changes from batch to batch in between",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
