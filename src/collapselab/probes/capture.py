@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -69,10 +70,24 @@ class Taps:
     @contextmanager
     def _noting_failures(self) -> Iterator[None]:
         try:
-            yield
+            with _own_precision():
+                yield
         except Exception as error:
             self.failure = error
             raise
+
+
+@contextmanager
+def _own_precision() -> Iterator[None]:
+    """Leave the precision in which the model runs: autocast, and the default dtype for new tensors."""
+    default = torch.get_default_dtype()
+    devices = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+    with ExitStack() as stack:
+        for device in devices:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.callback(torch.set_default_dtype, default)
+        torch.set_default_dtype(torch.float32)
+        yield
 
 
 def call_name(name: str, count: int) -> str:
