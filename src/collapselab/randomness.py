@@ -12,7 +12,13 @@ import numpy as np
 import torch
 
 # Objects that random numbers are drawn from.
-GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+GENERATORS = (
+    torch.Generator,
+    random.Random,
+    np.random.Generator,
+    np.random.RandomState,
+    np.random.BitGenerator,
+)
 
 
 def generator_state(generator: Any) -> Callable[[], object]:

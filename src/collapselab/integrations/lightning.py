@@ -19,7 +19,6 @@ from collapselab.integrations.options import CallbackOptions
 from collapselab.integrations.surroundings import forward_within
 from collapselab.probes.options import check_known
 
-
 _PACKAGES = ("lightning", "pytorch_lightning")
 
 

@@ -98,7 +98,11 @@ def _visits_all(loader: DataLoader[Any]) -> bool:
 def _held_iterator(loader: Any) -> str | None:
     """Return the name of an attribute of a loader, or of an iterable data set, that holds an iterator."""
     parts = [loader]
-    if isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset) and not loader.num_workers:
+    if (
+        isinstance(loader, DataLoader)
+        and isinstance(loader.dataset, IterableDataset)
+        and not loader.num_workers
+    ):
         parts.append(loader.dataset)
     for part in parts:
         for name, value in getattr(part, "__dict__", {}).items():

@@ -155,7 +155,9 @@ class Monitor:
             try:
                 self._run = run = MonitoredRun(self._out, self._settings, step)
             except OSError as error:
-                raise InputError(f"{self._out}: cannot be written ({one_line(error)}); choose another out=") from error
+                raise InputError(
+                    f"{self._out}: cannot be written ({one_line(error)}); choose another out="
+                ) from error
             if not run.is_continued or (self._schedule.is_due(step - 1, step) and not run.has(step)):
                 self._stopping(self._measure)
         return self

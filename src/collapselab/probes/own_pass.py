@@ -21,7 +21,9 @@ def own_passes(*loaders: Any) -> Iterator[list[Any]]:
     sets, samplers, collate functions and transforms are shared with the copy, and what reading changes in them is
     restored as far as `Snapshot` finds it. An iterator is read itself.
     """
-    used = [loader for loader in loaders if loader is not None and not isinstance(loader, Iterator | list | tuple)]
+    used = [
+        loader for loader in loaders if loader is not None and not isinstance(loader, Iterator | list | tuple)
+    ]
     state = Snapshot([root for loader in used for root in _roots(loader)], _MOST_BYTES)
     try:
         yield [_separate(loader) for loader in loaders]

@@ -164,7 +164,7 @@ def _free_memory(device: torch.device) -> int:
     if device.type != "cpu":
         return 0
     try:
-        with open("/proc/meminfo") as file:  # noqa: PTH123 (one line is short)
+        with open("/proc/meminfo") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return 2**34  # not on Linux
