@@ -141,17 +141,21 @@ class Snapshot:
         elif isinstance(value, types.MethodType):
             self._wait(place, value.__self__, value.__func__)
         elif isinstance(value, types.FunctionType):
-            cells = value.__closure__ or ()
-            for cell in cells:
-                with suppress(ValueError):  # an empty cell
-                    self._wait(place, cell.cell_contents)
-            self._wait(place, *(value.__defaults__ or ()), *_generators_read_by(value))
+            self._visit_function(place, value)
         elif not _is_machinery(type(value)):
             own = getattr(value, "__dict__", None)
             if isinstance(own, dict):
                 self._visit_attributes(place, own, frozenset())
             self._visit_slots(place, value)
             self._visit_globals(place, type(value))
+
+    def _visit_function(self, place: str, function: types.FunctionType) -> None:
+        if _is_machinery(function):
+            return
+        for cell in function.__closure__ or ():
+            with suppress(ValueError):  # an empty cell
+                self._wait(place, cell.cell_contents)
+        self._wait(place, *(function.__defaults__ or ()), *_globals_read_by(function))
 
     def _visit_attributes(self, place: str, own: dict[str, Any], left_out: frozenset[str]) -> None:
         self._before.append(_restored_attributes(place, own, left_out))
@@ -187,8 +191,8 @@ class Snapshot:
         self._waiting.extend((place, value) for value in values)
 
 
-def _is_machinery(kind: type) -> bool:
-    name = kind.__module__
+def _is_machinery(kind: type | types.FunctionType) -> bool:
+    name = kind.__module__ or ""
     if name.startswith(_TORCH_DATA):
         return kind.__name__.startswith("_")  # running iterators
     return name.split(".")[0] in _MACHINERY
@@ -200,15 +204,16 @@ def _slots_of(kind: type) -> tuple[str, ...]:
     return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
-def _generators_read_by(function: types.FunctionType) -> Iterator[Any]:
-    """Yield the random generators among the global variables that a function reads."""
+def _globals_read_by(function: types.FunctionType) -> Iterator[Any]:
+    """Yield the random generators among the global variables that a function reads, and functions of its module."""
     codes = [function.__code__]
     while codes:
         code = codes.pop()
         codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
         for name in code.co_names:
             value = function.__globals__.get(name)
-            if isinstance(value, GENERATORS):
+            is_helper = isinstance(value, types.FunctionType) and value.__module__ == function.__module__
+            if is_helper or isinstance(value, GENERATORS):
                 yield value
 
 
