@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+
+# Objects that random numbers are drawn from.
+GENERATORS = (
+    torch.Generator,
+    random.Random,
+    np.random.Generator,
+    np.random.RandomState,
+    np.random.BitGenerator,
+)
+
+
+def generator_state(generator: Any) -> Callable[[], object]:
+    """Return a function that puts a generator back into its current state.
+
+    Args:
+        generator: one of `GENERATORS`.
+    """
+    if isinstance(generator, random.Random):
+        state = generator.getstate()
+        return lambda: generator.setstate(state)
+    if isinstance(generator, torch.Generator | np.random.RandomState):
+        state = generator.get_state()
+        return lambda: generator.set_state(state)
+    bits = generator.bit_generator if isinstance(generator, np.random.Generator) else generator
+    state = copy.deepcopy(bits.state)
+    return lambda: setattr(bits, "state", state)
 
 
 @contextmanager

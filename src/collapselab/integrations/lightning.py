@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,13 @@ from torch import nn
 from typing_extensions import Unpack
 
 from collapselab.errors import InputError
-from collapselab.integrations.loaders import in_order
+from collapselab.integrations.loaders import Prepared, in_order, loader_for_measuring
 from collapselab.integrations.monitor import Monitor
 from collapselab.integrations.options import CallbackOptions
+from collapselab.integrations.surroundings import forward_within
 from collapselab.probes.options import check_known
+
+_PACKAGES = ("lightning", "pytorch_lightning")
 
 
 def _callback_base() -> type:
@@ -41,8 +44,10 @@ else:
 class NeuralCollapseCallback(Callback):
     """Measures before the first step, after epochs and at the end of `Trainer.fit`.
 
-    Training is the same, bit for bit, with and without the callback. Nothing is measured under `fast_dev_run`. Scalars
-    are sent to all loggers of the trainer, named `train/net.4/normalized_within`.
+    Training is the same, bit for bit, with and without the callback. Batches take the way of validation batches: through
+    the precision plugin and the hooks `on_before_batch_transfer`, `transfer_batch_to_device` and
+    `on_after_batch_transfer`, while the trainer is `validating`. Nothing is measured under `fast_dev_run`. Scalars are sent
+    to all loggers of the trainer, named `train/net.4/normalized_within`.
 
     Args:
         train_loader: data to measure; default the trainer's training data, whole and in order.
@@ -90,12 +95,11 @@ class NeuralCollapseCallback(Callback):
         self.monitor = None
         if trainer.fast_dev_run:
             return
+        train, test = self._loaders(trainer)
         monitor = Monitor(
             self._module(pl_module),
-            in_order(trainer.train_dataloader, "train_loader")
-            if self._train_loader is None
-            else self._train_loader,
-            _first(trainer.val_dataloaders) if self._test_loader is None else self._test_loader,
+            _prepared(train, trainer),
+            None if test is None else _prepared(test, trainer),
             out=self._out or Path(trainer.log_dir or trainer.default_root_dir) / "neural_collapse",
             every=self._every_n_steps,
             log=[*trainer.loggers, self._log],
@@ -103,7 +107,9 @@ class NeuralCollapseCallback(Callback):
             first_epoch=float(trainer.current_epoch),
             **self._options,
         )
-        self.monitor = monitor.start()
+        self.monitor = monitor
+        with _as_validation(trainer, monitor.model):
+            monitor.start()
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -111,26 +117,38 @@ class NeuralCollapseCallback(Callback):
         """Count optimiser steps: fewer than batches if gradients are accumulated."""
         if self.monitor is not None and trainer.global_step > self.monitor.current_step:
             batches = trainer.num_training_batches  # infinite for data without length
-            self.monitor.step_to(trainer.global_step, trainer.current_epoch + (batch_idx + 1) / batches)
+            with _as_validation(trainer, self.monitor.model):
+                self.monitor.step_to(trainer.global_step, trainer.current_epoch + (batch_idx + 1) / batches)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure if this is an epoch to measure after."""
         if self.monitor is None:
             return
         done = trainer.current_epoch + 1
-        self.monitor.step_to(trainer.global_step, float(done))
-        if self._every_n_steps is None and done % self._every_n_epochs == 0:
-            self.monitor.measure()
+        with _as_validation(trainer, self.monitor.model):
+            self.monitor.step_to(trainer.global_step, float(done))
+            if self._every_n_steps is None and done % self._every_n_epochs == 0:
+                self.monitor.measure()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure the last step and close the run."""
         if self.monitor is not None:
-            self.monitor.finish()
+            with _as_validation(trainer, self.monitor.model):
+                self.monitor.finish()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Mark the run as stopped, after Ctrl-C too."""
         if self.monitor is not None:
             self.monitor.stop()
+
+    def _loaders(self, trainer: Any) -> tuple[Any, Any]:
+        train, test = self._train_loader, self._test_loader
+        return (
+            in_order(trainer.train_dataloader, "train_loader")
+            if train is None
+            else loader_for_measuring(train, "train_loader"),
+            _first(trainer.val_dataloaders) if test is None else loader_for_measuring(test, "test_loader"),
+        )
 
     def _module(self, pl_module: Any) -> nn.Module:
         name = type(pl_module).__name__
@@ -143,7 +161,7 @@ class NeuralCollapseCallback(Callback):
                 )
             return module
         # The `forward` of Lightning itself only raises an error.
-        if type(pl_module).forward.__module__.split(".")[0] in ("lightning", "pytorch_lightning"):
+        if type(pl_module).forward.__module__.split(".")[0] in _PACKAGES:
             raise InputError(
                 f"{name} has no forward; give network= with the name of the attribute to measure"
             )
@@ -157,3 +175,33 @@ def _first(loaders: Any) -> Any:
     if isinstance(loaders, list | tuple):
         return loaders[0] if loaders else None
     return loaders
+
+
+def _prepared(loader: Any, trainer: Any) -> Prepared:
+    """Return a loader whose batches are prepared as Lightning prepares those of a validation."""
+    module = trainer.lightning_module
+
+    def prepare(batch: Any) -> Any:
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+    return Prepared(loader, prepare, is_plain=not _overrides_transfer(module, trainer.datamodule))
+
+
+def _overrides_transfer(*owners: Any) -> bool:
+    hooks = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+    methods = [getattr(owner, hook) for owner in owners if owner is not None for hook in hooks]
+    return any(method.__module__.split(".")[0] not in _PACKAGES for method in methods)
+
+
+@contextmanager
+def _as_validation(trainer: Any, model: nn.Module) -> Iterator[None]:
+    """Let the trainer and the network be in the state of a validation."""
+    stage = trainer.state.stage
+    trainer.validating = True
+    try:
+        with forward_within(model, trainer.precision_plugin.val_step_context):
+            yield
+    finally:
+        trainer.state.stage = stage

@@ -1,49 +1,50 @@
-"""Read a training loop's data without affecting the loop."""
+"""Choose what to read of a training loop's data, and prepare batches as the loop does."""
 
 from __future__ import annotations
 
-import copy
-import random
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from collapselab.errors import InputError
+from collapselab.probes.batches import Readable, known_labels
 
 _DEFAULT_BATCH = 64
+# Iterators of these modules have a position that can be neither copied nor restored.
+_ITERATORS = ("builtins", "itertools", "torch.utils.data.dataloader")
 
 
 def loader_for_measuring(loader: Iterable[Any], name: str) -> Iterable[Any]:
     """Return a loader to read instead of `loader`, while the training loop may be in the middle of it.
 
-    A `DataLoader` that visits its whole data set is read in order, including samples that it would drop. Any other
-    `DataLoader` with persistent workers is rebuilt without them, since they would interrupt the loop's own pass.
-    Anything else is returned unchanged.
+    A `DataLoader` that visits its whole data set is read in order, including samples that it would drop. Anything else is
+    returned unchanged: `profile` reads it without affecting the loop.
 
     Args:
         loader: loader of the training loop.
         name: name of the argument, for errors.
 
     Raises:
-        InputError: it is an iterator.
+        InputError: it is an iterator, or holds one that reading would advance.
     """
     if isinstance(loader, Iterator):
         raise InputError(
             f"{name} is an iterator and can be read once; give the loader itself, which is read at every measurement"
         )
-    if not isinstance(loader, DataLoader):
-        return loader
-    if _visits_all(loader):
-        return in_order(loader, name)
-    return _rebuilt(loader) if loader.persistent_workers else loader
+    held = _held_iterator(loader)
+    if held is not None:
+        raise InputError(
+            f"{name}: {held} is an iterator, which measuring would advance under the training loop; give {name}= with a "
+            "second loader of the same data"
+        )
+    return in_order(loader, name) if isinstance(loader, DataLoader) and _visits_all(loader) else loader
 
 
 def in_order(loader: Any, name: str, dataset: Any = None) -> DataLoader[Any]:
-    """Return a loader of every sample in order, with the batch size, collation and workers of `loader`.
+    """Return a loader of every sample in order: a copy of `loader` but for its sampler.
 
     Args:
         loader: a `DataLoader`.
@@ -62,8 +63,24 @@ def in_order(loader: Any, name: str, dataset: Any = None) -> DataLoader[Any]:
         raise InputError(
             f"{type(dataset).__name__} cannot be indexed, so it cannot be read in order; give {name}= with data to measure"
         )
+    # `accelerate` wraps a loader in a loader, which puts batches on devices; that is done for every batch anyway.
+    loader = getattr(loader, "base_dataloader", None) or loader
     size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or _DEFAULT_BATCH
-    return DataLoader(dataset, batch_size=size, **_manner(loader))
+    order = SequentialSampler(dataset)  # pyright: ignore[reportArgumentType] it has a length
+    # Not by the constructor: that of a subclass can take anything.
+    copied = object.__new__(type(loader))
+    copied.__dict__.update(vars(loader))
+    copied.__dict__.update(
+        dataset=dataset,
+        batch_size=size,
+        sampler=order,
+        batch_sampler=BatchSampler(order, size, drop_last=False),
+        drop_last=False,
+        _iterator=None,
+    )
+    if loader.batch_sampler is None and loader.collate_fn is torch.utils.data._utils.collate.default_convert:
+        copied.collate_fn = torch.utils.data.default_collate  # the loader yielded samples one by one
+    return copied
 
 
 def _visits_all(loader: DataLoader[Any]) -> bool:
@@ -71,72 +88,63 @@ def _visits_all(loader: DataLoader[Any]) -> bool:
     if type(loader.batch_sampler) is not BatchSampler or isinstance(loader.dataset, IterableDataset):
         return False
     if isinstance(sampler, RandomSampler):
-        return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
-    return isinstance(sampler, SequentialSampler)
+        if sampler.replacement or sampler.num_samples != len(sampler.data_source):
+            return False
+    elif not isinstance(sampler, SequentialSampler):
+        return False
+    return len(sampler.data_source) == len(loader.dataset)  # pyright: ignore[reportArgumentType] its samplers need a length
 
 
-def _rebuilt(loader: DataLoader[Any]) -> DataLoader[Any]:
-    manner = _manner(loader)
-    if isinstance(loader.dataset, IterableDataset):
-        return DataLoader(loader.dataset, batch_size=loader.batch_size, drop_last=loader.drop_last, **manner)
-    if loader.batch_size is None and loader.batch_sampler is not None:
-        return DataLoader(loader.dataset, batch_sampler=loader.batch_sampler, **manner)
-    return DataLoader(
-        loader.dataset,
-        batch_size=loader.batch_size,
-        sampler=loader.sampler,
-        drop_last=loader.drop_last,
-        **manner,
-    )
+def _held_iterator(loader: Any) -> str | None:
+    """Return the name of an attribute of a loader, or of an iterable data set, that holds an iterator."""
+    parts = [loader]
+    if (
+        isinstance(loader, DataLoader)
+        and isinstance(loader.dataset, IterableDataset)
+        and not loader.num_workers
+    ):
+        parts.append(loader.dataset)
+    for part in parts:
+        for name, value in getattr(part, "__dict__", {}).items():
+            if name != "_iterator" and isinstance(value, Iterator) and type(value).__module__ in _ITERATORS:
+                return f"{type(part).__name__}.{name}"
+    return None
 
 
-def _manner(loader: DataLoader[Any]) -> dict[str, Any]:
-    manner: dict[str, Any] = {
-        "collate_fn": loader.collate_fn,
-        "num_workers": loader.num_workers,
-        "pin_memory": loader.pin_memory,
-        "worker_init_fn": loader.worker_init_fn,
-        "timeout": loader.timeout,
-    }
-    if loader.num_workers:
-        manner["multiprocessing_context"] = loader.multiprocessing_context
-        manner["prefetch_factor"] = loader.prefetch_factor
-    return manner
+class Prepared:
+    """A loader whose batches are prepared as a trainer prepares them.
 
-
-@contextmanager
-def preserved_generators(*loaders: Any) -> Iterator[None]:
-    """Put the states of random generators of loaders, their samplers and data sets back on exit.
-
-    `profile` takes care of the global generators.
+    Args:
+        loader: a loader.
+        prepare: from a batch of the loader to what the model is called with and the labels.
+        is_plain: whether labels are known to stay as they are. Otherwise the first batch tells.
     """
-    states = [_state(generator) for loader in loaders for generator in _generators(loader)]
-    try:
-        yield
-    finally:
-        for restore, state in states:
-            restore(state)
 
+    def __init__(self, loader: Any, prepare: Callable[[Any], Any], *, is_plain: bool = False) -> None:
+        self.loader, self.is_plain = loader, is_plain
+        self._prepare = prepare
 
-def _state(generator: Any) -> tuple[Any, Any]:
-    """Return a function that sets the state of a generator, and its current state."""
-    if isinstance(generator, torch.Generator):
-        return generator.set_state, generator.get_state()
-    if isinstance(generator, random.Random):
-        return generator.setstate, generator.getstate()
-    if isinstance(generator, np.random.RandomState):
-        return generator.set_state, generator.get_state()
-    bits = generator.bit_generator
-    return lambda state: setattr(bits, "state", state), copy.deepcopy(bits.state)
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._prepare, iter(self.loader))
 
+    def __len__(self) -> int:
+        return len(self.loader)
 
-def _generators(loader: Any) -> Iterator[Any]:
-    kinds = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
-    parts, seen = [loader], set()
-    while parts:
-        part = parts.pop()
-        if part is None or id(part) in seen:
-            continue
-        seen.add(id(part))
-        yield from (value for value in getattr(part, "__dict__", {}).values() if isinstance(value, kinds))
-        parts += [getattr(part, name, None) for name in ("sampler", "batch_sampler", "dataset")]
+    @property
+    def sampler(self) -> Any:
+        return getattr(self.loader, "sampler", None)
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Labels of all samples, where they are known without reading them."""
+        labels = known_labels(self.loader)
+        return labels if labels is None or self.is_plain or self._keeps_labels() else None
+
+    def _keeps_labels(self) -> bool:
+        first: list[Tensor] = []
+        for loader in (self.loader, self):
+            try:
+                first.append(Readable(loader, torch.device("cpu"), None, "train").first().labels)
+            except InputError:
+                return False
+        return torch.equal(*first)

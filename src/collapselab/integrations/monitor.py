@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,9 +13,9 @@ from torch import nn
 from typing_extensions import Unpack
 
 from collapselab.checks import check_names
-from collapselab.errors import InputError
+from collapselab.errors import InputError, one_line
 from collapselab.integrations.destinations import MAIN_METRICS, destinations, scalars
-from collapselab.integrations.loaders import loader_for_measuring, preserved_generators
+from collapselab.integrations.loaders import loader_for_measuring
 from collapselab.integrations.monitored_run import MonitoredRun
 from collapselab.integrations.options import plain_settings
 from collapselab.integrations.schedule import Schedule
@@ -30,11 +31,12 @@ from collapselab.records.run_record import MonitoredSettings, Status
 class Monitor:
     """Measures every layer at the first step, at chosen steps and at the last one, and writes a run folder.
 
-    Training is the same, bit for bit, with and without a monitor: random states, modes, gradients and the generators of
-    the loaders are left as they were. A `DataLoader` that shuffles is read whole and in order.
+    Training is the same, bit for bit, with and without a monitor: the model, the loaders and all random generators are left
+    as they were (docs/profiles.md says what cannot be restored). A `DataLoader` that shuffles is read whole and in order.
 
-    After an exception or Ctrl-C inside `with`, the measurements so far remain and the status is `stopped`. Under a
-    process group every process must have a monitor and reach the same steps; the first one writes and logs.
+    If the first measurement fails, it raises; if a later one does, a warning says why and training goes on. After an
+    exception or Ctrl-C inside `with`, the measurements so far remain and the status is `stopped`. Under a process group
+    every process must have a monitor and reach the same steps; the first one writes and logs.
 
     Args:
         model: the network, as for `collapselab.profile`.
@@ -61,6 +63,7 @@ class Monitor:
         current_step: number of optimiser steps done.
         epoch: number of passes over the training data done.
         profile: the last measurement, or None.
+        failures: why steps were not measured, by step.
         folder: the run folder.
 
     Raises:
@@ -100,7 +103,7 @@ class Monitor:
         self._options = complete_options(options)
         wanted = self._options.get("metrics")
         self.model, self.current_step, self.profile = model, first_step, None
-        self._loaders = [loader for loader in (train_loader, test_loader) if loader is not None]
+        self.failures: dict[int, str] = {}
         self._train = loader_for_measuring(train_loader, "train_loader")
         self._test = None if test_loader is None else loader_for_measuring(test_loader, "test_loader")
         self._schedule = Schedule.of(every, at, log_spaced)
@@ -149,9 +152,14 @@ class Monitor:
         """
         step = self.current_step
         with preserved_random_states():
-            self._run = run = MonitoredRun(self._out, self._settings, step)
+            try:
+                self._run = run = MonitoredRun(self._out, self._settings, step)
+            except OSError as error:
+                raise InputError(
+                    f"{self._out}: cannot be written ({one_line(error)}); choose another out="
+                ) from error
             if not run.is_continued or (self._schedule.is_due(step - 1, step) and not run.has(step)):
-                self._measure_or_stop()
+                self._stopping(self._measure)
         return self
 
     def step(self, epoch: Number | None = None) -> Profile | None:
@@ -174,28 +182,44 @@ class Monitor:
             self.epoch = self._derived_epoch()
         return self.measure() if self._schedule.is_due(before, step) else None
 
-    def measure(self) -> Profile:
-        """Return a measurement of the current step, which is measured only once.
+    def measure(self) -> Profile | None:
+        """Return a measurement of the current step, which is measured only once; None, with a warning, if it failed.
 
         Raises:
-            InputError: the monitor is not open, or the network cannot be measured.
+            InputError: the monitor is not open.
         """
         if self._run is None:
             raise InputError("the monitor is not open; use it as: with Monitor(...) as monitor")
-        if self.profile is not None and self._measured_step == self.current_step:
-            return self.profile
-        start = time.perf_counter()
+        if self.profile is None or self._measured_step != self.current_step:
+            self._attempt(self._measure)
+        return None if self.current_step in self.failures else self.profile
+
+    def _measure(self) -> None:
+        run, start = self._opened_run, time.perf_counter()
         # Logging is included: user code that it calls may draw random numbers.
-        with preserved_random_states(), preserved_generators(*self._loaders):
+        with preserved_random_states():
             measured = profile(self.model, self._train, self._test, **self._options)
-            if not self._run.has(self.current_step):
-                spectra = bool(self._options.get("spectra"))
-                self._run.append(self.current_step, self.epoch, measured, spectra)
+            if not run.has(self.current_step):
+                run.append(self.current_step, self.epoch, measured, bool(self._options.get("spectra")))
             self.profile, self._measured_step = measured, self.current_step
+            self.failures.pop(self.current_step, None)
             self._log(measured)
-            self._run.count(measuring=time.perf_counter() - start)
-            self._run.write("running")
-        return measured
+            run.count(measuring=time.perf_counter() - start)
+            run.write("running")
+
+    def _attempt(self, act: Callable[[], None]) -> None:
+        """Measure or write; a failure must not end the training: the first is reported in a warning."""
+        try:
+            act()
+        except Exception as error:
+            reason = one_line(error) or type(error).__name__
+            if not self.failures:
+                warnings.warn(
+                    f"step {self.current_step} was not measured or not written: {reason[:160]}; training goes on, and "
+                    "Monitor.failures lists any further failures",
+                    stacklevel=4,
+                )
+            self.failures[self.current_step] = reason
 
     def finish(self, *, measure: bool = True) -> None:
         """Measure the last step, unless it is measured already, and close the run as finished.
@@ -206,7 +230,7 @@ class Monitor:
         if self._run is None:
             return
         if measure and not self._run.has(self.current_step):
-            self._measure_or_stop()
+            self._stopping(lambda: self._attempt(self._measure))
         self._close("finished")
 
     def stop(self) -> None:
@@ -214,14 +238,15 @@ class Monitor:
         self._close("stopped")
 
     def _log(self, measured: Profile) -> None:
-        if self._run is not None and self._run.is_logged:
+        if self._opened_run.is_logged:
             values = scalars(measured, self._log_metrics, self._log_layers)
             for write in self._destinations:
                 write(values, self.current_step)
 
-    def _measure_or_stop(self) -> None:
+    def _stopping(self, act: Callable[[], None]) -> None:
+        """Measure, and close the run if that is interrupted."""
         try:
-            self.measure()
+            act()
         except BaseException:  # Ctrl-C too
             self.stop()
             raise
@@ -229,9 +254,17 @@ class Monitor:
     def _close(self, status: Status) -> None:
         if self._run is not None:
             with preserved_random_states():
-                self._run.count(measuring=0.0)
-                self._run.write(status)
+                self._attempt(lambda: self._write_end(status))
             self._run = None
+
+    def _write_end(self, status: Status) -> None:
+        self._opened_run.count(measuring=0.0)
+        self._opened_run.write(status)
+
+    @property
+    def _opened_run(self) -> MonitoredRun:
+        assert self._run is not None
+        return self._run
 
     def _derived_epoch(self) -> float:
         return self.current_step / (self._steps_per_epoch or 1)

@@ -66,9 +66,9 @@ class MonitoredRun:
 
     def append(self, step: int, epoch: float, profile: Profile, spectra: bool) -> None:
         """Add the rows of a step that has none."""
-        self._steps.add(step)
         if self._writes:
             self.folder.append_profile(step, epoch, profile, spectra=spectra)
+        self._steps.add(step)
 
     @property
     def is_logged(self) -> bool:

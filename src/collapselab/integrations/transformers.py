@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,10 @@ from torch.utils.data import Dataset
 from typing_extensions import Unpack
 
 from collapselab.errors import InputError
-from collapselab.integrations.loaders import in_order
+from collapselab.integrations.loaders import Prepared, in_order, loader_for_measuring
 from collapselab.integrations.monitor import Monitor
 from collapselab.integrations.options import CallbackOptions
+from collapselab.integrations.surroundings import forward_within
 from collapselab.probes.options import check_known
 
 try:
@@ -32,8 +34,9 @@ class NeuralCollapseCallback(TrainerCallback):
 
         NeuralCollapseCallback(reduce="token:0").attach(trainer)
 
-    It then measures the Trainer's evaluation data as well and logs through `Trainer.log`: to the log history and to all
-    reporters of the Trainer. Passed as `callbacks=[...]`, it measures the training data and `test_loader`, and logs to
+    It then measures the Trainer's evaluation data as well, prepares batches and runs the network as the Trainer evaluates
+    (`_prepare_inputs`, `label_names`, autocast), and logs through `Trainer.log`: to the log history and to all reporters of
+    the Trainer. Passed as `callbacks=[...]`, it measures the training data and `test_loader`, and logs to
     the log history. Names follow the Trainer's convention, `classifier/cdnv` and `test_classifier/cdnv`, which its
     reporters turn into `train/classifier/cdnv` and `test/classifier/cdnv`.
 
@@ -94,8 +97,8 @@ class NeuralCollapseCallback(TrainerCallback):
         test = self._evaluation_loader() if self._test_loader is None else self._test_loader
         monitor = Monitor(
             kwargs["model"],
-            _loader(train, training, "train_loader"),
-            None if test is None else _loader(test, training, "test_loader"),
+            self._prepared(_loader(train, training, "train_loader"), "train_loader"),
+            None if test is None else self._prepared(_loader(test, training, "test_loader"), "test_loader"),
             out=self._out or Path(args.output_dir) / "neural_collapse",
             every=self._every_n_steps,
             log=[self._report, self._log],
@@ -103,7 +106,9 @@ class NeuralCollapseCallback(TrainerCallback):
             first_epoch=float(state.epoch or 0),
             **self._options,
         )
-        self.monitor = monitor.start()
+        self.monitor = monitor
+        with self._as_evaluation(monitor):
+            monitor.start()
         # The Trainer does not tell callbacks about exceptions: the run is closed by the next training or at exit.
         atexit.register(self._stop)
 
@@ -111,9 +116,10 @@ class NeuralCollapseCallback(TrainerCallback):
         """Count the step; the last one is measured here, while the Trainer's reporters are open."""
         if self.monitor is None:
             return
-        self.monitor.step_to(state.global_step, state.epoch)
-        if control.should_training_stop:
-            self.monitor.measure()
+        with self._as_evaluation(self.monitor):
+            self.monitor.step_to(state.global_step, state.epoch)
+            if control.should_training_stop:
+                self.monitor.measure()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure if the epoch is complete and one to measure after."""
@@ -121,13 +127,40 @@ class NeuralCollapseCallback(TrainerCallback):
             return
         done = round(state.epoch)
         if abs(state.epoch - done) < 1e-6 and done % self._every_n_epochs == 0:
-            self.monitor.measure()
+            with self._as_evaluation(self.monitor):
+                self.monitor.measure()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close the run. Do not measure if the Trainer has loaded its best network, which is not the last step's."""
         if self.monitor is not None:
-            self.monitor.finish(measure=not args.load_best_model_at_end)
+            with self._as_evaluation(self.monitor):
+                self.monitor.finish(measure=not args.load_best_model_at_end)
         atexit.unregister(self._stop)
+
+    def _prepared(self, loader: Any, name: str) -> Any:
+        """Return a loader whose batches are prepared as the Trainer prepares those of an evaluation."""
+        trainer = self._trainer
+        if trainer is None:
+            return loader
+        names = list(trainer.label_names)
+
+        def prepare(batch: Any) -> Any:
+            batch = trainer._prepare_inputs(batch)
+            # The names of labels that `profile` knows need not be those of this network.
+            if isinstance(batch, Mapping) and len(names) == 1 and names[0] in batch and "labels" not in batch:
+                batch = {("labels" if name == names[0] else name): value for name, value in batch.items()}
+            return batch
+
+        return Prepared(loader_for_measuring(loader, name), prepare, is_plain=True)
+
+    @contextmanager
+    def _as_evaluation(self, monitor: Monitor) -> Iterator[None]:
+        """Let the network run as in an evaluation of the Trainer."""
+        if self._trainer is None:
+            yield
+            return
+        with forward_within(monitor.model, self._trainer.compute_loss_context_manager):
+            yield
 
     def _report(self, metrics: dict[str, float], step: int) -> None:
         named = {_trainer_name(name): value for name, value in metrics.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,19 +13,6 @@ from torch.nn.utils.rnn import PackedSequence
 
 from collapselab.probes.containers import tensors_in
 from collapselab.probes.tensors import UnreadableError, ordinary
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode without gradients; on exit every submodule gets its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 class Taps:
@@ -126,11 +113,25 @@ class Taps:
     def _noting_failures(self) -> Iterator[None]:
         with self._lock:
             try:
-                yield
+                with _own_precision():
+                    yield
             except Exception as error:
                 self.failure = self.failure or error
                 if not self._defers_failures:
                     raise
+
+
+@contextmanager
+def _own_precision() -> Iterator[None]:
+    """Leave the precision in which the model runs: autocast, and the default dtype for new tensors."""
+    default = torch.get_default_dtype()
+    devices = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+    with ExitStack() as stack:
+        for device in devices:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.callback(torch.set_default_dtype, default)
+        torch.set_default_dtype(torch.float32)
+        yield
 
 
 def call_name(name: str, count: int) -> str:

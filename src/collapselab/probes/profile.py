@@ -9,8 +9,9 @@ from torch import nn
 from typing_extensions import Unpack
 
 from collapselab.distributed import resharding
-from collapselab.probes.capture import evaluating
+from collapselab.probes.evaluating import evaluating
 from collapselab.probes.options import MeasuringOptions, complete_options, document_options
+from collapselab.probes.own_pass import own_passes
 from collapselab.probes.profile_run import ProfileRun
 from collapselab.probes.results import Profile
 from collapselab.probes.select import Layers, unwrapped
@@ -68,6 +69,11 @@ def profile(
         ['0', '2']
     """
     complete = complete_options({**options, "layers": layers})
-    with preserved_random_states(), evaluating(model), resharding(model):
+    with (
+        preserved_random_states(),
+        own_passes(loader, test_loader) as (train, test),
+        evaluating(model),
+        resharding(model),
+    ):
         inner = unwrapped(model)
-        return ProfileRun(inner, loader, complete).profile(test_loader, name or type(inner).__name__)
+        return ProfileRun(inner, train, complete).profile(test, name or type(inner).__name__)

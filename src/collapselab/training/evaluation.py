@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from collapselab.data import Split
 from collapselab.probes import capture_inputs, weight_layers
-from collapselab.probes.capture import evaluating
+from collapselab.probes.evaluating import evaluating
 from collapselab.training.building import Loss
 
 

@@ -23,7 +23,8 @@ from collapselab.papers.hui2022.bounds import (
     super_class_bound,
 )
 from collapselab.papers.hui2022.constructions import OneHotDecisions
-from collapselab.probes.capture import capture_inputs, evaluating
+from collapselab.probes.capture import capture_inputs
+from collapselab.probes.evaluating import evaluating
 
 SAMPLES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=30)
 

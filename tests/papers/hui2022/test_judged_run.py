@@ -17,7 +17,8 @@ from collapselab.metrics.generalization import Reference, labelled_variance, squ
 from collapselab.metrics.kmeans import fit_kmeans
 from collapselab.models import MLP
 from collapselab.papers.hui2022.definitions import judge_run
-from collapselab.probes.capture import capture_inputs, evaluating
+from collapselab.probes.capture import capture_inputs
+from collapselab.probes.evaluating import evaluating
 
 
 def _variance(features: Tensor, points: Tensor, labels: Tensor) -> float:

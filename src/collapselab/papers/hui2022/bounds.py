@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from collapselab.errors import InputError
 from collapselab.papers.hui2022.constructions import OneHotDecisions
-from collapselab.probes.capture import evaluating
+from collapselab.probes.evaluating import evaluating
 
 
 def best_accuracy_of_points(

@@ -1,0 +1,94 @@
+"""Evaluate a model and leave it as it was, bit for bit."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from collapselab.errors import InputError
+from collapselab.probes.snapshot import Snapshot
+from collapselab.randomness import preserved_random_states
+
+_MOST_NAMES, _MOST_CHARACTERS = 4, 160
+_warned: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode without gradients; on exit, also after an error, the model is as it was.
+
+    Restored are parameters, buffers and all other tensors that its modules hold (in place, so that optimisers keep their
+    references), gradients, modes, attributes and containers, extra states, its own random generators and the shared
+    ones: see `Snapshot`. Modules that do something in `train()` and `eval()`, such as merging weights, have these
+    called. The first time that a model has changed its own state, a warning says what.
+
+    Raises:
+        InputError: a layer has no weights before its first forward pass.
+    """
+    _refuse_lazy(model)
+    with preserved_random_states():
+        state = _state_of(model)
+        training = model.training
+        try:
+            for parameter in model.parameters():
+                parameter.grad = None  # a backward pass in forward must not add to it
+            model.eval()
+            with torch.no_grad():
+                yield
+        finally:
+            try:
+                _end(model, training)
+            finally:
+                changed, lost = state.restore()
+    _warn(model, changed, lost)
+
+
+def _state_of(model: nn.Module) -> Snapshot:
+    # Script modules show their tensors by these methods only.
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return Snapshot([("", model), *tensors])
+
+
+def _end(model: nn.Module, training: bool) -> None:
+    """Let the model undo what it did for evaluation."""
+    for module in model.modules():
+        if hasattr(module, "reshard") and type(module).__name__.startswith("FSDP"):
+            module.reshard()  # sharded weights, gathered for a forward pass, are put away
+    model.train(training)
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    lazy = next((name for name, tensor in tensors if is_lazy(tensor)), None)
+    if lazy is not None:
+        raise InputError(
+            f"{lazy} of {type(model).__name__} has no values before the first forward pass (a lazily built layer); run "
+            "the model on one batch before measuring"
+        )
+
+
+def _warn(model: nn.Module, changed: list[str], lost: list[str]) -> None:
+    if lost:
+        warnings.warn(
+            f"{type(model).__name__} changed {_listed(lost)} while it was measured, which cannot be restored: there was "
+            "no room for a copy. Training goes on with other values",
+            stacklevel=5,
+        )
+    elif changed and model not in _warned:
+        _warned.add(model)
+        warnings.warn(
+            f"{type(model).__name__} changes its own state in evaluation mode ({_listed(changed)}); it is restored after "
+            "each measurement, but changes from batch to batch in between",
+            stacklevel=5,
+        )
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES])[:_MOST_CHARACTERS] + more

@@ -1,0 +1,170 @@
+"""Copies of the memory of tensors, compared and written back bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Of the free memory of a device, so much may hold copies; what does not fit is copied to the host.
+_SHARE_OF_DEVICE, _SHARE_OF_HOST = 0.25, 0.5
+_COPIES_PER_LIMIT = 8
+_WORDS = ((8, torch.int64), (4, torch.int32), (2, torch.int16), (1, torch.uint8))
+
+
+class CopiedTensors:
+    """Copies of tensors; tensors that share memory share a copy.
+
+    Args:
+        most_bytes: tensors whose memory takes more are left out, and all copies together take eight times as much; None
+            copies every tensor for which there is room. For those without room a checksum is kept: they cannot be
+            restored, but a change is noticed.
+    """
+
+    def __init__(self, most_bytes: int | None = None) -> None:
+        self._most_bytes, self._bytes_left = most_bytes, _COPIES_PER_LIMIT * (most_bytes or 0)
+        self._storages: dict[int, _Storage] = {}
+        self._tensors: list[_View] = []
+        self._room: dict[torch.device, int] = {}
+
+    def add(self, tensor: Tensor, place: str) -> None:
+        """Copy a tensor. Tensors without memory of their own (sparse, on the meta device) are left out.
+
+        Args:
+            place: its name in `restore`.
+        """
+        for part, where in _parts(tensor, place):
+            # Whatever has no plain storage is left out: subclasses without one, tensors of functorch.
+            with suppress(RuntimeError, NotImplementedError, TypeError):
+                self._add(part, where)
+
+    def _add(self, tensor: Tensor, place: str) -> None:
+        if tensor.layout is not torch.strided or tensor.device.type == "meta":
+            return
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self._storages:
+            size = storage.nbytes()
+            if self._most_bytes is not None:
+                if size > min(self._most_bytes, self._bytes_left):
+                    return
+                self._bytes_left -= size
+            self._storages[key] = _Storage.copied(storage, self._place_of_copy(storage.device, size))
+        self._tensors.append(_View(tensor, tensor.detach(), place, key))
+
+    def _place_of_copy(self, device: torch.device, size: int) -> torch.device | None:
+        host = torch.device("cpu")
+        for place, share in ((device, _SHARE_OF_DEVICE), (host, _SHARE_OF_HOST)):
+            if place not in self._room:
+                self._room[place] = int(share * _free_memory(place))
+            if size <= self._room[place]:
+                self._room[place] -= size
+                return place
+        return None
+
+    def restore(self) -> tuple[list[str], list[str]]:
+        """Write back what differs, in place.
+
+        Returns:
+            Names of tensors that were changed, and of those that were and cannot be restored.
+        """
+        states = {key: storage.restore() for key, storage in self._storages.items()}
+        changed, lost = [], []
+        for view in self._tensors:
+            moved = view.restore()
+            if moved is None or states[view.key] is None:
+                lost.append(view.place)
+            elif moved or states[view.key]:
+                changed.append(view.place)
+        return changed, lost
+
+
+@dataclass
+class _View:
+    """A tensor and an alias of it, which keeps memory, shape and strides of the snapshot."""
+
+    tensor: Tensor
+    alias: Tensor
+    place: str
+    key: int
+
+    def restore(self) -> bool | None:
+        """Let the tensor view the memory it viewed; return whether it viewed another, None if that cannot be undone."""
+        tensor, alias = self.tensor, self.alias
+        if (
+            tensor.untyped_storage()._cdata == self.key
+            and tensor.storage_offset() == alias.storage_offset()
+            and (tensor.shape, tensor.stride(), tensor.dtype) == (alias.shape, alias.stride(), alias.dtype)
+        ):
+            return False
+        try:
+            tensor.data = alias
+        except RuntimeError:
+            return None
+        return True
+
+
+@dataclass
+class _Storage:
+    """Memory, and its copy or, without room for one, a checksum."""
+
+    storage: torch.UntypedStorage
+    size: int
+    copy: Tensor | None
+    checksum: int
+
+    @classmethod
+    def copied(cls, storage: torch.UntypedStorage, place: torch.device | None) -> _Storage:
+        words = _words(storage)
+        if place is None:
+            return cls(storage, storage.nbytes(), None, int(words.sum()))
+        return cls(storage, storage.nbytes(), words.to(place, copy=True), 0)
+
+    def restore(self) -> bool | None:
+        """Return whether the memory was changed; None if it was and cannot be restored."""
+        resized = self.storage.nbytes() != self.size
+        if resized:
+            self.storage.resize_(self.size)
+        words = _words(self.storage)
+        if self.copy is None:
+            return None if resized or int(words.sum()) != self.checksum else False
+        if not resized and torch.equal(words.to(self.copy.device), self.copy):
+            return False
+        words.copy_(self.copy)
+        return True
+
+
+def _words(storage: torch.UntypedStorage) -> Tensor:
+    """Return the memory as whole numbers: NaN equal themselves, and zeros have signs."""
+    size = storage.nbytes()
+    width, dtype = next((width, dtype) for width, dtype in _WORDS if size % width == 0)
+    empty = torch.empty(0, dtype=dtype, device=storage.device)
+    return empty.set_(storage, 0, (size // width,), (1,))  # pyright: ignore[reportArgumentType] it takes untyped storages
+
+
+def _parts(tensor: Tensor, place: str) -> Iterator[tuple[Tensor, str]]:
+    """Yield the tensors that a tensor consists of: itself, or those inside of a wrapper such as a DTensor."""
+    flatten: Any = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None:
+        yield tensor, place
+        return
+    names, _ = flatten()
+    for name in names:
+        yield from _parts(getattr(tensor, name), place)
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type != "cpu":
+        return 0
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 2**34  # not on Linux
