@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ def split_labels(raw: Any) -> tuple[Any, Any] | None:
     if isinstance(raw, Mapping):
         return _without(raw, key), raw[key]
     if isinstance(raw, tuple):
-        fields = {name: getattr(raw, name) for name in _field_names(raw) if name != key}
+        fields = {name: getattr(raw, name) for name in field_names(raw) if name != key}
         return (next(iter(fields.values())) if len(fields) == 1 else Fields(fields)), getattr(raw, key)
     return raw, getattr(raw, key)
 
@@ -39,14 +39,14 @@ def split_labels(raw: Any) -> tuple[Any, Any] | None:
 def _label_key(raw: Any) -> str | None:
     if isinstance(raw, Mapping):
         return next((key for key in LABEL_KEYS if key in raw), None)
-    if _field_names(raw):
-        return next((key for key in LABEL_KEYS if key in _field_names(raw)), None)
+    if field_names(raw):
+        return next((key for key in LABEL_KEYS if key in field_names(raw)), None)
     if isinstance(raw, Tensor | tuple | list) or not callable(getattr(raw, "to", None)):
         return None
     return next((key for key in LABEL_KEYS if getattr(raw, key, None) is not None), None)
 
 
-def _field_names(value: Any) -> tuple[str, ...]:
+def field_names(value: Any) -> tuple[str, ...]:
     """Return the names of the fields of a named tuple or dataclass; none for anything else."""
     if isinstance(value, PackedSequence | type):
         return ()
@@ -81,20 +81,25 @@ def moved(value: Any, device: torch.device) -> Any:
         except TypeError:  # another kind of `to`
             return value
         return duplicate if result is None else result
+    return rebuilt(value, lambda _key, part: moved(part, device))
+
+
+def rebuilt(value: Any, change: Callable[[Any, Any], Any]) -> Any:
+    """Return a container of the same type, with `change(key, part)` instead of each part; anything else as it is."""
     if isinstance(value, Mapping):
-        entries = {name: moved(item, device) for name, item in value.items()}
+        entries = {key: change(key, item) for key, item in value.items()}
         if type(value) is dict or not _can_be_copied(value):
             return entries
         duplicate: Any = copy.copy(value)
         duplicate.update(entries)
         return duplicate
     if isinstance(value, list | tuple):
-        items = [moved(item, device) for item in value]
-        return type(value)(*items) if _field_names(value) else type(value)(items)
-    if _field_names(value):
+        items = [change(number, item) for number, item in enumerate(value)]
+        return type(value)(*items) if field_names(value) else type(value)(items)
+    if field_names(value):
         duplicate = copy.copy(value)
-        for name in _field_names(value):
-            object.__setattr__(duplicate, name, moved(getattr(value, name), device))  # it may be frozen
+        for name in field_names(value):
+            object.__setattr__(duplicate, name, change(name, getattr(value, name)))  # it may be frozen
         return duplicate
     return value
 
@@ -109,7 +114,7 @@ def tensors_in(value: Any) -> Iterator[Tensor | PackedSequence]:
         for item in value:
             yield from tensors_in(item)
     else:
-        for name in _field_names(value):
+        for name in field_names(value):
             yield from tensors_in(getattr(value, name, None))
 
 
@@ -127,7 +132,7 @@ def call(model: nn.Module, inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
         return model(inputs) if _is_one_argument(model, inputs) else model(**inputs)
     label = _label_key(inputs)
-    fields = {name: getattr(inputs, name) for name in _field_names(inputs) if name != label}
+    fields = {name: getattr(inputs, name) for name in field_names(inputs) if name != label}
     return model(**fields) if fields and _fits(model, fields) else model(inputs)
 
 

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from collapselab.distributed import Split, differing_over_ranks, run_together
 from collapselab.errors import InputError
 from collapselab.passes.stream import EndBatch, ReceiveRows
-from collapselab.probes.batches import Batch, Readable, logits_of
+from collapselab.probes.batches import Batch, Readable
 from collapselab.probes.capture import Taps
 from collapselab.probes.forward import run_model
 from collapselab.probes.label_space import LabelSpace
 from collapselab.probes.plan import Identity, ProbePoint, check_means_fit
 from collapselab.probes.reduce import Reduction
+from collapselab.probes.scores import Scores
 
 Result = TypeVar("Result")
 
@@ -35,7 +36,7 @@ class Network:
         modules: modules to probe, by name.
         points: by name of the call.
         reduction: how features with several axes become rows.
-        num_outputs: length of its class scores; None where it has none.
+        scores: where it returns its class scores; None where it has none.
         splits: what of the model is split over processes: see `collapselab.distributed.splits_of`.
     """
 
@@ -43,7 +44,7 @@ class Network:
     modules: dict[str, nn.Module]
     points: dict[str, ProbePoint]
     reduction: Reduction
-    num_outputs: int | None
+    scores: Scores | None
     splits: Split = None
 
     @cached_property
@@ -129,7 +130,8 @@ class NetworkStream:
         Raises:
             InputError: a label outside the label space or the outputs of the model, or too many labels.
         """
-        labels, outputs, space = batch.counted_labels, self._network.num_outputs, self._labels
+        labels, scores, space = batch.counted_labels, self._network.scores, self._labels
+        outputs = None if scores is None else scores.num_classes
         if len(labels) == 0:
             return labels
         low, high = (int(value) for value in torch.aminmax(labels))
@@ -153,9 +155,9 @@ class NetworkStream:
         return space.numbers(labels)
 
     def _decisions(self, output: Any, batch: Batch) -> Tensor | None:
-        """Return the number of the label with the highest class score for every label that counts, if there are any."""
-        decided = _decisions(output, batch)
-        return None if decided is None else self._labels.numbers(decided)
+        """Return the number of the label that the model decides for, for every label that counts, if it has scores."""
+        scores = self._network.scores
+        return None if scores is None else self._labels.numbers(scores.decisions(output, batch))
 
 
 def _at_once(work: Callable[[], Result]) -> Result:
@@ -242,15 +244,6 @@ class _BatchReader:
             )
 
 
-def _decisions(output: Any, batch: Batch) -> Tensor | None:
-    """Return the index of the highest class score for every label that counts; None without class scores."""
-    logits = logits_of(output, batch.labels)
-    if logits is None:
-        return None
-    decided, counted = logits.argmax(-1).flatten(), batch.counted
-    return decided if counted is None else decided[counted]
-
-
 def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
     """Return what a probe point reads as one row of features per label that counts.
 
@@ -260,14 +253,14 @@ def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduct
         InputError: features and labels disagree, or features do not have the shape of the first batch.
     """
     labels, counted, mask = batch.labels, batch.counted, batch.mask
-    if labels.ndim > 1:
-        if features.shape[: labels.ndim] == labels.shape:
-            features = features.flatten(0, labels.ndim - 1)
-        labels, mask = labels.flatten(), None
-    if features.shape[:1] != labels.shape:
+    found = point.axes.rows(features, tuple(labels.shape), point.shape)
+    if found is None:
         raise InputError(
-            f"{batch.place}: {point.name} reads {features.shape[0]} rows of features for {labels.shape[0]} labels"
+            f"{batch.place}: {point.name} reads {point.axes.count(features)} rows of features for {labels.numel()} labels"
         )
+    features = found
+    if labels.ndim > 1:
+        mask = None
     if counted is not None:
         features, mask = features[counted], None if mask is None else mask[counted]
     parts = (features.real, features.imag) if features.is_complex() else (features,)

@@ -19,12 +19,13 @@ from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_sp
 from collapselab.passes.stream import no_progress
 from collapselab.probes.batches import Readable, known_labels
 from collapselab.probes.label_space import LabelSpace
+from collapselab.probes.labels import LabelRules, decide_shift, needs_labels
 from collapselab.probes.network import Network, NetworkStream
 from collapselab.probes.options import ProfileOptions
-from collapselab.probes.plan import Plan, ProbePoint, check_means_fit, choose_scatter, plan_probes
+from collapselab.probes.plan import Hints, Plan, ProbePoint, check_means_fit, choose_scatter, plan_probes
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.results import LayerProfile, Profile, SplitProfile, first_collapsed, joined_warnings
-from collapselab.probes.select import choose_layers, scripted_parts
+from collapselab.probes.select import choose_layers, named_layer, scripted_parts
 from collapselab.probes.tensors import UnreadableError
 from collapselab.probes.weights import weight_matrix
 
@@ -52,20 +53,24 @@ class ProfileRun:
         self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self._reduction = Reduction.parse(options["reduce"])
         modules, named = choose_layers(model, options["layers"])
+        if options["classifier"] is not None and options["layers"] is None:
+            modules |= named_layer(model, options["classifier"])
+        self._rules = LabelRules(options["ignore_index"], pass_on=needs_labels(model))
         self._splits = splits_of(model)
         self._loader = self._readable(loader, "train")
-        plan, labels = run_together(lambda: self._plan(model, modules, named))
-        self._plan_of_points = plan
-        scripted = [
-            f"{name} is a torch.jit module: its layers run outside Python and are left out"
+        self._known = self._known_labels(loader)
+        self._warnings: list[tuple[str, str]] = [
+            ("layers", f"{name} is a torch.jit module: its layers run outside Python and are left out")
             for name in scripted_parts(model)
         ]
-        self._warnings = [("layers", text) for text in (*plan.warnings, *scripted)]
-        self._labels = self._label_space(loader, labels)
+        plan, labels = run_together(lambda: self._plan(model, modules, named))
+        self._plan_of_points = plan
+        self._warnings += plan.warnings
+        self._labels = self._label_space(labels)
         by_name = {point.name: point for point in plan.points}
-        self._network = Network(model, modules, by_name, self._reduction, plan.num_outputs, self._splits)
+        self._network = Network(model, modules, by_name, self._reduction, plan.scores, self._splits)
         self._num_planned = (
-            len(self._labels) if self._labels.room is None else plan.num_outputs or self._labels.room
+            len(self._labels) if self._labels.room is None else self._num_outputs or self._labels.room
         )
         for point in plan.points:
             check_means_fit(point, len(self._labels))
@@ -98,7 +103,9 @@ class ProfileRun:
 
     def _readable(self, loader: Iterable[Any], split: str) -> Readable:
         is_whole = self._splits is not None
-        readable = Readable(loader, self._device, self._options["split_batch"], split, is_whole)
+        readable = Readable(
+            loader, self._device, self._options["split_batch"], split, is_whole, self._rules.read
+        )
         if readable.is_share and self._splits == "layers":
             raise InputError(
                 f"{split}: the layers of the model are split over processes, which must read the same batches; give a "
@@ -108,7 +115,33 @@ class ProfileRun:
 
     def _plan(self, model: nn.Module, modules: dict[str, nn.Module], named: set[str]) -> tuple[Plan, Tensor]:
         batch = self._loader.first()
-        return plan_probes(model, modules, named, batch, self._reduction), batch.counted_labels
+        other = self._loader.second() if len(batch.labels) < 2 else None
+        batch = other if other is not None and len(other.labels) > 1 else batch
+        self._rules.shift, said = decide_shift(model, batch, self._options["shift_labels"])
+        self._warnings += [] if said is None else [("labels", said)]
+        batch = self._rules.shifted(batch)
+        labels = batch.counted_labels
+        hints = Hints(
+            self._options["batch_axis"],
+            self._options["scores"],
+            self._options["classifier"],
+            self._num_labels(labels),
+        )
+        plan = plan_probes(
+            model, modules, named, batch, self._reduction, hints=hints, second=self._loader.second
+        )
+        return plan, labels
+
+    def _num_labels(self, first: Tensor) -> int:
+        """Return the number that all labels lie below, as far as it is known.
+
+        Args:
+            first: labels of the first batch.
+        """
+        if self._options["class_counts"] is not None:
+            return len(self._options["class_counts"])
+        labels = first if self._known is None else self._known
+        return int(labels.max()) + 1 if len(labels) else 0
 
     def _weight_of(self, point: ProbePoint, modules: dict[str, nn.Module]) -> PointWeight:
         """Return the weight that reads the features of a point; a warning says why there is none."""
@@ -128,24 +161,23 @@ class ProfileRun:
         """Return the labels of all samples as the data set of the loader has them; None where unknown."""
         # A caller's own `split_batch` can take other labels than those of the data set.
         labels = None if self._options["split_batch"] else known_labels(loader)
+        labels = None if labels is None else labels[labels != self._options["ignore_index"]]
         if labels is None or len(labels) == 0 or int(labels.min()) < 0:
             return None
         return labels.cpu()
 
-    def _label_space(self, loader: Iterable[Any], first: Tensor) -> LabelSpace:
+    def _label_space(self, first: Tensor) -> LabelSpace:
         """Return the labels of the train split, as far as they are known.
 
         Args:
-            loader: of the train split.
             first: labels of the first batch.
         """
         declared = self._options["class_counts"]
         if declared is not None:
             return LabelSpace.of_counts(torch.as_tensor(declared))
-        labels = self._known_labels(loader)
-        if labels is None:
-            return LabelSpace.open(first, self._plan_of_points.num_outputs)
-        return LabelSpace.of_labels(labels)
+        if self._known is None:
+            return LabelSpace.open(first, self._num_outputs)
+        return LabelSpace.of_labels(self._known)
 
     def _stream(self, readable: Readable, split: str, labels: LabelSpace) -> NetworkStream:
         is_shared = readable.is_share or self._splits is None
@@ -165,12 +197,14 @@ class ProfileRun:
             max_per_class=None if self._options["scatter"] == "per_class" else self._num_planned,
         )
 
+    @property
+    def _num_outputs(self) -> int | None:
+        scores = self._plan_of_points.scores
+        return None if scores is None else scores.num_classes
+
     def _warn_of_outputs(self, num_classes: int) -> None:
-        outputs = self._plan_of_points.num_outputs
-        if outputs is None:
-            text = "returns no class scores of the labels' shape: ncc_agreement is undefined"
-            self._warnings.append(("model", text))
-        elif outputs > num_classes:
+        outputs = self._num_outputs
+        if outputs is not None and outputs > num_classes:
             text = (
                 f"{outputs} outputs for {num_classes} classes: self_duality is undefined, and a decision for any other "
                 "class counts as disagreement"
