@@ -79,8 +79,7 @@ def outputs_of(output: Any, given: Callable[[Any], Tensor] | None = None) -> dic
 
 def _tensors(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
     if isinstance(value, Tensor):
-        if value.ndim:
-            yield path, value
+        yield path, value
         return
     if isinstance(value, Mapping):
         items = list(value.items())
