@@ -82,25 +82,25 @@ def check(found: Profile, model: Any, scores: Tensor, classifier: str | None) ->
 
 # name: (what the network returns, which of it are the class scores, its classifier)
 DECIDED: dict[str, tuple[Any, Any, str | None]] = {
-    "features and logits": (lambda s, e, l: (l, s.fc(l)), lambda out: out[1], "fc"),
-    "logits and features": (lambda s, e, l: (s.fc(l), e, l), lambda out: out[0], "fc"),
-    "features as wide as classes": (lambda s, e, l: (s.neck(l), s.fc(l)), lambda out: out[1], None),
-    "a list of exits": (lambda s, e, l: [s.exit(e), s.fc(l)], lambda out: out[1], "fc"),
-    "exits, the last first": (lambda s, e, l: (s.fc(l), s.exit(e)), lambda out: out[0], "fc"),
-    "an auxiliary head by name": (lambda s, e, l: Exits(s.fc(l), s.twin(l)), lambda out: out[0], "fc"),
-    "an auxiliary head in a mapping": (lambda s, e, l: {"aux": s.twin(l), "out": s.fc(l)}, lambda o: o["out"], "fc"),
-    "an average of heads": (lambda s, e, l: (s.fc(l) + s.twin(l)) / 2, lambda out: out, None),
+    "features and logits": (lambda s, e, h: (h, s.fc(h)), lambda out: out[1], "fc"),
+    "logits and features": (lambda s, e, h: (s.fc(h), e, h), lambda out: out[0], "fc"),
+    "features as wide as classes": (lambda s, e, h: (s.neck(h), s.fc(h)), lambda out: out[1], None),
+    "a list of exits": (lambda s, e, h: [s.exit(e), s.fc(h)], lambda out: out[1], "fc"),
+    "exits, the last first": (lambda s, e, h: (s.fc(h), s.exit(e)), lambda out: out[0], "fc"),
+    "an auxiliary head by name": (lambda s, e, h: Exits(s.fc(h), s.twin(h)), lambda out: out[0], "fc"),
+    "an auxiliary head in a mapping": (lambda s, e, h: {"aux": s.twin(h), "out": s.fc(h)}, lambda o: o["out"], "fc"),
+    "an average of heads": (lambda s, e, h: (s.fc(h) + s.twin(h)) / 2, lambda out: out, None),
     "logits among heads": (
-        lambda s, e, l: {"first_logits": s.fc(l), "logits": (s.fc(l) + s.twin(l)) / 2}, lambda o: o["logits"], None
+        lambda s, e, h: {"first_logits": s.fc(h), "logits": (s.fc(h) + s.twin(h)) / 2}, lambda o: o["logits"], None
     ),
-    "scaled scores": (lambda s, e, l: 7 * s.fc(l).tanh() - 1, lambda out: out, "fc"),
-    "a fixed frame": (lambda s, e, l: s.neck(l) @ s.frame, lambda out: out, None),
+    "scaled scores": (lambda s, e, h: 7 * s.fc(h).tanh() - 1, lambda out: out, "fc"),
+    "a fixed frame": (lambda s, e, h: s.neck(h) @ s.frame, lambda out: out, None),
     "a cosine head": (
-        lambda s, e, l: 9 * nn.functional.normalize(s.embed(l)) @ nn.functional.normalize(s.prototypes).T,
+        lambda s, e, h: 9 * nn.functional.normalize(s.embed(h)) @ nn.functional.normalize(s.prototypes).T,
         lambda out: out, None,
     ),
-    "distances to prototypes": (lambda s, e, l: -torch.cdist(s.embed(l), s.prototypes), lambda out: out, None),
-    "scores and an embedding": (lambda s, e, l: (s.embed(l), s.fc(l)), lambda out: out[1], "fc"),
+    "distances to prototypes": (lambda s, e, h: -torch.cdist(s.embed(h), s.prototypes), lambda out: out, None),
+    "scores and an embedding": (lambda s, e, h: (s.embed(h), s.fc(h)), lambda out: out[1], "fc"),
 }  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def test_scores_by_hand(wanted: Any) -> None:
 
 
 def test_no_scores_by_hand() -> None:
-    found = profile(net(lambda s, e, l: s.fc(l)), TRAIN, scores=False)
+    found = profile(net(lambda s, e, h: s.fc(h)), TRAIN, scores=False)
     assert all(layer.train["ncc_agreement"] is None for layer in found.layers)
     assert all(layer.train["self_duality"] is None for layer in found.layers)
 
@@ -194,7 +194,7 @@ def test_mistakes_are_refused_in_one_line(options: dict[str, Any], says: str) ->
 
 
 def test_classifier_by_hand() -> None:
-    model = net(lambda s, e, l: (s.fc(l) + s.twin(l)) / 2)
+    model = net(lambda s, e, h: (s.fc(h) + s.twin(h)) / 2)
     found = profile(model, TRAIN, classifier="twin")
     assert found.layers[-1].name == "twin"
     assert [layer.name for layer in found.layers if layer.train["self_duality"] is not None] == ["twin"]
