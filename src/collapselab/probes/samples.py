@@ -80,16 +80,13 @@ def _find_samples(
     """Find a part of the inputs that gives a part of the outputs; return how the inputs are divided."""
     n = geometry.labels[0]
     axes = _given_axes(batch, n, batch_axis)
-    attempts: list[_Attempt] = []
-    for choice in itertools.islice(_choices(axes, batch, second), _MAX_RUNS):
-        attempt = _try(geometry, run, batch, choice, _part_of(n))
-        attempts += [] if attempt is None else [attempt]
-        if attempt is not None and attempt.by_values and not attempt.num_silent and len(attempts) == 1:
-            break
-    if not attempts and axes:  # a model that takes batches of one size
-        first = next(_choices(axes, batch, lambda: None))
-        attempt = _try(geometry, run, batch, first, torch.arange(n - 1, -1, -1).roll(1) if n > 1 else None)
-        attempts = [attempt] if attempt is not None and attempt.by_values else []
+    attempts = _attempts(geometry, run, batch, _choices(axes, batch, second), _part_of(n))
+    if (
+        not attempts and n > 1
+    ):  # a model that takes batches of one size is given the same samples in another order
+        turned = torch.arange(n - 1, -1, -1).roll(1)
+        found = _attempts(geometry, run, batch, _choices(axes, batch, lambda: None), turned)
+        attempts = [attempt for attempt in found if attempt.by_values]
     if not attempts:
         _from_second(geometry, run, second)
         return {}
@@ -101,6 +98,19 @@ def _find_samples(
             "on chance; batch_axis= says it"
         )
     return best.choice
+
+
+def _attempts(
+    geometry: Geometry, run: Run, batch: Batch, choices: Iterator[Choice], index: Tensor
+) -> list[_Attempt]:
+    """Return what came of each choice that the outputs followed; only the first if it explains everything."""
+    attempts: list[_Attempt] = []
+    for number, choice in enumerate(itertools.islice(choices, _MAX_RUNS)):
+        attempt = _try(geometry, run, batch, choice, index)
+        attempts += [] if attempt is None else [attempt]
+        if number == 0 and attempt is not None and attempt.by_values and not attempt.num_silent:
+            break
+    return attempts
 
 
 def _given_axes(batch: Batch, n: int, batch_axis: BatchAxis) -> dict[Path, list[int]]:
@@ -165,9 +175,7 @@ def _part_of(n: int) -> Tensor:
     return n - 1 - torch.arange(m) * (n // m)
 
 
-def _try(geometry: Geometry, run: Run, batch: Batch, choice: Choice, index: Tensor | None) -> _Attempt | None:
-    if index is None:
-        return None
+def _try(geometry: Geometry, run: Run, batch: Batch, choice: Choice, index: Tensor) -> _Attempt | None:
     r = batch.labels[0].numel()
     lengths = (len(index), len(index) * r)
     try:

@@ -82,8 +82,7 @@ def outputs_of(output: Any, given: Callable[[Any], Tensor] | None = None) -> dic
 def _tensors(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
     if isinstance(value, Tensor):
         with suppress(UnreadableError):
-            if value.ndim:
-                yield path, ordinary(value)
+            yield path, ordinary(value)
         return
     if isinstance(value, Mapping):
         items = list(value.items())
