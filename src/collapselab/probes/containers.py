@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -56,16 +56,19 @@ def field_names(value: Any) -> tuple[str, ...]:
 
 
 def _without(mapping: Mapping[Any, Any], key: str) -> Mapping[Any, Any]:
-    if type(mapping) is dict or not _can_be_copied(mapping):
+    if type(mapping) is dict or not isinstance(mapping, MutableMapping):
         return {name: value for name, value in mapping.items() if name != key}
-    duplicate: Any = copy.copy(mapping)
+    duplicate = _copied(mapping)
     del duplicate[key]
     return duplicate
 
 
-def _can_be_copied(value: Any) -> bool:
-    """Return whether a copy of a mapping has entries of its own."""
-    return isinstance(value, dict) or hasattr(value, "__copy__")
+def _copied(mapping: MutableMapping[Any, Any]) -> MutableMapping[Any, Any]:
+    """Return a mapping of the same type with the same values, and entries of its own."""
+    if isinstance(mapping, dict) or hasattr(mapping, "__copy__"):
+        return copy.copy(mapping)
+    # A shallow copy may share the entries: everything but the values is copied.
+    return copy.deepcopy(mapping, {id(value): value for value in mapping.values()})
 
 
 def moved(value: Any, device: torch.device) -> Any:
@@ -88,9 +91,9 @@ def rebuilt(value: Any, change: Callable[[Any, Any], Any]) -> Any:
     """Return a container of the same type, with `change(key, part)` instead of each part; anything else as it is."""
     if isinstance(value, Mapping):
         entries = {key: change(key, item) for key, item in value.items()}
-        if type(value) is dict or not _can_be_copied(value):
+        if type(value) is dict or not isinstance(value, MutableMapping):
             return entries
-        duplicate: Any = copy.copy(value)
+        duplicate: Any = _copied(value)
         duplicate.update(entries)
         return duplicate
     if isinstance(value, list | tuple):

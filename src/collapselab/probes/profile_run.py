@@ -150,8 +150,7 @@ class ProfileRun:
         except UnreadableError as error:
             weight, kind = None, str(error)
         else:
-            # A complex weight is no matrix whose rows read the real and imaginary parts.
-            kind = "complex" if weight is not None and (point.is_complex or weight.is_complex()) else None
+            kind = "for complex features" if weight is not None and point.is_complex else None
         if kind is not None:
             text = f"the weight is {kind}: alignment and other metrics of the weight are undefined"
             self._warnings.append((point.name, text))

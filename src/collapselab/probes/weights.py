@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from collapselab.probes.select import is_transposed_linear, is_weight_layer
-from collapselab.probes.tensors import ordinary
+from collapselab.probes.tensors import UnreadableError, ordinary
 
 
 def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
@@ -19,22 +19,28 @@ def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
     convolution, each row reads the channels of its own group and is zero elsewhere.
 
     Raises:
-        UnreadableError: see `collapselab.probes.tensors.ordinary`.
+        UnreadableError: a complex weight, or one that is refused by `collapselab.probes.tensors.ordinary`.
     """
     if isinstance(module, nn.Linear):
-        return ordinary(module.weight)
+        return _real(module.weight)
     if is_transposed_linear(module):
         weight = module.weight
         assert isinstance(weight, Tensor)
-        return ordinary(weight).T
+        return _real(weight).T
     if not isinstance(module, _ConvNd):
         return None
-    kernel, groups = ordinary(module.weight), module.groups
+    kernel, groups = _real(module.weight), module.groups
     if isinstance(module, _ConvTransposeNd):  # (in, out / groups, *size): groups split the first axis
         pieces = [piece.flatten(1).T for piece in kernel.chunk(groups)]
     else:  # (out, in / groups, *size)
         pieces = [piece.movedim(1, -1).flatten(0, -2) for piece in kernel.chunk(groups)]
     return pieces[0] if groups == 1 else torch.block_diag(*pieces)
+
+
+def _real(weight: Tensor) -> Tensor:
+    if weight.is_complex():  # its rows do not read the real and imaginary parts one by one
+        raise UnreadableError("complex")
+    return ordinary(weight)
 
 
 def reads_channels_first(module: nn.Module, ndim: int) -> bool:
