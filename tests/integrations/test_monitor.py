@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,85 @@ def test_a_network_that_cannot_be_measured_stops_the_run(
     with pytest.raises(InputError, match="nowhere"):
         Monitor(network(), train_loader, out=tmp_path / "run", layers="nowhere").start()
     assert run_of(tmp_path / "run")["status"] == "stopped"
+
+
+class Breaking:
+    """Ways to make a measurement fail in the middle of a training."""
+
+    @staticmethod
+    def weights(model: nn.Module, out: Path) -> None:
+        with torch.no_grad():
+            next(model.parameters()).fill_(float("nan"))
+
+    @staticmethod
+    def overflow(model: nn.Module, out: Path) -> None:
+        with torch.no_grad():
+            next(model.parameters()).fill_(3e38)
+
+    @staticmethod
+    def folder(model: nn.Module, out: Path) -> None:
+        shutil.rmtree(out)
+
+    @staticmethod
+    def rows(model: nn.Module, out: Path) -> None:
+        (out / "measurements.jsonl").unlink()
+        (out / "measurements.jsonl").mkdir()
+
+    @staticmethod
+    def shape(model: nn.Module, out: Path) -> None:
+        model.add_module("0", nn.Linear(DIM + 1, 8))
+
+
+@pytest.mark.parametrize("way", ["weights", "overflow", "folder", "rows", "shape"])
+def test_a_failing_measurement_warns_once_and_training_goes_on(
+    way: str, train_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    out, model = tmp_path / "run", network()
+    with Monitor(model, train_loader, out=out, every=1) as monitor:
+        monitor.step()
+        getattr(Breaking, way)(model, out)
+        with pytest.warns(
+            UserWarning, match=r"step 2 was not measured or not written: .*; training goes on"
+        ) as said:
+            assert monitor.step() is None
+        assert len(said) == 1
+        assert len(str(said[0].message)) <= 300
+        assert "\n" not in str(said[0].message)
+        assert monitor.step() is None  # without another warning, which would be an error
+    assert list(monitor.failures) == [2, 3]
+    assert monitor.current_step == 3
+
+
+def test_a_full_disk_warns_and_later_steps_are_written(
+    train_loader: DataLoader[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Monitor(network(), train_loader, out=out, every=1) as monitor:
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFolder, "append_profile", full)
+            with pytest.warns(UserWarning, match="step 1 .*No space left on device"):
+                monitor.step()
+        assert monitor.step() is not None
+    assert steps_of(out) == [0, 2]
+    assert run_of(out)["status"] == "finished"
+
+
+def test_ctrl_c_while_measuring_ends_the_training(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    def interrupt(_: Any, step: int) -> None:
+        if step == 1:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Monitor(network(), train_loader, out=out, every=1, log=interrupt) as monitor,
+    ):
+        monitor.step()
+    assert run_of(out)["status"] == "stopped"
 
 
 def test_a_stopped_run_goes_on_from_a_checkpoint(train_loader: DataLoader[Any], tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ class Snapshot:
         self._seen[id(value)] = value
         if isinstance(value, Tensor):
             self._tensors.add(value, place)
-            self._before.append(_flags(value))
+            with suppress(RuntimeError):  # views that autograd has given up, as FSDP leaves them
+                self._before.append(_flags(value))
         elif isinstance(value, np.ndarray):
             self._visit_array(place, value)
         elif isinstance(value, GENERATORS):

@@ -153,8 +153,9 @@ def _parts(tensor: Tensor, place: str) -> Iterator[tuple[Tensor, str]]:
         yield tensor, place
         return
     names, _ = flatten()
-    for name in names:
-        yield from _parts(getattr(tensor, name), place)
+    for part in (getattr(tensor, name) for name in names):
+        if isinstance(part, Tensor):  # a DTensor also names its mesh
+            yield from _parts(part, place)
 
 
 def _free_memory(device: torch.device) -> int:
