@@ -196,7 +196,7 @@ def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduct
     Raises:
         InputError: features and labels disagree, or features do not have the shape of the first batch.
     """
-    labels, counted, mask = batch.labels, batch.counted, batch.mask
+    labels, counted, mask = batch.labels, batch.counted, reduction.mask_of(batch.mask, batch.inputs)
     if labels.ndim > 1:
         if features.shape[: labels.ndim] == labels.shape:
             features = features.flatten(0, labels.ndim - 1)
@@ -207,7 +207,7 @@ def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduct
         )
     if counted is not None:
         features, mask = features[counted], None if mask is None else mask[counted]
-    rows = reduction(features, channels_first=point.channels_first, mask=mask)
+    rows = reduction(features, channel_axis=point.channel_axis, mask=mask)
     if rows.shape[1] != point.dim:
         raise InputError(
             f"{batch.place}: {point.name} reads features of shape {tuple(features.shape[1:])}, but {point.shape} in the "

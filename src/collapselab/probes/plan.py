@@ -19,9 +19,10 @@ from collapselab.passes import Point
 from collapselab.probes.batches import Batch, logits_of
 from collapselab.probes.capture import Taps
 from collapselab.probes.forward import run_model
+from collapselab.probes.journey import Journey
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.select import is_weight_layer
-from collapselab.probes.weights import reads_channels_first
+from collapselab.probes.tokens import class_token, reduction_warnings
 
 # The rule of scatter="auto". A covariance of 1024 features costs about as much as the layer that reads them, one of
 # 4096 sixteen times as much; for the classifier's features it is worth that.
@@ -41,11 +42,13 @@ class ProbePoint(Point):
         module_name: name of the module.
         depth: 0 for the first point that the forward pass reaches, largest for the classifier.
         shape: shape of what it reads, without the batch.
+        channel_axis: axis of channels of what it reads, counted from the last; None where features are flattened.
     """
 
     module_name: str
     depth: int
     shape: tuple[int, ...]
+    channel_axis: int | None
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,13 @@ class Plan:
         points: what is measured.
         num_outputs: length of the network's class scores; None if none has the labels' shape.
         warnings: which modules are left out, and why.
+        reduction: as given, with the class token of the network.
     """
 
     points: tuple[ProbePoint, ...]
     num_outputs: int | None
     warnings: tuple[str, ...]
+    reduction: Reduction
 
 
 class Identity:
@@ -92,7 +97,7 @@ class _Call:
     module_name: str
     features_shape: tuple[int, ...]
     identity: Identity
-    channels_first: bool
+    channel_axis: int
     output: StorageWeakRef | None = None
     output_shape: tuple[int, ...] = ()
 
@@ -104,6 +109,7 @@ def plan_probes(
     named: set[str],
     batch: Batch,
     reduction: Reduction,
+    journey: Journey,
 ) -> Plan:
     """Run one batch and record which modules read what, in which order.
 
@@ -113,11 +119,12 @@ def plan_probes(
         named: names of modules that must be probed; any other that cannot be probed is left out with a warning.
         batch: any batch.
         reduction: how features with several axes become rows.
+        journey: follows the forward pass.
 
     Raises:
         InputError: a named layer never ran or does not read one row per label; no layer is left; the model raised.
     """
-    calls, logits = _record_calls(model, modules, batch)
+    calls, logits = _record_calls(model, modules, batch, journey)
     warnings = _never_ran(modules, named, calls)
     order, unfit = _measurable(calls, modules, named, batch.labels.shape)
     warnings += unfit
@@ -126,28 +133,37 @@ def plan_probes(
             "no layer is left to measure: " + ("; ".join(warnings) or "none of them ran in the forward pass")
         )
     classifier = _classifier(calls, logits)
-    points = _points(calls, order, classifier, batch.labels.shape, reduction)
-    return Plan(points, None if logits is None else logits.shape[-1], tuple(warnings))
+    reduction = replace(reduction, class_token=class_token(reduction, journey, model))
+    mask = reduction.mask_of(batch.mask, batch.inputs) if batch.labels.ndim == 1 else None
+    points = _points(calls, order, classifier, batch.labels.shape, reduction, mask)
+    journey.axes.check_used(calls)
+    flat = [point.name for point in points if point.channel_axis is None and len(point.shape) > 1]
+    warnings += reduction_warnings(reduction, {point.name: point.shape for point in points}, flat, mask)
+    warnings += journey.axes.warnings(
+        [point.name for point in points if len(point.shape) > 1], reduction.kind
+    )
+    return Plan(points, None if logits is None else logits.shape[-1], tuple(warnings), reduction)
 
 
 def _record_calls(
-    model: nn.Module, modules: dict[str, nn.Module], batch: Batch
+    model: nn.Module, modules: dict[str, nn.Module], batch: Batch, journey: Journey
 ) -> tuple[dict[str, _Call], Tensor | None]:
     """Return the calls of one forward pass by name, in order, and the class scores."""
     calls: dict[str, _Call] = {}
 
     def receive(name: str, module: nn.Module, features: Tensor) -> None:
-        shape, first = tuple(features.shape), reads_channels_first(module, features.ndim)
-        calls[name] = _Call(name.split("#")[0], shape, Identity(features), first)
+        axis = journey.enter(name, module, features)
+        calls[name] = _Call(name.split("#")[0], tuple(features.shape), Identity(features), axis)
 
     def returned(name: str, _module: nn.Module, output: Any) -> None:
+        journey.leave(name, output)
         if name in calls and isinstance(output, Tensor):
             calls[name].output = StorageWeakRef(output.untyped_storage())
             calls[name].output_shape = tuple(output.shape)
 
     # The classifier is found among all weight layers, even where it is not to be measured.
     others = {name: part for name, part in model.named_modules() if is_weight_layer(part)}
-    with Taps(modules | others, receive, returned) as taps:
+    with Taps(modules | others, receive, returned) as taps, journey:
         return calls, logits_of(run_model(model, batch, taps), batch.labels)
 
 
@@ -182,28 +198,34 @@ def _measurable(
 
 
 def _points(
-    calls: dict[str, _Call], order: list[str], classifier: str | None, rows: torch.Size, reduction: Reduction
+    calls: dict[str, _Call],
+    order: list[str],
+    classifier: str | None,
+    rows: torch.Size,
+    reduction: Reduction,
+    mask: Tensor | None,
 ) -> tuple[ProbePoint, ...]:
     """Return the probe points in order of depth: the classifier is the deepest, even if other layers run after it."""
-    sources: dict[tuple[Identity, bool, bool], str] = {}
+    sources: dict[tuple[Identity, int | None], str] = {}
     points: list[ProbePoint] = []
     for name in order:
         call = calls[name]
         shape = _per_row_shape(call.features_shape, rows)
-        reduced = reduction.reduces(shape, channels_first=call.channels_first)
-        channels = shape[0] if call.channels_first else shape[-1]
+        reduced = reduction.reduces(shape, call.channel_axis, mask)
+        axis = call.channel_axis if reduced else None
         # The same features have the same statistics, if they are reduced in the same way.
-        key = (call.identity, reduced, reduced and call.channels_first)
+        key = (call.identity, axis)
         points.append(
             ProbePoint(
                 name=name,
                 source=sources.setdefault(key, name),
-                dim=channels if reduced else int(torch.Size(shape).numel()),
-                channels_first=call.channels_first,
+                dim=int(torch.Size(shape).numel()) if axis is None else shape[axis],
+                channels_first=call.channel_axis != -1,
                 is_classifier=name == classifier,
                 module_name=call.module_name,
                 depth=0,
                 shape=shape,
+                channel_axis=axis,
             )
         )
     points.sort(key=lambda point: point.is_classifier)  # stable: all others stay in order
@@ -229,7 +251,7 @@ def _classifier(calls: dict[str, _Call], logits: Tensor | None) -> str | None:
             return name
     name, last = next(reversed(calls.items()))
     # A convolution returns (n, classes, …) at positions that are averaged later.
-    axis = 1 if last.channels_first else -1
+    axis = 1 if last.channel_axis != -1 else -1
     fits = len(last.output_shape) > 1 and last.output_shape[axis] == logits.shape[-1]
     return name if fits else None
 

@@ -45,7 +45,7 @@ def profile(
         test_loader: the same for test data.
         name: name of the model in tables; default its class.
         layers: the layers to measure; see the options.
-        options: `reduce`, `scatter`, `weighting`, `epsilon`, `class_counts`, `metrics`, `spectra`,
+        options: `reduce`, `channel_axis`, `scatter`, `weighting`, `epsilon`, `class_counts`, `metrics`, `spectra`,
             `sketch_size`, `seed`, `split_batch`, `progress`: see `collapselab.probes.options.ProfileOptions`.
 
     Returns:

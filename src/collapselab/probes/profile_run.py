@@ -13,18 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from collapselab.distributed import largest_over_ranks, run_together
-from collapselab.errors import InputError
 from collapselab.metrics import Metric, select
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
 from collapselab.passes.stream import no_progress
 from collapselab.probes.batches import Readable, known_labels
+from collapselab.probes.journey import Journey
 from collapselab.probes.network import Network, NetworkStream
 from collapselab.probes.options import ProfileOptions
 from collapselab.probes.plan import Plan, ProbePoint, choose_scatter, plan_probes
+from collapselab.probes.products import LayerCall
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.results import LayerProfile, Profile, SplitProfile, first_collapsed, joined_warnings
 from collapselab.probes.select import choose_layers
-from collapselab.probes.weights import weight_matrix
+from collapselab.probes.tokens import with_padding
+from collapselab.probes.weights import check_finite_weight, effective_weight
 
 # Up to this width float64 products take no noticeable time.
 _EXACT_DIM = 256
@@ -48,11 +50,12 @@ class ProfileRun:
         self._options = options
         self._progress = options["progress"] or no_progress
         self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        self._reduction = Reduction.parse(options["reduce"])
+        self._reduction = with_padding(Reduction.parse(options["reduce"]), model)
         modules, named = choose_layers(model, options["layers"])
         self._loader = self._readable(loader, "train")
-        plan, labels = run_together(lambda: self._plan(model, modules, named))
-        self._plan_of_points = plan
+        journey = Journey(options["channel_axis"])
+        plan, labels = run_together(lambda: self._plan(model, modules, named, journey))
+        self._plan_of_points, self._reduction = plan, plan.reduction
         self._warnings = [("layers", text) for text in plan.warnings]
         declared = options["class_counts"]
         self._declared = self._known_counts(loader) if declared is None else torch.as_tensor(declared)
@@ -62,7 +65,9 @@ class ProfileRun:
         # Statistics are summed over the whole label space, however few labels occur.
         self._scatter = choose_scatter(plan.points, self._num_labels, options["scatter"])
         self._weights = {
-            point.name: PointWeight(_finite_weight(modules[point.module_name], point.name))
+            point.name: PointWeight(
+                self._weight(point, modules[point.module_name], journey.products.calls.get(point.name))
+            )
             for point in plan.points
         }
 
@@ -86,14 +91,25 @@ class ProfileRun:
             stream = self._test_stream(test_loader)
             measured["test"] = measure_split(stream, plan, train.reference, self._progress)
             self._warnings += [("test", text) for text in measured["test"].warnings]
+        self._warnings += [("reduce", text) for text in sorted(self._reduction.notes)]
         return self._result(measured, name)
 
     def _readable(self, loader: Iterable[Any], split: str) -> Readable:
         return Readable(loader, self._device, self._options["split_batch"], split)
 
-    def _plan(self, model: nn.Module, modules: dict[str, nn.Module], named: set[str]) -> tuple[Plan, Tensor]:
+    def _plan(
+        self, model: nn.Module, modules: dict[str, nn.Module], named: set[str], journey: Journey
+    ) -> tuple[Plan, Tensor]:
         batch = self._loader.first()
-        return plan_probes(model, modules, named, batch, self._reduction), batch.counted_labels
+        return plan_probes(model, modules, named, batch, self._reduction, journey), batch.counted_labels
+
+    def _weight(self, point: ProbePoint, module: nn.Module, call: LayerCall | None) -> Tensor | None:
+        weight, warning = effective_weight(module, call)
+        if warning is not None:
+            self._warnings.append((point.name, warning))
+        if weight is not None:
+            check_finite_weight(weight, point.name)
+        return weight
 
     def _known_counts(self, loader: Iterable[Any]) -> Tensor | None:
         """Return the samples of each label 0 … K-1 as the data set of the loader has them; None where unknown."""
@@ -209,12 +225,3 @@ def _split_profile(point: ProbePoint, found: MeasuredSplit, train_classes: Tenso
         spectra=found.spectra.get(point.name, {}),
         warnings=found.point_warnings[point.name],
     )
-
-
-def _finite_weight(module: nn.Module, name: str) -> Tensor | None:
-    weight = weight_matrix(module)
-    if weight is not None and not bool(torch.isfinite(weight.sum())):
-        count = int((~torch.isfinite(weight)).sum())
-        if count:
-            raise InputError(f"the weight of {name} has {count} NaN or infinite values; give a trained model")
-    return weight
