@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,19 @@ from collapselab.probes.batches import Batch
 from collapselab.probes.capture import Taps
 
 _MAX_REASON = 200
+# Models that take gradients in `forward` without switching them on, as found when they were planned.
+_WITH_GRADIENTS: WeakSet[nn.Module] = WeakSet()
 
 
-def run_model(model: nn.Module, batch: Batch, taps: Taps) -> Any:
-    """Return what the model returns for a batch, with open taps.
+def run_model(model: nn.Module, batch: Batch, taps: Taps, *, may_repeat: bool = False) -> Any:
+    """Return what the model returns for a batch, with open taps; without gradients, unless the model needs them.
+
+    Args:
+        model: what is run.
+        batch: its inputs.
+        taps: open.
+        may_repeat: whether to run a model again, with gradients, if it turns out to need them. What the taps receive
+            is then received twice.
 
     Raises:
         InputError: the model raised, with split, batch and shape of the inputs; its exception is the cause. Errors that
@@ -24,10 +34,14 @@ def run_model(model: nn.Module, batch: Batch, taps: Taps) -> Any:
     """
     taps.begin()
     try:
-        return batch.run(model)
+        with torch.set_grad_enabled(model in _WITH_GRADIENTS):
+            return batch.run(model)
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if may_repeat and "does not require grad" in str(error) and model not in _WITH_GRADIENTS:
+            _WITH_GRADIENTS.add(model)
+            return run_model(model, batch, taps)
         if error is taps.failure or "allocate memory" in str(error):  # as torch reports it on a CPU
             raise
         reason = one_line(error)[:_MAX_REASON] or "without a message"

@@ -18,8 +18,8 @@ from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import Point
 from collapselab.probes.batches import Batch, logits_of
 from collapselab.probes.capture import Taps
+from collapselab.probes.following import Follower
 from collapselab.probes.forward import run_model
-from collapselab.probes.journey import Journey
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.select import is_weight_layer
 from collapselab.probes.tokens import class_token, reduction_warnings
@@ -109,7 +109,7 @@ def plan_probes(
     named: set[str],
     batch: Batch,
     reduction: Reduction,
-    journey: Journey,
+    follower: Follower,
 ) -> Plan:
     """Run one batch and record which modules read what, in which order.
 
@@ -119,12 +119,12 @@ def plan_probes(
         named: names of modules that must be probed; any other that cannot be probed is left out with a warning.
         batch: any batch.
         reduction: how features with several axes become rows.
-        journey: follows the forward pass.
+        follower: follows the forward pass.
 
     Raises:
         InputError: a named layer never ran or does not read one row per label; no layer is left; the model raised.
     """
-    calls, logits = _record_calls(model, modules, batch, journey)
+    calls, logits = _record_calls(model, modules, batch, follower)
     warnings = _never_ran(modules, named, calls)
     order, unfit = _measurable(calls, modules, named, batch.labels.shape)
     warnings += unfit
@@ -133,38 +133,44 @@ def plan_probes(
             "no layer is left to measure: " + ("; ".join(warnings) or "none of them ran in the forward pass")
         )
     classifier = _classifier(calls, logits)
-    reduction = replace(reduction, class_token=class_token(reduction, journey, model))
+    reduction = replace(reduction, class_token=class_token(reduction, follower, model))
     mask = reduction.mask_of(batch.mask, batch.inputs) if batch.labels.ndim == 1 else None
     points = _points(calls, order, classifier, batch.labels.shape, reduction, mask)
-    journey.axes.check_used(calls)
+    follower.axes.check_used(calls)
     flat = [point.name for point in points if point.channel_axis is None and len(point.shape) > 1]
     warnings += reduction_warnings(reduction, {point.name: point.shape for point in points}, flat, mask)
-    warnings += journey.axes.warnings(
+    warnings += follower.axes.warnings(
         [point.name for point in points if len(point.shape) > 1], reduction.kind
     )
     return Plan(points, None if logits is None else logits.shape[-1], tuple(warnings), reduction)
 
 
 def _record_calls(
-    model: nn.Module, modules: dict[str, nn.Module], batch: Batch, journey: Journey
+    model: nn.Module, modules: dict[str, nn.Module], batch: Batch, follower: Follower
 ) -> tuple[dict[str, _Call], Tensor | None]:
     """Return the calls of one forward pass by name, in order, and the class scores."""
     calls: dict[str, _Call] = {}
 
     def receive(name: str, module: nn.Module, features: Tensor) -> None:
-        axis = journey.enter(name, module, features)
+        axis = follower.enter(name, module, features)
         calls[name] = _Call(name.split("#")[0], tuple(features.shape), Identity(features), axis)
 
     def returned(name: str, _module: nn.Module, output: Any) -> None:
-        journey.leave(name, output)
+        follower.leave(name, output)
         if name in calls and isinstance(output, Tensor):
             calls[name].output = StorageWeakRef(output.untyped_storage())
             calls[name].output_shape = tuple(output.shape)
 
     # The classifier is found among all weight layers, even where it is not to be measured.
     others = {name: part for name, part in model.named_modules() if is_weight_layer(part)}
-    with Taps(modules | others, receive, returned) as taps, journey:
-        return calls, logits_of(run_model(model, batch, taps), batch.labels)
+    with Taps(modules | others, receive, returned) as taps:
+        try:
+            with follower:
+                output = run_model(model, batch, taps, may_repeat=True)
+        except InputError:  # the model cannot be followed, or cannot run at all
+            calls.clear()
+            output = run_model(model, batch, taps, may_repeat=True)
+    return calls, logits_of(output, batch.labels)
 
 
 def _never_ran(modules: dict[str, nn.Module], named: set[str], calls: dict[str, _Call]) -> list[str]:

@@ -17,7 +17,7 @@ from collapselab.metrics import Metric, select
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
 from collapselab.passes.stream import no_progress
 from collapselab.probes.batches import Readable, known_labels
-from collapselab.probes.journey import Journey
+from collapselab.probes.following import Follower
 from collapselab.probes.network import Network, NetworkStream
 from collapselab.probes.options import ProfileOptions
 from collapselab.probes.plan import Plan, ProbePoint, choose_scatter, plan_probes
@@ -53,8 +53,8 @@ class ProfileRun:
         self._reduction = with_padding(Reduction.parse(options["reduce"]), model)
         modules, named = choose_layers(model, options["layers"])
         self._loader = self._readable(loader, "train")
-        journey = Journey(options["channel_axis"])
-        plan, labels = run_together(lambda: self._plan(model, modules, named, journey))
+        follower = Follower(options["channel_axis"])
+        plan, labels = run_together(lambda: self._plan(model, modules, named, follower))
         self._plan_of_points, self._reduction = plan, plan.reduction
         self._warnings = [("layers", text) for text in plan.warnings]
         declared = options["class_counts"]
@@ -66,7 +66,7 @@ class ProfileRun:
         self._scatter = choose_scatter(plan.points, self._num_labels, options["scatter"])
         self._weights = {
             point.name: PointWeight(
-                self._weight(point, modules[point.module_name], journey.products.calls.get(point.name))
+                self._weight(point, modules[point.module_name], follower.products.calls.get(point.name))
             )
             for point in plan.points
         }
@@ -98,10 +98,10 @@ class ProfileRun:
         return Readable(loader, self._device, self._options["split_batch"], split)
 
     def _plan(
-        self, model: nn.Module, modules: dict[str, nn.Module], named: set[str], journey: Journey
+        self, model: nn.Module, modules: dict[str, nn.Module], named: set[str], follower: Follower
     ) -> tuple[Plan, Tensor]:
         batch = self._loader.first()
-        return plan_probes(model, modules, named, batch, self._reduction, journey), batch.counted_labels
+        return plan_probes(model, modules, named, batch, self._reduction, follower), batch.counted_labels
 
     def _weight(self, point: ProbePoint, module: nn.Module, call: LayerCall | None) -> Tensor | None:
         weight, warning = effective_weight(module, call)

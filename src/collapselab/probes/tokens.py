@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from collapselab.errors import InputError
 from collapselab.probes.channels import listed
-from collapselab.probes.journey import Journey
+from collapselab.probes.following import Follower
 from collapselab.probes.reduce import Reduction
 
 # Names of the parameter that a vision transformer prepends to its patches (timm, torchvision, transformers, CLIP).
@@ -24,7 +24,7 @@ def with_padding(reduction: Reduction, model: nn.Module) -> Reduction:
     return replace(reduction, pad_token_id=number) if isinstance(number, int) else reduction
 
 
-def class_token(reduction: Reduction, journey: Journey, model: nn.Module) -> tuple[int, int | None]:
+def class_token(reduction: Reduction, follower: Follower, model: nn.Module) -> tuple[int, int | None]:
     """Return the index of the class token, and the number of tokens of sequences that have it; None where unknown.
 
     It is the token that the network's own head takes from a sequence; the first for a network that prepends a
@@ -35,8 +35,8 @@ def class_token(reduction: Reduction, journey: Journey, model: nn.Module) -> tup
     """
     if reduction.index != "cls":
         return reduction.class_token
-    if journey.selected is not None:
-        return journey.selected
+    if follower.selected is not None:
+        return follower.selected
     if any(name.rpartition(".")[2] in _CLASS_TOKENS for name, _ in model.named_parameters()):
         return 0, None
     raise InputError(

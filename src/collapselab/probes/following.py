@@ -15,7 +15,7 @@ from collapselab.probes.products import Products, Storages
 from collapselab.probes.weights import weight_layer_in
 
 
-class Journey(TorchDispatchMode):
+class Follower(TorchDispatchMode):
     """A context in which a forward pass is followed, operation by operation.
 
     An operation that cannot be followed leaves unknown what it returns; the forward pass itself is never changed.
