@@ -15,7 +15,7 @@ from collapselab import InputError
 from collapselab.probes import Profile, profile
 from collapselab.probes.channels import parse_channel_axis
 from collapselab.probes.layout import regroup
-from collapselab.probes.reduce import Reduction, last_position, trimmed
+from collapselab.probes.reduce import Reduction
 
 LABELS = uneven(14, 10, 12)
 Rows = np.ndarray[Any, np.dtype[np.float64]]
@@ -25,7 +25,9 @@ def within_share(rows: Rows, labels: Tensor = LABELS) -> float:
     """normalized_within with equal class weights, from float64 rows (n, p)."""
     y = labels.numpy()
     means = np.stack([rows[y == c].mean(axis=0) for c in np.unique(y)])
-    within = np.mean([((rows[y == c] - means[i]) ** 2).sum(axis=1).mean() for i, c in enumerate(np.unique(y))])
+    within = np.mean(
+        [((rows[y == c] - means[i]) ** 2).sum(axis=1).mean() for i, c in enumerate(np.unique(y))]
+    )
     between = ((means - means.mean(axis=0)) ** 2).sum(axis=1).mean()
     return float(within / (within + between))
 
@@ -51,9 +53,13 @@ def share(found: Profile, name: str) -> float:
 # ---------------------------------------------------------------- digits
 
 
-@pytest.mark.parametrize(("dtype", "rel"), [(torch.float16, 3e-7), (torch.bfloat16, 3e-7), (torch.float32, 3e-7)])
+@pytest.mark.parametrize(
+    ("dtype", "rel"), [(torch.float16, 3e-7), (torch.bfloat16, 3e-7), (torch.float32, 3e-7)]
+)
 @pytest.mark.parametrize("kind", ["gap", "mean"])
-def test_means_of_half_precision_neither_overflow_nor_lose_digits(kind: Any, dtype: torch.dtype, rel: float) -> None:
+def test_means_of_half_precision_neither_overflow_nor_lose_digits(
+    kind: Any, dtype: torch.dtype, rel: float
+) -> None:
     """In half precision the sum of 4096 positions of size 500 is infinite, and in bfloat16 it has three digits."""
     features = (500 + 40 * torch.randn(6, 4096, 5, generator=torch.Generator().manual_seed(0))).to(dtype)
     mask = torch.arange(4096) < torch.tensor([4096, 4000, 3000, 2000, 900, 1])[:, None]
@@ -89,7 +95,9 @@ def test_a_network_in_half_precision_is_averaged_in_float32() -> None:
     images = (300 + 20 * draw(2, 48, 48, labels=LABELS)).to(torch.bfloat16)
     found = profile(model, batches(images, LABELS, 12), layers="0,2", reduce="gap")
     for name in ("0", "2"):
-        assert share(found, name) == pytest.approx(within_share(read(model, images, name).mean((2, 3))), rel=1e-4)
+        assert share(found, name) == pytest.approx(
+            within_share(read(model, images, name).mean((2, 3))), rel=1e-4
+        )
 
 
 # ---------------------------------------------------------------- layouts
@@ -114,7 +122,11 @@ class MixerNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch, self.tokens, self.channels = nn.Conv2d(3, 7, 2, stride=2), nn.Linear(16, 16), nn.Linear(7, 7)
+        self.patch, self.tokens, self.channels = (
+            nn.Conv2d(3, 7, 2, stride=2),
+            nn.Linear(16, 16),
+            nn.Linear(7, 7),
+        )
         self.mix, self.act, self.out = nn.Identity(), nn.ReLU(), nn.Linear(7, 3)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -201,7 +213,9 @@ def test_the_layout_does_not_depend_on_the_batch_size(size: int) -> None:
     found = profile(model, [(x, c) for x, c in zip(inputs.split(size), LABELS.split(size), strict=True)],
                     layers=list(positions), reduce="gap")  # fmt: skip
     for name, axes in positions.items():
-        assert share(found, name) == pytest.approx(within_share(read(model, inputs, name).mean(axis=axes)), rel=1e-9)
+        assert share(found, name) == pytest.approx(
+            within_share(read(model, inputs, name).mean(axis=axes)), rel=1e-9
+        )
 
 
 def test_inference_mode_inside_forward_is_followed_too() -> None:
@@ -223,11 +237,15 @@ class NormOfMaps(nn.LayerNorm):
 
 
 def test_an_input_that_no_layer_made_is_assumed_and_said_or_given_by_hand() -> None:
-    model = seeded(nn.Sequential, NormOfMaps(3), nn.Flatten(2), nn.Conv1d(3, 4, 1), nn.Flatten(), nn.Linear(256, 3))
+    model = seeded(
+        nn.Sequential, NormOfMaps(3), nn.Flatten(2), nn.Conv1d(3, 4, 1), nn.Flatten(), nn.Linear(256, 3)
+    )
     loader = batches(IMAGES, LABELS, 18)
     found = profile(model, loader, layers="0,1", reduce="gap")
     assert [layer.dim for layer in found.layers] == [3, 3]
-    assert any("channels are assumed on axis -3" in text and "channel_axis=" in text for text in found.warnings)
+    assert any(
+        "channels are assumed on axis -3" in text and "channel_axis=" in text for text in found.warnings
+    )
     for given, dims in ((1, [3, 3]), (-1, [8, 8]), ({"0": 2, "1": 1}, [8, 3]), ("0=-1,[1]=1", [8, 3])):
         by_hand = profile(model, loader, layers="0,1", reduce="gap", channel_axis=given)
         assert [layer.dim for layer in by_hand.layers] == dims
@@ -251,7 +269,9 @@ def test_an_input_that_no_layer_made_is_assumed_and_said_or_given_by_hand() -> N
     ids=str,
 )
 def test_a_wrong_channel_axis_is_refused_in_one_line(given: Any, message: str) -> None:
-    model = seeded(nn.Sequential, NormOfMaps(3), nn.Flatten(2), nn.Conv1d(3, 4, 1), nn.Flatten(), nn.Linear(256, 3))
+    model = seeded(
+        nn.Sequential, NormOfMaps(3), nn.Flatten(2), nn.Conv1d(3, 4, 1), nn.Flatten(), nn.Linear(256, 3)
+    )
     with pytest.raises(InputError) as caught:
         profile(model, batches(IMAGES, LABELS, 18), layers="0,2", reduce="gap", channel_axis=given)
     assert message in str(caught.value)
