@@ -36,6 +36,8 @@ def own_channel_axis(module: nn.Module, ndim: int) -> int | None:
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         is_plain = forward in (nn.LayerNorm.forward, nn.RMSNorm.forward)
         return -1 if is_plain and len(module.normalized_shape) == 1 else None
+    if isinstance(module, nn.RNNBase | nn.MultiheadAttention):
+        return -1
     if any(forward is kind.forward for kind in _SECOND) and ndim > 1:
         return 1 - ndim
     return None

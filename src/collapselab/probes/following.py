@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -57,8 +58,8 @@ class Follower(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if hasattr(func, "decompose") and func._schema.name.rpartition("::")[2] not in FACTORS:
-            with self:  # in inference mode, composite operations arrive whole
+        if torch.is_inference_mode_enabled() and func.name().rpartition("::")[2] not in FACTORS:
+            with self:  # composite operations arrive whole
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result

@@ -91,7 +91,7 @@ class ProfileRun:
             stream = self._test_stream(test_loader)
             measured["test"] = measure_split(stream, plan, train.reference, self._progress)
             self._warnings += [("test", text) for text in measured["test"].warnings]
-        self._warnings += [("reduce", text) for text in sorted(self._reduction.notes)]
+        self._warnings += [("reduce", text) for text in self._reduction.warnings()]
         return self._result(measured, name)
 
     def _readable(self, loader: Iterable[Any], split: str) -> Readable:

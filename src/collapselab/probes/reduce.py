@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from collapselab.distributed import largest_over_ranks
 from collapselab.errors import InputError
 
 _FORMS = (
@@ -34,7 +35,7 @@ class Reduction:
         index: index of the token; `last` for the last that is not padding, `cls` for the class token.
         pad_token_id: token number that is padding, for batches without a mask; None where there is none.
         class_token: index of the class token and the number of tokens in sequences that have it (None where unknown).
-        notes: what was unusual in the batches so far.
+        notes: what was unusual in the batches so far: keys of `warnings`.
     """
 
     kind: Literal["flatten", "gap", "token", "mean"] = "flatten"
@@ -129,9 +130,7 @@ class Reduction:
         if not -count <= index < count:
             raise InputError(f"reduce: there is no token {index} in a sequence of {count}")
         if mask is not None and mask.shape == tokens.shape[:2] and not bool(mask[:, index].all()):
-            self.notes.add(
-                f"{self} is padding in some samples; use token:last for the last token that is not"
-            )
+            self.notes.add("position")
         return torch.full((len(tokens),), index, device=tokens.device)
 
     def _lengths(self, mask: Tensor) -> Tensor:
@@ -142,6 +141,15 @@ class Reduction:
                 "attention_mask"
             )
         return lengths
+
+    def warnings(self) -> list[str]:
+        """Return what was unusual in the batches of all processes; every process must call it."""
+        texts = {
+            "position": f"{self} is padding in some samples; use token:last for the last token that is not",
+            "disagree": f"token:last follows attention_mask; the padding token {self.pad_token_id} of the model's "
+            "configuration would mark other tokens as the last",
+        }
+        return [text for key, text in texts.items() if largest_over_ranks(int(key in self.notes))]
 
     def mask_of(self, mask: Tensor | None, inputs: Any) -> Bool[Tensor, "n t"] | None:
         """Return where tokens are not padding: as the batch marks it, or else by the padding token of the model.
@@ -158,10 +166,7 @@ class Reduction:
         if mask is None:
             return by_id
         if self.index == "last" and mask.shape == by_id.shape and _differ(mask, by_id):
-            self.notes.add(
-                f"token:last follows attention_mask; the padding token {self.pad_token_id} of the model's "
-                "configuration would mark other tokens as the last"
-            )
+            self.notes.add("disagree")
         return mask
 
 

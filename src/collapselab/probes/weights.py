@@ -14,7 +14,11 @@ from collapselab.errors import InputError
 from collapselab.probes.products import LayerCall
 from collapselab.probes.select import is_transposed_linear, is_weight_layer
 
-_BIASLESS_ROWS = 1024
+# Rows and columns that are worked on at once.
+_CHUNK = 1024
+_PLAIN = (
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
 _UNKNOWN = (
     "{what}: alignment, self_duality and the spectrum of the weight are undefined, as its parameters are not what "
     "multiplies the features"
@@ -77,7 +81,7 @@ def effective_weight(
     layer = weight_layer_in(module)
     if layer is None:
         return None, None
-    if call is None or not call.weights:
+    if call is None or not call.weights or any(_is_freed(weight) for _, weight, _ in call.weights):
         is_plain = layer is module and any(type(layer).forward is kind.forward for kind in _PLAIN)
         return (weight_matrix(layer), None) if is_plain else (None, _unknown("no product was seen inside it"))
     if call.is_random:
@@ -103,19 +107,16 @@ def check_finite_weight(weight: Tensor, name: str) -> None:
             raise InputError(f"the weight of {name} has {count} NaN or infinite values; give a trained model")
 
 
-_PLAIN = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
-
-
 def _unknown(what: str) -> str:
     return _UNKNOWN.format(what=what)
+
+
+def _is_freed(weight: Tensor) -> bool:
+    """Return whether the memory of a weight is gone, as that of a sharded one is after its layer has run."""
+    needed = weight.storage_offset() + sum(
+        stride * (size - 1) for size, stride in zip(weight.shape, weight.stride(), strict=True)
+    )
+    return weight.numel() > 0 and weight.untyped_storage().nbytes() < (needed + 1) * weight.element_size()
 
 
 def _only_factor(layer: nn.Module, call: LayerCall) -> Float[Tensor, "out q"] | None:
@@ -154,7 +155,7 @@ def _affine_matrix(module: nn.Module, call: LayerCall) -> Float[Tensor, "out in"
     """
     if call.features is None or call.output is None:
         return None
-    features = call.features.flatten(0, -2)[:_BIASLESS_ROWS]
+    features = call.features.flatten(0, -2)[:_CHUNK]
     try:
         double = copy.deepcopy(module).double()
         return _by_unit_vectors(double.forward, features.double())
@@ -172,7 +173,7 @@ def _by_unit_vectors(function: Callable[[Tensor], Tensor], features: Tensor) -> 
     bias = function(features.new_zeros(1, width))
     rows = [
         function(unit) - bias
-        for unit in torch.eye(width, dtype=features.dtype, device=features.device).split(_BIASLESS_ROWS)
+        for unit in torch.eye(width, dtype=features.dtype, device=features.device).split(_CHUNK)
     ]
     matrix = torch.cat(rows).T
     wanted = function(features)
