@@ -77,53 +77,41 @@ def timm_model(name: str, **kwargs: Any) -> Callable[[], nn.Module]:
 
 
 def mixer(**kwargs: Any) -> nn.Module:
-    library("timm")
-    from timm.models.mlp_mixer import MlpMixer
-
-    return MlpMixer(num_classes=3, img_size=32, patch_size=8, num_blocks=2, embed_dim=12, **kwargs)
+    return library("timm.models.mlp_mixer").MlpMixer(
+        num_classes=3, img_size=32, patch_size=8, num_blocks=2, embed_dim=12, **kwargs
+    )
 
 
 def gated_mixer() -> nn.Module:
-    library("timm")
-    from timm.layers import GatedMlp
-    from timm.models.mlp_mixer import SpatialGatingBlock
-
-    return mixer(mlp_ratio=6, block_layer=SpatialGatingBlock, mlp_layer=GatedMlp)
+    block = library("timm.models.mlp_mixer").SpatialGatingBlock
+    return mixer(mlp_ratio=6, block_layer=block, mlp_layer=library("timm.layers").GatedMlp)
 
 
 def residual_mixer() -> nn.Module:
-    library("timm")
-    from timm.models.mlp_mixer import Affine, ResBlock
-
-    return mixer(mlp_ratio=4, block_layer=partial(ResBlock, init_values=0.1), norm_layer=Affine)
+    models = library("timm.models.mlp_mixer")
+    block = partial(models.ResBlock, init_values=0.1)
+    return mixer(mlp_ratio=4, block_layer=block, norm_layer=models.Affine)
 
 
 def big_transfer() -> nn.Module:
-    library("timm")
-    from timm.layers import GroupNormAct, StdConv2d
-    from timm.models.resnetv2 import ResNetV2
-
-    return ResNetV2(
-        layers=(1, 1), channels=(32, 64), stem_chs=16, num_classes=3,
-        conv_layer=partial(StdConv2d, eps=1e-8), norm_layer=partial(GroupNormAct, num_groups=4),
+    layers = library("timm.layers")
+    return library("timm.models.resnetv2").ResNetV2(
+        layers=(1, 1), channels=(32, 64), stem_chs=16, num_classes=3, conv_layer=partial(layers.StdConv2d, eps=1e-8),
+        norm_layer=partial(layers.GroupNormAct, num_groups=4),
     )  # fmt: skip
 
 
 def poolformer() -> nn.Module:
-    library("timm")
-    from timm.models.metaformer import GroupNorm1, MetaFormer, Pooling
-
-    return MetaFormer(
-        num_classes=3, depths=(1, 1), dims=(8, 16), token_mixers=Pooling, mlp_act=nn.GELU, mlp_bias=True,
-        norm_layers=GroupNorm1, layer_scale_init_values=0.1, res_scale_init_values=None, use_mlp_head=False,
+    models = library("timm.models.metaformer")
+    return models.MetaFormer(
+        num_classes=3, depths=(1, 1), dims=(8, 16), token_mixers=models.Pooling, mlp_act=nn.GELU, mlp_bias=True,
+        norm_layers=models.GroupNorm1, layer_scale_init_values=0.1, res_scale_init_values=None, use_mlp_head=False,
     )  # fmt: skip
 
 
 def convmixer() -> nn.Module:
-    library("timm")
-    from timm.models.convmixer import ConvMixer
-
-    return ConvMixer(dim=16, depth=2, kernel_size=3, patch_size=4, num_classes=3)
+    models = library("timm.models.convmixer")
+    return models.ConvMixer(dim=16, depth=2, kernel_size=3, patch_size=4, num_classes=3)
 
 
 def hub(name: str, config: dict[str, Any]) -> Callable[[], nn.Module]:

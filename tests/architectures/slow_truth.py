@@ -74,9 +74,10 @@ def nearest_class(rows: Array, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.
 
 def weight_rows(module: nn.Module) -> Array | None:
     """Return the weight that multiplies the input, one column per channel; None for a module without one."""
-    if not isinstance(getattr(module, "weight", None), Tensor) or "Norm" in type(module).__name__:
+    parameter = getattr(module, "weight", None)
+    if not isinstance(parameter, Tensor) or "Norm" in type(module).__name__:
         return None
-    weight = np.asarray(module.weight.detach().double())  # pyright: ignore[reportAttributeAccessIssue] just checked
+    weight = parameter.detach().double().numpy()
     if type(module).__name__ == "StdConv2d":
         flat = weight.reshape(len(weight), -1)
         flat = (flat - flat.mean(axis=1, keepdims=True)) / np.sqrt(flat.var(axis=1, keepdims=True) + 1e-8)

@@ -75,8 +75,9 @@ def test_gradients_in_forward_are_taken_and_not_kept(build: Any) -> None:
     for name in ("energy.0", "head"):
         rows, y = truth(model, name), LABELS.numpy()
         means = np.stack([rows[y == c].mean(axis=0) for c in range(3)])
-        assert found[name].splits["train"].class_means is not None
-        assert np.allclose(found[name].splits["train"].class_means, means, rtol=0, atol=1e-12)
+        measured = found[name].splits["train"].class_means
+        assert measured is not None
+        assert np.allclose(measured, means, rtol=0, atol=1e-12)
         within = np.mean([((rows[y == c] - means[c]) ** 2).sum(axis=1).mean() for c in range(3)])
         between = ((means - means.mean(axis=0)) ** 2).sum(axis=1).mean()
         assert found[name].train["normalized_within"] == pytest.approx(within / (within + between), rel=1e-9)

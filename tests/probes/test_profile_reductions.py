@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from collapselab import InputError
 from collapselab.probes import Profile, profile
 from collapselab.probes.channels import parse_channel_axis
-from collapselab.probes.layout import regroup
+from collapselab.probes.layout import Layout, regroup
 from collapselab.probes.reduce import Reduction
 
 LABELS = uneven(14, 10, 12)
@@ -286,8 +286,9 @@ def test_one_channel_axis_for_all_leaves_weight_layers_as_they_are() -> None:
 
 
 def test_axes_are_split_and_merged_along_their_factors() -> None:
-    layout = (((4, "position"),), ((3, "position"),), ((8, "channel"),))
+    layout: Layout = (((4, "position"),), ((3, "position"),), ((8, "channel"),))
     heads = regroup(layout, (4, 3, 2, 4))
+    assert heads is not None
     assert heads == (((4, "position"),), ((3, "position"),), ((2, "channel"),), ((4, "channel"),))
     assert regroup(heads, (12, 8)) == (((4, "position"), (3, "position")), ((2, "channel"), (4, "channel")))
     assert regroup(layout, (4, 24)) == (((4, "position"),), ((3, "position"), (8, "channel")))

@@ -86,6 +86,19 @@ def test_padding_is_known_from_the_mask_or_the_padding_token(side: str, marked: 
     assert found.reduction == reduce
 
 
+@pytest.mark.parametrize("marked", ["mask", "padding_idx"])
+def test_padding_is_known_from_inputs_by_position_and_from_an_embedding(marked: str) -> None:
+    kept = SIDES["right"]
+    ids, model = WORDS * kept, seeded(Tagger)
+    inputs = (ids, kept.long()) if marked == "mask" else (ids,)
+    if marked == "padding_idx":
+        model.embed.padding_idx = 0
+    parts = list(zip(*(value.split(10) for value in (*inputs, LABELS)), strict=True))
+    found = profile(model, parts, layers="head", reduce="token:last")["head"]
+    rows = sequences(model, "head", input_ids=ids)[np.arange(36), LENGTHS.numpy() - 1]
+    assert found.train["normalized_within"] == pytest.approx(within_share(rows), rel=1e-9)
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_the_last_token_is_the_one_that_a_sequence_classifier_decides_by(side: str) -> None:
     transformers = pytest.importorskip("transformers")

@@ -17,6 +17,7 @@ from collapselab.metrics import Metric, select
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
 from collapselab.passes.stream import no_progress
 from collapselab.probes.batches import Readable, known_labels
+from collapselab.probes.channels import parse_channel_axis
 from collapselab.probes.following import Follower
 from collapselab.probes.network import Network, NetworkStream
 from collapselab.probes.options import ProfileOptions
@@ -53,7 +54,7 @@ class ProfileRun:
         self._reduction = with_padding(Reduction.parse(options["reduce"]), model)
         modules, named = choose_layers(model, options["layers"])
         self._loader = self._readable(loader, "train")
-        follower = Follower(options["channel_axis"])
+        follower = Follower(parse_channel_axis(options["channel_axis"]))
         plan, labels = run_together(lambda: self._plan(model, modules, named, follower))
         self._plan_of_points, self._reduction = plan, plan.reduction
         self._warnings = [("layers", text) for text in plan.warnings]

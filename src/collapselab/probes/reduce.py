@@ -34,6 +34,7 @@ class Reduction:
             tokens of a sequence, without padding where it is marked. `token`: one token of a sequence.
         index: index of the token; `last` for the last that is not padding, `cls` for the class token.
         pad_token_id: token number that is padding, for batches without a mask; None where there is none.
+        arguments: names of what the model is called with, in order.
         class_token: index of the class token and the number of tokens in sequences that have it (None where unknown).
         notes: what was unusual in the batches so far: keys of `warnings`.
     """
@@ -41,6 +42,7 @@ class Reduction:
     kind: Literal["flatten", "gap", "token", "mean"] = "flatten"
     index: int | Literal["last", "cls"] = 0
     pad_token_id: int | None = field(default=None, compare=False)
+    arguments: tuple[str, ...] = field(default=(), compare=False, repr=False)
     class_token: tuple[int, int | None] = field(default=(0, None), compare=False)
     notes: set[str] = field(default_factory=set, compare=False, repr=False)
 
@@ -158,7 +160,13 @@ class Reduction:
             mask: the attention mask of the batch, if it has one.
             inputs: what the model is called with.
         """
-        ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else inputs
+        if isinstance(inputs, tuple):
+            inputs = dict(zip(self.arguments, inputs, strict=False))
+            given = inputs.get("attention_mask")
+            mask = given.bool() if isinstance(given, Tensor) and given.ndim == 2 else mask
+            ids = next(iter(inputs.values()), None)
+        else:
+            ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else inputs
         known = isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point()
         if not known or self.pad_token_id is None or self.kind == "flatten":
             return mask

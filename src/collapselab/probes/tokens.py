@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -18,10 +19,19 @@ _CLASS_TOKENS = ("cls_token", "class_token", "class_embedding", "cls_embedding")
 
 
 def with_padding(reduction: Reduction, model: nn.Module) -> Reduction:
-    """Return the reduction with the padding token of the model's configuration, if it has one (`transformers`)."""
-    config = getattr(model, "config", None)
-    number = getattr(config, "pad_token_id", None)
-    return replace(reduction, pad_token_id=number) if isinstance(number, int) else reduction
+    """Return the reduction with what a model says of padding, and without notes of other measurements.
+
+    The padding token is that of its configuration (`transformers`), or else that of its first embedding which has one.
+    """
+    number = getattr(getattr(model, "config", None), "pad_token_id", None)
+    if not isinstance(number, int):
+        embeddings = (part for part in model.modules() if isinstance(part, nn.Embedding))
+        number = next((part.padding_idx for part in embeddings if part.padding_idx is not None), None)
+    try:
+        names = tuple(inspect.signature(model.forward).parameters)
+    except (TypeError, ValueError):
+        names = ()
+    return replace(reduction, pad_token_id=number, arguments=names, notes=set())
 
 
 def class_token(reduction: Reduction, follower: Follower, model: nn.Module) -> tuple[int, int | None]:

@@ -113,10 +113,12 @@ def _unknown(what: str) -> str:
 
 def _is_freed(weight: Tensor) -> bool:
     """Return whether the memory of a weight is gone, as that of a sharded one is after its layer has run."""
-    needed = weight.storage_offset() + sum(
-        stride * (size - 1) for size, stride in zip(weight.shape, weight.stride(), strict=True)
-    )
-    return weight.numel() > 0 and weight.untyped_storage().nbytes() < (needed + 1) * weight.element_size()
+    try:
+        last = sum(stride * (size - 1) for size, stride in zip(weight.shape, weight.stride(), strict=True))
+        needed = (int(weight.storage_offset()) + int(last) + 1) * weight.element_size()
+        return weight.numel() > 0 and weight.untyped_storage().nbytes() < needed
+    except (RuntimeError, NotImplementedError):  # a tensor without strides or memory, such as a sparse one
+        return True
 
 
 def _only_factor(layer: nn.Module, call: LayerCall) -> Float[Tensor, "out q"] | None:
