@@ -356,6 +356,19 @@ def test_images_in_folders_parquet_and_arrays_give_the_same_numbers(here: Path, 
     assert [other["layers"] for other in others] == [found["layers"]] * 2
     assert [layer["shape"] for layer in found["layers"]] == [[3, 8, 8], [4, 6, 6], [80]]
     assert [layer["dim"] for layer in found["layers"]] == [3, 4, 80]
+    for given, dims in (("-1", [3, 6]), ("1=-1", [3, 6]), ("1=1", [3, 4])):
+        by_hand = as_json(
+            here,
+            "maps",
+            str(tmp_path / "folder"),
+            "--layers",
+            "0,1",
+            "--reduce",
+            "gap",
+            "--channel-axis",
+            given,
+        )
+        assert [layer["dim"] for layer in by_hand["layers"]] == dims
     options = ("--test-dataset", tmp_path / "others", "--reduce", "gap", "--standardize", "pixel")
     tested = as_json(here, "maps", str(tmp_path / "parquet"), *options)
     assert tested["num_samples"] == {"train": 15, "test": 10}

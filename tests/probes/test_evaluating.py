@@ -185,9 +185,12 @@ def test_without_room_for_a_copy_a_change_is_said(monkeypatch: pytest.MonkeyPatc
     model = nn.Linear(2, 2)
     with evaluating(model):
         model(torch.ones(1, 2))
-    with pytest.warns(
-        UserWarning, match="Linear changed bias while it was measured, which cannot be restored"
-    ), evaluating(model):
+    with (
+        pytest.warns(
+            UserWarning, match="Linear changed bias while it was measured, which cannot be restored"
+        ),
+        evaluating(model),
+    ):
         model.bias.add_(1)
 
 

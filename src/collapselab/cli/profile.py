@@ -64,9 +64,17 @@ def profile(
         typer.Option(
             metavar="HOW",
             help="How to reduce features of several positions to a vector: flatten, gap (mean over positions), mean "
-            "(over tokens), token or token:i (one token).",
+            "(over tokens), token or token:i (one token), token:last (the last that is not padding), token:cls.",
         ),
     ] = "flatten",
+    channel_axis: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AXIS",
+            help="Axis of channels for layers without weight, such as 1 or -1, or by layer: NAME=1,GLOB=-1; default: "
+            "that of the layer which made the features.",
+        ),
+    ] = None,
     scatter: Annotated[
         AutoScatter,
         typer.Option(
@@ -160,6 +168,7 @@ def profile(
         options={
             "layers": layers,
             "reduce": reduce,
+            "channel_axis": channel_axis,
             "scatter": scatter,
             "weighting": weighting,
             "epsilon": epsilon,

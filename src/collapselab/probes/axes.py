@@ -41,6 +41,14 @@ class Axes:
         """Return the shape of the features of one label."""
         return tuple(length for axis, length in enumerate(shape) if axis not in self.axes)
 
+    def rest_axis(self, axis: int) -> int:
+        """Return which axis of the features of one label an axis of the tensor is; both are counted from the last.
+
+        An axis that belongs to the labels becomes the last: each of its entries is a sample.
+        """
+        after = [other for other in range(self.ndim + axis, self.ndim) if other not in self.axes]
+        return -max(1, len(after))
+
     def rows(self, tensor: Tensor, labels: Shape, rest: Shape) -> Tensor | None:
         """Return (labels, *features), one row per label in the order of the flattened labels.
 

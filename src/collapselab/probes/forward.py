@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,19 @@ from collapselab.probes.capture import Taps
 
 # Together with the rest, an error has at most 300 characters.
 _MAX_PLACE, _MAX_REASON = 180, 255
+# Models that take gradients in `forward` without switching them on, as found when they were planned.
+_WITH_GRADIENTS: WeakSet[nn.Module] = WeakSet()
 
 
-def run_model(model: nn.Module, batch: Batch, taps: Taps) -> Any:
-    """Return what the model returns for a batch, with open taps.
+def run_model(model: nn.Module, batch: Batch, taps: Taps, *, may_repeat: bool = False) -> Any:
+    """Return what the model returns for a batch, with open taps; without gradients, unless the model needs them.
+
+    Args:
+        model: what is run.
+        batch: its inputs.
+        taps: open.
+        may_repeat: whether to run a model again, with gradients, if it turns out to need them. What the taps receive
+            is then received twice.
 
     Raises:
         InputError: the model raised, with split, batch and shape of the inputs; its exception is the cause. Errors that
@@ -27,11 +37,14 @@ def run_model(model: nn.Module, batch: Batch, taps: Taps) -> Any:
     """
     taps.begin(tuple(batch.labels.shape))
     try:
-        with uncompiled():
+        with uncompiled(), torch.set_grad_enabled(model in _WITH_GRADIENTS):
             return batch.run(model)
     except (InputError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if may_repeat and "does not require grad" in str(error) and model not in _WITH_GRADIENTS:
+            _WITH_GRADIENTS.add(model)
+            return run_model(model, batch, taps)
         if error is taps.failure or "allocate memory" in str(error):  # as torch reports it on a CPU
             raise
         where = (

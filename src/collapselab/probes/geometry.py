@@ -71,10 +71,10 @@ class Geometry:
     assumed_axis: int = 0
     notes: list[str] = field(default_factory=list)
 
-    def of_call(self, name: str, channels_first: bool) -> Axes | str:
+    def of_call(self, name: str, channel_axis: int) -> Axes | str:
         """Return the axes of what a call reads, or why it has none of one row per label."""
         three = [None if run is None else run.calls.get(name) for run in (self.part, self.cut)]
-        return self._axes(self.full.calls[name], *three, channel_axes=(1,) if channels_first else (-1,))
+        return self._axes(self.full.calls[name], *three, channel_axes=(channel_axis,))
 
     def of_output(self, path: Path) -> Axes | str:
         """Return the axes of an output of the model, or why it has none of one row per label."""

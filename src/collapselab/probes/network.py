@@ -252,19 +252,18 @@ def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduct
     Raises:
         InputError: features and labels disagree, or features do not have the shape of the first batch.
     """
-    labels, counted, mask = batch.labels, batch.counted, batch.mask
+    labels, counted = batch.labels, batch.counted
+    mask = reduction.mask_of(batch.mask, batch.inputs) if labels.ndim == 1 else None
     found = point.axes.rows(features, tuple(labels.shape), point.shape)
     if found is None:
         raise InputError(
             f"{batch.place}: {point.name} reads {point.axes.count(features)} rows of features for {labels.numel()} labels"
         )
     features = found
-    if labels.ndim > 1:
-        mask = None
     if counted is not None:
         features, mask = features[counted], None if mask is None else mask[counted]
     parts = (features.real, features.imag) if features.is_complex() else (features,)
-    reduced = [reduction(part, channels_first=point.channels_first, mask=mask) for part in parts]
+    reduced = [reduction(part, channel_axis=point.channel_axis, mask=mask) for part in parts]
     rows = torch.cat(reduced, 1) if len(reduced) > 1 else reduced[0]
     if rows.shape[1] != point.dim:
         raise InputError(

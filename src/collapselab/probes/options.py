@@ -19,6 +19,7 @@ from collapselab.errors import InputError
 from collapselab.metrics import BY_NAME
 from collapselab.passes import ProgressCallback
 from collapselab.probes.batches import SplitBatch
+from collapselab.probes.channels import ChannelAxis, parse_channel_axis
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.samples import BatchAxis
 from collapselab.probes.scores import ScoresOption
@@ -142,8 +143,17 @@ class MeasuringOptions(TypedDict, total=False):
         Option(
             "flatten",
             "how features with several axes become one row per sample: `flatten`, `gap` (mean over positions), `mean` "
-            "(over tokens), `token` or `token:i`.",
+            "(over tokens), `token` or `token:i`, `token:last` (the last that is not padding), `token:cls`.",
             _reduce,
+        ),
+    ]
+    channel_axis: Annotated[
+        ChannelAxis | str,
+        Option(
+            None,
+            "axis of channels of what layers without weight read, such as 1 or -1, or axes by name or glob; default: "
+            "that of the layer which made the features.",
+            parse_channel_axis,
         ),
     ]
     scatter: Annotated[
@@ -296,6 +306,8 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, Tensor):
         return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
     if callable(value) and not isinstance(
         value, Reduction
     ):  # a predicate or split_batch, recorded by its name

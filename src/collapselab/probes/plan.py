@@ -6,13 +6,13 @@ Letters: n samples of a batch, p features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import _disable_current_modes
 
 from collapselab.choices import AutoScatter, Scatter
 from collapselab.errors import InputError
@@ -22,6 +22,7 @@ from collapselab.probes.axes import Axes, Seen, look
 from collapselab.probes.batches import Batch
 from collapselab.probes.candidates import find_classifier, find_scores, scores_of
 from collapselab.probes.capture import Taps
+from collapselab.probes.following import Follower
 from collapselab.probes.forward import run_model
 from collapselab.probes.geometry import Geometry, Record
 from collapselab.probes.inputs import Path
@@ -30,7 +31,7 @@ from collapselab.probes.reduce import Reduction
 from collapselab.probes.samples import BatchAxis, study
 from collapselab.probes.scores import Scores, ScoresOption, outputs_of
 from collapselab.probes.select import all_weight_layers
-from collapselab.probes.weights import reads_channels_first
+from collapselab.probes.tokens import class_token, reduction_warnings
 
 # The rule of scatter="auto". A covariance of 1024 features costs about as much as the layer that reads them, one of
 # 4096 sixteen times as much; for the classifier's features it is worth that.
@@ -51,6 +52,7 @@ class ProbePoint(Point):
         depth: 0 for the first point that the forward pass reaches, largest for the classifier.
         shape: shape of what it reads for one label.
         axes: which axes of what it reads belong to the labels.
+        channel_axis: axis of channels of `shape`, counted from the last; None where features are flattened.
         is_complex: whether it reads complex numbers.
     """
 
@@ -58,6 +60,7 @@ class ProbePoint(Point):
     depth: int
     shape: tuple[int, ...]
     axes: Axes
+    channel_axis: int | None
     is_complex: bool = False
 
 
@@ -69,11 +72,13 @@ class Plan:
         points: what is measured.
         scores: where the network returns its class scores; None if it is not known or there are none.
         warnings: which modules are left out and why, and what could not be found; each with the place it concerns.
+        reduction: as given, with the class token of the network.
     """
 
     points: tuple[ProbePoint, ...]
     scores: Scores | None
     warnings: tuple[tuple[str, str], ...]
+    reduction: Reduction
 
 
 class Identity:
@@ -104,7 +109,7 @@ class _Call:
 
     module_name: str
     identity: Identity
-    channels_first: bool
+    channel_axis: int
     is_complex: bool
     output_channels: int = 0
 
@@ -134,56 +139,63 @@ class _Runner:
         unreadable: by name of a call, what it read instead of numbers.
     """
 
-    def __init__(self, model: nn.Module, modules: dict[str, nn.Module], hints: Hints) -> None:
-        self._model, self._modules = model, modules
-        self._given = hints.scores if callable(hints.scores) else None
+    def __init__(
+        self, model: nn.Module, modules: dict[str, nn.Module], scores: ScoresOption, follower: Follower
+    ) -> None:
+        self._model, self._modules, self._follower = model, modules, follower
+        # The classifier is found among all weight layers, even where it is not to be measured.
+        self._weight_layers = all_weight_layers(model)
+        self._given = scores if callable(scores) else None
         self.calls: dict[str, _Call] = {}
         self.tensors: dict[Path, Tensor] = {}
-        self.journey: Journey | None = None
+        self.journey: Journey | None = Journey()
         self.unreadable: dict[str, str] = {}
 
     def __call__(self, batch: Batch, lengths: tuple[int, ...]) -> Record:
-        if self.calls:
-            return self._record_calls(batch, lengths, None, {})[0]
-        for journey in (Journey(), None):  # without where the model cannot be followed, or cannot run at all
-            calls: dict[str, _Call] = {}
-            try:
-                record, tensors = self._record_calls(batch, lengths, journey, calls)
-            except InputError:
-                if journey is None:
-                    raise
-                continue
-            self.calls, self.tensors, self.journey = calls, tensors, journey
-            return record
-        raise AssertionError
+        if self.tensors:
+            return self._record(batch, lengths, is_first=False)
+        try:
+            assert self.journey is not None
+            with self._follower, self.journey:
+                return self._record(batch, lengths, is_first=True)
+        except InputError:  # the model cannot be followed, or cannot run at all
+            self.calls.clear()
+            self.journey = None
+            return self._record(batch, lengths, is_first=True)
 
-    def _record_calls(
-        self, batch: Batch, lengths: tuple[int, ...], journey: Journey | None, calls: dict[str, _Call]
-    ) -> tuple[Record, dict[Path, Tensor]]:
-        """Run a batch; add its calls to `calls`."""
+    def _record(self, batch: Batch, lengths: tuple[int, ...], *, is_first: bool) -> Record:
         seen: dict[str, Seen] = {}
-        # The classifier is found among all weight layers, even where it is not to be measured.
-        others = all_weight_layers(self._model)
 
         def receive(name: str, module: nn.Module, features: Tensor) -> None:
-            first = reads_channels_first(module, features.ndim)
-            calls[name] = _Call(name.split("#")[0], Identity(features), first, features.is_complex())
-            seen[name] = look(features, lengths)
-            if journey is not None and calls[name].module_name in others:
-                journey.read(name, features)
+            with _disable_current_modes():
+                seen[name] = look(features, lengths)
+            if is_first:
+                self._enter(name, module, features)
 
-        def returned(name: str, _module: nn.Module, output: Any) -> None:
-            if name in calls and isinstance(output, Tensor):
-                axis = 1 if calls[name].channels_first and output.ndim > 1 else -1
-                calls[name].output_channels = output.shape[axis] if output.ndim else 1
-                if journey is not None and calls[name].module_name in others:
-                    journey.made(name, output)
+        returned = self._leave if is_first else None
+        with Taps(self._modules | self._weight_layers, receive, returned) as taps:
+            output = run_model(self._model, batch, taps, may_repeat=is_first)
+        tensors = outputs_of(output, self._given)
+        if is_first:
+            self.tensors, self.unreadable = tensors, dict(taps.unreadable)
+        with _disable_current_modes():
+            return Record(seen, {path: look(tensor, lengths) for path, tensor in tensors.items()})
 
-        with Taps(self._modules | others, receive, returned) as taps, journey or nullcontext():
-            tensors = outputs_of(run_model(self._model, batch, taps), self._given)
-        if not self.calls:
-            self.unreadable = dict(taps.unreadable)
-        return Record(seen, {path: look(tensor, lengths) for path, tensor in tensors.items()}), tensors
+    def _enter(self, name: str, module: nn.Module, features: Tensor) -> None:
+        axis, module_name = self._follower.enter(name, module, features), name.split("#")[0]
+        self.calls[name] = _Call(module_name, Identity(features), axis, features.is_complex())
+        if self.journey is not None and module_name in self._weight_layers:
+            self.journey.read(name, features)
+
+    def _leave(self, name: str, _module: nn.Module, output: Any) -> None:
+        self._follower.leave(name, output)
+        call = self.calls.get(name)
+        if call is None or not isinstance(output, Tensor):
+            return
+        axis = call.channel_axis if output.ndim >= -call.channel_axis else -1
+        call.output_channels = output.shape[axis] if output.ndim else 1
+        if self.journey is not None and call.module_name in self._weight_layers:
+            self.journey.made(name, output)
 
 
 @torch.no_grad()
@@ -193,6 +205,7 @@ def plan_probes(
     named: set[str],
     batch: Batch,
     reduction: Reduction,
+    follower: Follower,
     *,
     hints: Hints,
     second: Callable[[], Batch | None] = lambda: None,
@@ -205,13 +218,14 @@ def plan_probes(
         named: names of modules that must be probed; any other that cannot be probed is left out with a warning.
         batch: the first batch.
         reduction: how features with several axes become rows.
+        follower: follows the first forward pass.
         hints: what is known beforehand.
         second: returns the next batch, if there is one.
 
     Raises:
         InputError: a named layer never ran or does not read one row per label; no layer is left; the model raised.
     """
-    runner = _Runner(model, modules, hints)
+    runner = _Runner(model, modules, hints.scores, follower)
     geometry = study(runner, batch, second, hints.batch_axis)
     warnings = _unreadable(modules, named, runner.unreadable)
     warnings += _never_ran(modules, named, runner.calls.keys() | runner.unreadable.keys())
@@ -226,10 +240,24 @@ def plan_probes(
         )
     widths = {name: call.output_channels for name, call in runner.calls.items()}
     classifier, no_classifier = find_classifier(chosen, widths, hints.classifier)
-    points = _points(runner.calls, axes, geometry, classifier, reduction)
+    reduction = replace(reduction, class_token=class_token(reduction, follower, model))
+    mask = reduction.mask_of(batch.mask, batch.inputs) if batch.labels.ndim == 1 else None
+    points = _points(runner.calls, axes, geometry, classifier, reduction, mask)
+    follower.axes.check_used(runner.calls)
+    warnings += _of_reduction(points, reduction, mask, follower)
     scores = None if chosen is None else scores_of(chosen, hints.scores)
     of_model = [("model", text) for text in (no_scores, no_classifier) if text is not None]
-    return Plan(points, scores, (*(("layers", text) for text in warnings), *of_model))
+    return Plan(points, scores, (*(("layers", text) for text in warnings), *of_model), reduction)
+
+
+def _of_reduction(
+    points: tuple[ProbePoint, ...], reduction: Reduction, mask: Tensor | None, follower: Follower
+) -> list[str]:
+    """Return warnings about layers that are not reduced, or along an axis that is assumed."""
+    shapes = {point.name: point.shape for point in points}
+    flat = [point.name for point in points if point.channel_axis is None and len(point.shape) > 1]
+    several = [name for name, shape in shapes.items() if len(shape) > 1]
+    return reduction_warnings(reduction, shapes, flat, mask) + follower.axes.warnings(several, reduction.kind)
 
 
 def _unreadable(modules: dict[str, nn.Module], named: set[str], unreadable: dict[str, str]) -> list[str]:
@@ -262,7 +290,7 @@ def _measurable(
     for name, call in calls.items():
         if call.module_name not in modules:
             continue
-        axes, shape = geometry.of_call(name, call.channels_first), geometry.full.calls[name].shape
+        axes, shape = geometry.of_call(name, call.channel_axis), geometry.full.calls[name].shape
         if isinstance(axes, Axes) and axes.rest(shape):
             fit[name] = axes
             continue
@@ -291,28 +319,30 @@ def _points(
     geometry: Geometry,
     classifier: str | None,
     reduction: Reduction,
+    mask: Tensor | None,
 ) -> tuple[ProbePoint, ...]:
     """Return the probe points in order of depth: the classifier is the deepest, even if other layers run after it."""
     sources: dict[tuple[Any, ...], str] = {}
     points: list[ProbePoint] = []
     for name, own in axes.items():
         call, shape = calls[name], own.rest(geometry.full.calls[name].shape)
-        reduced = reduction.reduces(shape, channels_first=call.channels_first)
+        channels = own.rest_axis(call.channel_axis)
+        axis = channels if reduction.reduces(shape, channels, mask) else None
         parts = 2 if call.is_complex else 1  # measured as real and imaginary parts
-        channels = shape[0] if call.channels_first else shape[-1]
         # The same features have the same statistics, if they are arranged and reduced in the same way.
-        key = (call.identity, own, reduced, reduced and call.channels_first)
+        key = (call.identity, own, axis)
         points.append(
             ProbePoint(
                 name=name,
                 source=sources.setdefault(key, name),
-                dim=parts * (channels if reduced else int(torch.Size(shape).numel())),
-                channels_first=call.channels_first,
+                dim=parts * (int(torch.Size(shape).numel()) if axis is None else shape[axis]),
+                channels_first=channels != -1,
                 is_classifier=name == classifier,
                 module_name=call.module_name,
                 depth=0,
                 shape=shape,
                 axes=own,
+                channel_axis=axis,
                 is_complex=call.is_complex,
             )
         )

@@ -47,7 +47,7 @@ def profile(
         test_loader: the same for test data.
         name: name of the model in tables; default its class.
         layers: the layers to measure; see the options.
-        options: `reduce`, `scatter`, `weighting`, `epsilon`, `class_counts`, `metrics`, `spectra`,
+        options: `reduce`, `channel_axis`, `scatter`, `weighting`, `epsilon`, `class_counts`, `metrics`, `spectra`,
             `sketch_size`, `seed`, `batch_axis`, `scores`, `classifier`, `shift_labels`, `ignore_index`, `split_batch`,
             `progress`: see `collapselab.probes.options.ProfileOptions`.
 

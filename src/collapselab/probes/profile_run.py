@@ -18,16 +18,20 @@ from collapselab.metrics import Metric, select
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
 from collapselab.passes.stream import no_progress
 from collapselab.probes.batches import Readable, known_labels
+from collapselab.probes.channels import parse_channel_axis
+from collapselab.probes.following import Follower
 from collapselab.probes.label_space import LabelSpace
 from collapselab.probes.labels import LabelRules, decide_shift, needs_labels
 from collapselab.probes.network import Network, NetworkStream
 from collapselab.probes.options import ProfileOptions
 from collapselab.probes.plan import Hints, Plan, ProbePoint, check_means_fit, choose_scatter, plan_probes
+from collapselab.probes.products import LayerCall
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.results import LayerProfile, Profile, SplitProfile, first_collapsed, joined_warnings
 from collapselab.probes.select import choose_layers, named_layer, scripted_parts
-from collapselab.probes.tensors import UnreadableError
-from collapselab.probes.weights import weight_matrix
+from collapselab.probes.tensors import UnreadableError, ordinary
+from collapselab.probes.tokens import with_padding
+from collapselab.probes.weights import check_finite_weight, effective_weight
 
 # Up to this width float64 products take no noticeable time.
 _EXACT_DIM = 256
@@ -51,7 +55,7 @@ class ProfileRun:
         self._options = options
         self._progress = options["progress"] or no_progress
         self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        self._reduction = Reduction.parse(options["reduce"])
+        self._reduction = with_padding(Reduction.parse(options["reduce"]), model)
         modules, named = choose_layers(model, options["layers"])
         if options["classifier"] is not None and options["layers"] is None:
             modules |= named_layer(model, options["classifier"])
@@ -63,8 +67,9 @@ class ProfileRun:
             ("layers", f"{name} is a torch.jit module: its layers run outside Python and are left out")
             for name in scripted_parts(model)
         ]
-        plan, labels = run_together(lambda: self._plan(model, modules, named))
-        self._plan_of_points = plan
+        follower = Follower(parse_channel_axis(options["channel_axis"]))
+        plan, labels = run_together(lambda: self._plan(model, modules, named, follower))
+        self._plan_of_points, self._reduction = plan, plan.reduction
         self._warnings += plan.warnings
         self._labels = self._label_space(labels)
         by_name = {point.name: point for point in plan.points}
@@ -76,7 +81,12 @@ class ProfileRun:
             check_means_fit(point, len(self._labels))
         self._scatter = choose_scatter(plan.points, self._num_planned, options["scatter"])
         with whole_parameters(model):
-            self._weights = {point.name: self._weight_of(point, modules) for point in plan.points}
+            self._weights = {
+                point.name: self._weight_of(
+                    point, modules[point.module_name], follower.products.calls.get(point.name)
+                )
+                for point in plan.points
+            }
 
     def profile(self, test_loader: Iterable[Any] | None, name: str) -> Profile:
         """Make the passes and put their results together.
@@ -99,6 +109,7 @@ class ProfileRun:
             stream = self._stream(self._readable(test_loader, "test"), "test", labels)
             measured["test"] = measure_split(stream, plan, train.reference, self._progress)
             self._warnings += [("test", text) for text in measured["test"].warnings]
+        self._warnings += [("reduce", text) for text in self._reduction.warnings()]
         return self._result(measured, name)
 
     def _readable(self, loader: Iterable[Any], split: str) -> Readable:
@@ -113,7 +124,9 @@ class ProfileRun:
             )
         return readable
 
-    def _plan(self, model: nn.Module, modules: dict[str, nn.Module], named: set[str]) -> tuple[Plan, Tensor]:
+    def _plan(
+        self, model: nn.Module, modules: dict[str, nn.Module], named: set[str], follower: Follower
+    ) -> tuple[Plan, Tensor]:
         batch = self._loader.first()
         other = self._loader.second() if len(batch.labels) < 2 else None
         batch = other if other is not None and len(other.labels) > 1 else batch
@@ -128,7 +141,7 @@ class ProfileRun:
             self._num_labels(labels),
         )
         plan = plan_probes(
-            model, modules, named, batch, self._reduction, hints=hints, second=self._loader.second
+            model, modules, named, batch, self._reduction, follower, hints=hints, second=self._loader.second
         )
         return plan, labels
 
@@ -143,18 +156,24 @@ class ProfileRun:
         labels = first if self._known is None else self._known
         return int(labels.max()) + 1 if len(labels) else 0
 
-    def _weight_of(self, point: ProbePoint, modules: dict[str, nn.Module]) -> PointWeight:
-        """Return the weight that reads the features of a point; a warning says why there is none."""
+    def _weight_of(self, point: ProbePoint, module: nn.Module, call: LayerCall | None) -> PointWeight:
+        """Return the weight that multiplies the features of a point; a warning says why there is none."""
         try:
-            weight = _finite_weight(modules[point.module_name], point.name)
-        except UnreadableError as error:
-            weight, kind = None, str(error)
-        else:
+            weight, warning = effective_weight(module, call)
+            weight = None if weight is None else ordinary(weight)
             kind = "for complex features" if weight is not None and point.is_complex else None
+        except UnreadableError as error:
+            weight, warning, kind = None, None, str(error)
         if kind is not None:
-            text = f"the weight is {kind}: alignment and other metrics of the weight are undefined"
-            self._warnings.append((point.name, text))
-        return PointWeight(None if kind else weight)
+            weight, warning = (
+                None,
+                f"the weight is {kind}: alignment and other metrics of the weight are undefined",
+            )
+        if warning is not None:
+            self._warnings.append((point.name, warning))
+        if weight is not None:
+            check_finite_weight(weight, point.name)
+        return PointWeight(weight)
 
     def _known_labels(self, loader: Iterable[Any]) -> Tensor | None:
         """Return the labels of all samples as the data set of the loader has them; None where unknown."""
@@ -271,12 +290,3 @@ def _split_profile(point: ProbePoint, found: MeasuredSplit, train_classes: Tenso
         spectra=found.spectra.get(point.name, {}),
         warnings=found.point_warnings[point.name],
     )
-
-
-def _finite_weight(module: nn.Module, name: str) -> Tensor | None:
-    weight = weight_matrix(module)
-    if weight is not None and not bool(torch.isfinite(weight.sum())):
-        count = int((~torch.isfinite(weight)).sum())
-        if count:
-            raise InputError(f"the weight of {name} has {count} NaN or infinite values; give a trained model")
-    return weight

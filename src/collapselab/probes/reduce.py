@@ -1,17 +1,26 @@
-"""Reduce the inputs of a layer to one row per sample: `flatten`, `gap`, `token`, `mean`."""
+"""Reduce the inputs of a layer to one row per sample: `flatten`, `gap`, `token`, `mean`.
+
+Letters: n samples, t tokens, p features of a row.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
+from collapselab.distributed import largest_over_ranks
 from collapselab.errors import InputError
 
-_FORMS = "use flatten, gap, mean, token or token:3 (the fourth token; token:-1 is the last)"
+_FORMS = (
+    "use flatten, gap, mean, token, token:3 (the fourth token), token:-1 (the last position), token:last (the last "
+    "that is not padding) or token:cls (the class token)"
+)
 
 
 @dataclass(frozen=True)
@@ -22,24 +31,34 @@ class Reduction:
 
     Attributes:
         kind: `flatten`: all axes. `gap`: mean over the positions of a map or sequence. `mean`: mean over the
-            tokens of a sequence, without padding where a mask marks it. `token`: one token of a sequence.
-        index: index of the token.
+            tokens of a sequence, without padding where it is marked. `token`: one token of a sequence.
+        index: index of the token; `last` for the last that is not padding, `cls` for the class token.
+        pad_token_id: token number that is padding, for batches without a mask; None where there is none.
+        arguments: names of what the model is called with, in order.
+        class_token: index of the class token and the number of tokens in sequences that have it (None where unknown).
+        notes: what was unusual in the batches so far: keys of `warnings`.
     """
 
     kind: Literal["flatten", "gap", "token", "mean"] = "flatten"
-    index: int = 0
+    index: int | Literal["last", "cls"] = 0
+    pad_token_id: int | None = field(default=None, compare=False)
+    arguments: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    class_token: tuple[int, int | None] = field(default=(0, None), compare=False)
+    notes: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str | Reduction) -> Reduction:
-        """Return the reduction named `flatten`, `gap`, `mean`, `token`, `token:i` or `token[i]`.
+        """Return the reduction named `flatten`, `gap`, `mean`, `token`, `token:i`, `token[i]`, `token:last`, `token:cls`.
 
         Raises:
             InputError: any other name.
         """
         if isinstance(text, Reduction):
             return text
-        if text in ("flatten", "gap", "mean", "token"):
+        if text in ("flatten", "gap", "token", "mean"):
             return cls(text)
+        if text in ("token:last", "token:cls"):
+            return cls("token", "last" if text == "token:last" else "cls")
         found = re.fullmatch(r"token(?::(-?\d+)|\[:?(-?\d+)\])", text)
         if not found:
             raise InputError(f"unknown reduction {text!r}; {_FORMS}")
@@ -48,33 +67,131 @@ class Reduction:
     def __str__(self) -> str:
         return f"token:{self.index}" if self.kind == "token" else self.kind
 
-    def reduces(self, shape: tuple[int, ...], *, channels_first: bool) -> bool:
-        """Return whether features of this shape (without the batch) are reduced rather than flattened."""
+    def reduces(
+        self, shape: tuple[int, ...], channel_axis: int, mask: Bool[Tensor, "n t"] | None = None
+    ) -> bool:
+        """Return whether features are reduced rather than flattened.
+
+        Args:
+            shape: of the features of one sample.
+            channel_axis: axis of channels, counted from the last: -1 for sequences.
+            mask: true where a token is not padding.
+        """
         if len(shape) < 2 or self.kind == "flatten":
             return False
-        return self.kind == "gap" or not channels_first
+        if self.kind == "gap":
+            return -len(shape) <= channel_axis
+        tokens = int(torch.Size(shape[:-1]).numel())
+        if self.index == "last" and mask is not None and mask.shape[1] != tokens:
+            return False
+        if self.index == "cls" and self.class_token[1] not in (None, tokens):
+            return False
+        return channel_axis == -1
 
-    def __call__(self, features: Tensor, *, channels_first: bool, mask: Tensor | None = None) -> Tensor:
-        """Return features (n, …) as rows (n, p).
+    def __call__(
+        self, features: Tensor, *, channel_axis: int | None, mask: Bool[Tensor, "n t"] | None = None
+    ) -> Tensor:
+        """Return features (n, …) as rows (n, p). Means are float32, or float64 for float64 features.
 
         Args:
             features: what a layer reads, samples first.
-            channels_first: whether the channel axis is 1 (maps) or the last (sequences).
-            mask: (n, tokens), true where a token is not padding; only used by `mean`.
+            channel_axis: axis of channels, counted from the last; None to flatten them.
+            mask: true where a token is not padding; None where all count.
 
         Raises:
-            InputError: the sequence has no such token.
+            InputError: the sequence has no such token, or nothing but padding.
         """
-        if not self.reduces(tuple(features.shape[1:]), channels_first=channels_first):
+        if channel_axis is None or features.ndim < 3:
             return features.flatten(1)
-        if channels_first:
-            return features.flatten(2).mean(2)
+        # Half precision overflows, and has too few digits for a sum of many positions.
+        wide = torch.promote_types(features.dtype, torch.float32)
+        if self.kind == "gap":
+            positions = [dim for dim in range(1, features.ndim) if dim != features.ndim + channel_axis]
+            return features.mean(positions, dtype=wide)
         tokens = features.flatten(1, -2)
         if self.kind == "token":
-            if not -tokens.shape[1] <= self.index < tokens.shape[1]:
-                raise InputError(f"reduce: there is no token {self.index} in a sequence of {tokens.shape[1]}")
-            return tokens[:, self.index]
-        if mask is not None and self.kind == "mean" and mask.shape == tokens.shape[:2]:
-            weights = mask.to(tokens.dtype)
-            return torch.einsum("ntd,nt->nd", tokens, weights) / weights.sum(1, keepdim=True).clamp_min(1)
-        return tokens.mean(1)
+            return tokens[torch.arange(len(tokens), device=tokens.device), self._positions(tokens, mask)]
+        if mask is None or mask.shape != tokens.shape[:2]:
+            return tokens.mean(1, dtype=wide)
+        # Not a matrix product: autocast and TF32 would round it.
+        total = tokens.masked_fill(~mask[:, :, None], 0).sum(1, dtype=wide)
+        return total / self._lengths(mask)[:, None]
+
+    def _positions(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the index of the token of each sample, (n,)."""
+        count = tokens.shape[1]
+        if self.index == "last" and mask is not None:
+            if mask.shape[1] != count:
+                raise InputError(
+                    f"reduce: the mask of padding has {mask.shape[1]} positions for {count} tokens"
+                )
+            self._lengths(mask)
+            return last_position(mask)
+        index = {"last": -1, "cls": self.class_token[0]}.get(str(self.index), self.index)
+        assert isinstance(index, int)
+        if not -count <= index < count:
+            raise InputError(f"reduce: there is no token {index} in a sequence of {count}")
+        if mask is not None and mask.shape == tokens.shape[:2] and not bool(mask[:, index].all()):
+            self.notes.add("position")
+        return torch.full((len(tokens),), index, device=tokens.device)
+
+    def _lengths(self, mask: Tensor) -> Tensor:
+        lengths = mask.sum(1)
+        if not bool((lengths > 0).all()):
+            raise InputError(
+                f"reduce={str(self)!r}: a sample has no token that is not padding; leave such samples out, or correct "
+                "attention_mask"
+            )
+        return lengths
+
+    def warnings(self) -> list[str]:
+        """Return what was unusual in the batches of all processes; every process must call it."""
+        texts = {
+            "position": f"{self} is padding in some samples; use token:last for the last token that is not",
+            "disagree": f"token:last follows attention_mask; the padding token {self.pad_token_id} of the model's "
+            "configuration would mark other tokens as the last",
+        }
+        return [text for key, text in texts.items() if largest_over_ranks(int(key in self.notes))]
+
+    def mask_of(self, mask: Tensor | None, inputs: Any) -> Bool[Tensor, "n t"] | None:
+        """Return where tokens are not padding: as the batch marks it, or else by the padding token of the model.
+
+        Args:
+            mask: the attention mask of the batch, if it has one.
+            inputs: what the model is called with.
+        """
+        if isinstance(inputs, tuple):
+            inputs = dict(zip(self.arguments, inputs, strict=False))
+            given = inputs.get("attention_mask")
+            mask = given.bool() if isinstance(given, Tensor) and given.ndim == 2 else mask
+            ids = next(iter(inputs.values()), None)
+        else:
+            ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else inputs
+        known = isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point()
+        if not known or self.pad_token_id is None or self.kind == "flatten":
+            return mask
+        by_id = trimmed(ids != self.pad_token_id)
+        if mask is None:
+            return by_id
+        if self.index == "last" and mask.shape == by_id.shape and _differ(mask, by_id):
+            self.notes.add("disagree")
+        return mask
+
+
+def _differ(mask: Tensor, other: Tensor) -> bool:
+    return bool((last_position(mask) != last_position(other)).any())
+
+
+def last_position(mask: Bool[Tensor, "n t"]) -> Tensor:
+    """Return the last position of each sample that is true, (n,): of padding on either side."""
+    return (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(1)
+
+
+def trimmed(mask: Bool[Tensor, "n t"]) -> Bool[Tensor, "n t"]:
+    """Return a mask that is false only before the first and after the last token that `mask` keeps.
+
+    A padding token between two others is text: often the end of a sentence is also the padding.
+    """
+    begun = mask.long().cumsum(1) > 0
+    unfinished = mask.long().flip(1).cumsum(1).flip(1) > 0
+    return begun & unfinished

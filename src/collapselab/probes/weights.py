@@ -1,14 +1,39 @@
-"""The weight of a layer as a matrix with one column per input channel."""
+"""The weight that a layer multiplies its input with, as a matrix with one column per input channel."""
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from collapselab.errors import InputError
+from collapselab.probes.products import LayerCall
 from collapselab.probes.select import is_transposed_linear, is_weight_layer
 from collapselab.probes.tensors import UnreadableError, ordinary
+
+# Rows and columns that are worked on at once.
+_CHUNK = 1024
+_PLAIN = (
+    nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
+_UNKNOWN = (
+    "{what}: alignment, self_duality and the spectrum of the weight are undefined, as its parameters are not what "
+    "multiplies the features"
+)
+
+
+def weight_layer_in(module: nn.Module) -> nn.Module | None:
+    """Return the linear or convolution layer that a module is, or that it wraps as an adapter does (`base_layer`)."""
+    while not is_weight_layer(module):
+        inner = getattr(module, "base_layer", None)
+        if not isinstance(inner, nn.Module):
+            return None
+        module = inner
+    return module
 
 
 def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
@@ -21,19 +46,22 @@ def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
     Raises:
         UnreadableError: a complex weight, or one that is refused by `collapselab.probes.tensors.ordinary`.
     """
-    if isinstance(module, nn.Linear):
-        return _real(module.weight)
-    if is_transposed_linear(module):
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        return _real(weight).T
-    if not isinstance(module, _ConvNd):
+    if not is_weight_layer(module):
         return None
-    kernel, groups = _real(module.weight), module.groups
-    if isinstance(module, _ConvTransposeNd):  # (in, out / groups, *size): groups split the first axis
-        pieces = [piece.flatten(1).T for piece in kernel.chunk(groups)]
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return _as_matrix(module, _real(weight))
+
+
+def _as_matrix(layer: nn.Module, weight: Tensor) -> Float[Tensor, "out q"]:
+    """Return a weight, stored as the layer stores its own, with rows that read input channels."""
+    if not isinstance(layer, _ConvNd):
+        return weight.T if is_transposed_linear(layer) else weight
+    groups = layer.groups
+    if isinstance(layer, _ConvTransposeNd):  # (in, out / groups, *size): groups split the first axis
+        pieces = [piece.flatten(1).T for piece in weight.chunk(groups)]
     else:  # (out, in / groups, *size)
-        pieces = [piece.movedim(1, -1).flatten(0, -2) for piece in kernel.chunk(groups)]
+        pieces = [piece.movedim(1, -1).flatten(0, -2) for piece in weight.chunk(groups)]
     return pieces[0] if groups == 1 else torch.block_diag(*pieces)
 
 
@@ -43,17 +71,131 @@ def _real(weight: Tensor) -> Tensor:
     return ordinary(weight)
 
 
-def reads_channels_first(module: nn.Module, ndim: int) -> bool:
-    """Return whether the channel axis of what a module reads is the first after the batch, rather than the last.
+def effective_weight(
+    module: nn.Module, call: LayerCall | None
+) -> tuple[Float[Tensor, "out q"] | None, str | None]:
+    """Return the weight that a layer multiplies its input with, and why it is unknown.
 
-    It is the first for a convolution and the last for a linear layer. A block of layers follows its first weight layer.
-    For a module without weight layers (pooling, activations) it is the first if the module reads maps.
+    Layers that standardise, normalise, quantise, mask or adapt their weight in `forward` multiply with another matrix
+    than their parameter. It is, in this order: the only weight that multiplied the unchanged input in a forward pass;
+    the matrix of the layer as an affine function, where it is one (a low-rank adapter beside a linear layer); the only
+    weight that multiplied anything (a cosine classifier normalises its input, too).
 
     Args:
-        module: the module.
-        ndim: number of axes of what it reads, including the batch.
+        module: the layer.
+        call: what happened in a forward pass; None if it could not be followed.
+
+    Returns:
+        The matrix, None where it is unknown or the module has none; and a warning where it is unknown.
+
+    Raises:
+        UnreadableError: see `weight_matrix`.
     """
-    first = next((part for part in module.modules() if is_weight_layer(part)), None)
-    if first is not None:
-        return isinstance(first, _ConvNd)
-    return ndim > 3 and not isinstance(module, nn.LayerNorm)
+    layer = weight_layer_in(module)
+    if layer is None:
+        return None, None
+    if call is None or not call.weights or any(_is_freed(weight) for _, weight, _ in call.weights):
+        is_plain = layer is module and any(type(layer).forward is kind.forward for kind in _PLAIN)
+        return (weight_matrix(layer), None) if is_plain else (None, _unknown("no product was seen inside it"))
+    if any(weight.is_complex() for _, weight, _ in call.weights):
+        raise UnreadableError("complex")
+    if call.is_random:
+        return None, _unknown("its weight is drawn at random in every forward pass")
+    only = _only_factor(layer, call)
+    if only is not None and call.is_exact:
+        return only, None
+    found = None if isinstance(layer, _ConvNd) else _affine_matrix(module, call)
+    if found is None:
+        found = only
+    return (found, None) if found is not None else (None, _unknown("it is not one product with a weight"))
+
+
+def check_finite_weight(weight: Tensor, name: str) -> None:
+    """Check a weight.
+
+    Raises:
+        InputError: NaN or infinite values.
+    """
+    if not bool(torch.isfinite(weight.sum())):
+        count = int((~torch.isfinite(weight)).sum())
+        if count:
+            raise InputError(f"the weight of {name} has {count} NaN or infinite values; give a trained model")
+
+
+def _unknown(what: str) -> str:
+    return _UNKNOWN.format(what=what)
+
+
+def _is_freed(weight: Tensor) -> bool:
+    """Return whether the memory of a weight is gone, as that of a sharded one is after its layer has run."""
+    try:
+        last = sum(stride * (size - 1) for size, stride in zip(weight.shape, weight.stride(), strict=True))
+        needed = (int(weight.storage_offset()) + int(last) + 1) * weight.element_size()
+        return weight.numel() > 0 and weight.untyped_storage().nbytes() < needed
+    except (RuntimeError, NotImplementedError):  # a tensor without strides or memory, such as a sparse one
+        return True
+
+
+def _only_factor(layer: nn.Module, call: LayerCall) -> Float[Tensor, "out q"] | None:
+    """Return the only weight that multiplied data as a matrix; None if there were several, or it is no such weight."""
+    if len(call.weights) != 1:
+        return None
+    ((name, factor, is_left),) = call.weights
+    own = getattr(layer, "weight", None)
+    own = own.detach() if isinstance(own, Tensor) else None
+    if name.endswith("convolution"):
+        if not isinstance(layer, _ConvNd) or own is None or own.shape != factor.shape:
+            return None
+        return _as_matrix(layer, _in_full_precision(factor, own))
+    if isinstance(layer, _ConvNd):
+        return None
+    if factor.ndim == 3 and (len(factor) == 1 or factor.stride(0) == 0):  # one matrix for all samples
+        factor = factor[0]
+    if factor.ndim != 2:
+        return None
+    matrix = factor if name == "linear" or is_left else factor.T
+    if own is None:
+        return matrix
+    own = _as_matrix(layer, own)
+    return _in_full_precision(matrix, own) if own.shape == matrix.shape else None
+
+
+def _in_full_precision(factor: Tensor, own: Tensor) -> Tensor:
+    """Return a layer's own weight if the factor is that weight in the dtype of autocast, else the factor."""
+    return own if torch.equal(own.to(factor.dtype), factor) else factor
+
+
+def _affine_matrix(module: nn.Module, call: LayerCall) -> Float[Tensor, "out in"] | None:
+    """Return the matrix of a module that is an affine function of the last axis; None if it is not.
+
+    It is found by unit vectors, in a float64 copy if the module allows it, and checked on what the module read.
+    """
+    if call.features is None or call.output is None:
+        return None
+    features = call.features.flatten(0, -2)[:_CHUNK]
+    try:
+        double = copy.deepcopy(module).double()
+        return _by_unit_vectors(double.forward, features.double())
+    except Exception:  # a module that cannot be copied, or computes in its own dtype only
+        pass
+    try:
+        return _by_unit_vectors(module.forward, features)
+    except Exception:
+        return None
+
+
+def _by_unit_vectors(function: Callable[[Tensor], Tensor], features: Tensor) -> Tensor | None:
+    """Return W of x -> W x + b, or None if `function` differs from it on `features` (n, in) by more than rounding."""
+    width = features.shape[1]
+    bias = function(features.new_zeros(1, width))
+    rows = [
+        function(unit) - bias
+        for unit in torch.eye(width, dtype=features.dtype, device=features.device).split(_CHUNK)
+    ]
+    matrix = torch.cat(rows).T
+    wanted = function(features)
+    error = torch.linalg.matrix_norm(wanted - features @ matrix.T - bias)
+    scale = torch.linalg.matrix_norm(features) * torch.linalg.matrix_norm(matrix) + torch.linalg.matrix_norm(
+        wanted
+    )
+    return matrix if float(error) <= 100 * torch.finfo(features.dtype).eps * float(scale) else None

@@ -1,0 +1,82 @@
+"""Follow every tensor of a forward pass: which axis of what a module reads holds channels, which weight multiplies it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from collapselab.probes.channels import ChannelAxes, ChannelAxis
+from collapselab.probes.layout import Layouts
+from collapselab.probes.operation import FACTORS, Operation
+from collapselab.probes.products import Products, Storages
+from collapselab.probes.weights import weight_layer_in
+
+
+class Follower(TorchDispatchMode):
+    """A context in which a forward pass is followed, operation by operation.
+
+    An operation that cannot be followed leaves unknown what it returns; the forward pass itself is never changed.
+
+    Args:
+        channel_axis: the option of this name.
+
+    Attributes:
+        products: the calls of weight layers.
+        axes: chooses the axis of channels.
+        selected: index and number of the tokens of the sequence from which one token was last taken; None if none was.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, channel_axis: ChannelAxis = None) -> None:
+        super().__init__()
+        self.products, self.axes = Products(), ChannelAxes(channel_axis)
+        self.selected: tuple[int, int] | None = None
+        self._layouts = Layouts()
+        self._sequence = Storages()
+
+    def enter(self, name: str, module: nn.Module, features: Tensor) -> int:
+        """Note that a call of a module reads `features`; return their axis of channels, counted from the last.
+
+        Raises:
+            InputError: the given axis is not one of channels.
+        """
+        axis = self.axes.choose(name, module, features.ndim, self._layouts.channel_axes(features))
+        if weight_layer_in(module) is not None:
+            self.products.enter(name, module, features)
+        return axis
+
+    def leave(self, name: str, output: Any) -> None:
+        """Note what a call of a module returned."""
+        self.products.leave(name, output)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled() and func.name().rpartition("::")[2] not in FACTORS:
+            with self:  # composite operations arrive whole
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        with contextlib.suppress(Exception):  # sparse tensors, operators of other libraries, …
+            operation = Operation(func, args, kwargs, result)
+            self._layouts.follow(operation, self.products.is_data)
+            self.products.follow(operation)
+            self._note_selection(operation)
+        return result
+
+    def _note_selection(self, operation: Operation) -> None:
+        """Note the token that is taken from a sequence (n, tokens, channels): the first, where several are."""
+        if operation.name != "select":
+            return
+        sequence, index = operation.inputs[0], operation.arguments["index"]
+        if sequence.ndim != 3 or operation.dims("dim", 3) != [1] or not sequence.is_floating_point():
+            return
+        if self._layouts.channel_axes(sequence) == [-1] and sequence not in self._sequence:
+            self.selected, self._sequence = (index, sequence.shape[1]), Storages(sequence)

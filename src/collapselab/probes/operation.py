@@ -1,0 +1,69 @@
+"""One call of a torch operator, as a dispatch mode sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+# Operators that multiply two tensors and sum over an axis: names of the left and the right factor.
+FACTORS = {
+    "mm": ("self", "mat2"),
+    "bmm": ("self", "mat2"),
+    "addmm": ("mat1", "mat2"),
+    "_addmm_activation": ("mat1", "mat2"),
+    "baddbmm": ("batch1", "batch2"),
+    "linear": ("input", "weight"),
+    "convolution": ("input", "weight"),
+    "_convolution": ("input", "weight"),
+}
+
+
+class Operation:
+    """A call of an operator with what it returned.
+
+    Args:
+        function: the `OpOverload`.
+        args, kwargs: of the call.
+        result: what it returned.
+    """
+
+    def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        self.name: str = function._schema.name.rpartition("::")[2]
+        self.is_random = any(str(tag) == "Tag.nondeterministic_seeded" for tag in function.tags)
+        self.is_inplace: bool = function._schema.is_mutable
+        self._schema, self._args, self._kwargs = function._schema, args, kwargs
+        self.outputs = list(_tensors(result))
+
+    @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments by name; those left at their default are missing."""
+        names = [argument.name for argument in self._schema.arguments]
+        return dict(zip(names, self._args, strict=False)) | self._kwargs
+
+    @cached_property
+    def inputs(self) -> list[Tensor]:
+        """Every tensor among the arguments."""
+        return list(_tensors([*self._args, *self._kwargs.values()]))
+
+    @property
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """What a product multiplies; None for any other operator."""
+        names = FACTORS.get(self.name)
+        return None if names is None else (self.arguments[names[0]], self.arguments[names[1]])
+
+    def dims(self, name: str, ndim: int) -> list[int]:
+        """Return an argument that names axes, as indices from the front."""
+        value = self.arguments.get(name)
+        values = [] if value is None else [value] if isinstance(value, int) else list(value)
+        return [dim % ndim for dim in values]
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)

@@ -1,0 +1,124 @@
+"""Which weight multiplies the input of a layer, as seen in a forward pass: whatever the layer makes of its parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from collapselab.probes.operation import Operation
+
+# Operations that copy values, in another dtype, memory format or padded with zeros.
+_COPIES = ("_to_copy", "clone", "constant_pad_nd")
+
+
+class Storages:
+    """A set of tensors, recognised by their memory. The memory is not kept alive, and its address is not reused."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._found: dict[int, StorageWeakRef] = {}
+        for tensor in tensors:
+            self.add(tensor)
+
+    def add(self, tensor: Tensor) -> None:
+        reference = StorageWeakRef(tensor.untyped_storage())
+        self._found[reference.cdata] = reference
+
+    def discard(self, tensor: Tensor) -> None:
+        self._found.pop(tensor.untyped_storage()._cdata, None)
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        return tensor.untyped_storage()._cdata in self._found
+
+
+@dataclass
+class LayerCall:
+    """What happened inside one call of a layer.
+
+    Attributes:
+        module: the layer.
+        features: what it read.
+        output: what it returned, if a tensor.
+        weights: every weight that multiplied data, as (name of the operator, weight, whether it is the left factor).
+        is_random: whether one of them was drawn at random.
+        is_exact: whether the layer is one product of its unchanged input with a weight, plus a bias.
+    """
+
+    module: nn.Module
+    features: Tensor | None
+    output: Tensor | None = None
+    weights: list[tuple[str, Tensor, bool]] = field(default_factory=list)
+    is_random: bool = False
+    is_exact: bool = False
+    unchanged: Storages = field(default_factory=Storages, repr=False)
+    products: Storages = field(default_factory=Storages, repr=False)
+    reads_input: bool = False
+
+
+class Products:
+    """The calls of weight layers in a forward pass."""
+
+    def __init__(self) -> None:
+        self._data, self._random = Storages(), Storages()
+        self._open: dict[str, LayerCall] = {}
+        self.calls: dict[str, LayerCall] = {}
+
+    def is_data(self, tensor: Tensor) -> bool:
+        """Return whether a tensor depends on the data, rather than on weights alone."""
+        return tensor in self._data
+
+    def enter(self, name: str, module: nn.Module, features: Tensor) -> None:
+        """Begin a call of a layer."""
+        self._data.add(features)
+        self._open[name] = LayerCall(module, features, unchanged=Storages(features))
+
+    def leave(self, name: str, output: Any) -> None:
+        """End a call of a layer."""
+        call = self._open.pop(name, None)
+        if call is None or not isinstance(output, Tensor):
+            return
+        call.is_exact = len(call.weights) == 1 and call.reads_input and output in call.products
+        call.output = output.detach()
+        if call.is_exact:  # nothing is left to find out: features must not outlive their batch
+            call.features = call.output = None
+        self.calls[name] = call
+
+    def follow(self, operation: Operation) -> None:
+        """Note whether an operation depends on the data, and which weight it multiplies them with."""
+        if operation.is_random or any(tensor in self._random for tensor in operation.inputs):
+            for output in operation.outputs:
+                self._random.add(output)
+        is_data = [tensor in self._data for tensor in operation.inputs]
+        if not any(is_data):
+            return
+        for call in self._open.values():
+            self._follow_inside(call, operation)
+        for output in operation.outputs:
+            self._data.add(output)
+
+    def _follow_inside(self, call: LayerCall, operation: Operation) -> None:
+        first = operation.inputs[0]
+        is_bias = operation.name in ("add", "add_") and not any(t in self._data for t in operation.inputs[1:])
+        if operation.factors is not None:
+            self._note_product(call, operation, *operation.factors)
+        elif operation.name in _COPIES:
+            for known in (call.unchanged, call.products):
+                if first in known:
+                    known.add(operation.outputs[0])
+        elif is_bias and first in call.products:
+            call.products.add(operation.outputs[0])
+        elif operation.is_inplace:
+            call.unchanged.discard(first)
+            call.products.discard(first)
+
+    def _note_product(self, call: LayerCall, operation: Operation, left: Tensor, right: Tensor) -> None:
+        left_is_data, right_is_data = left in self._data, right in self._data
+        if left_is_data == right_is_data:
+            return
+        weight, factor = (right, left) if left_is_data else (left, right)
+        call.weights.append((operation.name, weight.detach(), right_is_data))
+        call.is_random |= weight in self._random
+        call.reads_input = factor in call.unchanged
+        call.products.add(operation.outputs[0])
