@@ -14,15 +14,18 @@ from torch import Tensor
 from collapselab.errors import InputError
 from collapselab.errors import one_line as one_line
 
+_MOST_KNOWN = 12
+
 
 def near_matches(name: str, known: Iterable[str]) -> str:
-    """Return `did you mean …?` for a misspelt `name`, or all known names if none is near."""
+    """Return `did you mean …?` for a misspelt `name`, or the first known names if none is near."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     near += [other for other in known if name and name in other and other not in near][:3]
     if near:
         return "did you mean " + " or ".join(repr(match) for match in near[:4]) + "?"
-    return "known: " + ", ".join(known)
+    more = f", … ({len(known)} in all)" if len(known) > _MOST_KNOWN else ""
+    return "known: " + ", ".join(known[:_MOST_KNOWN]) + more
 
 
 def check_names(names: Sequence[str], known: Iterable[str], what: str) -> None:

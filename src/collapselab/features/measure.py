@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from collapselab.checks import check_classifier, check_names
-from collapselab.errors import InputError
+from collapselab.errors import InputError, printable_lines
 from collapselab.features.sources import ArraySource, FeatureSource
 from collapselab.features.stream import FEATURES, Classifier, SourceStream, only_point
 from collapselab.metrics import BY_NAME, Metric, select
@@ -99,7 +99,7 @@ class Measurement:
         )
         table = self.to_frame().to_html(float_format=lambda value: f"{value:.4g}", na_rep="–", escape=True)
         notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
-        return head + table + (f"<ul>{notes}</ul>" if notes else "")
+        return printable_lines(head + table + (f"<ul>{notes}</ul>" if notes else ""))
 
 
 def measure(

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from typing_extensions import Unpack
 
+from collapselab.errors import InputError, encodable
 from collapselab.probes.capture import evaluating
 from collapselab.probes.options import MeasuringOptions, complete_options, document_options
 from collapselab.probes.profile_run import ProfileRun
@@ -66,6 +67,16 @@ def profile(
         >>> [layer.name for layer in profile(model, batches).layers]
         ['0', '2']
     """
+    if not isinstance(model, nn.Module):
+        swapped = ", and the loader after it" if isinstance(loader, nn.Module) else ""
+        raise InputError(f"model is a {type(model).__name__}; give a torch.nn.Module first{swapped}")
+    for argument, given in (("loader", loader), ("test_loader", test_loader)):
+        if given is not None and (isinstance(given, nn.Module) or not hasattr(given, "__iter__")):
+            raise InputError(
+                f"{argument} is a {type(given).__name__}; give a DataLoader or a list of batches"
+            )
     complete = complete_options({**options, "layers": layers})
     with preserved_random_states(), evaluating(model):
-        return ProfileRun(model, loader, complete).profile(test_loader, name or type(model).__name__)
+        return ProfileRun(model, loader, complete).profile(
+            test_loader, encodable(name or type(model).__name__)
+        )
