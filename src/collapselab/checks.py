@@ -65,6 +65,10 @@ def check_real_matrix(
         real = dtype.kind in "fiub"
         if dtype.kind == "O":
             raise InputError(f"{where}: {what} are Python objects; save them as an array of numbers (n, p)")
+    if not real and "complex" in str(dtype):
+        raise InputError(
+            f"{where}: {what} have dtype {dtype}; save them as real numbers: real and imaginary parts as separate features"
+        )
     if not real:
         raise InputError(f"{where}: {what} have dtype {dtype}; save them as real numbers")
     if len(shape) != 2:
@@ -150,6 +154,28 @@ def refuse_unbounded(count: int, first: int, where: str) -> NoReturn:
     )
 
 
+def check_label_shape(
+    shape: Sequence[int], dtype: np.dtype[Any], num_samples: int, where: str, what: str = "labels"
+) -> None:
+    """Refuse labels by their header: anything but `num_samples` numbers, shape (n,).
+
+    Raises:
+        InputError: wrong shape, length or dtype.
+    """
+    if dtype.kind not in "iufb":
+        raise InputError(
+            f"{where}: {what} have dtype {dtype}; use non-negative whole numbers: number the classes 0, 1, 2, …"
+        )
+    if len(shape) != 1:
+        raise InputError(
+            f"{where}: {what} have shape {tuple(shape)}; give one whole number per sample, shape (n,)"
+        )
+    if shape[0] != num_samples:
+        raise InputError(
+            f"{where}: {shape[0]} {what} for {num_samples} rows of features; give one per row, in the same order"
+        )
+
+
 def check_labels(
     labels: npt.NDArray[np.generic], num_samples: int, where: str, what: str = "labels"
 ) -> npt.NDArray[np.int64]:
@@ -160,17 +186,7 @@ def check_labels(
     Raises:
         InputError: wrong shape, length, dtype; fractional or negative values (which and how many).
     """
-    if labels.dtype.kind not in "iufb":
-        raise InputError(f"{where}: {what} have dtype {labels.dtype}; use non-negative whole numbers")
-    if labels.ndim != 1:
-        raise InputError(
-            f"{where}: {what} have shape {labels.shape}; give one whole number per sample, shape (n,)"
-        )
-    if len(labels) != num_samples:
-        raise InputError(
-            f"{where}: {len(labels)} {what} for {num_samples} rows of features; "
-            "give one per row, in the same order"
-        )
+    check_label_shape(labels.shape, labels.dtype, num_samples, where, what)
     if labels.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             fractional = ~(np.isfinite(labels) & (labels == np.floor(labels)))
@@ -210,6 +226,24 @@ def check_predictions(predictions: npt.NDArray[np.int64], classes: npt.NDArray[n
         )
 
 
+def check_classifier_shape(
+    name: str, shape: Sequence[int], dtype: np.dtype[Any], *, num_classes: int, dim: int, where: str
+) -> None:
+    """Refuse a weight (C, p) or bias (C,) by its header.
+
+    Raises:
+        InputError: no real numbers, or the shape found and the shape needed.
+    """
+    if dtype.kind not in "fiub":
+        raise InputError(f"{where}: {name} has dtype {dtype}; save it as real numbers")
+    wanted = (num_classes, dim) if name == "weight" else (num_classes,)
+    if tuple(shape) != wanted:
+        raise InputError(
+            f"{where}: {name} has shape {tuple(shape)} but {num_classes} classes and {dim} features need {wanted}; rows "
+            "follow the sorted labels"
+        )
+
+
 def check_classifier(
     weight: npt.NDArray[np.generic] | None,
     bias: npt.NDArray[np.generic] | None,
@@ -230,16 +264,10 @@ def check_classifier(
     Raises:
         InputError: with the shape found and the shape needed.
     """
-    for name, array, wanted in (("weight", weight, (num_classes, dim)), ("bias", bias, (num_classes,))):
+    for name, array in (("weight", weight), ("bias", bias)):
         if array is None:
             continue
-        if array.dtype.kind not in "fiub":
-            raise InputError(f"{where}: {name} has dtype {array.dtype}; save it as real numbers")
-        if array.shape != wanted:
-            raise InputError(
-                f"{where}: {name} has shape {array.shape} but {num_classes} classes and {dim} "
-                f"features need {wanted}; rows follow the sorted labels"
-            )
+        check_classifier_shape(name, array.shape, array.dtype, num_classes=num_classes, dim=dim, where=where)
         if not np.isfinite(array).all():
             raise InputError(
                 f"{where}: {name} has {int((~np.isfinite(array)).sum())} NaN or infinite values; "

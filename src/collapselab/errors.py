@@ -14,6 +14,7 @@ from typing import Any
 MAX_MESSAGE = 300
 # Paths and names are cut to the first of these widths that makes the message fit.
 _WORD_WIDTHS = (120, 80, 50)
+_REASON_WIDTH = 60
 
 
 class InputError(ValueError):
@@ -74,20 +75,23 @@ def one_line(text: object) -> str:
 def shortened(message: str, limit: int = MAX_MESSAGE) -> str:
     """Return a message of one line in at most `limit` characters: what is wrong, where, and what to do all remain.
 
-    Long words (paths and names) lose their middle first. Then what follows the last semicolon (the remedy) and what
-    precedes it lose theirs.
+    A reason in brackets loses its middle first, then long words (paths and names), then what precedes and what follows
+    the last semicolon: the problem and the remedy.
     """
+    spare = limit - len(message)
+    message = re.sub(
+        r"\(.+\)",
+        lambda part: without_middle(part[0], max(_REASON_WIDTH, len(part[0]) + min(spare, 0))),
+        message,
+    )
     for width in _WORD_WIDTHS:
         if len(message) <= limit:
             return message
         message = re.sub(
             rf"\S{{{width + 1},}}", lambda word, width=width: without_middle(word[0], width), message
         )
-    if len(message) <= limit:
-        return message
     problem, semicolon, remedy = message.rpartition("; ")
-    remedy = without_middle(remedy, limit // 2) if semicolon else ""
-    problem = problem if semicolon else message
+    remedy = without_middle(remedy, max(limit // 2, limit - len(problem + semicolon)))
     return without_middle(problem, limit - len(semicolon + remedy)) + semicolon + remedy
 
 
