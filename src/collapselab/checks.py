@@ -49,6 +49,8 @@ _NARROW_INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Squares of larger values, summed over features and samples, could overflow float64.
 _MAX_VALUE = 1e130
+# Sums of larger ones could overflow.
+_MAX_WEIGHT = 1e300
 
 
 def check_real_matrix(
@@ -268,9 +270,11 @@ def check_classifier(
         if array is None:
             continue
         check_classifier_shape(name, array.shape, array.dtype, num_classes=num_classes, dim=dim, where=where)
-        if not np.isfinite(array).all():
+        with np.errstate(invalid="ignore"):
+            unbounded = ~(np.abs(array.astype(np.float64)) < _MAX_WEIGHT)
+        if unbounded.any():
             raise InputError(
-                f"{where}: {name} has {int((~np.isfinite(array)).sum())} NaN or infinite values; "
+                f"{where}: {name} has {int(unbounded.sum())} NaN or infinite values (the limit is {_MAX_WEIGHT:g}); "
                 "save those of a trained classifier"
             )
     if bias is not None and weight is None:
