@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
-from collapselab.data.table import DatasetDict, TableStore
+from collapselab.data.table import DatasetDict, TableStore, plain_path
 from collapselab.errors import InputError, one_line
 
 _OF_SEVERAL, _OF_ONE = ("dataset_dict.json",), ("dataset_info.json", "state.json")
@@ -22,7 +23,7 @@ def open_saved(folder: Path) -> TableStore:
         InputError: damaged files.
         ImportError: an extra that is not installed.
     """
-    return TableStore(_tables(folder), str(folder))
+    return TableStore(_tables(folder), str(folder), [folder])
 
 
 def _tables(folder: Path) -> DatasetDict:
@@ -33,7 +34,8 @@ def _tables(folder: Path) -> DatasetDict:
             "reading a saved data set needs datasets: pip install 'collapselab[papers]'"
         ) from error
     try:
-        data = datasets.load_from_disk(str(folder))
+        with tempfile.TemporaryDirectory(prefix="collapselab-") as links:
+            data = datasets.load_from_disk(plain_path(folder, Path(links)))
     except MemoryError:
         raise
     except Exception as error:  # Arrow, JSON and the library each have their own kinds
