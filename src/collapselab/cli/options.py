@@ -82,13 +82,15 @@ def changes_from(pairs: list[str] | None) -> dict[str, Any]:
     """
     import yaml
 
+    from collapselab.records.strict_yaml import load_yaml
+
     changes: dict[str, Any] = {}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
         if not equals or not name.strip() or name.strip() in changes:
             raise InputError(f"--set {pair}: give NAME=VALUE, each name once, such as steps=500")
         try:
-            changes[name.strip()] = yaml.safe_load(text)
+            changes[name.strip()] = load_yaml(text)
         except yaml.YAMLError as error:
             raise InputError(
                 f"--set {pair}: the value cannot be read; give a number, true, or [a, b]"

@@ -91,14 +91,14 @@ def cell_image(cell: Mapping[str, Any] | None, where: str, roots: Sequence[Path]
         raise InputError(f"{where}: no image; remove the row, or store its bytes")
     if cell["bytes"] is not None:
         return open_image(cell["bytes"], where)
-    path = _inside(cell["path"], roots)
+    path = file_inside(cell["path"], roots)
     if path is None:
         raise InputError(f"{where}: {cell['path']!r} is outside {roots[0]}; store the bytes of the image")
     where = f"{where}, {path}"
     return open_image(read_regular(path, where), where)
 
 
-def _inside(named: str, roots: Sequence[Path]) -> Path | None:
+def file_inside(named: str, roots: Sequence[Path]) -> Path | None:
     """Return the path of a named file, with all links resolved, if it is inside one of the folders."""
     try:
         path = (roots[0] / named).resolve()
