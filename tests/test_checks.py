@@ -22,6 +22,7 @@ from collapselab.checks import (
     near_matches,
     one_line,
 )
+from collapselab.errors import encodable, in_strings, printable
 
 
 @given(st.text())
@@ -147,3 +148,72 @@ def test_classifier_shapes() -> None:
         check_classifier(np.ones((3, 2)), None, num_classes=2, dim=3, where="here")
     with pytest.raises(InputError, match="bias has 1 NaN or infinite"):
         check_classifier(np.ones((2, 3)), np.array([0, np.inf]), num_classes=2, dim=3, where="here")
+
+
+# ---------------------------------------------------------------- messages
+
+FRAGMENTS = st.lists(
+    st.one_of(
+        st.text(max_size=400),
+        st.sampled_from(
+            ["/folder/" + "x" * 300, "(reason " + "why " * 90 + ")", "; do this", "known: " + "name, " * 90]
+        ),
+    ),
+    max_size=4,
+)
+
+
+@given(FRAGMENTS)
+def test_every_refusal_is_one_printable_line_of_at_most_300_characters(parts: list[str]) -> None:
+    message = str(InputError(": ".join(parts)))
+    assert len(message) <= 300
+    assert message.isprintable()
+
+
+def test_a_long_refusal_keeps_what_is_wrong_where_and_what_to_do() -> None:
+    path = "/data/" + "deep/" * 100 + "train.npz"
+    message = str(InputError(f"{path}: labels are negative ({'because ' * 60}of this); use class numbers"))
+    assert message.startswith("/data/deep/")
+    assert "/train.npz: labels are negative (because because" in message
+    assert message.endswith("of this); use class numbers")
+    names = ", ".join(f"layer{number}" for number in range(300))
+    assert str(InputError(f"no layer 'x'; known: {names}")).startswith(
+        "no layer 'x'; known: layer0, layer1, "
+    )
+
+
+def test_a_refusal_that_fits_is_not_changed() -> None:
+    message = f"a: {'b' * 140} ({'c' * 100}); d"
+    assert str(InputError(message)) == message
+
+
+@given(st.text())
+def test_printable_text_shows_every_character_or_its_escape(text: str) -> None:
+    shown = printable(text)
+    assert all(char.isprintable() or char.isspace() for char in shown)
+    shown.encode("utf-8")
+    assert printable(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("layer1.conv", "layer1.conv"),
+        ("é 中文 👩", "é 中文 👩"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("a\nb\rc\td", "a\\nb\\rc\\td"),
+        ("\x9b1m", "\\x9b1m"),
+        ("\u202eexe.txt", "\\u202eexe.txt"),
+        ("\u2066x\u2069", "\\u2066x\\u2069"),
+        ("z\u200bw\ufeff", "z\\u200bw\\ufeff"),
+        ("\udce9\ud800", "\\udce9\\ud800"),
+    ],
+)
+def test_printable_escapes_what_a_terminal_would_obey(name: str, shown: str) -> None:
+    assert printable(name) == shown
+
+
+def test_strings_in_nested_values_are_changed_names_included() -> None:
+    values = {"a\x00": [1, None, ("\ud800", {"b": "c\x07"})]}
+    assert in_strings(printable, values) == {"a\\x00": [1, None, ["\\ud800", {"b": "c\\x07"}]]}
+    assert encodable("a\x1b\ud800é") == "a\x1b\\ud800é"

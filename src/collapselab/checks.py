@@ -14,15 +14,18 @@ from torch import Tensor
 from collapselab.errors import InputError
 from collapselab.errors import one_line as one_line
 
+_MOST_KNOWN = 12
+
 
 def near_matches(name: str, known: Iterable[str]) -> str:
-    """Return `did you mean …?` for a misspelt `name`, or all known names if none is near."""
+    """Return `did you mean …?` for a misspelt `name`, or the first known names if none is near."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     near += [other for other in known if name and name in other and other not in near][:3]
     if near:
         return "did you mean " + " or ".join(repr(match) for match in near[:4]) + "?"
-    return "known: " + ", ".join(known)
+    more = f", … ({len(known)} in all)" if len(known) > _MOST_KNOWN else ""
+    return "known: " + ", ".join(known[:_MOST_KNOWN]) + more
 
 
 def check_names(names: Sequence[str], known: Iterable[str], what: str) -> None:
@@ -46,6 +49,8 @@ _NARROW_INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Squares of larger values, summed over features and samples, could overflow float64.
 _MAX_VALUE = 1e130
+# Sums of larger ones could overflow.
+_MAX_WEIGHT = 1e300
 
 
 def check_real_matrix(
@@ -62,6 +67,10 @@ def check_real_matrix(
         real = dtype.kind in "fiub"
         if dtype.kind == "O":
             raise InputError(f"{where}: {what} are Python objects; save them as an array of numbers (n, p)")
+    if not real and "complex" in str(dtype):
+        raise InputError(
+            f"{where}: {what} have dtype {dtype}; save them as real numbers: real and imaginary parts as separate features"
+        )
     if not real:
         raise InputError(f"{where}: {what} have dtype {dtype}; save them as real numbers")
     if len(shape) != 2:
@@ -147,6 +156,28 @@ def refuse_unbounded(count: int, first: int, where: str) -> NoReturn:
     )
 
 
+def check_label_shape(
+    shape: Sequence[int], dtype: np.dtype[Any], num_samples: int, where: str, what: str = "labels"
+) -> None:
+    """Refuse labels by their header: anything but `num_samples` numbers, shape (n,).
+
+    Raises:
+        InputError: wrong shape, length or dtype.
+    """
+    if dtype.kind not in "iufb":
+        raise InputError(
+            f"{where}: {what} have dtype {dtype}; use non-negative whole numbers: number the classes 0, 1, 2, …"
+        )
+    if len(shape) != 1:
+        raise InputError(
+            f"{where}: {what} have shape {tuple(shape)}; give one whole number per sample, shape (n,)"
+        )
+    if shape[0] != num_samples:
+        raise InputError(
+            f"{where}: {shape[0]} {what} for {num_samples} rows of features; give one per row, in the same order"
+        )
+
+
 def check_labels(
     labels: npt.NDArray[np.generic], num_samples: int, where: str, what: str = "labels"
 ) -> npt.NDArray[np.int64]:
@@ -157,17 +188,7 @@ def check_labels(
     Raises:
         InputError: wrong shape, length, dtype; fractional or negative values (which and how many).
     """
-    if labels.dtype.kind not in "iufb":
-        raise InputError(f"{where}: {what} have dtype {labels.dtype}; use non-negative whole numbers")
-    if labels.ndim != 1:
-        raise InputError(
-            f"{where}: {what} have shape {labels.shape}; give one whole number per sample, shape (n,)"
-        )
-    if len(labels) != num_samples:
-        raise InputError(
-            f"{where}: {len(labels)} {what} for {num_samples} rows of features; "
-            "give one per row, in the same order"
-        )
+    check_label_shape(labels.shape, labels.dtype, num_samples, where, what)
     if labels.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
             fractional = ~(np.isfinite(labels) & (labels == np.floor(labels)))
@@ -207,6 +228,24 @@ def check_predictions(predictions: npt.NDArray[np.int64], classes: npt.NDArray[n
         )
 
 
+def check_classifier_shape(
+    name: str, shape: Sequence[int], dtype: np.dtype[Any], *, num_classes: int, dim: int, where: str
+) -> None:
+    """Refuse a weight (C, p) or bias (C,) by its header.
+
+    Raises:
+        InputError: no real numbers, or the shape found and the shape needed.
+    """
+    if dtype.kind not in "fiub":
+        raise InputError(f"{where}: {name} has dtype {dtype}; save it as real numbers")
+    wanted = (num_classes, dim) if name == "weight" else (num_classes,)
+    if tuple(shape) != wanted:
+        raise InputError(
+            f"{where}: {name} has shape {tuple(shape)} but {num_classes} classes and {dim} features need {wanted}; rows "
+            "follow the sorted labels"
+        )
+
+
 def check_classifier(
     weight: npt.NDArray[np.generic] | None,
     bias: npt.NDArray[np.generic] | None,
@@ -227,19 +266,15 @@ def check_classifier(
     Raises:
         InputError: with the shape found and the shape needed.
     """
-    for name, array, wanted in (("weight", weight, (num_classes, dim)), ("bias", bias, (num_classes,))):
+    for name, array in (("weight", weight), ("bias", bias)):
         if array is None:
             continue
-        if array.dtype.kind not in "fiub":
-            raise InputError(f"{where}: {name} has dtype {array.dtype}; save it as real numbers")
-        if array.shape != wanted:
+        check_classifier_shape(name, array.shape, array.dtype, num_classes=num_classes, dim=dim, where=where)
+        with np.errstate(invalid="ignore"):
+            unbounded = ~(np.abs(array.astype(np.float64)) < _MAX_WEIGHT)
+        if unbounded.any():
             raise InputError(
-                f"{where}: {name} has shape {array.shape} but {num_classes} classes and {dim} "
-                f"features need {wanted}; rows follow the sorted labels"
-            )
-        if not np.isfinite(array).all():
-            raise InputError(
-                f"{where}: {name} has {int((~np.isfinite(array)).sum())} NaN or infinite values; "
+                f"{where}: {name} has {int(unbounded.sum())} NaN or infinite values (the limit is {_MAX_WEIGHT:g}); "
                 "save those of a trained classifier"
             )
     if bias is not None and weight is None:

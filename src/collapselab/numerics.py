@@ -5,6 +5,7 @@ Letters: n samples, p features, c classes, r rank.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,21 @@ EPS32 = torch.finfo(torch.float32).eps
 # Below this width one product is faster than a triangle of narrower ones.
 _MIN_PANEL_WIDTH = 128
 _MAX_PANELS = 8
+
+
+# Squares and products of entries of this size are far from the limits of float64.
+_MIDDLE_SIZES = (1e-100, 1e100)
+
+
+def middle_factor(*arrays: Tensor) -> float:
+    """Return the power of two that brings the largest entry of arrays near 1; 1 for arrays of ordinary size.
+
+    Multiplied with it, squares neither overflow nor vanish, and all ratios stay exact.
+    """
+    largest = max(float(array.abs().max()) for array in arrays)
+    if largest == 0 or _MIDDLE_SIZES[0] < largest < _MIDDLE_SIZES[1]:
+        return 1.0
+    return 2.0 ** min(-math.frexp(largest)[1], 1000)
 
 
 @contextmanager

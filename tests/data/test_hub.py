@@ -215,19 +215,31 @@ def test_plain_numbers_share_one_label_space(rng: np.random.Generator, serve: Se
     assert torch.equal(inputs_of(test), inputs_of(open_data("a/b"))[[2, 0]])
 
 
-def test_images_kept_as_files(here: Path, rng: np.random.Generator, serve: Serve) -> None:
+def test_images_kept_as_files_of_the_cache(
+    here: Path, rng: np.random.Generator, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = rng.integers(0, 256, (2, 4, 4), dtype=np.uint8)
-    paths = [here / "0.png", here / "1.png"]
+    cache = here / "datasets-cache" / "downloads"
+    cache.mkdir(parents=True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(cache.parent))
+    paths = [cache / "0.png", cache / "1.png"]
     for path, image in zip(paths, images, strict=True):
         path.write_bytes(png(image))
-    held = [{"bytes": None, "path": str(path)} for path in paths]
-    serve(
-        datasets.DatasetDict({"train": table({"img": held, "label": [0, 1]}, label=datasets.Value("int8"))})
-    )
+
+    def serve_files(*files: object) -> None:
+        held = [{"bytes": None, "path": str(path)} for path in files]
+        kinds = {"label": datasets.Value("int8")}
+        serve(datasets.DatasetDict({"train": table({"img": held, "label": [0, 1]}, **kinds)}))
+
+    serve_files(*paths)
     inputs = inputs_of(open_data("a/b", standardize="none"))
     assert torch.equal(inputs[:, 0], torch.from_numpy(images) / 255)
     paths[1].unlink()
     assert "a/b (train), row 1" in refusal("a/b")
+    (here / "secret.png").write_bytes(png(images[0]))
+    for outside in (here / "secret.png", "/dev/zero", "../../secret.png"):
+        serve_files(paths[0], outside)
+        assert f"row 1: '{outside}' is outside" in refusal("a/b")
 
 
 def test_what_is_wrong_with_the_data_is_said(rng: np.random.Generator, serve: Serve) -> None:

@@ -174,7 +174,11 @@ def test_a_name_is_its_copy(
 
 def test_a_folder_of_that_name_comes_after_a_copy(here: Path, images: np.ndarray[Any, Any]) -> None:
     write_folders(here / "svhn", ("train", "val"), 3)
-    assert available_splits("svhn") == ("train", "val")  # as it is at this path
+    assert available_splits("svhn") == (
+        "train",
+        "test",
+        "val",
+    )  # as it is at this path; val is the test split
     assert (open_data("svhn").name, open_data("svhn").num_classes) == ("svhn", 3)
     copy = write_npz(here / "copy.npz", images)
     assert open_data("svhn", copies={"svhn": copy}).num_classes == 10

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from collapselab.errors import InputError, one_line
+from collapselab.errors import MAX_MESSAGE, InputError, one_line, shortened
 
 # Arguments of library functions that the command line gives another name.
 _OTHER_NAMES = {"copies": "--data", "changes": "--set", "out": "FOLDER"}
@@ -17,15 +17,20 @@ _PAIR = re.compile(r"\{'(\w+)': (\S+?)\}")
 
 
 def error_line(error: Exception, app: Any, arguments: Sequence[str]) -> str | None:
-    """Return a one-line message for an error that the user can fix; None for a bug.
+    """Return a one-line message of at most `MAX_MESSAGE` characters for an error that the user can fix; None for a bug.
 
     Args:
         error: what was raised.
         app: the command group of Click.
         arguments: the arguments of the command line.
     """
+    line = _message(error, app, arguments)
+    return None if line is None else shortened(line, MAX_MESSAGE - len("error: "))
+
+
+def _message(error: Exception, app: Any, arguments: Sequence[str]) -> str | None:
     if isinstance(error, InputError):
-        return in_options(one_line(error), _options(app, arguments))
+        return in_options(str(error), _options(app, arguments))
     if isinstance(error, ImportError):
         return one_line(error)
     if isinstance(error, MemoryError) or _is_out_of_memory(error):

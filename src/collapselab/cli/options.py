@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 
 
-def _check_pairs(pairs: list[str] | None) -> list[str] | None:
+def check_pairs(pairs: list[str] | None) -> list[str] | None:
     """Reject the former use of `--data`, which named the data set to measure."""
     for pair in pairs or []:
         if "=" not in pair:
@@ -29,16 +29,16 @@ def _check_pairs(pairs: list[str] | None) -> list[str] | None:
     return pairs
 
 
+_DATA_HELP = (
+    "Path of a local copy of a named data set, such as mnist=data/mnist. May be given several times. The environment "
+    "variable COLLAPSELAB_DATA does the same for all commands."
+)
 DataOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--data",
-        metavar="NAME=PATH",
-        callback=_check_pairs,
-        help="Path of a local copy of a named data set, such as mnist=data/mnist. May be given several times. The "
-        "environment variable COLLAPSELAB_DATA does the same for all commands.",
-    ),
+    typer.Option("--data", metavar="NAME=PATH", callback=check_pairs, help=_DATA_HELP),
 ]
+# The same, checked by the command.
+LenientDataOption = Annotated[list[str] | None, typer.Option("--data", metavar="NAME=PATH", help=_DATA_HELP)]
 OutputOption = Annotated[
     Path | None,
     typer.Option(
@@ -82,13 +82,15 @@ def changes_from(pairs: list[str] | None) -> dict[str, Any]:
     """
     import yaml
 
+    from collapselab.records.strict_yaml import load_yaml
+
     changes: dict[str, Any] = {}
     for pair in pairs or []:
         name, equals, text = pair.partition("=")
         if not equals or not name.strip() or name.strip() in changes:
             raise InputError(f"--set {pair}: give NAME=VALUE, each name once, such as steps=500")
         try:
-            changes[name.strip()] = yaml.safe_load(text)
+            changes[name.strip()] = load_yaml(text)
         except yaml.YAMLError as error:
             raise InputError(
                 f"--set {pair}: the value cannot be read; give a number, true, or [a, b]"

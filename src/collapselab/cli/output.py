@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from collapselab.cli.options import Format
 from collapselab.cli.terminal import note, print_text, terminal_width, uses_colour
-from collapselab.errors import InputError, one_line
+from collapselab.errors import InputError, encodable, in_strings, one_line, printable
 from collapselab.storage import replace_text
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def as_text(result: Measurement | Profile, format: Format, *, to_terminal: bool 
     from collapselab.probes import Profile
 
     if format == "json":
-        return json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
+        return json.dumps(in_strings(encodable, result.to_dict()), indent=2, allow_nan=False) + "\n"
     width, colour = (terminal_width(), uses_colour()) if to_terminal else (None, False)
     if isinstance(result, Profile):
         if format == "csv":
@@ -74,7 +74,7 @@ def _profile_rows(profile: Profile) -> Iterator[tuple[str, int, str, str, Any]]:
     for layer in profile.layers:
         for split, measured in layer.splits.items():
             for name, value in measured.metrics.items():
-                yield layer.name, layer.depth, split, name, value
+                yield printable(layer.name), layer.depth, split, name, value
 
 
 def check_output(path: Path, inputs: tuple[Path, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from collapselab.choices import AutoScatter, Standardize, Weighting
-from collapselab.cli.options import DataOption, Format, OutputOption, copies_from
+from collapselab.cli.options import Format, LenientDataOption, OutputOption, check_pairs, copies_from
 from collapselab.cli.progress import ProgressBars
 from collapselab.cli.terminal import note
 from collapselab.errors import InputError
@@ -17,6 +17,15 @@ from collapselab.errors import InputError
 def _refuse_old_option(value: str | None) -> None:
     if value is not None:
         raise InputError(f"--test-data {value}: this option is now --test-dataset {value}")
+
+
+def _dataset_and_copies(dataset: str | None, data: list[str] | None) -> tuple[str, list[str] | None]:
+    """Return the data set and the local copies; a single `--data PATH` without `=` names the data set."""
+    if dataset is None and data is not None and len(data) == 1 and "=" not in data[0]:
+        return data[0], None
+    if dataset is None:
+        raise InputError("no data set to measure; give --dataset, such as --dataset digits")
+    return dataset, check_pairs(data)
 
 
 def profile(
@@ -28,7 +37,7 @@ def profile(
         ),
     ],
     dataset: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--dataset",
             metavar="DATA",
@@ -36,7 +45,7 @@ def profile(
             "imagenet), a folder of Parquet files (train-*.parquet) or of images (train/CLASS/*), a .npz file, or a "
             "Hugging Face hub id (owner/name).",
         ),
-    ],
+    ] = None,
     test_dataset: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +54,7 @@ def profile(
             help="Another data set whose test split to measure; default: the test split of --dataset.",
         ),
     ] = None,
-    data: DataOption = None,
+    data: LenientDataOption = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
@@ -153,6 +162,7 @@ def profile(
 
     if output is not None:
         check_output(output, ())
+    dataset, data = _dataset_and_copies(dataset, data)
     job = ProfileJob(
         model=model,
         dataset=dataset,

@@ -16,7 +16,7 @@ from collapselab.checks import near_matches
 from collapselab.choices import Standardize
 from collapselab.data import LabelledData, open_data_set
 from collapselab.distributed import local_device, process_group
-from collapselab.errors import InputError, one_line
+from collapselab.errors import InputError, encodable, in_strings, one_line
 from collapselab.models import open_model, required_channels, required_image_size
 from collapselab.passes import ProgressCallback
 from collapselab.probes import Profile, ProfileOptions, profile
@@ -97,7 +97,7 @@ def _profiled(
     job: ProfileJob, device: torch.device, progress: ProgressCallback | None
 ) -> tuple[Profile | None, int]:
     """The profile, None in all processes but the first; and how many processes there are."""
-    train, test = _open_splits(job)
+    train, test, notes = _open_splits(job)
     model = open_model(
         job.model,
         num_classes=train.num_classes,
@@ -115,11 +115,13 @@ def _profiled(
             name=job.model if job.checkpoint is None else f"{job.model}, {job.checkpoint.name}",
             progress=progress if rank == 0 else None,
         )
-    return result if rank == 0 else None, world
+    if rank:
+        return None, world
+    return dataclasses.replace(result, warnings=(*notes, *result.warnings)), world
 
 
-def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None]:
-    """Train and test data, with the size and channels that the model needs."""
+def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None, tuple[str, ...]]:
+    """Train and test data, with the size and channels that the model needs, and notes about their splits."""
     wanted: dict[str, Any] = {
         "image_size": required_image_size(job.model),
         "channels": required_channels(job.model),
@@ -131,7 +133,8 @@ def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None]:
         raise InputError(f"--dataset {job.dataset}: has no train split, only {', '.join(data.splits)}")
     train = data.open("train", **wanted)
     if job.test_dataset is None:
-        return train, data.open("test", reference=train, **wanted) if "test" in data.splits else None
+        test = data.open("test", reference=train, **wanted) if "test" in data.splits else None
+        return train, test, data.notes
     other = open_data_set(job.test_dataset, job.copies)
     test = other.open("test" if "test" in other.splits else "train", reference=train, **wanted)
     if test.input_shape != train.input_shape:
@@ -139,7 +142,7 @@ def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None]:
             f"--test-dataset {job.test_dataset}: inputs of shape {test.input_shape}, but those of {job.dataset} have "
             f"{train.input_shape}; give test data of the same shape"
         )
-    return train, _relabelled(test, train, job)
+    return train, _relabelled(test, train, job), other.notes
 
 
 def _relabelled(test: LabelledData, train: LabelledData, job: ProfileJob) -> LabelledData:
@@ -214,7 +217,7 @@ def _made(job: ProfileJob, world: int, seconds: float) -> ProfileMade:
         if value is not None
     }
     own = {"options": options, "processes": world, "seconds": round(seconds, 2)}
-    return ProfileMade.model_validate({**provenance(), **own})
+    return ProfileMade.model_validate(in_strings(encodable, {**provenance(), **own}))
 
 
 def _write(out: Path, result: Profile, made: ProfileMade, initial: Profile | None) -> list[str]:

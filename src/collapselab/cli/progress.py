@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from collapselab.cli.terminal import note
+from collapselab.errors import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -41,7 +42,7 @@ class ProgressBars:
         if self._progress is None:
             note(text)
         else:
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._progress.console.print(printable_lines(text), markup=False, highlight=False, soft_wrap=True)
 
     def show(self, name: str, done: int, total: int, text: str, *, restart: bool = False) -> None:
         """Show a bar, or move it.
@@ -55,10 +56,10 @@ class ProgressBars:
         if self._progress is None:
             return
         if name not in self._bars:
-            self._bars[name] = self._progress.add_task(name, total=total or None, text=text)
+            self._bars[name] = self._progress.add_task(printable(name), total=total or None, text="")
         if restart:
             self._progress.reset(self._bars[name])
-        self._progress.update(self._bars[name], completed=done, total=total or None, text=text)
+        self._progress.update(self._bars[name], completed=done, total=total or None, text=printable(text))
 
     def hide_all(self) -> None:
         """Remove all bars."""

@@ -18,7 +18,7 @@ from collapselab.cli.options import (
     stopper_from,
 )
 from collapselab.cli.progress import ProgressBars
-from collapselab.cli.terminal import print_text, terminal_width, uses_colour
+from collapselab.cli.terminal import note, print_text, terminal_width, uses_colour
 from collapselab.errors import InputError
 from collapselab.text import percent
 
@@ -128,9 +128,13 @@ def _run_digits(folder: RunFolder, seed: int, stopper: Stopper) -> None:
 
 
 def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], stopper: Stopper) -> None:
+    from collapselab.data import open_data_set
     from collapselab.frames import numbers, rows_that
     from collapselab.training import RunInterrupted, run_recipe
 
+    if not int(os.environ.get("RANK", "0")):
+        for text in open_data_set(recipe.data.name, copies).notes:
+            note(text)
     try:
         with ProgressBars() as bars:
             done = run_recipe(recipe, folder, bars.steps(folder.path.name), copies=copies, stopper=stopper)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from collapselab.errors import one_line
+from collapselab.errors import one_line, printable, printable_lines, without_middle
 from collapselab.frames import rows_where
 from collapselab.text import MISSING, number
 
@@ -206,14 +206,15 @@ def _layer_table(
     for heading in cells:
         table.add_column(heading, justify="left" if heading == "layer" else "right", no_wrap=True)
     for name, *values in zip(*cells.values(), strict=True):
-        table.add_row(Text(_shortened(name, name_width)), *values)
+        table.add_row(Text(without_middle(name, name_width)), *values)
     line = [f"Columns hidden because the terminal is too narrow: {', '.join(left_out)}"] if left_out else []
     return table, limit or max(_PLAIN_LAYER_WIDTH, _width(cells)), line
 
 
 def _cells(layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float) -> dict[str, list[str]]:
     """The columns of the table by heading, a cell per layer."""
-    cells = {"layer": [f"{layer.name}{'*' if _is_collapsed(layer, epsilon) else ''}" for layer in layers]}
+    marks = ["*" if _is_collapsed(layer, epsilon) else "" for layer in layers]
+    cells = {"layer": [printable(layer.name) + mark for layer, mark in zip(layers, marks, strict=True)]}
     if all(layer.dim is not None for layer in layers):
         cells["dim"] = [str(layer.dim) for layer in layers]
     for column in columns:
@@ -250,12 +251,6 @@ def _fit(cells: dict[str, list[str]], limit: int | None) -> tuple[int, list[str]
     return min(max(room, _MIN_NAME), _MAX_NAME), left_out
 
 
-def _shortened(name: str, width: int) -> str:
-    """Shorten a long name in the middle: its two ends identify the layer, and the mark `*` is at the end."""
-    end = (width - 1) // 2
-    return name if len(name) <= width else f"{name[: width - 1 - end]}…{name[-end:]}"
-
-
 # ---------------------------------------------------------------- printing
 
 
@@ -276,7 +271,7 @@ def _warnings(warnings: Sequence[str], width: int) -> list[Any]:
 
 
 def _printed(parts: Sequence[Any], width: int, colour: bool) -> str:
-    """Print strings, styled texts and tables as one text of a width."""
+    """Print strings, styled texts and tables as one text of a width; names in strings are made printable."""
     from rich.console import Console
     from rich.text import Text
 
@@ -286,5 +281,5 @@ def _printed(parts: Sequence[Any], width: int, colour: bool) -> str:
         legacy_windows=False, highlight=False, emoji=False,
     )  # fmt: skip
     for part in parts:
-        console.print(Text(part) if isinstance(part, str) else part)
+        console.print(Text(printable_lines(part)) if isinstance(part, str) else part)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 
-from collapselab.errors import InputError, one_line
+from collapselab.errors import InputError, one_line, printable, printable_lines
 
+# A code with which tables are styled (kept), or characters to escape.
+_STYLE = re.compile(r"(\x1b\[[\d;]*m)|[^\n\t\x20-\x7e]")
 # The exit code that a shell reports for a process ended by Ctrl-C.
 INTERRUPTED = 130
 
@@ -17,12 +20,13 @@ class ReaderLeft(Exception):
 
 
 def print_text(text: str) -> None:
-    """Print to stdout; characters that its encoding lacks are replaced.
+    """Print lines to stdout; control characters are escaped, and characters that its encoding lacks are replaced.
 
     Raises:
         InputError: stdout cannot be written, for example because the disk is full.
         ReaderLeft: the reader has closed stdout.
     """
+    text = _STYLE.sub(lambda style: style[1] or printable(style[0]), text)
     encoding = sys.stdout.encoding or "utf-8"
     try:
         text.encode(encoding)
@@ -43,8 +47,8 @@ def print_text(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line to stderr."""
-    print(text, file=sys.stderr)
+    """Print a line to stderr; control characters are escaped."""
+    print(printable_lines(text), file=sys.stderr)
 
 
 def terminal_width() -> int | None:

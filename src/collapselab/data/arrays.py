@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collapselab.checks import check_finite
+from collapselab.checks import check_finite, check_label_shape
 from collapselab.data.stored import ImageSource, Store, ValueSource, checked_labels
 from collapselab.errors import InputError
 from collapselab.features.files import NpzFile
@@ -48,7 +48,10 @@ class NpzStore(Store):
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
         name = f"{_PREFIXES[split]}labels"
-        return checked_labels(np.asarray(self._file.read(name)), f"{self._file.path}, {name}")
+        shape, where = self._file.shape(name), f"{self._file.path}, {name}"
+        # Before gigabytes are read; the inputs are checked by `content`.
+        check_label_shape(shape, np.asarray(self._file.empty(name)).dtype, math.prod(shape), where)
+        return checked_labels(np.asarray(self._file.read(name)), where)
 
     def content(self, split: str) -> ImageSource | ValueSource:
         name = self._input_name(split)

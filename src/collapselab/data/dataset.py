@@ -11,10 +11,10 @@ import torch
 
 from collapselab.choices import Standardize
 from collapselab.data.labelled import Inputs, LabelledData, TensorInputs
-from collapselab.data.names import NamedData
+from collapselab.data.names import VALIDATION, NamedData
 from collapselab.data.pixels import Pixels
-from collapselab.data.stored import ImageSource, Store
-from collapselab.errors import InputError
+from collapselab.data.stored import ImageSource, Store, ordered_splits
+from collapselab.errors import InputError, printable
 
 _SUBSET_SEED = 0
 _Rows = npt.NDArray[np.int64]
@@ -34,6 +34,7 @@ class DataSet:
 
     Attributes:
         name: what the data set is called.
+        notes: which stored splits are used under another name, or not at all.
     """
 
     def __init__(
@@ -46,13 +47,16 @@ class DataSet:
     ) -> None:
         self.name = name
         self._where, self._store, self._known = where, store, known
-        self._stored_names = {split: split for split in store.splits} if splits is None else dict(splits)
+        self._stored_names, notes = _with_test(
+            {split: split for split in store.splits} if splits is None else splits
+        )
+        self.notes = tuple(f"{name}: {note}" for note in (*store.notes, *notes))
         self._labels: dict[str, _Rows] = {}
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the splits, train first where there is one."""
-        return tuple(self._stored_names)
+        """Names of the splits, train and test first where there are such."""
+        return ordered_splits(self._stored_names)
 
     @cached_property
     def class_names(self) -> tuple[str, ...] | None:
@@ -60,7 +64,8 @@ class DataSet:
         names = self._store.class_names
         if names is None and self._gaps is not None:
             names = tuple(str(value) for value in self._gaps.tolist())
-        return names or (None if self._known is None else self._known.class_names)
+        names = names or (None if self._known is None else self._known.class_names)
+        return None if names is None else tuple(map(printable, names))
 
     @cached_property
     def num_classes(self) -> int:
@@ -155,6 +160,24 @@ class DataSet:
         """The distinct labels where they are not 0, 1, …, C - 1; else None."""
         values = self._label_values
         return None if np.array_equal(values, np.arange(len(values))) else values
+
+
+def _with_test(splits: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return splits by name, each with its stored name; a validation split is the test split if there is no other.
+
+    Also returns notes about what is used and what is not.
+    """
+    validation = [name for name in VALIDATION if name in splits]
+    if not validation or "train" not in splits:
+        return dict(splits), []
+    used = splits.get("test", splits[validation[0]])
+    notes = [] if "test" in splits else [f"there is no test split; {used} is used as the test split"]
+    unused = [name for name in validation if splits[name] != used]
+    if unused:
+        notes.append(
+            f"{', '.join(unused)} {'is' if len(unused) == 1 else 'are'} not used; {used} is the test split"
+        )
+    return {**splits, "test": used}, notes
 
 
 def _check_form(

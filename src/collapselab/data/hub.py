@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 from collapselab.data.names import copies_hint
@@ -33,6 +34,14 @@ class HubStore(TableStore):
     def __init__(self, hub_id: str, config: str | None = None, name: str | None = None) -> None:
         self._hub_id, self._config, self._name = hub_id, config, name
         self._where = hub_id if config is None else f"{hub_id}:{config}"
+
+    @cached_property
+    def _roots(self) -> tuple[Path, ...]:
+        """The caches that hold downloaded images."""
+        from datasets import config
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        return Path(config.HF_DATASETS_CACHE), Path(HF_HUB_CACHE)
 
     @cached_property
     def _tables(self) -> DatasetDict:

@@ -16,26 +16,36 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from collapselab.data.images import open_image
-from collapselab.data.stored import ImageSource, Store
+from collapselab.data.images import open_image, read_regular
+from collapselab.data.names import VALIDATION
+from collapselab.data.stored import ImageSource, Store, ordered_splits
 from collapselab.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_SPLITS = ("train", "test", "val", "valid", "validation")
+# Names of folders in any case, each with the split it holds.
+_SPLITS = {"training": "train", "testing": "test"} | {name: name for name in ("train", "test", *VALIDATION)}
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
 class ImageFolders(Store):
     """Images in `SPLIT/CLASS/`, or in `CLASS/` for a train split alone; folders inside a class folder belong to it.
 
-    The class folders of all splits make the label space. Files and folders whose name begins with a dot are ignored.
+    The class folders of all splits make the label space. Files and folders whose name begins with a dot are ignored. A
+    test or validation folder without class folders, whose images have no labels, is ignored if there is another one.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._roots = {split: folder / split for split in _SPLITS if (folder / split).is_dir()}
+        named = [path for path in _class_folders(folder) if path.name.lower() in _SPLITS]
+        self._roots = {_SPLITS[path.name.lower()]: path for path in named}
+        labelled = {split: root for split, root in self._roots.items() if _class_folders(root)}
+        self._unlabelled = (
+            sorted(set(self._roots.values()) - set(labelled.values())) if len(labelled) > 1 else []
+        )
+        if self._unlabelled:
+            self._roots = labelled
         if not self._roots and _class_folders(folder):
             self._roots = {"train": folder}
         self._files: dict[str, dict[str, list[str]]] = {}
@@ -43,7 +53,11 @@ class ImageFolders(Store):
     @property
     def splits(self) -> tuple[str, ...]:
         """Splits that have a folder; empty where there are no class folders either."""
-        return tuple(self._roots)
+        return ordered_splits(self._roots)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(f"{path.name} is not used: it has no class folders" for path in self._unlabelled)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -99,8 +113,4 @@ class _ImageFiles(ImageSource):
     def images(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, Image]]:
         for row in rows.tolist():
             path = self._paths[row]
-            try:
-                content = Path(path).read_bytes()
-            except OSError as error:
-                raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from error
-            yield path, open_image(content, path)
+            yield path, open_image(read_regular(Path(path), path), path)

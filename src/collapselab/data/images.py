@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _ORIENTATION = 0x0112  # the EXIF tag; from 5 on, the image is rotated by 90 degrees
+MAX_FILE_BYTES = 256 * 2**20
 _GREY = ("1", "L", "LA", "La")
 
 
@@ -33,11 +38,46 @@ class ImageForm:
         return self.channels, self.height, self.width
 
 
+def read_regular(path: Path, where: str) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        InputError: no regular file (a device or a pipe has no end), too large, or not readable.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{where}: not a regular file; replace or remove it")
+        if status.st_size > MAX_FILE_BYTES:
+            raise InputError(
+                f"{where}: {status.st_size / 2**20:.0f} MiB are too many for an image; replace or remove it"
+            )
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise InputError(f"{where}: cannot be read ({one_line(reason)}); check the file") from error
+
+
 @contextmanager
 def _refusing_damage(where: str) -> Iterator[None]:
-    # Decoders answer damaged bytes with more kinds of exception than can be listed.
+    """Report any failure inside in one line, and no warning beside it.
+
+    Decoders answer damaged bytes with more kinds of exception and of warning than can be listed.
+    """
+    from PIL import Image
+
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{where}: more pixels than pillow takes ({one_line(error)[:120]}); shrink the image, or raise "
+            "PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        ) from error
     except (InputError, MemoryError):
         raise
     except Exception as error:

@@ -13,7 +13,7 @@ from collapselab.errors import InputError
 COPIES_VARIABLE = "COLLAPSELAB_DATA"
 DIGITS = "digits"  # ships with scikit-learn
 # Where test labels are not published, the split to test on goes by several names.
-_VALIDATION = ("validation", "val", "valid")
+VALIDATION = ("validation", "val", "valid", "dev", "eval")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class NamedData:
         """Return which of `train` and `test` a copy with splits `stored` has, each with its name there."""
         found = {}
         for split, on_hub in self.splits.items():
-            candidates = (*_VALIDATION, split) if on_hub in _VALIDATION else (on_hub, split)
+            candidates = (*VALIDATION, split) if on_hub in VALIDATION else (on_hub, split)
             if match := next((name for name in candidates if name in stored), None):
                 found[split] = match
         return found

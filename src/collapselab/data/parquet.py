@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapselab.data.stored import ImageSource, Store, checked_labels, ordered_splits
-from collapselab.data.table import Features, cell_image, find_columns
+from collapselab.data.table import Features, cell_image, find_columns, plain_path
 from collapselab.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class ParquetStore(Store):
     def content(self, split: str) -> ImageSource:
         if split not in self._counts:
             self.labels(split)
-        return _ParquetImages(self._shards(split), self._columns[0], self._counts[split])
+        return _ParquetImages(self._shards(split), self._columns[0], self._counts[split], self._folder)
 
     def _shards(self, split: str) -> list[Path]:
         """Files of a split, in order.
@@ -95,8 +95,8 @@ def _read_labels(path: Path, column: str, names: tuple[str, ...] | None) -> npt.
 
 
 class _ParquetImages(ImageSource):
-    def __init__(self, paths: list[Path], column: str, counts: list[int]) -> None:
-        self._paths, self._column, self._counts = paths, column, counts
+    def __init__(self, paths: list[Path], column: str, counts: list[int], folder: Path) -> None:
+        self._paths, self._column, self._counts, self._folder = paths, column, counts, folder
 
     def images(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, Image]]:
         first = 0
@@ -113,7 +113,7 @@ class _ParquetImages(ImageSource):
             for row in wanted.tolist():
                 where = f"{path}, row {row}"
                 cell = table.column(self._column)[row - first].as_py()
-                yield where, cell_image(cell, where)
+                yield where, cell_image(cell, where, [self._folder])
             first += len(table)
             if first > rows[-1]:
                 return
@@ -147,7 +147,11 @@ def _stream(path: Path, columns: list[str] | None, step: int) -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="collapselab-") as cache:
         with _refusing_damage(path):
             stream = datasets.Dataset.from_parquet(
-                str(path), columns=columns, cache_dir=cache, streaming=True, batch_size=step
+                plain_path(path, Path(cache)),
+                columns=columns,
+                cache_dir=cache,
+                streaming=True,
+                batch_size=step,
             )
         yield stream
 

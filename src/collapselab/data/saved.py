@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from pathlib import Path
 
-from collapselab.data.table import DatasetDict, TableStore
+from collapselab.data.table import DatasetDict, TableStore, file_inside, plain_path
 from collapselab.errors import InputError, one_line
 
 _OF_SEVERAL, _OF_ONE = ("dataset_dict.json",), ("dataset_info.json", "state.json")
@@ -22,7 +24,17 @@ def open_saved(folder: Path) -> TableStore:
         InputError: damaged files.
         ImportError: an extra that is not installed.
     """
-    return TableStore(_tables(folder), str(folder))
+    return TableStore(_tables(folder), str(folder), [folder])
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse tables outside the folder: a data set from elsewhere may name any file of this machine."""
+    for state in (folder / "state.json", *folder.glob("*/state.json")):
+        if state.is_file():
+            for file in json.loads(state.read_text(encoding="utf-8"))["_data_files"]:
+                path = file_inside(str(state.parent / file["filename"]), [folder])
+                if path is None or not path.is_file():
+                    raise ValueError(f"{state} names {file['filename']}, which is no file of this data set")
 
 
 def _tables(folder: Path) -> DatasetDict:
@@ -33,7 +45,9 @@ def _tables(folder: Path) -> DatasetDict:
             "reading a saved data set needs datasets: pip install 'collapselab[papers]'"
         ) from error
     try:
-        data = datasets.load_from_disk(str(folder))
+        _check_files(folder)
+        with tempfile.TemporaryDirectory(prefix="collapselab-") as links:
+            data = datasets.load_from_disk(plain_path(folder, Path(links)))
     except MemoryError:
         raise
     except Exception as error:  # Arrow, JSON and the library each have their own kinds

@@ -47,6 +47,11 @@ class Store(ABC):
         """Names of labels 0, 1, …, where they are stored."""
         return None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is stored here but not read, with the reason."""
+        return ()
+
     @abstractmethod
     def labels(self, split: str) -> npt.NDArray[np.int64]:
         """Read the labels (n,) of a split, as they are stored.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from collapselab.data.images import open_image
+from collapselab.data.images import open_image, read_regular
 from collapselab.data.stored import ImageSource, Store, checked_labels, ordered_splits
 from collapselab.errors import InputError
 
@@ -31,10 +31,11 @@ class TableStore(Store):
     Args:
         tables: the tables by split.
         where: path or hub id, for messages.
+        roots: folders that hold the files named in cells.
     """
 
-    def __init__(self, tables: DatasetDict, where: str) -> None:
-        self._tables, self._where = tables, where
+    def __init__(self, tables: DatasetDict, where: str, roots: Sequence[Path]) -> None:
+        self._tables, self._where, self._roots = tables, where, tuple(roots)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -50,7 +51,8 @@ class TableStore(Store):
         return checked_labels(stored.to_numpy(), f"{self._where} ({split}), {column}", names)
 
     def content(self, split: str) -> ImageSource:
-        return _TableImages(self._tables[split], self._columns(split)[0], f"{self._where} ({split})")
+        where = f"{self._where} ({split})"
+        return _TableImages(self._tables[split], self._columns(split)[0], where, self._roots)
 
     def _columns(self, split: str) -> tuple[str, str, tuple[str, ...] | None]:
         if split not in self._tables:
@@ -59,37 +61,64 @@ class TableStore(Store):
 
 
 class _TableImages(ImageSource):
-    def __init__(self, table: Any, column: str, where: str) -> None:
+    def __init__(self, table: Any, column: str, where: str, roots: Sequence[Path]) -> None:
         import datasets
 
         self._table = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-        self._column, self._where = column, where
+        self._column, self._where, self._roots = column, where, roots
 
     def images(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, Image]]:
         for first in range(0, len(rows), _ROWS_AT_ONCE):
             wanted = rows[first : first + _ROWS_AT_ONCE].tolist()
             for row, cell in zip(wanted, self._table[wanted][self._column], strict=True):
                 where = f"{self._where}, row {row}"
-                yield where, cell_image(cell, where)
+                yield where, cell_image(cell, where, self._roots)
 
 
-def cell_image(cell: Mapping[str, Any] | None, where: str) -> Image:
+def cell_image(cell: Mapping[str, Any] | None, where: str, roots: Sequence[Path]) -> Image:
     """Open the image in one cell of a column of images: its bytes, or the file it names.
 
+    Args:
+        cell: `bytes` and `path`.
+        where: name of the cell in the message.
+        roots: folders of the data set, the first of which relative paths start from. Other files are not opened: a
+            data set from elsewhere may name any file of this machine.
+
     Raises:
-        InputError: an empty cell, a file that cannot be read, no image.
+        InputError: an empty cell, a file outside the data set or one that cannot be read, no image.
     """
     if cell is None or (cell["bytes"] is None and cell["path"] is None):
         raise InputError(f"{where}: no image; remove the row, or store its bytes")
     if cell["bytes"] is not None:
         return open_image(cell["bytes"], where)
+    path = file_inside(cell["path"], roots)
+    if path is None:
+        raise InputError(f"{where}: {cell['path']!r} is outside {roots[0]}; store the bytes of the image")
+    where = f"{where}, {path}"
+    return open_image(read_regular(path, where), where)
+
+
+def file_inside(named: str, roots: Sequence[Path]) -> Path | None:
+    """Return the path of a named file, with all links resolved, if it is inside one of the folders."""
     try:
-        content = Path(cell["path"]).read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{where}: {cell['path']} cannot be read ({error.strerror}); check the file"
-        ) from error
-    return open_image(content, f"{where}, {cell['path']}")
+        path = (roots[0] / named).resolve()
+        return path if any(path.is_relative_to(root.resolve()) for root in roots) else None
+    except (OSError, ValueError, RuntimeError):  # a null character, a circle of links
+        return None
+
+
+def plain_path(path: Path, folder: Path) -> str:
+    """Return a path that `datasets` takes literally: in a name, it would expand `[1]` and `*` and split at `::`.
+
+    Args:
+        path: a file or folder.
+        folder: temporary folder; a link is made there if the path needs one.
+    """
+    if not re.search(r"[*?\[\]{}!]|::|://", str(path.absolute())):
+        return str(path)
+    link = folder / ("link.parquet" if path.is_file() else "link")
+    link.symlink_to(path.absolute())
+    return str(link)
 
 
 def find_columns(features: Features, where: str | Path) -> tuple[str, str, tuple[str, ...] | None]:

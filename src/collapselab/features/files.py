@@ -124,6 +124,11 @@ class NpzFile:
         with _refusing_damage(path, "the archive"), zipfile.ZipFile(path) as archive:
             members = archive.namelist()
         self._members = {name.removesuffix(".npy"): name for name in members}
+        if len(self._members) < len(members):
+            twice = next(
+                name for name in self._members if members.count(name) + members.count(f"{name}.npy") > 1
+            )
+            raise InputError(f"{path}: contains {twice!r} twice; {_REMEDY}")
         self.names = tuple(self._members)
 
     def shape(self, name: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from collapselab.checks import check_classifier, check_names
-from collapselab.errors import InputError
+from collapselab.errors import InputError, printable_lines
 from collapselab.features.sources import ArraySource, FeatureSource
 from collapselab.features.stream import FEATURES, Classifier, SourceStream, only_point
 from collapselab.metrics import BY_NAME, Metric, select
@@ -99,7 +99,7 @@ class Measurement:
         )
         table = self.to_frame().to_html(float_format=lambda value: f"{value:.4g}", na_rep="–", escape=True)
         notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
-        return head + table + (f"<ul>{notes}</ul>" if notes else "")
+        return printable_lines(head + table + (f"<ul>{notes}</ul>" if notes else ""))
 
 
 def measure(
@@ -225,17 +225,19 @@ def measure_sources(
 def _checked_streams(
     train: FeatureSource, test: FeatureSource | None
 ) -> tuple[dict[str, SourceStream], Classifier]:
-    """Return the splits as streams, and the classifier, once everything is checked that needs no features.
+    """Return the splits as streams, and the classifier; features are read once everything else is checked.
 
     Raises:
         InputError: labels, predictions, the classifier or the widths of the splits do not fit together.
     """
     classes = np.unique(train.labels)
     values = classes if test is None else np.union1d(classes, test.labels)
-    classifier = Classifier(train.weight, train.bias)
+    present = torch.from_numpy(classes)
+    check_two_classes(torch.ones_like(present), present, train.where)
+    weight, bias = train.classifier()
+    classifier = Classifier(weight, bias)
     streams = {"train": SourceStream("train", train, values, classifier)}
-    check_two_classes(streams["train"].declared_counts, streams["train"].label_values, train.where)
-    check_classifier(train.weight, train.bias, num_classes=len(classes), dim=train.dim, where=train.where)
+    check_classifier(weight, bias, num_classes=len(classes), dim=train.dim, where=train.where)
     train.check_classes(classes)
     if test is not None:
         if test.dim != train.dim:
@@ -247,6 +249,8 @@ def _checked_streams(
         check_known(stream.declared_counts, streams["train"].present, stream.label_values, test.where)
         check_two_classes(stream.declared_counts, stream.label_values, test.where)
         test.check_classes(classes)
+        test.load()
+    train.load()
     return streams, classifier
 
 

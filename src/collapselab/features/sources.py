@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from collapselab.checks import (
     as_features,
+    check_classifier_shape,
     check_finite,
-    check_labels,
+    check_label_shape,
     check_predictions,
     check_real_matrix,
     count_unbounded,
@@ -23,10 +25,14 @@ from collapselab.checks import (
     refuse_unbounded,
 )
 from collapselab.errors import InputError, one_line
+from collapselab.features.arrays import feature_matrix, label_vector, numpy_array
 from collapselab.features.files import SUFFIXES, FeatureFile, open_file
 
 # Features of shards are read in pieces of about this many values.
 _PIECE_ELEMENTS = 2**23
+
+
+ClassifierArrays = tuple[npt.NDArray[np.generic] | None, npt.NDArray[np.generic] | None]
 
 
 @dataclass(frozen=True)
@@ -47,15 +53,28 @@ class FeatureSource(Protocol):
         labels: labels of all samples.
         dim: p, features per sample.
         in_memory: whether the features are one block that is in memory already.
-        weight, bias: weight and bias of the classifier, if the source has them.
     """
 
     where: str
     labels: npt.NDArray[np.int64]
     dim: int
     in_memory: bool
-    weight: npt.NDArray[np.generic] | None
-    bias: npt.NDArray[np.generic] | None
+
+    def classifier(self) -> ClassifierArrays:
+        """Return weight (C, p) and bias (C,) of the classifier, each None if the source does not have it.
+
+        Raises:
+            InputError: arrays that do not fit the features and labels, judged by their headers.
+        """
+        ...
+
+    def load(self) -> None:
+        """Read and check the features, if they are kept in memory.
+
+        Raises:
+            InputError: damage, or values that are not finite.
+        """
+        ...
 
     def blocks(self) -> Iterator[Block]: ...
 
@@ -95,16 +114,53 @@ class ArraySource:
         where: str = "features",
     ) -> None:
         self.where = where
-        self._features = as_features(_as_array(features, "features", where), where)
+        self._features = feature_matrix(features, where)
         n, self.dim = self._features.shape
-        self.labels = check_labels(_as_numpy(labels, "labels", where), n, where)
-        self._predictions: npt.NDArray[np.int64] | None = None
-        if predictions is not None:
-            array = _as_numpy(predictions, "predictions", where)
-            self._predictions = check_labels(array, n, where, "predictions")
-        self.weight = None if weight is None else _as_numpy(weight, "weight", where)
-        self.bias = None if bias is None else _as_numpy(bias, "bias", where)
+        self.labels = label_vector(labels, n, where)
+        self._predictions = (
+            None if predictions is None else label_vector(predictions, n, where, "predictions")
+        )
+        arrays = (("weight", weight), ("bias", bias))
+        self._weight, self._bias = (
+            None if array is None else numpy_array(array, name, where) for name, array in arrays
+        )
         check_finite(self._features, where)
+
+    def load(self) -> None:
+        """Do nothing: the features are here."""
+
+    def blocks(self) -> Iterator[Block]:
+        yield Block(self._features, self.labels, self._predictions)
+
+    def check_classes(self, classes: npt.NDArray[np.int64]) -> None:
+        if self._predictions is not None:
+            check_predictions(self._predictions, classes, self.where)
+
+    def classifier(self) -> ClassifierArrays:
+        return self._weight, self._bias
+
+
+class FileSource:
+    """One feature file. Its features are read by `load`, after everything else has been checked.
+
+    Raises:
+        InputError: a file that cannot be read; arrays whose headers or values do not fit together.
+    """
+
+    in_memory = True
+
+    def __init__(self, file: FeatureFile) -> None:
+        self.where = str(file.path)
+        self._file = file
+        (n, self.dim), _ = _feature_header(file)
+        self.labels, self._predictions = _read_labels(file, n)
+
+    def classifier(self) -> ClassifierArrays:
+        return _read_classifier([self._file], self.labels, self.dim)
+
+    def load(self) -> None:
+        self._features = feature_matrix(self._file.read("features"), self.where)
+        check_finite(self._features, self.where)
 
     def blocks(self) -> Iterator[Block]:
         yield Block(self._features, self.labels, self._predictions)
@@ -146,8 +202,6 @@ class ShardSource:
         ]
         if not paths:
             raise InputError(f"{folder}: no .npz or .safetensors file in this folder; put the shards there")
-        self.weight: npt.NDArray[np.generic] | None = None
-        self.bias: npt.NDArray[np.generic] | None = None
         self._dtype = torch.float16
         self._shards: list[_Shard] = []
         self._checked: set[Path] = set()
@@ -163,9 +217,7 @@ class ShardSource:
 
     def _add(self, file: FeatureFile) -> None:
         where = str(file.path)
-        _require(file)
-        shape, sample = file.shape("features"), file.empty("features")
-        check_real_matrix(shape, sample.dtype, where)
+        shape, dtype = _feature_header(file)
         if not self._shards:
             self.dim = shape[1]
         elif shape[1] != self.dim:
@@ -174,27 +226,15 @@ class ShardSource:
                 "all shards must have the same"
             )
         # One dtype for all shards, as in one file: sums must not depend on which shard comes first.
-        dtype = features_dtype(sample.dtype)
         self._dtype = torch.promote_types(self._dtype, dtype) if self._shards else dtype
-        labels = check_labels(_as_numpy(file.read("labels"), "labels", where), shape[0], where)
-        predictions = None
-        if "predictions" in file.names:
-            array = _as_numpy(file.read("predictions"), "predictions", where)
-            predictions = check_labels(array, shape[0], where, "predictions")
+        labels, predictions = _read_labels(file, shape[0])
         self._shards.append(_Shard(file, labels, predictions))
-        for name in ("weight", "bias"):
-            if name in file.names:
-                self._take(name, _as_numpy(file.read(name), name, where), where)
 
-    def _take(self, name: str, array: npt.NDArray[np.generic], where: str) -> None:
-        known = getattr(self, name)
-        if known is None:
-            setattr(self, name, array)
-        elif not np.array_equal(known, array):
-            raise InputError(
-                f"{where}: its {name} differs from an earlier shard's; save the same classifier in all shards, or "
-                "leave it out of all but one"
-            )
+    def classifier(self) -> ClassifierArrays:
+        return _read_classifier([shard.file for shard in self._shards], self.labels, self.dim)
+
+    def load(self) -> None:
+        """Do nothing: features are read in every pass."""
 
     def blocks(self) -> Iterator[Block]:
         step = max(1, _PIECE_ELEMENTS // self.dim)
@@ -242,40 +282,64 @@ def open_source(path: str | Path) -> FeatureSource:
         raise InputError(f"{path}: no such file or folder; check the path")
     if is_folder:
         return ShardSource(path)
-    file = open_file(path)
-    _require(file)
-    # What the header shows to be wrong is refused before gigabytes are read.
-    shape = file.shape("features")
-    check_real_matrix(shape, file.empty("features").dtype, str(path))
-    check_labels(_as_numpy(file.read("labels"), "labels", str(path)), shape[0], str(path))
-    optional = {name: file.read(name) for name in ("weight", "bias", "predictions") if name in file.names}
-    return ArraySource(file.read("features"), file.read("labels"), where=str(path), **optional)
+    return FileSource(open_file(path))
 
 
-def _require(file: FeatureFile) -> None:
+def _feature_header(file: FeatureFile) -> tuple[tuple[int, ...], torch.dtype]:
+    """Return the shape of the features, and the dtype in which they are measured, without reading them.
+
+    Raises:
+        InputError: no features or labels; features that are no matrix of numbers.
+    """
     for name in ("features", "labels"):
         if name not in file.names:
             found = ", ".join(sorted(file.names)) or "nothing"
             raise InputError(
                 f"{file.path}: no array named {name!r} (found: {found}); save features and labels by name"
             )
+    shape, dtype = file.shape("features"), file.empty("features").dtype
+    check_real_matrix(shape, dtype, str(file.path))
+    return shape, features_dtype(dtype)
 
 
-def _as_array(value: Any, name: str, where: str) -> Any:
-    if isinstance(value, Tensor):
-        return value
-    try:
-        return np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{where}: {name} are not an array ({one_line(error)}); give numbers") from error
+def _read_labels(
+    file: FeatureFile, num_samples: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64] | None]:
+    """Return labels (n,) and predictions (n,), if there are any; headers are checked before values are read.
+
+    Raises:
+        InputError: as `check_labels`.
+    """
+    where, found = str(file.path), {}
+    for name in ("labels", "predictions"):
+        if name in file.names:
+            dtype = numpy_array(file.empty(name), name, where).dtype
+            check_label_shape(file.shape(name), dtype, num_samples, where, name)
+            found[name] = label_vector(file.read(name), num_samples, where, name)
+    return found["labels"], found.get("predictions")
 
 
-def _as_numpy(value: Any, name: str, where: str) -> npt.NDArray[np.generic]:
-    array = _as_array(value, name, where)
-    if isinstance(array, Tensor):
-        array = array.detach().cpu()
-        if array.is_floating_point() and array.dtype not in (torch.float32, torch.float64):
-            array = array.float()  # numpy has no bfloat16 and no float8
-        return array.numpy()
-    # Types wider than float64 are not supported anywhere else.
-    return array.astype(np.float64) if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array
+def _read_classifier(
+    files: Sequence[FeatureFile], labels: npt.NDArray[np.int64], dim: int
+) -> ClassifierArrays:
+    """Return weight and bias; headers are checked before values are read.
+
+    Raises:
+        InputError: another shape than the labels and features need; files that disagree.
+    """
+    num_classes = len(np.unique(labels))
+    found: dict[str, npt.NDArray[np.generic]] = {}
+    for file, name in product(files, ("weight", "bias")):
+        if name not in file.names:
+            continue
+        where = str(file.path)
+        dtype = numpy_array(file.empty(name), name, where).dtype
+        check_classifier_shape(name, file.shape(name), dtype, num_classes=num_classes, dim=dim, where=where)
+        array = numpy_array(file.read(name), name, where)
+        known = found.setdefault(name, array)
+        if known is not array and not np.array_equal(known, array):
+            raise InputError(
+                f"{where}: its {name} differs from an earlier shard's; save the same classifier in all shards, or "
+                "leave it out of all but one"
+            )
+    return found.get("weight"), found.get("bias")

@@ -8,7 +8,13 @@ from __future__ import annotations
 import torch
 
 from collapselab.metrics.inputs import MetricInputs, once
-from collapselab.numerics import ThinSVD, expected_random_alignment, gram_norm, principal_angle_cosines
+from collapselab.numerics import (
+    ThinSVD,
+    expected_random_alignment,
+    gram_norm,
+    middle_factor,
+    principal_angle_cosines,
+)
 
 
 def self_duality(inputs: MetricInputs) -> float | None:
@@ -21,7 +27,7 @@ def self_duality(inputs: MetricInputs) -> float | None:
             f"{inputs.num_classes} classes"
         )
         return None
-    weight = weight.double()
+    weight = weight.double() * middle_factor(weight)
     size = float(torch.linalg.matrix_norm(weight))
     if size == 0 or inputs.between_trace == 0:
         what = "the weight is zero" if size == 0 else "all class means coincide"
@@ -68,6 +74,7 @@ def weight_singular_spread(inputs: MetricInputs) -> float | None:
     largest = torch.zeros(min(inputs.num_classes, *inputs.weight.shape), dtype=torch.float64)
     top = values[: len(largest)].cpu()
     largest[: len(top)] = top
+    largest *= middle_factor(largest)
     mean = float(largest.mean())
     return inputs.ratio(
         float(largest.std(correction=0)), mean, "weight_singular_spread", "the weight is zero"
@@ -77,8 +84,9 @@ def weight_singular_spread(inputs: MetricInputs) -> float | None:
 def weight_stable_rank(inputs: MetricInputs) -> float | None:
     if inputs.weight is None or inputs.weight_svd is None:
         return None
-    largest = float(inputs.weight_svd.values[0]) if inputs.weight_svd.rank else 0.0
-    size = float(torch.linalg.matrix_norm(inputs.weight.double()))
+    factor = middle_factor(inputs.weight)
+    largest = float(inputs.weight_svd.values[0]) * factor if inputs.weight_svd.rank else 0.0
+    size = float(torch.linalg.matrix_norm(inputs.weight.double() * factor))
     value = inputs.ratio(size**2, largest**2, "weight_stable_rank", "the weight is zero")
     return None if value is None else max(value, 1.0)  # at rank one the two norms differ by rounding
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from collapselab.metrics.inputs import MetricInputs, once
-from collapselab.numerics import full_precision_products
+from collapselab.numerics import full_precision_products, middle_factor
 
 # Squared distances closer than this, relative, are ties; ties go to the lowest class.
 _TIE = 1e-12
@@ -53,13 +53,14 @@ def network_rule(weight: Float[Tensor, "c p"], bias: Float[Tensor, " c"] | None)
     Args:
         weight, bias: any floating dtype.
     """
-    weight = weight.double()
+    # A common factor changes no decision.
+    bias = weight.new_zeros(len(weight)) if bias is None else bias
+    factor = middle_factor(weight, bias)
+    weight, bias = weight.double() * factor, bias.double() * factor
     # Adding a vector to all rows of W changes no decision; subtracting their mean makes the scores small.
     rows = weight - weight.mean(0)
     shift = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
-    offsets = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
-    if bias is not None:
-        offsets = offsets - bias.double()
+    offsets = torch.zeros_like(bias) - bias
     return DecisionRule(rows, offsets, shift=shift, ties=_Scores(weight, -offsets))
 
 

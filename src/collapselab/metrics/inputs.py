@@ -9,7 +9,7 @@ Letters: n samples, p features, c classes, r rank.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from collapselab.numerics import (
     ThinSVD,
     descending_eigenvalues,
     largest_eigenvalue,
+    middle_factor,
     thin_svd,
     thin_svd_by_gram,
     well_conditioned_inverse_root,
@@ -326,10 +327,12 @@ class MetricInputs:
         """
         if self.weight is None:
             return None
-        matrix = self.weight.double()
+        factor = middle_factor(self.weight)
+        matrix = self.weight.double() * factor
         cutoff = max(matrix.shape) * min(torch.finfo(self.weight.dtype).eps, EPS32)
         svd = thin_svd_by_gram(matrix, cutoff=cutoff)
-        return svd or thin_svd(matrix, max_rank=min(matrix.shape), cutoff=cutoff)
+        svd = svd or thin_svd(matrix, max_rank=min(matrix.shape), cutoff=cutoff)
+        return replace(svd, values=svd.values / factor)
 
 
 Value = TypeVar("Value")

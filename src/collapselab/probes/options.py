@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict, TypeVar, cast, get_args, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from collapselab.checks import check_names
 from collapselab.choices import AutoScatter, Weighting
-from collapselab.errors import InputError
+from collapselab.errors import InputError, one_line
 from collapselab.metrics import BY_NAME
 from collapselab.passes import ProgressCallback
 from collapselab.probes.batches import SplitBatch
@@ -25,6 +26,9 @@ from collapselab.probes.samples import BatchAxis
 from collapselab.probes.scores import ScoresOption
 from collapselab.probes.select import Layers
 from collapselab.statistics import SCATTERS, WEIGHTINGS
+
+# The largest label of a mapping of class counts.
+_MAX_LABEL = 10**7
 
 Function = TypeVar("Function", bound=Callable[..., Any] | type)
 
@@ -67,15 +71,28 @@ def _epsilon(value: float) -> float:
     return value
 
 
-def _class_counts(value: Tensor | Sequence[int] | None) -> Tensor | None:
+def _class_counts(value: Any) -> Tensor | None:
     if value is None:
         return None
-    counts = torch.as_tensor(value).cpu()
+    try:
+        counts = torch.as_tensor(_by_label(value) if isinstance(value, Mapping) else value).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"class_counts: {one_line(error)}; give one whole number per label, or a mapping from labels to numbers"
+        ) from error
     if counts.ndim != 1 or counts.is_floating_point() or len(counts) < 2 or bool((counts < 0).any()):
         raise InputError(
             f"class_counts: give one whole number per label, not {counts.dtype} of shape {tuple(counts.shape)}"
         )
     return counts.long()
+
+
+def _by_label(counts: Mapping[Any, Any]) -> list[Any]:
+    """Return the counts of labels 0 … K-1; labels that are not in the mapping have none."""
+    whole = all(isinstance(label, int | np.integer) and 0 <= label < _MAX_LABEL for label in counts)
+    if not counts or not whole:
+        raise ValueError(f"labels are not all whole numbers from 0 to {_MAX_LABEL - 1}")
+    return [counts.get(label, 0) for label in range(max(counts) + 1)]
 
 
 def _metrics(value: Iterable[str] | None) -> tuple[str, ...] | None:
@@ -180,8 +197,12 @@ class MeasuringOptions(TypedDict, total=False):
         float, Option(0.2, "a layer is collapsed if `normalized_within` is below this threshold.", _epsilon)
     ]
     class_counts: Annotated[
-        Tensor | Sequence[int] | None,
-        Option(None, "(K,) samples of each label 0 … K-1 in the whole train split.", _class_counts),
+        Tensor | Sequence[int] | Mapping[int, int] | None,
+        Option(
+            None,
+            "samples of each label in the whole train split: (K,) for labels 0 … K-1, or a mapping such as a `Counter`.",
+            _class_counts,
+        ),
     ]
     metrics: Annotated[
         Iterable[str] | None,

@@ -9,6 +9,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from collapselab.distributed import resharding
+from collapselab.errors import InputError, encodable
 from collapselab.probes.evaluating import evaluating
 from collapselab.probes.options import MeasuringOptions, complete_options, document_options
 from collapselab.probes.own_pass import own_passes
@@ -69,6 +70,14 @@ def profile(
         >>> [layer.name for layer in profile(model, batches).layers]
         ['0', '2']
     """
+    if not isinstance(model, nn.Module):
+        swapped = ", and the loader after it" if isinstance(loader, nn.Module) else ""
+        raise InputError(f"model is a {type(model).__name__}; give a torch.nn.Module first{swapped}")
+    for argument, given in (("loader", loader), ("test_loader", test_loader)):
+        if given is not None and (isinstance(given, nn.Module) or not hasattr(given, "__iter__")):
+            raise InputError(
+                f"{argument} is a {type(given).__name__}; give a DataLoader or a list of batches"
+            )
     complete = complete_options({**options, "layers": layers})
     with (
         preserved_random_states(),
@@ -77,4 +86,4 @@ def profile(
         resharding(model),
     ):
         inner = unwrapped(model)
-        return ProfileRun(inner, train, complete).profile(test, name or type(inner).__name__)
+        return ProfileRun(inner, train, complete).profile(test, encodable(name or type(inner).__name__))

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from collapselab.errors import InputError, one_line
+from collapselab.errors import InputError, one_line, printable_lines
 from collapselab.metrics import BY_NAME
 from collapselab.metrics.registry import Number
 from collapselab.statistics import Weighting
@@ -191,7 +191,7 @@ class Profile:
         shown = [name for name in _SHOWN if name in frame.columns]
         table = frame[shown].to_html(float_format=lambda value: f"{value:.4g}", na_rep="–", escape=True)
         notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
-        return head + table + (f"<ul>{notes}</ul>" if notes else "")
+        return printable_lines(head + table + (f"<ul>{notes}</ul>" if notes else ""))
 
 
 # The metrics of the table in notebooks; files and frames have all.

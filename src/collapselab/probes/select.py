@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from collapselab.checks import near_matches
-from collapselab.errors import InputError
+from collapselab.errors import InputError, encodable
 
 # None stands for every weight layer. Names and globs are matched with the names of `named_modules`.
-Layers = str | Iterable[str] | Callable[[str, nn.Module], bool] | None
+Layers = str | nn.Module | Iterable[str | nn.Module] | Callable[[str, nn.Module], bool] | None
+
+_FORMS = "give names, globs or modules of the network, or a predicate of name and module"
 
 
 # Wrappers that insert a name: of `torch.compile`, of activation checkpoints, of FSDP.
@@ -108,18 +111,25 @@ def weight_layers(model: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
-def choose_layers(model: nn.Module, layers: Layers = None) -> tuple[dict[str, nn.Module], set[str]]:
+def choose_layers(model: nn.Module, layers: Any = None) -> tuple[dict[str, nn.Module], set[str]]:
     """Return the modules to probe by name, and which of these names were given exactly.
 
     Args:
         model: the network.
-        layers: None for every weight layer; names and globs (`layer4.*`), comma-separated or in a list; or a
-            predicate of name and module. A glob selects the weight layers that it matches, or every module that it
-            matches if there is no weight layer among them.
+        layers: None for every weight layer; names and globs (`layer4.*`), comma-separated or in a list; modules of
+            the network, alone or in a list; or a predicate of name and module. A glob selects the weight layers that
+            it matches, or every module that it matches if there is no weight layer among them.
 
     Raises:
-        InputError: a name or glob that matches nothing, with near matches.
+        InputError: a name or glob that matches nothing, with near matches; a module that is not in the network;
+            anything else.
     """
+    chosen, named = _chosen(model, layers)
+    # Names become columns, keys and pages, which cannot hold what is not Unicode.
+    return {encodable(name): module for name, module in chosen.items()}, {encodable(name) for name in named}
+
+
+def _chosen(model: nn.Module, layers: Any) -> tuple[dict[str, nn.Module], set[str]]:
     if layers is None:
         return weight_layers(model), set()
     modules = {
@@ -127,7 +137,7 @@ def choose_layers(model: nn.Module, layers: Layers = None) -> tuple[dict[str, nn
         for name, module in named_parts(model).items()
         if name and not isinstance(module, torch.jit.ScriptModule)
     }
-    if callable(layers):
+    if callable(layers) and not isinstance(layers, nn.Module):
         chosen = {name: module for name, module in modules.items() if layers(name, module)}
         if not chosen:
             raise InputError(
@@ -135,10 +145,9 @@ def choose_layers(model: nn.Module, layers: Layers = None) -> tuple[dict[str, nn
             )
         return chosen, set()
     all_weights = all_weight_layers(model)
-    patterns = layers.split(",") if isinstance(layers, str) else list(layers)
     wanted: set[str] = set()
     named: set[str] = set()
-    for pattern in (plain_name(text.strip()) for text in patterns):
+    for pattern in map(plain_name, _patterns(model, layers, modules)):
         if pattern in modules:
             wanted.add(pattern)
             named.add(pattern)
@@ -157,6 +166,41 @@ def choose_layers(model: nn.Module, layers: Layers = None) -> tuple[dict[str, nn
             raise InputError(_no_match(pattern, modules))
         wanted.update(weights or matches)
     return {name: module for name, module in modules.items() if name in wanted}, named
+
+
+def _patterns(model: nn.Module, layers: Any, modules: dict[str, nn.Module]) -> list[str]:
+    """Return names and globs; modules are replaced by their names."""
+    if isinstance(layers, str):
+        return [text.strip() for text in layers.split(",")]
+    given = [layers] if isinstance(layers, nn.Module) else layers
+    if not isinstance(given, Iterable):
+        raise InputError(f"layers={layers!r}: {_FORMS}")
+    patterns: list[str] = []
+    for one in given:
+        if isinstance(one, nn.ModuleList):  # it never runs itself
+            patterns += _patterns(model, list(one), modules)
+        elif isinstance(one, nn.Module):
+            patterns.append(_name_of(one, model, modules))
+        elif isinstance(one, str):
+            patterns.append(one.strip())
+        else:
+            raise InputError(f"layers: {one!r} in the list is a {type(one).__name__}; {_FORMS}")
+    return patterns
+
+
+def _name_of(wanted: nn.Module, model: nn.Module, modules: dict[str, nn.Module]) -> str:
+    kind = type(wanted).__name__
+    if wanted is model:
+        raise InputError(
+            f"layers: {kind} is the network itself; give some of its modules, or None for all layers"
+        )
+    inner = unwrapped(wanted)
+    name = next((name for name, module in modules.items() if module is inner), None)
+    if name is None:
+        raise InputError(
+            f"layers: a module {kind} is not in {type(model).__name__}; give modules of this network"
+        )
+    return name
 
 
 def _no_match(pattern: str, modules: dict[str, nn.Module]) -> str:

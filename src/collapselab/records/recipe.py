@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from collapselab.checks import near_matches
 from collapselab.data.recipe import DataSpec, Part
 from collapselab.errors import InputError, one_line
+from collapselab.records.strict_yaml import load_yaml
 from collapselab.text import flat
 
 Option = bool | int | float | str
@@ -229,7 +230,7 @@ class Recipe(Part):
         import yaml
 
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = load_yaml(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,28 +1,35 @@
 """The linear probe: the accuracy of a linear classifier on frozen features, on another task.
 
 The penalty is chosen on a validation split; the probe is then refitted to train and validation samples together, and
-evaluated once on test samples.
+evaluated once on test samples. Features are standardised first, so that a penalty means the same for features of any
+unit; the papers do not say that they did, and `standardize=False` takes features as they are.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from collapselab.checks import check_finite
 from collapselab.errors import InputError
+from collapselab.features.arrays import feature_matrix, label_vector
 from collapselab.transfer.logistic import Logistic, LogisticPath
 
+# Features (n, p) and class numbers (n,).
 Samples = tuple[Tensor, Tensor]
 
 NUM_PENALTIES = 97
+_MOST_PENALTIES = 10_000
 _LOWEST, _HIGHEST = 1e-6, 1e6
+# Where the smallest penalty exceeds this share of the largest variance of a feature, it decides the fit.
+_SMALL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,8 @@ class ProbeResult:
         score: `top1`, or `mean_per_class`: the mean over classes of the accuracy on each.
         penalty: the chosen one.
         validation: accuracy on the validation split by penalty, largest penalty first.
-        classifier: fitted to train and validation.
-        warnings: fits that did not converge.
+        classifier: fitted to train and validation; it takes features in the user's unit and predicts the user's labels.
+        warnings: a penalty at the edge of the grid, fits that did not converge.
     """
 
     accuracy: float
@@ -47,30 +54,34 @@ class ProbeResult:
 
 
 def linear_probe(
-    train: Samples,
-    test: Samples,
+    train: Any,
+    test: Any,
     *,
-    validation: Samples | None = None,
+    validation: Any = None,
     validation_share: float = 0.2,
     num_penalties: int = NUM_PENALTIES,
     score: str = "top1",
+    standardize: bool = True,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> ProbeResult:
     """Fit a multinomial logistic regression to features, as Kornblith et al. (2021) and Xu and Liu (2023) probe them.
 
     Args:
-        train, test, validation: features (n, p) and labels (n,), whole numbers from 0. Without `validation`, a share of
-            each class of `train` is held out for it.
+        train, test, validation: features (n, p) and labels (n,), non-negative whole numbers with or without gaps, each
+            in any container that `collapselab.measure` takes. Without `validation`, a share of each class of `train`
+            is held out for it.
         validation_share: that share; every class keeps at least one training sample.
         num_penalties: logarithmically spaced over [1e-6, 1e6]; 97 are 8 per decade.
         score: maximised on validation and reported on test: `top1` or `mean_per_class`.
+        standardize: subtract the mean of each feature and divide by its standard deviation, both over the samples that
+            are fitted. The result then does not depend on the unit of any feature. False: features as they are.
         seed: for the split.
         progress: called with the number of fits done and in all.
 
     Raises:
-        InputError: features are NaN, shapes do not agree, test or validation has a label that train lacks, there is a
-            single class, or no sample to validate on.
+        InputError: features are NaN or masked, shapes do not agree, test or validation has a label that train lacks,
+            there is a single class, or no sample to validate on.
 
     Example:
         >>> import torch
@@ -80,63 +91,103 @@ def linear_probe(
     """
     if score not in ("top1", "mean_per_class"):
         raise InputError(f"unknown score {score!r}; use top1 or mean_per_class")
-    if num_penalties < 1:
-        raise InputError(f"num_penalties is {num_penalties}; give at least 1")
+    if not 1 <= num_penalties <= _MOST_PENALTIES:
+        raise InputError(f"num_penalties is {num_penalties}; give at least 1 and at most {_MOST_PENALTIES}")
     given = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
-    for name, samples in given.items():
-        _check(samples, name, train)
-    if validation is None:
-        train, validation = _split(train, validation_share, seed)
-    num_classes = int(train[1].max()) + 1
+    splits, classes = _read(given)
+    fitted, chosen_on = splits["train"], splits.get("validation")
+    if chosen_on is None:
+        fitted, chosen_on = _split(fitted, validation_share, seed)
     penalties = np.geomspace(_HIGHEST, _LOWEST, num_penalties).tolist() if num_penalties > 1 else [1.0]
-    path = LogisticPath(*train, num_classes)
+    report = progress or (lambda _done, _total: None)
     by_penalty: dict[float, float] = {}
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
+        path = LogisticPath(*fitted, len(classes), standardize=standardize)
         for number, penalty in enumerate(penalties, start=1):
-            by_penalty[penalty] = _score(path.fit(penalty), validation, num_classes, score)
-            if progress is not None:
-                progress(number, num_penalties + 1)
+            by_penalty[penalty] = _score(path.fit(penalty), chosen_on, score)
+            report(number, num_penalties + 1)
         # The first of equally good ones: the largest penalty.
         chosen = max(by_penalty, key=lambda penalty: by_penalty[penalty])
-        both = tuple(torch.cat(parts) for parts in zip(train, validation, strict=True))
-        classifier = LogisticPath(both[0], both[1], num_classes).fit(chosen)
-    if progress is not None:
-        progress(num_penalties + 1, num_penalties + 1)
+        both = tuple(torch.cat(parts) for parts in zip(fitted, chosen_on, strict=True))
+        last = LogisticPath(both[0], both[1], len(classes), standardize=standardize).fit(chosen)
+    report(num_penalties + 1, num_penalties + 1)
     return ProbeResult(
-        accuracy=_score(classifier, test, num_classes, score),
+        accuracy=_score(last, splits["test"], score),
         score=score,
         penalty=chosen,
         validation=by_penalty,
-        classifier=classifier,
-        warnings=tuple(str(warning.message) for warning in raised),
+        classifier=replace(last, classes=torch.from_numpy(classes)),
+        warnings=(
+            *_grid_warnings(by_penalty, fitted[0], is_standardized=standardize),
+            *(str(warning.message) for warning in raised),
+        ),
     )
 
 
-def _check(samples: Samples, name: str, train: Samples) -> None:
-    features, labels = samples
-    where = f"linear probe, {name}"
-    if features.ndim != 2 or labels.ndim != 1 or len(features) != len(labels):
-        raise InputError(
-            f"{where}: features {tuple(features.shape)} and labels {tuple(labels.shape)}; give (n, p) and (n,)"
+def _read(given: dict[str, Any]) -> tuple[dict[str, Samples], npt.NDArray[np.int64]]:
+    """Return the samples of each split with labels numbered 0 … c - 1, and the labels (c,) of train in ascending order.
+
+    Raises:
+        InputError: samples that do not fit together.
+    """
+    splits: dict[str, Samples] = {}
+    classes = np.empty(0, np.int64)
+    for name, samples in given.items():
+        where = f"linear probe, {name}"
+        if not isinstance(samples, tuple | list) or len(samples) != 2:
+            raise InputError(
+                f"{where}: a {type(samples).__name__} is no pair of arrays; give (features, labels)"
+            )
+        features = feature_matrix(samples[0], where).cpu()
+        labels = label_vector(samples[1], len(features), where)
+        check_finite(features, where)
+        if name == "train":
+            classes = np.unique(labels)
+        elif features.shape[1] != splits["train"][0].shape[1]:
+            raise InputError(
+                f"{where}: {features.shape[1]} features per sample, but train has {splits['train'][0].shape[1]}; give the "
+                "same"
+            )
+        new = labels[~np.isin(labels, classes)]
+        if len(new):
+            raise InputError(
+                f"{where}: no train sample has label {new[0]}, which {len(new)} samples here have; leave such samples out"
+            )
+        splits[name] = features, torch.from_numpy(np.searchsorted(classes, labels))
+    return splits, classes
+
+
+def _grid_warnings(by_penalty: dict[float, float], features: Tensor, *, is_standardized: bool) -> list[str]:
+    """Warn where a penalty outside the grid might be better.
+
+    A plateau that reaches the edge is none of these: there a larger or smaller penalty is only as good.
+    """
+    penalties = list(by_penalty)
+    found = []
+    for edge, beyond in ((penalties[0], "larger"), (penalties[-1], "smaller")):
+        inner = [
+            value for penalty, value in by_penalty.items() if penalty not in (penalties[0], penalties[-1])
+        ]
+        if inner and by_penalty[edge] == max(by_penalty.values()) > max(inner):
+            found.append(
+                f"the best penalty, {edge:g}, is at the edge of the grid; one that is {beyond} may be better"
+                + ("" if is_standardized else ": give standardize=True, or features of another unit")
+            )
+    largest = float(features.double().var(dim=0, correction=0).max())
+    if not is_standardized and _SMALL * largest < _LOWEST:
+        found.append(
+            f"no feature has a variance above {largest:.1g}, so that even the smallest penalty of the grid, {_LOWEST:g}, "
+            "limits the fit; give standardize=True, or features of another unit"
         )
-    if not len(labels):
-        raise InputError(f"{where}: no samples; give some")
-    if features.shape[1] != train[0].shape[1]:
-        raise InputError(
-            f"{where}: {features.shape[1]} features per sample, but train has {train[0].shape[1]}; give the same"
-        )
-    check_finite(features, f"{where}, features")
-    new = sorted(set(labels.tolist()) - set(train[1].tolist()))
-    if new:
-        raise InputError(f"{where}: no train sample has label {new[0]}; leave such samples out")
+    return found
 
 
 def _split(train: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
     """Return what stays in train, and a share of each class (at least one sample where it has two) for validation."""
     if not 0 < share < 1:
         raise InputError(f"validation_share is {share}; give a share between 0 and 1")
-    features, labels = train[0], train[1].cpu()
+    features, labels = train
     generator = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), dtype=bool)
     for label in labels.unique().tolist():
@@ -147,20 +198,16 @@ def _split(train: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
         raise InputError(
             "linear probe, train: every class has a single sample, so none can be held out; give validation="
         )
-    chosen = torch.from_numpy(held_out).to(features.device)
-    return (features[~chosen], train[1][~chosen]), (features[chosen], train[1][chosen])
+    chosen = torch.from_numpy(held_out)
+    return (features[~chosen], labels[~chosen]), (features[chosen], labels[chosen])
 
 
-def _score(
-    classifier: Logistic,
-    samples: tuple[Float[Tensor, "n p"], Int[Tensor, " n"]],
-    num_classes: int,
-    score: str,
-) -> float:
-    features, labels = samples[0].cpu(), samples[1].cpu().long()
+def _score(classifier: Logistic, samples: Samples, score: str) -> float:
+    features, labels = samples
     right = (classifier.predict(features) == labels).double()
     if score == "top1":
         return float(right.mean())
+    num_classes = len(classifier.classes)
     counts = labels.bincount(minlength=num_classes)
     of_class = torch.zeros(num_classes, dtype=torch.float64).index_add_(0, labels, right)
     return float((of_class / counts)[counts > 0].mean())

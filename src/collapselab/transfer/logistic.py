@@ -6,6 +6,9 @@ therefore centred and rotated to their principal axes once, which leaves at most
 variables are measured in units of 1 / sqrt(variance + penalty): the curvature is then about the same along all of them,
 at every penalty from 1e-6 to 1e6.
 
+Standardised features (each less its mean, divided by its standard deviation over the samples of the fit) make a penalty
+mean the same whatever the unit of a feature is. The weight that is returned is that of the features as they were given.
+
 Shapes: n samples, p features, c classes, r coordinates.
 """
 
@@ -24,13 +27,15 @@ from torch import Tensor
 
 from collapselab.checks import check_finite
 from collapselab.errors import InputError
-from collapselab.numerics import EPS64
+from collapselab.numerics import EPS32, EPS64
 
 _Matrix = npt.NDArray[np.float64]
 # The gradient at the solution, in the scaled variables, relative to that at zero weights.
 TOLERANCE = 1e-11
 _MEMORY = 30
 _MOST_ITERATIONS = 20_000
+# A feature that varies by fewer roundings of its largest value counts as constant.
+_ROUNDINGS = 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class Logistic:
     """A fitted classifier: scores are features @ weight.T + bias.
 
     Attributes:
-        weight, bias: float64.
+        weight, bias: float64, of features in the user's unit.
+        classes: the user's labels, in the order of the rows of `weight`.
         penalty: of the fit.
         loss: the objective, penalty included.
         gradient: largest entry of the gradient in the scaled variables, relative to that at zero weights.
@@ -47,14 +53,16 @@ class Logistic:
 
     weight: Float[Tensor, "c p"]
     bias: Float[Tensor, " c"]
+    classes: Int[Tensor, " c"]
     penalty: float
     loss: float
     gradient: float
     iterations: int
 
     def predict(self, features: Float[Tensor, "n p"]) -> Int[Tensor, " n"]:
-        """Return the class with the largest score, the lowest of equal ones."""
-        return (features.double() @ self.weight.T + self.bias).argmax(dim=1)
+        """Return the label of the class with the largest score, the lowest of equal ones."""
+        scores = features.detach().to(device="cpu", dtype=torch.float64) @ self.weight.T + self.bias
+        return self.classes[scores.argmax(dim=1)]
 
 
 class LogisticPath:
@@ -66,12 +74,22 @@ class LogisticPath:
         features: (n, p), any floating-point dtype.
         labels: (n,), 0 … num_classes - 1; a class may be missing.
         num_classes: c.
+        standardize: divide each feature by its standard deviation; one that is constant up to rounding is left out.
+        classes: (c,) labels that a classifier predicts; default 0 … num_classes - 1.
 
     Raises:
         InputError: features are NaN, there are no samples, labels are out of range, or all are of one class.
     """
 
-    def __init__(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " m"], num_classes: int) -> None:
+    def __init__(
+        self,
+        features: Float[Tensor, "n p"],
+        labels: Int[Tensor, " m"],
+        num_classes: int,
+        *,
+        standardize: bool = False,
+        classes: Int[Tensor, " c"] | None = None,
+    ) -> None:
         check_finite(features, "linear probe, features")
         if len(features) != len(labels) or not len(features):
             raise InputError(
@@ -85,7 +103,9 @@ class LogisticPath:
             raise InputError("linear probe: all samples are of one class; give samples of at least two")
         rows = features.to(device="cpu", dtype=torch.float64)
         self._mean = rows.mean(dim=0)
-        self._axes, self._coordinates = _principal_axes(rows - self._mean)
+        self._units = _units(rows, features.dtype) if standardize else torch.ones_like(self._mean)
+        self._axes, self._coordinates = _principal_axes((rows - self._mean) * self._units)
+        self._classes = torch.arange(num_classes) if classes is None else classes
         self._targets = torch.nn.functional.one_hot(labels.cpu().long(), num_classes).double().numpy()
         # Start from zero weights and the class frequencies; a class without samples counts as half a sample.
         counts = self._targets.sum(axis=0)
@@ -130,9 +150,9 @@ class LogisticPath:
             )
         self._weights, self._bias = objective.parts(found.x)
         self._weights = self._weights * scale
-        weight = torch.from_numpy(self._weights) @ self._axes.T
+        weight = (torch.from_numpy(self._weights) @ self._axes.T) * self._units
         bias = torch.from_numpy(self._bias - self._bias.mean()) - weight @ self._mean
-        return Logistic(weight, bias, penalty, float(found.fun), reached, int(found.nit))
+        return Logistic(weight, bias, self._classes, penalty, float(found.fun), reached, int(found.nit))
 
 
 @dataclass(frozen=True)
@@ -173,6 +193,16 @@ def fit_logistic(
         InputError: as `LogisticPath` and its `fit`.
     """
     return LogisticPath(features, labels, num_classes).fit(penalty)
+
+
+def _units(rows: Float[Tensor, "n p"], dtype: torch.dtype) -> Float[Tensor, " p"]:
+    """Return 1 / standard deviation of each feature; 0 for a feature that is constant up to rounding."""
+    low, high = torch.aminmax(rows, dim=0)
+    spread = high - low
+    varies = spread > _ROUNDINGS * min(torch.finfo(dtype).eps, EPS32) * torch.maximum(low.abs(), high.abs())
+    # In units of the spread: squares of very small or large values would be 0 or infinite.
+    deviations = ((rows - low) / spread).std(dim=0, correction=0) * spread
+    return torch.where(varies, 1 / deviations, 0.0)
 
 
 def _principal_axes(centred: Float[Tensor, "n p"]) -> tuple[Float[Tensor, "p r"], _Matrix]:

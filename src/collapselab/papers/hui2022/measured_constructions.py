@@ -135,7 +135,11 @@ def _bound(model: nn.Module, coarse: DataSplits, fine: DataSplits, seed: int) ->
     )
     counts = fine.test.labels.bincount(minlength=fine.num_classes).tolist()
     probe = linear_probe(
-        (train.features, train.labels), (test.features, test.labels), num_penalties=PENALTIES, seed=seed
+        (train.features, train.labels),
+        (test.features, test.labels),
+        num_penalties=PENALTIES,
+        standardize=False,
+        seed=seed,
     )
     return {
         "bound": float(any_points_bound(coarse.num_classes, counts)),

@@ -49,7 +49,7 @@ def probe_checkpoints(runs: Grid, seed: int) -> list[ExtraRow]:
         model = runs.model(pretrained[dataset], step)
         layer = classifier_name(model)
         train, test = ((layer_features(model, split, layer, _BATCH), split.labels) for split in _splits(data))
-        result = linear_probe(train, test, num_penalties=PENALTIES, seed=seed)
+        result = linear_probe(train, test, num_penalties=PENALTIES, standardize=False, seed=seed)
         place: ExtraRow = {"kind": "linear_probe", "dataset": dataset, "model": job.labels["model"]}
         rows.append(place | {"pretrain_step": step, "accuracy": result.accuracy})
     return rows

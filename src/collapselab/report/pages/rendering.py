@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from collapselab.errors import in_strings, printable
 from collapselab.records.judgement import Judgement
 from collapselab.report import screen
 from collapselab.report.chart import Chart, Missing
@@ -119,13 +120,19 @@ def render(page: Page) -> str:
 
     loader = PackageLoader("collapselab.report")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # Names are shown as they are stored, whatever bytes they contain; style and scripts are Markup.
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.globals |= {"cells": cells, "alternative_text": alternative_text, "table_of": table_of}
     templates = files("collapselab.report").joinpath("templates")
     drawings = {chart.id: lay_out(chart) for part in page.sections for chart in part.charts}
     figures = {
-        f"{id}-{number}": json.loads(str(screen.draw(panel).to_json()))
+        f"{id}-{number}": in_strings(printable, json.loads(str(screen.draw(panel).to_json())))
         for id, drawing in drawings.items()
         for number, panel in enumerate(drawing.panels)
     }
