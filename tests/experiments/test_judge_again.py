@@ -89,7 +89,7 @@ def test_rows_of_schema_1_are_written_in_the_present_one(done: Path, copy: Path)
             at_the_end = rows[name].where(rows["step"] == tiny_experiment.STEPS)
             pd.testing.assert_series_equal(stored[name], at_the_end)
         assert outcome.record.title == "Tiny"
-        assert json.loads((copy / "experiment.json").read_text())["schema"] == 2
+        assert json.loads((copy / "experiment.json").read_text())["schema"] == 3
 
 
 def test_results_of_a_paper_that_were_stored_before_are_judged(tmp_path: Path) -> None:

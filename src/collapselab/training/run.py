@@ -12,6 +12,7 @@ import torch
 from collapselab.data import DataSplits
 from collapselab.numerics import cpu_threads
 from collapselab.randomness import seeded
+from collapselab.records.completeness import check_finished
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import RunRecord, SampleFacts, Slot
@@ -20,7 +21,7 @@ from collapselab.training.building import load_data
 from collapselab.training.engine import make_fabric
 from collapselab.training.final_reference import final_reference_rows
 from collapselab.training.progress import StepCallback
-from collapselab.training.resuming import check_rows, check_samples, same_recipe, sample_facts
+from collapselab.training.resuming import check_samples, check_state, same_recipe, sample_facts
 from collapselab.training.stopping import RunInterrupted, Stopper
 from collapselab.training.trainer import Trainer
 
@@ -58,6 +59,7 @@ def run_recipe(
     if record is not None:
         recipe = same_recipe(record, recipe, folder)
         if record.is_finished:
+            check_finished(folder, record)
             return record
     if recipe.num_threads is None:
         recipe = recipe.model_copy(update={"num_threads": torch.get_num_threads()})
@@ -82,6 +84,7 @@ def _run(
     if record is not None:
         recipe = same_recipe(record, recipe, folder)
         if record.is_finished:
+            check_finished(folder, record)
             return record
         check_samples(record, facts, folder)
     state = folder.read_trainer()
@@ -89,7 +92,7 @@ def _run(
     record = _started(recipe, facts, record, 0 if state is None else state["step"])
     trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, on_step)
     if state is not None:
-        check_rows(folder, state)
+        check_state(recipe, folder, state)
         trainer.load(state)
     if is_writer:
         folder.write_run(record)
