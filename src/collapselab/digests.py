@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +24,9 @@ _TENSORS_KEY = "collapselab_digest"
 _FIRST_LINE = b"collapselab "
 # The length of a safetensors header is a multiple of this, as the library writes it.
 _ALIGNED = 8
+# The library refuses longer ones.
+_LONGEST_HEADER = 100_000_000
+_BLOCK = 2**20
 
 
 class Damaged(ValueError):
@@ -34,6 +38,11 @@ class Damaged(ValueError):
 
 def digest(*pieces: bytes | memoryview | str) -> str:
     """Return 16 hexadecimal digits of SHA-256 over all pieces."""
+    return digest_of(pieces)
+
+
+def digest_of(pieces: Iterable[bytes | memoryview | str]) -> str:
+    """Return the `digest` of pieces that need not be in memory together."""
     whole = hashlib.sha256()
     for piece in pieces:
         whole.update(piece.encode(errors="backslashreplace") if isinstance(piece, str) else piece)
@@ -91,47 +100,39 @@ def seal_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Pie
     from safetensors.torch import save
 
     content = memoryview(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-    header, data = _split(content)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(bytes(content[8:end]))
     # The library writes metadata in random order; equal tensors are to give equal files.
     header["__metadata__"] = dict(facts)
-    header["__metadata__"][_TENSORS_KEY] = _digest_of_tensors(header, data)
+    held = digest(_without_digest(header), content[end:])
+    header["__metadata__"][_TENSORS_KEY] = held
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNED)
-    return len(text).to_bytes(8, "little"), text, data
+    return len(text).to_bytes(8, "little"), text, content[end:]
 
 
-def unseal_tensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a safetensors file, and its metadata; these are empty in files without a digest.
+def check_tensors(file: BinaryIO) -> dict[str, str]:
+    """Return the metadata of a safetensors file with a digest; none for a file without one.
 
     Raises:
         Damaged: the digest does not match, or this is no such file.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
-        header, data = _split(memoryview(content))
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(length, _LONGEST_HEADER)))
         facts = dict(header.get("__metadata__") or {})
-        held = facts.get(_TENSORS_KEY)
-        if held is not None and held != _digest_of_tensors(header, data):
-            raise Damaged
-        # Metadata of this package without its digest are damaged, too: their key is.
-        if held is None and any(_TENSORS_KEY[:11] in str(name) for name in facts):
-            raise Damaged
-        return load(content), {} if held is None else facts
-    except (SafetensorError, RecursionError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise error if isinstance(error, Damaged) else Damaged(f"no safetensors file: {error}") from error
+    except (RecursionError, ValueError, TypeError, AttributeError) as error:
+        raise Damaged(f"no safetensors file: {error}") from error
+    if not any(str(name).startswith(_TENSORS_KEY[:11]) for name in facts):
+        return {}
+    if facts.get(_TENSORS_KEY) != digest_of(chain([_without_digest(header)], iter(lambda: file.read(_BLOCK), b""))):
+        raise Damaged
+    return facts
 
 
-def _split(content: memoryview) -> tuple[dict[str, Any], memoryview]:
-    """Return the header of a safetensors file, and its data."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    return json.loads(bytes(content[8:end])), content[end:]
-
-
-def _digest_of_tensors(header: Mapping[str, Any], data: memoryview) -> str:
+def _without_digest(header: Mapping[str, Any]) -> str:
     metadata = {name: text for name, text in header["__metadata__"].items() if name != _TENSORS_KEY}
-    return digest(json.dumps({**header, "__metadata__": metadata}, sort_keys=True), data)
+    return json.dumps({**header, "__metadata__": metadata}, sort_keys=True)
 
 
 # ---------------------------------------------------------------- any other file

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from typing_extensions import TypedDict
 
-from collapselab.digests import Damaged, seal_tensors, unseal_tensors
+from collapselab.digests import Damaged, check_tensors, seal_tensors
 from collapselab.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -67,16 +67,26 @@ def _write_errors(path: Path) -> Iterator[None]:
 # ---------------------------------------------------------------- reading
 
 
-def read_bytes(path: Path) -> bytes:
-    """Read a file, which must be a regular one: a named pipe would be waited for without end.
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading, which must be a regular one: a named pipe would be waited for without end.
 
     Raises:
         OSError: there is no such file, or it is of another kind.
     """
-    descriptor = os.open(path, os.O_RDONLY | _NO_WAITING)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with open(os.open(path, os.O_RDONLY | _NO_WAITING), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+        yield file
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a regular file.
+
+    Raises:
+        OSError: there is no such file, or it is of another kind.
+    """
+    with open_regular(path) as file:
         return file.read()
 
 
@@ -169,6 +179,19 @@ def append_bytes(path: Path, content: bytes, start: int) -> None:
             os.close(descriptor)
 
 
+def write_to_device(path: Path, content: bytes) -> None:
+    """Write to a device, or to a named pipe that somebody reads.
+
+    Raises:
+        WriteError: it cannot be written, or nobody reads the pipe.
+    """
+    with _write_errors(path):
+        descriptor = os.open(path, os.O_WRONLY | _NO_WAITING)  # this fails where nobody reads
+        os.set_blocking(descriptor, True)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+
+
 def make_folder(path: Path) -> None:
     """Create a folder and those above it, where they do not exist.
 
@@ -207,11 +230,18 @@ def load_tensors(path: Path, facts: Mapping[str, str] | None = None) -> dict[str
         OSError: it cannot be read.
         Damaged: it is not as it was written, or is another file.
     """
-    tensors, held = unseal_tensors(read_bytes(path))
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    with open_regular(path) as file:
+        held = check_tensors(file)
     for name, text in (facts or {}).items():
         if held and held.get(name) != text:
-            raise Damaged(f"it belongs to another place: {name} is {held.get(name)}, not {text}")
-    return tensors
+            raise Damaged(f"it belongs elsewhere: {name} is {held.get(name)}, not {text}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise Damaged(one_line(error)) from error
 
 
 # ---------------------------------------------------------------- locks

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from collapselab.data.images import open_image
 from collapselab.data.stored import ImageSource, Store
 from collapselab.errors import InputError
+from collapselab.storage import read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -100,7 +101,7 @@ class _ImageFiles(ImageSource):
         for row in rows.tolist():
             path = self._paths[row]
             try:
-                content = Path(path).read_bytes()
+                content = read_bytes(Path(path))
             except OSError as error:
                 raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from error
             yield path, open_image(content, path)

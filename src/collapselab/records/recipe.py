@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from collapselab.checks import near_matches
 from collapselab.data.recipe import DataSpec, Part
 from collapselab.errors import InputError, one_line
+from collapselab.storage import check_regular
 from collapselab.text import flat
 
 Option = bool | int | float | str
@@ -228,6 +229,7 @@ class Recipe(Part):
         """
         import yaml
 
+        check_regular(path)
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:

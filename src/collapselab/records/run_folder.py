@@ -341,3 +341,15 @@ class RunFolder:
         shutil.rmtree(self.path / "features", ignore_errors=True)
         for path in [self._trainer, *filter(is_temporary, self.path.rglob(".*"))]:
             path.unlink(missing_ok=True)
+
+
+def check_checkpoint(path: Path) -> None:
+    """Check that a checkpoint in a run folder is of that run; one that lies elsewhere is left to its reader.
+
+    Raises:
+        InputError: it is damaged, or of another run.
+    """
+    folder, step = RunFolder(path.parent.parent), path.stem.removeprefix("step-")
+    is_stored = step.isdecimal() and folder.weights_path(int(step)) == path
+    if is_stored and path.exists() and (folder.path / "run.json").exists():
+        folder.check_tensors("checkpoints", int(step))

@@ -76,11 +76,22 @@ def check_samples(record: RunRecord, facts: SampleFacts, folder: RunFolder) -> N
         )
 
 
-def check_state(recipe: Recipe, folder: RunFolder, state: dict[str, Any]) -> None:
+def check_state(recipe: Recipe, folder: RunFolder, state: dict[str, Any] | None) -> None:
     """Check that everything which the saved state says is on disk is there, as it was written.
 
+    Args:
+        recipe: of the run.
+        folder: of the run.
+        state: as it was saved; None where there is none, as before the rows of step 0 are complete.
+
     Raises:
-        InputError: it is not.
+        InputError: it is not, or there is no state although there are rows of later steps.
     """
-    if state["measured"] >= 0:
+    if state is None:
+        if any(row.step for row in folder.read_rows()):
+            raise InputError(
+                f"{folder.path / 'checkpoints' / 'trainer.pt'}: is gone; restore it, or remove {folder.path} so that it "
+                "is run again"
+            )
+    elif state["measured"] >= 0:
         check_resumable(folder, recipe, state["measured"], diverged=state["ended"] == "diverged")

@@ -91,8 +91,8 @@ def _run(
     fabric.barrier()
     record = _started(recipe, facts, record, 0 if state is None else state["step"])
     trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, on_step)
+    check_state(recipe, folder, state)
     if state is not None:
-        check_state(recipe, folder, state)
         trainer.load(state)
     if is_writer:
         folder.write_run(record)
