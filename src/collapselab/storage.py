@@ -67,6 +67,15 @@ def _write_errors(path: Path) -> Iterator[None]:
 # ---------------------------------------------------------------- reading
 
 
+def _regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | _NO_WAITING)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # `open` refuses folders
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "a pipe or a device, not a file", path)
+
+
 @contextmanager
 def open_regular(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading, which must be a regular one: a named pipe would be waited for without end.
@@ -74,9 +83,7 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: there is no such file, or it is of another kind.
     """
-    with open(os.open(path, os.O_RDONLY | _NO_WAITING), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+    with open(path, "rb", opener=_regular) as file:
         yield file
 
 

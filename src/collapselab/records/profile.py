@@ -68,10 +68,10 @@ def read_profile(path: Path) -> StoredProfile:
     except Damaged as error:
         raise InputError(f"{file}: {error}; restore it, or profile again") from error
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{file}: {error}") from error
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path}: not a profile ({what_is_wrong(error)}); give the folder of an earlier profile"
+            f"{file}: not a profile ({what_is_wrong(error)}); give the folder of an earlier profile"
         ) from error
 
 

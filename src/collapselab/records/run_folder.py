@@ -45,6 +45,7 @@ from collapselab.records.stored import (
     read_lines,
     read_model,
     replace_lines,
+    what_is_wrong,
     write_model,
 )
 from collapselab.records.verdicts import read_verdicts, write_verdicts
@@ -117,6 +118,8 @@ class RunFolder:
         if not self._run.exists():
             # A run killed before its first file was whole left only these.
             own = {*_FOLDERS, self._lock.name}
+            if self._rows.exists() or self._trainer.exists():
+                raise self._is_gone(self._run)
             if self.path.is_dir() and any(
                 path.name not in own and not is_temporary(path) for path in self.path.iterdir()
             ):
@@ -308,7 +311,7 @@ class RunFolder:
         return InputError(f"{path}: is gone; restore it, or remove {self.path} so that it is run again")
 
     def _is_damaged(self, path: Path, error: Exception) -> InputError:
-        reason = one_line(error)[:100]
+        reason = what_is_wrong(error)[:100]
         return InputError(f"{path}: damaged ({reason}); restore it, or remove {self.path} so that it is run again")
 
     # ---------------------------------------------------------------- the state to resume from

@@ -71,7 +71,7 @@ def what_is_wrong(error: Exception) -> str:
         field = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         return one_line(f"{field}: {message}" if field else message)
-    return one_line(error)
+    return one_line(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 
 def parsed(content: bytes) -> Any:
