@@ -125,7 +125,9 @@ def check_tensors(file: BinaryIO) -> dict[str, str]:
         raise Damaged(f"no safetensors file: {error}") from error
     if not any(str(name).startswith(_TENSORS_KEY[:11]) for name in facts):
         return {}
-    if facts.get(_TENSORS_KEY) != digest_of(chain([_without_digest(header)], iter(lambda: file.read(_BLOCK), b""))):
+    if facts.get(_TENSORS_KEY) != digest_of(
+        chain([_without_digest(header)], iter(lambda: file.read(_BLOCK), b""))
+    ):
         raise Damaged
     return facts
 

@@ -132,7 +132,18 @@ def _double(lines: list[bytes], at: int, _draw: Random) -> None:
     lines.insert(at, lines[at])
 
 
-OTHER_TYPES = (b"null", b"[]", b"3", b'"text"', b"{}", b"true", b"[[]]", b"NaN", b'{"schema": 3}', b"[" * 5000)
+OTHER_TYPES = (
+    b"null",
+    b"[]",
+    b"3",
+    b'"text"',
+    b"{}",
+    b"true",
+    b"[[]]",
+    b"NaN",
+    b'{"schema": 3}',
+    b"[" * 5000,
+)
 
 
 def _other_line(lines: list[bytes], at: int, draw: Random) -> None:
@@ -169,7 +180,9 @@ def _json(change: Callable[[Any, Any, Random], None]) -> Damage:
         except (ValueError, IndexError):  # no JSON, or nothing in it
             return _flip(path, other, draw)
         if lines:
-            path.write_text("".join(f"{line}\n" for line in [*lines[:at], json.dumps(value), *lines[at + 1 :]]))
+            path.write_text(
+                "".join(f"{line}\n" for line in [*lines[:at], json.dumps(value), *lines[at + 1 :]])
+            )
         else:
             path.write_text(json.dumps(value, indent=4))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from attacking import DAMAGES, SEED, TIMES, EXPERIMENT, Random, files_of, recipe, request
+from attacking import DAMAGES, EXPERIMENT, SEED, TIMES, Random, files_of, recipe, request
 from torch import nn
 
 from collapselab import InputError, profile
@@ -144,7 +144,9 @@ def _judged(folder: Path, work: Callable[[], Any], damaged: bytes | None) -> Any
         if damaged is not None:
             assert verdicts.read_bytes() == damaged, "a refusal has changed the verdicts"
         raise
-    return [judgement.model_dump() for judgement in read_verdicts(verdicts)], (folder / "rows.csv").read_bytes()
+    return [judgement.model_dump() for judgement in read_verdicts(verdicts)], (
+        folder / "rows.csv"
+    ).read_bytes()
 
 
 def _content(path: Path) -> bytes | None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from attacking import SEED, TIMES, Random, recipe, request
 
 from collapselab import InputError
 from collapselab.experiments.runner import reproduce
+from collapselab.records.recipe import Checkpoints
 from collapselab.records.verdicts import read_verdicts
 from collapselab.storage import WriteError
 from collapselab.training import RunFolder, RunInterrupted, run_recipe
@@ -83,13 +84,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def counts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     """How often each function is called in a run."""
-    found = {}
-    for name in CALLS:
-        with failing(name, -1, Killed()) as calls:
-            run_recipe(recipe(), RunFolder(tmp_path_factory.mktemp("counts") / "run"))
-        found[name] = calls[0]
-    assert all(found.values()), found
-    return found
+    with ExitStack() as stack:
+        calls = {name: stack.enter_context(failing(name, -1, Killed())) for name in CALLS}
+        run_recipe(recipe(), RunFolder(tmp_path_factory.mktemp("counts") / "run"))
+    assert all(number for (number,) in calls.values()), calls
+    return {name: number for name, (number,) in calls.items()}
 
 
 def moments(counts: dict[str, int], times: int) -> Iterator[tuple[str, int, bool]]:
@@ -141,14 +140,25 @@ def test_a_signal_at_any_step_loses_nothing(
         signal.signal(number, before)
 
 
+LONGER = recipe(steps=3000, checkpoints=Checkpoints(save_every=0.1))
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("longer") / "run"
+    run_recipe(LONGER, RunFolder(path))
+    return path
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_process_that_is_killed_goes_on(tmp_path: Path, number: signal.Signals) -> None:
-    longer = recipe(steps=4000)
+def test_a_process_that_is_killed_goes_on(tmp_path: Path, longer: Path, number: signal.Signals) -> None:
     path, script = tmp_path / "recipe.yaml", [sys.executable, "-m", "collapselab", "run"]
-    path.write_text(longer.to_yaml())
+    path.write_text(LONGER.to_yaml())
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     out, rows = tmp_path / "run", tmp_path / "run" / "measurements.jsonl"
-    with subprocess.Popen([*script, path, "--out", out], env=environment, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [*script, path, "--out", out], env=environment, stderr=subprocess.DEVNULL
+    ) as process:
         deadline = time.monotonic() + 120
         while process.poll() is None and not (rows.exists() and rows.stat().st_size):
             assert time.monotonic() < deadline
@@ -158,10 +168,9 @@ def test_a_process_that_is_killed_goes_on(tmp_path: Path, number: signal.Signals
     record = RunFolder(out).read_run()
     assert record is not None
     assert not record.is_finished, "it was faster than the signal"
-    run_recipe(longer, RunFolder(out))
-    run_recipe(longer, RunFolder(tmp_path / "whole"))
+    run_recipe(LONGER, RunFolder(out))
     for name in ("measurements.jsonl", "final_reference.jsonl"):
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (out / name).read_bytes() == (longer / name).read_bytes()
 
 
 def test_a_kill_at_any_call_of_an_experiment_loses_nothing(tmp_path: Path) -> None:
@@ -216,14 +225,17 @@ def largest_file(size: int) -> Iterator[None]:
 @pytest.mark.parametrize("size", [0, 100, 1000, 3000, 10_000])
 def test_no_room_is_one_line_and_the_run_goes_on(tmp_path: Path, whole: dict[str, Any], size: int) -> None:
     path = tmp_path / "run"
-    with largest_file(size), pytest.raises(WriteError, match="File too large.*; make room, then run it again"):
+    with (
+        largest_file(size),
+        pytest.raises(WriteError, match=r"File too large.*; make room, then run it again"),
+    ):
         run_recipe(recipe(), RunFolder(path))
     go_on(path, whole, f"{size}")
 
 
 def test_no_room_for_an_experiment_is_one_line_and_it_goes_on(tmp_path: Path) -> None:
     asked = request(tmp_path / "out", seeds=1)
-    for size in (300, 5000, 20_000):
+    for size in (300, 5000):
         with largest_file(size), pytest.raises(InputError, match="make room, then run it again"):
             reproduce(asked)
     assert reproduce(asked).judgements

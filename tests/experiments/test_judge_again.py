@@ -77,7 +77,17 @@ def test_rows_of_schema_1_are_written_in_the_present_one(done: Path, copy: Path)
     old = old.rename(columns={f"{name}_final": name for name in PLAIN})
     old.to_csv(copy / "rows.csv", index=False)
     record: dict[str, Any] = json.loads((copy / "experiment.json").read_text())
-    for name in ("schema", "title", "paper", "where", "question", "left_out", "judged", "digest", "rows_digest"):
+    for name in (
+        "schema",
+        "title",
+        "paper",
+        "where",
+        "question",
+        "left_out",
+        "judged",
+        "digest",
+        "rows_digest",
+    ):
         del record[name]
     (copy / "experiment.json").write_text(json.dumps(record))
     for _ in range(2):  # the second time they have the present schema
@@ -124,7 +134,9 @@ def test_rows_that_were_changed_are_not_judged(copy: Path) -> None:
     path = copy / "rows.csv"
     rows = pd.read_csv(path)
     rows[rows["seed"] == 0].to_csv(path, index=False, lineterminator="\n")
-    with pytest.raises(InputError, match=r"rows.csv: changed since it was written.*; restore it, or reproduce"):
+    with pytest.raises(
+        InputError, match=r"rows.csv: changed since it was written.*; restore it, or reproduce"
+    ):
         judge_again(copy, find)
     assert not (copy / "verdicts.json").exists()
 

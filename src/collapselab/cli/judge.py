@@ -28,5 +28,7 @@ def judge(
     from collapselab.papers.registry import find_experiment
 
     outcome = judge_again(folder, find_experiment)
-    unverified = "Rows of an earlier version, without a digest: nothing tells whether they are as they were written"
+    unverified = (
+        "Rows of an earlier version, without a digest: nothing tells whether they are as they were written"
+    )
     print_outcome(outcome, [] if outcome.is_verified else [unverified])

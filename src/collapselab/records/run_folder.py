@@ -312,7 +312,9 @@ class RunFolder:
 
     def _is_damaged(self, path: Path, error: Exception) -> InputError:
         reason = what_is_wrong(error)[:100]
-        return InputError(f"{path}: damaged ({reason}); restore it, or remove {self.path} so that it is run again")
+        return InputError(
+            f"{path}: damaged ({reason}); restore it, or remove {self.path} so that it is run again"
+        )
 
     # ---------------------------------------------------------------- the state to resume from
 

@@ -129,9 +129,10 @@ class RunRecord(Provenance, Versioned):
     def run_id(self) -> str:
         """Tell this run from others, by its recipe and its samples; all its files carry it.
 
-        Values that are the defaults do not count: it stays when a later version adds a field.
+        Values that are the defaults, or None, do not count: it stays when a later version adds a field.
         """
-        recipe = self.recipe.model_dump(mode="json", exclude_defaults=True)
+        values = flat(self.recipe.model_dump(mode="json", exclude_defaults=True))
+        recipe = {path: value for path, value in values if value is not None}
         data = None if self.data is None else self.data.fingerprint
         return digest(json.dumps([recipe, data], sort_keys=True))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ def run_recipe(
         recipe = same_recipe(record, recipe, folder)
         if record.is_finished:
             check_finished(folder, record)
+            with suppress(OSError):  # a process killed right behind its last step left some
+                folder.drop_working_files()
             return record
     if recipe.num_threads is None:
         recipe = recipe.model_copy(update={"num_threads": torch.get_num_threads()})
