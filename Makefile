@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 QUICK := tests/test_architecture.py tests/test_checks.py tests/experiments/claims tests/report/test_builders.py \
 	tests/report/test_layout.py tests/report/test_wording.py tests/metrics/test_collapsed.py
 
-.PHONY: help demo test quick format docs bench clean
+.PHONY: help demo test quick attack format docs bench clean
 help:
 	@echo "make demo    set up, train on real digits, measure every layer, write runs/digits/report.html"
 	@echo "make test    set up, then formatter, linter, type checker and tests"
 	@echo "make quick   set up, then linter and the fast tests: under a minute"
+	@echo "make attack  set up, then ten times as many damages, kills and hostile inputs as in the tests: about ten minutes"
 	@echo "make format  rewrite the code as the formatter wants it"
 	@echo "make docs    write the metric catalogue again from the registry"
 	@echo "make bench   print the cost of measuring against its floors"
@@ -30,6 +31,9 @@ quick: $(VENV)/test-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pytest -n 2 --dist loadfile $(QUICK)
+
+attack: $(VENV)/test-ready
+	COLLAPSELAB_ATTACK=10 $(BIN)/pytest -n 2 --dist loadfile tests/attack
 
 format: $(VENV)/test-ready
 	$(BIN)/ruff format .

@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "collapselab"
 # A module or package imports only from floors below its own.
 FLOORS = (
-    ("errors", "text", "choices", "numerics", "randomness", "curves", "inference"),
+    ("errors", "digests", "text", "choices", "numerics", "randomness", "curves", "inference"),
     ("checks", "frames", "distributed", "storage"),
     ("statistics",),
     ("metrics",),

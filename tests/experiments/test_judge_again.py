@@ -18,7 +18,7 @@ from collapselab.experiments import running
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.runner import judge_again, reproduce
 from collapselab.papers.registry import find_experiment
-from collapselab.records.experiment import read_experiment
+from collapselab.records.experiment import read_experiment, write_experiment
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "experiment_schema_1"
 PLAIN = ["train_variance", "strong_test_variance", "weak_test_variance"]
@@ -77,7 +77,17 @@ def test_rows_of_schema_1_are_written_in_the_present_one(done: Path, copy: Path)
     old = old.rename(columns={f"{name}_final": name for name in PLAIN})
     old.to_csv(copy / "rows.csv", index=False)
     record: dict[str, Any] = json.loads((copy / "experiment.json").read_text())
-    for name in ("schema", "title", "paper", "where", "question", "left_out", "judged"):
+    for name in (
+        "schema",
+        "title",
+        "paper",
+        "where",
+        "question",
+        "left_out",
+        "judged",
+        "digest",
+        "rows_digest",
+    ):
         del record[name]
     (copy / "experiment.json").write_text(json.dumps(record))
     for _ in range(2):  # the second time they have the present schema
@@ -89,7 +99,7 @@ def test_rows_of_schema_1_are_written_in_the_present_one(done: Path, copy: Path)
             at_the_end = rows[name].where(rows["step"] == tiny_experiment.STEPS)
             pd.testing.assert_series_equal(stored[name], at_the_end)
         assert outcome.record.title == "Tiny"
-        assert json.loads((copy / "experiment.json").read_text())["schema"] == 2
+        assert json.loads((copy / "experiment.json").read_text())["schema"] == 3
 
 
 def test_results_of_a_paper_that_were_stored_before_are_judged(tmp_path: Path) -> None:
@@ -110,9 +120,34 @@ def test_what_is_no_finished_experiment_is_refused(tmp_path: Path, copy: Path) -
     with pytest.raises(InputError, match=r"rows.csv: not the rows of an experiment \(.*No such file"):
         judge_again(copy, find)
     path = copy / "experiment.json"
-    path.write_text(path.read_text().replace('"finished",', '"running",', 1))
+    held = read_experiment(copy)
+    assert held is not None
+    write_experiment(copy, held.model_copy(update={"status": "running"}))
     with pytest.raises(InputError, match="no finished experiment"):
         judge_again(copy, find)
     path.write_text("{}")
     with pytest.raises(InputError, match=r"experiment.json: not an experiment's record \(experiment: Field"):
         judge_again(copy, find)
+
+
+def test_rows_that_were_changed_are_not_judged(copy: Path) -> None:
+    path = copy / "rows.csv"
+    rows = pd.read_csv(path)
+    rows[rows["seed"] == 0].to_csv(path, index=False, lineterminator="\n")
+    with pytest.raises(
+        InputError, match=r"rows.csv: changed since it was written.*; restore it, or reproduce"
+    ):
+        judge_again(copy, find)
+    assert not (copy / "verdicts.json").exists()
+
+
+def test_rows_of_an_earlier_version_are_judged_and_said_to_be_without_a_digest(tmp_path: Path) -> None:
+    out = Path(shutil.copytree(FIXTURE, tmp_path / "out"))
+    assert not judge_again(out, find_experiment).is_verified
+    assert judge_again(out, find_experiment).is_verified
+    path = out / "rows.csv"
+    path.write_text(path.read_text().replace("train_variance", "train_varianze"))
+    record = json.loads((FIXTURE / "experiment.json").read_text())
+    (out / "experiment.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"rows.csv: not the rows of hui2022/fig6 \(.+\); restore it"):
+        judge_again(out, find_experiment)

@@ -305,6 +305,39 @@ def test_damaged_rows_are_one_line(copy: Path, text: str, message: str) -> None:
         reproduce(request(copy))
 
 
+@pytest.mark.parametrize("lines", [None, 0, -1])
+@pytest.mark.parametrize("name", ["measurements.jsonl", "final_reference.jsonl"])
+def test_a_run_that_was_copied_in_part_does_not_replace_verdicts(
+    copy: Path, name: str, lines: int | None
+) -> None:
+    path = copy / "runs" / "second" / "seed-1" / name
+    before = {file: (copy / file).read_bytes() for file in ("verdicts.json", "rows.csv", "experiment.json")}
+    kept = path.read_text().splitlines(keepends=True)[: lines or 0]
+    path.unlink()
+    if lines is not None:
+        path.write_text("".join(kept))
+    with pytest.raises(
+        InputError, match=rf"{name}: rows of step \d+ are gone.*; restore the file, or remove"
+    ):
+        reproduce(request(copy))
+    assert {file: (copy / file).read_bytes() for file in before} == before
+
+
+def test_rows_of_another_seed_are_not_judged(copy: Path) -> None:
+    for name in ("measurements.jsonl", "final_reference.jsonl"):
+        shutil.copy(*(copy / "runs" / "first" / f"seed-{seed}" / name for seed in (1, 0)))
+    with pytest.raises(InputError, match=r"measurements.jsonl, line 1: damaged \(a row of another run\)"):
+        reproduce(request(copy))
+
+
+def test_weights_of_another_seed_are_not_started_from(copy: Path) -> None:
+    name = f"checkpoints/step-{tiny_experiment.STEPS:06d}.safetensors"
+    shutil.copy(*(copy / "runs" / "first" / f"seed-{seed}" / name for seed in (1, 0)))
+    shutil.rmtree(copy / "runs" / "second" / "seed-0")
+    with pytest.raises(InputError, match=r"step-000012.safetensors: damaged \(it belongs elsewhere: run is"):
+        reproduce(request(copy))
+
+
 def test_every_fingerprint_and_every_ending_is_on_record(tmp_path: Path) -> None:
     out = tmp_path / "out"
     reproduce(request(out, seeds=1, changes={"second:data.train.count": 50}))

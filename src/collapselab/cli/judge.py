@@ -27,4 +27,8 @@ def judge(
     from collapselab.experiments.runner import judge_again
     from collapselab.papers.registry import find_experiment
 
-    print_outcome(judge_again(folder, find_experiment))
+    outcome = judge_again(folder, find_experiment)
+    unverified = (
+        "Rows of an earlier version, without a digest: nothing tells whether they are as they were written"
+    )
+    print_outcome(outcome, [] if outcome.is_verified else [unverified])

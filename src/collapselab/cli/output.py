@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from collapselab.cli.options import Format
 from collapselab.cli.terminal import note, print_text, terminal_width, uses_colour
 from collapselab.errors import InputError, encodable, in_strings, one_line, printable
-from collapselab.storage import replace_text
+from collapselab.storage import replace_text, write_to_device
 
 if TYPE_CHECKING:
     from collapselab.features.measure import Measurement
@@ -102,7 +102,7 @@ def write_text(path: Path, text: str) -> None:
     """
     try:
         if path.exists() and not path.is_file():  # a device or pipe cannot be replaced
-            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+            write_to_device(path, text.encode("utf-8", errors="backslashreplace"))
             return
         replace_text(path, text)
     except OSError as error:

@@ -22,7 +22,7 @@ from collapselab.passes import ProgressCallback
 from collapselab.probes import Profile, ProfileOptions, profile
 from collapselab.probes.options import complete_options
 from collapselab.records.profile import ProfileMade, StoredProfile, read_profile, write_profile
-from collapselab.storage import provenance
+from collapselab.storage import check_regular, provenance
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,7 @@ def _are_numbers(names: tuple[str, ...]) -> bool:
 
 
 def _read_against(path: Path) -> Profile:
+    check_regular(path)
     try:
         return read_profile(path).profile
     except InputError as error:
@@ -221,8 +222,6 @@ def _made(job: ProfileJob, world: int, seconds: float) -> ProfileMade:
 
 
 def _write(out: Path, result: Profile, made: ProfileMade, initial: Profile | None) -> list[str]:
-    from safetensors import SafetensorError
-
     from collapselab.report.pages.profile import write_profile_page
 
     lines = [f"Page: {out / 'report.html'}", f"Numbers: {out / 'profile.json'}"]
@@ -233,9 +232,8 @@ def _write(out: Path, result: Profile, made: ProfileMade, initial: Profile | Non
     try:
         write_profile(out, StoredProfile(result, made))
         write_profile_page(out, result, initial, made)
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    except OSError as error:
         raise InputError(
-            f"--out {out}: cannot be written ({one_line(reason)}); choose another folder"
+            f"--out {out}: cannot be written ({one_line(error.strerror or error)}); choose another folder"
         ) from error
     return lines

@@ -13,11 +13,13 @@ from torch import nn
 from collapselab.data import DataSplits
 from collapselab.errors import InputError
 from collapselab.experiments.jobs import Job, Preset
-from collapselab.models.checkpoints import load_checkpoint
+from collapselab.models.checkpoints import load_state
 from collapselab.models.opening import required_channels, required_image_size
+from collapselab.records.completeness import check_finished
 from collapselab.records.experiment import ExtraRecord, ExtraRow, run_identity
 from collapselab.records.run_record import RunRecord
 from collapselab.records.stored import read_model, write_model
+from collapselab.storage import make_folder
 from collapselab.text import few
 from collapselab.training import Recipe, RunFolder
 from collapselab.training.building import build_model, load_data
@@ -101,6 +103,18 @@ class Grid:
         found = (self.folder(job.name, seed).read_run() for job, seed in self.all())
         return [record for record in found if record is not None]
 
+    def check_finished(self) -> None:
+        """Check that every finished run is whole: its rows are what is judged.
+
+        Raises:
+            InputError: a file of one is damaged, or rows are missing.
+        """
+        for job, seed in self.all():
+            folder = self.folder(job.name, seed)
+            record = folder.read_run()
+            if record is not None:
+                check_finished(folder, record)
+
     def is_finished(self, job: str, seed: int) -> bool:
         """Whether a run is finished."""
         record = self.folder(job, seed).read_run()
@@ -130,7 +144,8 @@ class Grid:
         assert record is not None, "rows are made of finished runs"
         assert record.data is not None
         model = build_model(job.recipe, record.data, folder.path)
-        load_checkpoint(model, folder.weights_path(record.steps if step is None else step))
+        step = record.steps if step is None else step
+        load_state(model, folder.read_weights(step), folder.weights_path(step))
         return model
 
     # ---------------------------------------------------------------- extras
@@ -155,7 +170,7 @@ class Grid:
     def write_extra(self, name: str, seed: int, rows: Sequence[ExtraRow]) -> None:
         """Store the rows that an extra computed."""
         path = self._extra_path(name, seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_model(path, ExtraRecord(of=self._identities(seed), rows=tuple(rows)))
 
     def _identities(self, seed: int) -> dict[str, str]:

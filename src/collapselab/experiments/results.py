@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from collapselab.digests import digest
 from collapselab.experiments.claims import judge_claims
 from collapselab.experiments.experiment import Experiment
 from collapselab.records.experiment import ExperimentRecord, write_experiment
 from collapselab.records.outcome import Outcome
 from collapselab.records.verdicts import write_verdicts
-from collapselab.storage import replace_text
+from collapselab.storage import replace_bytes, replace_text
 
 
 def write_results(
@@ -26,7 +27,7 @@ def write_results(
         folder: of the experiment.
 
     Raises:
-        OSError: a file cannot be written.
+        WriteError: a file cannot be written.
     """
     from collapselab.report.pages.experiment import write_experiment_page
     from collapselab.report.paper import save_figures
@@ -35,10 +36,11 @@ def write_results(
     judgements = tuple(judge_claims(experiment.claims, rows, experiment.paper, experiment.where))
     outcome = Outcome(folder, record, rows, judgements)
     charts = [chart for make in experiment.charts for chart in make(rows)]
-    replace_text(folder / "rows.csv", rows.to_csv(index=False, lineterminator="\n"))
+    table = rows.to_csv(index=False, lineterminator="\n").encode()
+    replace_bytes(folder / "rows.csv", table)
     write_verdicts(folder / "verdicts.json", judgements)
     replace_text(folder / "verdicts.txt", verdicts_text(judgements, record.scale))
     save_figures(charts, folder)
     write_experiment_page(outcome, charts)
-    write_experiment(folder, record)
+    write_experiment(folder, record.model_copy(update={"rows_digest": digest(table)}))
     return outcome

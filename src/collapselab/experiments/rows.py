@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pandas as pd
 
+from collapselab.digests import Damaged, digest
 from collapselab.errors import InputError, one_line
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.jobs import Job
 from collapselab.records.experiment import Label
 from collapselab.records.rows import VARIANCES, Row, fill_at_last_step, final
+from collapselab.storage import read_bytes
 from collapselab.training import RunFolder
 
 _FINAL = tuple(map(final, VARIANCES))
@@ -79,7 +82,7 @@ def _values(row: Row) -> _Record:
     }
 
 
-def read_rows_csv(path: Path, schema: int) -> pd.DataFrame:
+def read_rows_csv(path: Path, schema: int, wanted: str = "") -> pd.DataFrame:
     """Read the stored rows of an experiment, in the columns of the present schema.
 
     Variances of schema 1 are those over references of the last step: they get `_final`, and the plain columns are filled
@@ -89,12 +92,20 @@ def read_rows_csv(path: Path, schema: int) -> pd.DataFrame:
     Args:
         path: of rows.csv.
         schema: of the experiment.json beside it.
+        wanted: digest that the file must have; empty where it is not known.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or is not as it was written.
     """
     try:
-        rows = pd.read_csv(path)
+        content = read_bytes(path)
+        if wanted and digest(content) != wanted:
+            raise Damaged
+        rows = pd.read_csv(io.BytesIO(content))
+    except Damaged as error:
+        raise InputError(
+            f"{path}: {error}; restore it, or reproduce the experiment again in its folder"
+        ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not the rows of an experiment ({one_line(error)})") from error
     step = next((name for name in ("step", "pretrain_step") if name in rows), None)

@@ -23,7 +23,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import JsonValue
 
-from collapselab.errors import InputError
+from collapselab.errors import InputError, one_line
 from collapselab.experiments.estimate import seconds_left
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.grid import Grid
@@ -121,6 +121,7 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
     held = held_record(out, asked)  # before anything is written where something else may be
     for job, seed in grid.all():
         check_recipe(job.recipe, grid.folder(job.name, seed))
+    grid.check_finished()  # before hours are spent on the others
     with stopper.listening():
         with writing(out, stopper):
             held = held_record(out, asked)
@@ -131,6 +132,7 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
             watcher.estimated(len(left), len(grid.all()), seconds_left(grid, watcher.timing, stopper))
         run_all(grid, left, watcher, stopper)
         with writing(out, stopper):
+            grid.check_finished()
             for extra in experiment.extras:
                 _compute_extra(extra, grid, watcher, stopper)
             record = finished_record(asked, held, grid, anything_new=bool(left))
@@ -157,9 +159,18 @@ def judge_again(folder: Path, find: Callable[[str], Experiment]) -> Outcome:
         raise InputError(f"{folder}: no finished experiment; give the folder of one")
     experiment = find(held.experiment)
     with writing(folder, Stopper()):
-        rows = _with_ending(read_rows_csv(folder / "rows.csv", held.schema_), held)
+        stored = read_rows_csv(folder / "rows.csv", held.schema_, held.rows_digest)
+        rows = _with_ending(stored, held)
         record = _described(held, experiment).model_copy(update={"judged": now()})
-        return write_results(experiment, record, rows, folder)
+        try:
+            outcome = write_results(experiment, record, rows, folder)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            if held.rows_digest or isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{folder / 'rows.csv'}: not the rows of {experiment.id} ({one_line(error)[:100]}); restore it"
+            ) from error
+        return replace(outcome, is_verified=bool(held.rows_digest))
 
 
 def _described(record: ExperimentRecord, experiment: Experiment) -> ExperimentRecord:

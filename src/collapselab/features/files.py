@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from collapselab.errors import InputError, one_line
+from collapselab.storage import check_regular
 
 SUFFIXES = (".npz", ".safetensors")
 
@@ -96,6 +97,7 @@ def _refusing_damage(path: Path, what: str) -> Iterator[None]:
 
 
 def _check_start(path: Path, expected: bytes, what: str) -> None:
+    check_regular(path)
     with _refusing_damage(path, "the file"), path.open("rb") as file:
         start = file.read(9)
     if not start:

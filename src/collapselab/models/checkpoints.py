@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from collapselab.errors import InputError, one_line
+from collapselab.storage import check_regular, load_tensors
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 _NESTINGS = ("state_dict", "model_state_dict", "model")
@@ -44,6 +45,7 @@ def read_checkpoint(path: Path) -> State:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: not a checkpoint by its name; give a file ending in {', '.join(SUFFIXES)}")
+    check_regular(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path of the checkpoint")
     try:
@@ -109,9 +111,7 @@ def misshapen(model: nn.Module, state: State) -> list[str]:
 
 def _content(path: Path) -> Any:
     if path.suffix.lower() == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
+        return load_tensors(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of unusual files before it refuses them: a second line
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -47,6 +47,7 @@ class ExperimentRecord(Versioned):
         commits, hardware, versions: of the runs; those of the last one stand for all where they differ.
         data: fingerprints of the samples, by data set.
         recipes: by job, what differs from the defaults, in one line.
+        rows_digest: of rows.csv; empty in files of earlier schemas.
     """
 
     experiment: str
@@ -72,6 +73,7 @@ class ExperimentRecord(Versioned):
     versions: dict[str, str] = Field(default_factory=dict)
     data: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     recipes: dict[str, str] = Field(default_factory=dict)
+    rows_digest: str = ""
 
     def finished_with(self, runs: Sequence[RunRecord]) -> ExperimentRecord:
         """Return the record of the finished experiment, with what the records of its runs say together.

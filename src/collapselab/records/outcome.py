@@ -21,6 +21,7 @@ class Outcome:
         rows: the table that figures, charts and claims are functions of.
         judgements: as verdicts.json holds them.
         was_finished: whether no run was left to do.
+        is_verified: whether the rows had a digest; those of earlier versions have none.
         left_out: number of runs that the earlier results had and these have not, where fewer were asked for.
     """
 
@@ -29,6 +30,7 @@ class Outcome:
     rows: pd.DataFrame
     judgements: tuple[Judgement, ...]
     was_finished: bool = True
+    is_verified: bool = True
     left_out: int = 0
 
     @property

@@ -9,11 +9,12 @@ from pathlib import Path
 from pydantic import Field, JsonValue
 from torch import Tensor
 
+from collapselab.digests import Damaged, seal
 from collapselab.errors import InputError
 from collapselab.probes import Profile
 from collapselab.records.run_record import Provenance, in_words
-from collapselab.records.stored import what_is_wrong
-from collapselab.storage import replace_text, save_tensors
+from collapselab.records.stored import parsed, unsealed, what_is_wrong
+from collapselab.storage import read_bytes, replace_text, save_tensors
 from collapselab.text import flat, words
 
 FILE, STATISTICS = "profile.json", "statistics.safetensors"
@@ -57,29 +58,35 @@ def read_profile(path: Path) -> StoredProfile:
     """
     file = path / FILE if path.is_dir() else path
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = unsealed(parsed(read_bytes(file)))
         made = values.pop("made", None) if isinstance(values, dict) else None
         return StoredProfile(
             Profile.from_dict(values), None if made is None else ProfileMade.model_validate(made)
         )
     except FileNotFoundError as error:
         raise InputError(f"{file}: no such file; give the folder of an earlier profile") from error
+    except Damaged as error:
+        raise InputError(f"{file}: {error}; restore it, or profile again") from error
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{file}: {error}") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a profile ({what_is_wrong(error)})") from error
+        raise InputError(
+            f"{file}: not a profile ({what_is_wrong(error)}); give the folder of an earlier profile"
+        ) from error
 
 
 def write_profile(folder: Path, stored: StoredProfile) -> None:
     """Write profile.json and statistics.safetensors into a folder that exists.
 
+    profile.json comes last: with it the profile is complete.
+
     Raises:
-        OSError: the folder cannot be written to.
+        WriteError: the folder cannot be written to.
     """
     made = {} if stored.made is None else {"made": stored.made.model_dump(mode="json")}
-    text = json.dumps(stored.profile.to_dict() | made, indent=2, allow_nan=False)
-    replace_text(folder / FILE, text + "\n")
+    text = json.dumps(seal(stored.profile.to_dict() | made), indent=2, allow_nan=False)
     save_tensors(folder / STATISTICS, statistics_of(stored.profile))
+    replace_text(folder / FILE, text + "\n")
 
 
 def statistics_of(profile: Profile) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from collapselab.checks import near_matches
 from collapselab.data.recipe import DataSpec, Part
 from collapselab.errors import InputError, one_line
 from collapselab.records.strict_yaml import load_yaml
+from collapselab.storage import check_regular
 from collapselab.text import flat
 
 Option = bool | int | float | str
@@ -229,6 +230,7 @@ class Recipe(Part):
         """
         import yaml
 
+        check_regular(path)
         try:
             values = load_yaml(path.read_text(encoding="utf-8"))
         except OSError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, JsonValue, Tag
 
+from collapselab.digests import digest
 from collapselab.records.recipe import Recipe
 from collapselab.records.stored import Stored, Versioned
 from collapselab.storage import Hardware
@@ -122,6 +124,17 @@ class RunRecord(Provenance, Versioned):
     @property
     def is_finished(self) -> bool:
         return self.status == "finished"
+
+    @property
+    def run_id(self) -> str:
+        """Tell this run from others, by its recipe and its samples; all its files carry it.
+
+        Values that are the defaults, or None, do not count: it stays when a later version adds a field.
+        """
+        values = flat(self.recipe.model_dump(mode="json", exclude_defaults=True))
+        recipe = {path: value for path, value in values if value is not None}
+        data = None if self.data is None else self.data.fingerprint
+        return digest(json.dumps([recipe, data], sort_keys=True))
 
     @property
     def epsilon(self) -> float:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from collapselab.digests import Damaged, seal, unseal
 from collapselab.errors import InputError, one_line
-from collapselab.storage import replace_text
+from collapselab.storage import append_bytes, read_bytes, replace_bytes, replace_text
 
-SCHEMA = 2
+SCHEMA = 3
+# From this schema on, everything has a digest.
+_WITH_DIGESTS = 3
+# The key of the run that a line belongs to.
+_RUN = "run"
 
 
 class Stored(BaseModel):
@@ -44,7 +48,7 @@ class Versioned(Stored):
         if not isinstance(values, dict):
             raise ValueError("not a JSON object")
         schema = values.get("schema", 1)
-        if not isinstance(schema, int) or schema > SCHEMA:
+        if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
             raise ValueError(f"schema {schema} was written by a newer version; upgrade collapselab")
         if schema == 1:
             values = cls._from_schema_1(dict(values))
@@ -67,7 +71,33 @@ def what_is_wrong(error: Exception) -> str:
         field = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         return one_line(f"{field}: {message}" if field else message)
-    return one_line(error)
+    return one_line(error.strerror if isinstance(error, OSError) and error.strerror else error)
+
+
+def parsed(content: bytes) -> Any:
+    """Return the JSON value in `content`.
+
+    Raises:
+        ValueError: no JSON.
+    """
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def unsealed(values: Any, place: object = "") -> Any:
+    """Return a JSON object without its digest, which objects of the present schema have.
+
+    Args:
+        values: what was read.
+        place: of the object in its file; see `collapselab.digests.seal`.
+
+    Raises:
+        Damaged: the digest does not match, or is missing.
+    """
+    schema = values.get("schema", 1) if isinstance(values, dict) else 1
+    return unseal(values, place, required=isinstance(schema, int) and _WITH_DIGESTS <= schema <= SCHEMA)
 
 
 def read_model(path: Path, model: type[_Model], what: str, remedy: str) -> _Model:
@@ -78,10 +108,12 @@ def read_model(path: Path, model: type[_Model], what: str, remedy: str) -> _Mode
         remedy: what to do about another file: `choose another out=`.
 
     Raises:
-        InputError: the file cannot be read, or holds something else.
+        InputError: the file cannot be read, is damaged, or holds something else.
     """
     try:
-        return model.from_stored(json.loads(path.read_text(encoding="utf-8")))
+        return model.from_stored(unsealed(parsed(read_bytes(path))))
+    except Damaged as error:
+        raise InputError(f"{path}: {error}; restore it, or {remedy}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not {what} ({what_is_wrong(error)}); {remedy}") from error
 
@@ -90,28 +122,34 @@ def write_model(path: Path, model: Versioned) -> None:
     """Replace a JSON file.
 
     Raises:
-        OSError: the file cannot be written.
+        WriteError: the file cannot be written.
         ValueError: a number is NaN or infinite.
     """
-    replace_text(path, json.dumps(model.to_json(), indent=2, allow_nan=False) + "\n")
+    replace_text(path, json.dumps(seal(model.to_json()), indent=2, allow_nan=False) + "\n")
 
 
 # ---------------------------------------------------------------- one object per line
 
 
-def read_lines(path: Path, model: type[_Model]) -> list[_Model]:
+def read_lines(path: Path, model: type[_Model], run: str | None = None) -> list[_Model]:
     """Read a file of one JSON object per line; a last line without its line break is left out.
 
+    Args:
+        path: of the file, which need not exist.
+        model: of each line.
+        run: the run that lines with a digest must be of; None for any.
+
     Raises:
-        InputError: a line is damaged.
+        InputError: a line is damaged, or is of another run.
     """
-    if not path.exists():
-        return []
     rows = []
-    # Text behind the last line break was being written when the process was killed.
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1], 1):
+    for number, line in enumerate(_whole_lines(path).split(b"\n")[:-1], 1):
         try:
-            rows.append(model.from_stored(json.loads(line)))
+            values = unsealed(parsed(line), number)
+            held = values.pop(_RUN, run) if isinstance(values, dict) else run
+            if run is not None and held != run:
+                raise Damaged("a row of another run")
+            rows.append(model.from_stored(values))
         except ValueError as error:
             raise InputError(
                 f"{path}, line {number}: damaged ({what_is_wrong(error)}); restore the file, or remove {path.parent}"
@@ -119,18 +157,38 @@ def read_lines(path: Path, model: type[_Model]) -> list[_Model]:
     return rows
 
 
-def append_lines(path: Path, rows: Iterable[Versioned]) -> None:
-    """Append rows; they are on disk when this returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(_lines(rows))
-        file.flush()
-        os.fsync(file.fileno())
+def append_lines(path: Path, rows: Iterable[Versioned], run: str = "") -> None:
+    """Append rows; they are on disk when this returns.
+
+    Raises:
+        WriteError: they cannot be written. The rows before them remain.
+    """
+    before = _whole_lines(path)
+    append_bytes(path, _lines(rows, run, before.count(b"\n") + 1), len(before))
 
 
-def replace_lines(path: Path, rows: Iterable[Versioned]) -> None:
-    """Replace the whole file by these rows."""
-    replace_text(path, _lines(rows))
+def replace_lines(path: Path, rows: Iterable[Versioned], run: str = "") -> None:
+    """Replace the whole file by these rows.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    replace_bytes(path, _lines(rows, run, 1))
 
 
-def _lines(rows: Iterable[Versioned]) -> str:
-    return "".join(json.dumps(row.to_json(), allow_nan=False) + "\n" for row in rows)
+def _whole_lines(path: Path) -> bytes:
+    """Return the content of a file up to its last line break: the rest was being written when the process was killed."""
+    try:
+        content = read_bytes(path)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error.strerror)}); restore it") from error
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _lines(rows: Iterable[Versioned], run: str, first: int) -> bytes:
+    sealed = (
+        seal(row.to_json() | ({_RUN: run} if run else {}), number) for number, row in enumerate(rows, first)
+    )
+    return "".join(json.dumps(values, allow_nan=False) + "\n" for values in sealed).encode()

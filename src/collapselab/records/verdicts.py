@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from collapselab.digests import seal
 from collapselab.errors import InputError
 from collapselab.records.judgement import Judgement
-from collapselab.records.stored import SCHEMA, what_is_wrong
-from collapselab.storage import replace_text
+from collapselab.records.stored import SCHEMA, parsed, unsealed, what_is_wrong
+from collapselab.storage import read_bytes, replace_text
 from collapselab.text import flat
 
 _JUDGED_BEFORE = "Judged by an earlier version, with another rule."
@@ -23,10 +24,13 @@ def read_verdicts(path: Path) -> list[Judgement]:
         InputError: the file cannot be read, or holds something else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parsed(read_bytes(path))
         if not isinstance(values, list):
             raise ValueError("not a list")
-        return [_judgement(value) for value in values]
+        return [
+            _judgement(unsealed(value, f"{number} of {len(values)}"))
+            for number, value in enumerate(values, 1)
+        ]
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: not a list of verdicts ({what_is_wrong(error)}); remove it and judge again"
@@ -39,7 +43,10 @@ def write_verdicts(path: Path, judgements: Sequence[Judgement]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    values = [judgement.model_dump(mode="json") for judgement in judgements]
+    values = [
+        seal(judgement.model_dump(mode="json") | {"schema": SCHEMA}, f"{number} of {len(judgements)}")
+        for number, judgement in enumerate(judgements, 1)
+    ]
     replace_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 

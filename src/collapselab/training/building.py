@@ -18,6 +18,7 @@ from collapselab.models.checkpoints import fitted, load_state, read_checkpoint
 from collapselab.models.opening import required_channels, required_image_size
 from collapselab.probes import weight_layers
 from collapselab.records.recipe import Recipe
+from collapselab.records.run_folder import check_checkpoint
 
 
 @runtime_checkable  # for the type checks of the tests
@@ -73,6 +74,7 @@ def build_model(recipe: Recipe, data: SampleForm, folder: Path | None = None) ->
     )
     if recipe.start is not None:
         path = (folder or Path()) / recipe.start.checkpoint
+        check_checkpoint(path)
         state = fitted(model, read_checkpoint(path))
         if recipe.start.new_classifier:
             own = {

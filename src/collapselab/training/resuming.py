@@ -7,6 +7,7 @@ from typing import Any
 from collapselab.data import DataSplits
 from collapselab.data.memory import fingerprint
 from collapselab.errors import InputError
+from collapselab.records.completeness import check_resumable
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import RunRecord, SampleFacts
@@ -75,17 +76,22 @@ def check_samples(record: RunRecord, facts: SampleFacts, folder: RunFolder) -> N
         )
 
 
-def check_rows(folder: RunFolder, state: dict[str, Any]) -> None:
-    """Check that the rows which the saved state says are on disk are there.
+def check_state(recipe: Recipe, folder: RunFolder, state: dict[str, Any] | None) -> None:
+    """Check that everything which the saved state says is on disk is there, as it was written.
+
+    Args:
+        recipe: of the run.
+        folder: of the run.
+        state: as it was saved; None where there is none, as before the rows of step 0 are complete.
 
     Raises:
-        InputError: they are not.
+        InputError: it is not, or there is no state although there are rows of later steps.
     """
-    measured = state["measured"]
-    if measured < 0 or state["ended"] == "diverged":
-        return
-    if not any(row.step == measured for row in folder.read_rows()):
-        raise InputError(
-            f"{folder.path}: its rows of step {measured} are gone from measurements.jsonl; restore that file, or "
-            "remove the folder"
-        )
+    if state is None:
+        if any(row.step for row in folder.read_rows()):
+            raise InputError(
+                f"{folder.path / 'checkpoints' / 'trainer.pt'}: is gone; restore it, or remove {folder.path} so that it "
+                "is run again"
+            )
+    elif state["measured"] >= 0:
+        check_resumable(folder, recipe, state["measured"], diverged=state["ended"] == "diverged")

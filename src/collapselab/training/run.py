@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from collapselab.data import DataSplits
 from collapselab.numerics import cpu_threads
 from collapselab.randomness import seeded
+from collapselab.records.completeness import check_finished
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import RunRecord, SampleFacts, Slot
@@ -20,7 +21,7 @@ from collapselab.training.building import load_data
 from collapselab.training.engine import make_fabric
 from collapselab.training.final_reference import final_reference_rows
 from collapselab.training.progress import StepCallback
-from collapselab.training.resuming import check_rows, check_samples, same_recipe, sample_facts
+from collapselab.training.resuming import check_samples, check_state, same_recipe, sample_facts
 from collapselab.training.stopping import RunInterrupted, Stopper
 from collapselab.training.trainer import Trainer
 
@@ -58,6 +59,9 @@ def run_recipe(
     if record is not None:
         recipe = same_recipe(record, recipe, folder)
         if record.is_finished:
+            check_finished(folder, record)
+            with suppress(OSError):  # a process killed right behind its last step left some
+                folder.drop_working_files()
             return record
     if recipe.num_threads is None:
         recipe = recipe.model_copy(update={"num_threads": torch.get_num_threads()})
@@ -82,14 +86,15 @@ def _run(
     if record is not None:
         recipe = same_recipe(record, recipe, folder)
         if record.is_finished:
+            check_finished(folder, record)
             return record
         check_samples(record, facts, folder)
     state = folder.read_trainer()
     fabric.barrier()
     record = _started(recipe, facts, record, 0 if state is None else state["step"])
     trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, on_step)
+    check_state(recipe, folder, state)
     if state is not None:
-        check_rows(folder, state)
         trainer.load(state)
     if is_writer:
         folder.write_run(record)
