@@ -5,35 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from collapselab.errors import InputError, one_line
+from collapselab.errors import InputError
 from collapselab.probes.batches import Batch
 from collapselab.probes.capture import Taps
-
-_MAX_REASON = 200
+from collapselab.user_code import described, is_out_of_memory, own_working_directory
 
 
 def run_model(model: nn.Module, batch: Batch, taps: Taps) -> Any:
     """Return what the model returns for a batch, with open taps.
 
     Raises:
-        InputError: the model raised, with split, batch and shape of the inputs; its exception is the cause. Errors that
-            are not the model's pass unchanged: of the taps, for want of memory, and any InputError.
+        InputError: the model raised, or tried to end the process, with split, batch, shape of the inputs, and the line
+            of the user's file; its exception is the cause. Errors that are not the model's pass unchanged: of the taps,
+            for want of memory, and any InputError.
     """
     taps.begin()
     try:
-        return batch.run(model)
-    except (InputError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if error is taps.failure or "allocate memory" in str(error):  # as torch reports it on a CPU
+        with own_working_directory():
+            return batch.run(model)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, InputError) or error is taps.failure or is_out_of_memory(error):
             raise
-        reason = one_line(error)[:_MAX_REASON] or "without a message"
+        kind = type(error).__name__
         raise InputError(
-            f"{batch.place}: the model ({type(model).__name__}) raised {type(error).__name__} on inputs of shape "
-            f"{_shapes(batch.inputs)}: {reason}; check that the model takes such inputs"
+            f"{batch.place}: the model ({type(model).__name__}) raised {kind} on inputs of shape "
+            f"{_shapes(batch.inputs)}: {described(error).removeprefix(f'{kind}: ')}; check that the model takes such inputs"
         ) from error
 
 

@@ -11,7 +11,7 @@ import torch
 
 from collapselab.data import DataSplits
 from collapselab.numerics import cpu_threads
-from collapselab.randomness import seeded
+from collapselab.randomness import seed_all, seeded
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import RunRecord, SampleFacts, Slot
@@ -63,8 +63,6 @@ def run_recipe(
         recipe = recipe.model_copy(update={"num_threads": torch.get_num_threads()})
     with cpu_threads(recipe.num_threads), seeded(recipe.seed), stopper.listening(), ExitStack() as held:
         fabric = make_fabric(recipe)
-        if fabric.device.type == "cuda":  # `seeded` leaves alone what nothing has used yet
-            torch.cuda.manual_seed_all(recipe.seed)
         data = data or load_data(recipe, copies)
         if fabric.global_rank == 0:
             folder.create()
@@ -91,6 +89,8 @@ def _run(
     if state is not None:
         check_rows(folder, state)
         trainer.load(state)
+    else:
+        seed_all(recipe.seed)  # what loaded data and libraries before may have drawn
     if is_writer:
         folder.write_run(record)
         folder.drop_rows_after(trainer.measured)
