@@ -6,6 +6,7 @@ torch and modules that need it are imported inside the commands, so that help an
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
@@ -20,6 +21,7 @@ from collapselab.cli.reproduce import reproduce
 from collapselab.cli.run import run
 from collapselab.cli.stdout import give_up_stdout, keep_descriptors_open, owning_stdout
 from collapselab.cli.terminal import INTERRUPTED, ReaderLeft, note
+from collapselab.errors import one_line
 
 _FAILED = 2
 _BROKEN_PIPE = 141
@@ -77,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: list[str]) -> int:
     """Run a command and return the exit code."""
     try:
-        code = app(args=arguments, prog_name="collapselab", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: note(f"warning: {one_line(message)}")
+            code = app(args=arguments, prog_name="collapselab", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except ReaderLeft:
