@@ -11,7 +11,7 @@ import torch
 
 from collapselab.data import DataSplits
 from collapselab.numerics import cpu_threads
-from collapselab.randomness import seed_all, seeded
+from collapselab.randomness import preserved_random_states, seed_all, seeded
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import RunRecord, SampleFacts, Slot
@@ -86,14 +86,14 @@ def _run(
     fabric.barrier()
     record = _started(recipe, facts, record, 0 if state is None else state["step"])
     trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, on_step)
+    seed_all(recipe.seed)  # what came before may have drawn numbers
     if state is not None:
         check_rows(folder, state)
         trainer.load(state)
-    else:
-        seed_all(recipe.seed)  # what loaded data and libraries before may have drawn
     if is_writer:
-        folder.write_run(record)
-        folder.drop_rows_after(trainer.measured)
+        with preserved_random_states():
+            folder.write_run(record)
+            folder.drop_rows_after(trainer.measured)
     record = _trained(trainer, record, stopper)
     if is_writer:
         folder.write_run(record)
