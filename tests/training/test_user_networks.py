@@ -332,7 +332,7 @@ MISTAKES = {
     "too few outputs": (
         "self.last = nn.Linear(8, 3)",
         "",
-        r"a tensor of shape \(60, 3\), but 60 samples of 10 classes",
+        r"a tensor of shape \(60, 3\), but training needs class scores of 10",
     ),
     "one output": ("self.last = nn.Linear(8, 1)", "", r"shape \(60, 1\)"),
     "scalar": ("", "return h.sum()", r"RuntimeError|shape"),
@@ -343,6 +343,11 @@ MISTAKES = {
         "exit() if self.training else 0\n        return h",
         r"net\.py, line 26: SystemExit",
     ),
+    "two outputs": (
+        "",
+        "return h",
+        r"a tuple \(\(60, 10\), \(60, 10\)\), none of which is clearly class scores",
+    ),
     "no grad": ("", "return h", r"do not depend on parameters"),
 }
 
@@ -351,6 +356,8 @@ MISTAKES = {
 def test_a_mistake_in_the_model_is_one_line(mistake: str, tmp_path: Path) -> None:
     begin, change, message = MISTAKES[mistake]
     code = f"class Net(Base):\n    def begin(self):\n        {begin or 'pass'}\n    def change(self, h):\n        {change or 'return h'}\n"
+    if mistake == "two outputs":
+        code += "    def forward(self, x):\n        return super().forward(x), super().forward(x)\n"
     if mistake == "no grad":
         code += "    def forward(self, x):\n        return super().forward(x).detach()\n"
     folder = RunFolder(tmp_path / "run")

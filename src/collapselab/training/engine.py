@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from collapselab.data import DataSplits
 from collapselab.errors import InputError
-from collapselab.probes.capture import evaluating
 from collapselab.randomness import preserved_random_states
 from collapselab.records.recipe import Recipe
 from collapselab.training.building import loss_function, make_optimizer
@@ -128,8 +127,11 @@ class Engine:
 def _build_lazy_parts(model: nn.Module, inputs: Tensor) -> None:
     """Run a network whose lazy modules have no parameters yet: the optimiser needs all."""
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
-        with preserved_random_states(), evaluating(model), user_code("training", "check the model"):
+        training = model.training
+        model.eval()
+        with preserved_random_states(), torch.no_grad(), user_code("training", "check the model"):
             model(inputs)
+        model.train(training)
 
 
 class _Graph:

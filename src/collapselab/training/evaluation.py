@@ -44,7 +44,12 @@ def layer_features(model: nn.Module, split: Split, layer: str, batch_size: int) 
 
 
 def evaluate(
-    model: nn.Module, split: Split, loss: Loss, batch_size: int, features_of: str | None = None
+    model: nn.Module,
+    split: Split,
+    loss: Loss,
+    batch_size: int,
+    features_of: str | None = None,
+    num_classes: int | None = None,
 ) -> Evaluation:
     """Evaluate a model in one pass over a split; its mode is restored.
 
@@ -54,11 +59,13 @@ def evaluate(
         loss: mean loss of outputs and labels.
         batch_size: samples per forward pass.
         features_of: name of a weight layer whose features are returned too, on the CPU.
+        num_classes: number of classes; default: those of the split.
 
     Raises:
         InputError: the model fails, or returns no class scores.
     """
-    num_classes = int(split.labels.max()) + 1
+    if num_classes is None:
+        num_classes = int(split.labels.max()) + 1
     total = torch.zeros((), dtype=torch.float64, device=split.labels.device)
     correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
     caught: list[Tensor] = []

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from collapselab.errors import InputError
-from collapselab.probes.batches import logits_of
 from collapselab.user_code import user_code
 
+_NAMES = ("logits", "out", "output", "outputs", "scores", "pred", "prediction")
 _MAX_SHOWN = 60
 
 
 def class_scores(
     model: nn.Module, inputs: Tensor, labels: Int[Tensor, " n"], num_classes: int
 ) -> Float[Tensor, "n c"]:
-    """Run a network and return the class scores among its outputs, as `profile` finds them.
+    """Run a network and return the class scores among its outputs.
+
+    These are the output itself, or among several the one of a usual name, or the only one with a score per class.
 
     Args:
         model: in whichever mode.
@@ -27,18 +29,42 @@ def class_scores(
         num_classes: the least number of scores per sample.
 
     Raises:
-        InputError: the network fails, or returns no class scores.
+        InputError: the network fails, or it is not clear which of its outputs are class scores.
     """
     with user_code("training", f"check that the model takes inputs of shape {tuple(inputs.shape)}"):
         outputs = model(inputs)
-    scores = logits_of(outputs, labels)
-    if scores is None or scores.ndim != 2 or scores.shape[1] < num_classes or not scores.is_floating_point():
+    found = [
+        (keys, tensor)
+        for keys, tensor in _tensors(outputs, ())
+        if tensor.ndim == 2
+        and len(tensor) == len(labels)
+        and tensor.shape[1] >= num_classes
+        and tensor.is_floating_point()
+    ]
+    named = [one for name in _NAMES for one in found if name in one[0]][:1]
+    exact = [one for one in found if one[1].shape[1] == num_classes]
+    chosen = named or exact or found
+    if len(chosen) != 1:
+        problem = "none of which is clearly" if chosen else "but training needs"
         raise InputError(
-            f"training: the model returns {_form(outputs)}, but {len(labels)} samples of {num_classes} classes need "
-            f"floating-point class scores of shape ({len(labels)}, {num_classes}); return them, alone or as 'logits' of a "
-            "dict"
+            f"training: the model returns {_form(outputs)}, {problem} class scores of {num_classes} classes, floating-point "
+            f"and of shape ({len(labels)}, {num_classes}); return them, alone or as 'logits' of a dict"
         )
-    return scores
+    return chosen[0][1]
+
+
+def _tensors(value: Any, keys: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
+    """Yield the tensors in nested outputs, each with the keys that lead to it."""
+    if isinstance(value, Tensor):
+        yield keys, value
+        return
+    items: Iterable[tuple[Any, Any]] = [("logits", value.logits)] if hasattr(value, "logits") else []
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = zip(getattr(value, "_fields", range(len(value))), value, strict=True)
+    for key, item in items:
+        yield from _tensors(item, (*keys, key))
 
 
 def _form(outputs: Any) -> str:
