@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "collapselab"
 # A module or package imports only from floors below its own.
 FLOORS = (
     ("errors", "digests", "text", "choices", "numerics", "randomness", "curves", "inference"),
-    ("checks", "frames", "distributed", "storage"),
+    ("checks", "frames", "distributed", "storage", "user_code"),
     ("statistics",),
     ("metrics",),
     ("passes",),

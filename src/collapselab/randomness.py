@@ -57,9 +57,14 @@ def preserved_random_states() -> Iterator[None]:
 def seeded(seed: int) -> Iterator[None]:
     """Start all shared generators from `seed`, and put their states back on exit."""
     with preserved_random_states():
-        torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 (networks of users may draw from it)
+        seed_all(seed)
         yield
+
+
+def seed_all(seed: int) -> None:
+    """Start all shared generators from `seed`; those of a GPU only if it is in use."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 (networks of users may draw from it)

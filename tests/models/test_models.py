@@ -154,17 +154,17 @@ def test_functions_are_given_what_they_accept(builders: Path) -> None:
 
 def test_functions_that_fail_are_named(builders: Path) -> None:
     message = refusal(f"{builders}:broken")
-    assert message.startswith(f"{builders}:broken: raised KeyError in line 18: ")
-    assert "raised SystemExit in line 21" in refusal(f"{builders}:quits")
+    assert message.startswith(f"{builders}:broken: nets.py, line 18: KeyError: ")
+    assert "nets.py, line 21: SystemExit: " in refusal(f"{builders}:quits")
     assert "wrong returns a int" in refusal(f"{builders}:wrong")
     assert "number is a int" in refusal(f"{builders}:number")
     assert "did you mean 'small'" in refusal(f"{builders}:smal")
     assert "names no function" in refusal(str(builders))
     assert "no such file" in refusal(f"{builders}x.py:small")
     builders.write_text("def f(:\n")
-    assert "raised SyntaxError in line 1" in refusal(f"{builders}:f")
+    assert "nets.py, line 1: SyntaxError: " in refusal(f"{builders}:f")
     builders.write_text("import nowhere_to_be_found\n")
-    assert "raised ModuleNotFoundError in line 1" in refusal(f"{builders}:f")
+    assert "nets.py, line 1: ModuleNotFoundError: " in refusal(f"{builders}:f")
 
 
 def test_unknown_names() -> None:

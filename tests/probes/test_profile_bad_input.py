@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -207,9 +208,14 @@ def test_an_error_of_the_model_is_one_line_with_its_cause() -> None:
     state = State(model)
     with pytest.raises(InputError) as caught:
         profile(model, TRAIN)
+    line = next(
+        number
+        for number, text in enumerate(Path(__file__).read_text().splitlines(), 1)
+        if "on purpose" in text
+    )
     assert str(caught.value) == (
-        "train, batch 1: the model (Breaks) raised ZeroDivisionError on inputs of shape (20, 6): on purpose; check that "
-        "the model takes such inputs"
+        "train, batch 1: the model (Breaks) raised ZeroDivisionError on inputs of shape (20, 6): test_profile_bad_input.py, "
+        f"line {line}: ZeroDivisionError: on purpose; check that the model takes such inputs"
     )
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert model.calls == 4

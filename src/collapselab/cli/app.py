@@ -6,6 +6,7 @@ torch and modules that need it are imported inside the commands, so that help an
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
@@ -18,7 +19,9 @@ from collapselab.cli.measure import measure
 from collapselab.cli.profile import profile
 from collapselab.cli.reproduce import reproduce
 from collapselab.cli.run import run
+from collapselab.cli.stdout import give_up_stdout, keep_descriptors_open, owning_stdout
 from collapselab.cli.terminal import INTERRUPTED, ReaderLeft, note
+from collapselab.errors import one_line
 
 _FAILED = 2
 _BROKEN_PIPE = 141
@@ -55,7 +58,7 @@ def collapselab(
 
 
 for _command in (measure, profile, run, reproduce, judge):
-    app.command()(_command)
+    app.command()(owning_stdout(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -64,19 +67,31 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: default: those of the process.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    keep_descriptors_open()
     try:
-        code = app(args=arguments, prog_name="collapselab", standalone_mode=False)
+        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+    finally:
+        if arguments is None:
+            give_up_stdout()
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command and return the exit code."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: note(f"warning: {one_line(message)}")
+            code = app(args=arguments, prog_name="collapselab", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except ReaderLeft:
-        sys.exit(_BROKEN_PIPE)
+        return _BROKEN_PIPE
     except Exception as error:
         line = error_line(error, typer.main.get_command(app), arguments)
         if line is None:
             raise
         note(f"error: {line}")
-        sys.exit(_FAILED)
+        return _FAILED
     if code == INTERRUPTED:  # newer versions of Typer catch the exception themselves
         note("error: interrupted")
-    sys.exit(code if isinstance(code, int) else 0)
+    return code if isinstance(code, int) else 0

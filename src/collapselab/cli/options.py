@@ -42,7 +42,10 @@ LenientDataOption = Annotated[list[str] | None, typer.Option("--data", metavar="
 OutputOption = Annotated[
     Path | None,
     typer.Option(
-        "--output", metavar="FILE", help="Write the result to this file instead of standard output."
+        "--output",
+        metavar="FILE",
+        callback=lambda path: None if path == Path("-") else path,
+        help="Write the result to this file instead of standard output; - is standard output.",
     ),
 ]
 SetOption = Annotated[

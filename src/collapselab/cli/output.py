@@ -6,13 +6,12 @@ import csv
 import io
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collapselab.cli.options import Format
-from collapselab.cli.terminal import note, print_text, terminal_width, uses_colour
+from collapselab.cli.terminal import is_terminal, note, print_text, terminal_width, uses_colour
 from collapselab.errors import InputError, encodable, in_strings, one_line, printable
 from collapselab.storage import replace_text, write_to_device
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 def show(result: Measurement | Profile, format: Format, output: Path | None) -> None:
     """Print a result, or write it to a file; csv has no warnings, so they go to stderr."""
-    text = as_text(result, format, to_terminal=output is None and sys.stdout.isatty())
+    text = as_text(result, format, to_terminal=output is None and is_terminal())
     if format == "csv":
         for warning in result.warnings:
             note(f"warning: {one_line(warning)}")

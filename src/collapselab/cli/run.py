@@ -144,14 +144,19 @@ def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], s
     if int(os.environ.get("RANK", "0")):  # another process prints
         return
     rows = folder.table()
-    last = rows_that(rows, (rows["step"] == rows["step"].max()) & rows["accuracy"].notna())
-    accuracy = dict(zip(last["split"], numbers(last, "accuracy"), strict=True))
     lines = [
         f"{done.steps:,} steps: {_ENDINGS[done.ended or 'steps']}",
-        f"Accuracy: {percent(accuracy['train'])} on train data, {percent(accuracy['test'])} on test data",
         _durations(done),
         f"Folder: {folder.path}",
     ]
+    if rows.empty:  # the loss was NaN or infinite before the first step
+        print_text("\n".join(lines) + "\n")
+        return
+    last = rows_that(rows, (rows["step"] == rows["step"].max()) & rows["accuracy"].notna())
+    accuracy = dict(zip(last["split"], numbers(last, "accuracy"), strict=True))
+    lines.insert(
+        1, f"Accuracy: {percent(accuracy['train'])} on train data, {percent(accuracy['test'])} on test data"
+    )
     _print_summary(rows, [], lines, done)
 
 

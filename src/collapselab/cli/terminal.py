@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 
+from collapselab.cli.stdout import stdout
 from collapselab.errors import InputError, one_line, printable, printable_lines
 
 # A code with which tables are styled (kept), or characters to escape.
@@ -26,19 +28,22 @@ def print_text(text: str) -> None:
         InputError: stdout cannot be written, for example because the disk is full.
         ReaderLeft: the reader has closed stdout.
     """
+    out = stdout()
+    if out is None:
+        raise InputError("standard output is closed; redirect it to a file")
     text = _STYLE.sub(lambda style: style[1] or printable(style[0]), text)
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = out.encoding or "utf-8"
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
         text = text.translate({ord("─"): "-", ord("–"): "-", ord("…"): "..."})
         text = text.encode(encoding, errors="backslashreplace").decode(encoding)
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        out.write(text)
+        out.flush()
     except OSError as error:
         # Nothing more can be written, and the interpreter must not try to when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         if isinstance(error, BrokenPipeError):
             raise ReaderLeft from error
         raise InputError(
@@ -47,15 +52,29 @@ def print_text(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line to stderr; control characters are escaped."""
-    print(printable_lines(text), file=sys.stderr)
+    """Print a line to stderr, also where code of the user closed or replaced `sys.stderr`.
+
+    Control characters are escaped.
+    """
+    text = printable_lines(text)
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError, AttributeError):
+        with suppress(OSError):
+            os.write(2, f"{text}\n".encode(errors="backslashreplace"))
 
 
 def terminal_width() -> int | None:
     """Number of columns of the terminal; None if stdout is not a terminal."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if is_terminal() else None
 
 
 def uses_colour() -> bool:
     """Whether stdout is a terminal and NO_COLOR is not set."""
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return is_terminal() and "NO_COLOR" not in os.environ
+
+
+def is_terminal() -> bool:
+    """Whether stdout is a terminal."""
+    out = stdout()
+    return out is not None and out.isatty()

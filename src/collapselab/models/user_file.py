@@ -6,9 +6,8 @@ import ast
 import importlib.util
 import inspect
 import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +15,10 @@ from typing import Any
 from torch import nn
 
 from collapselab.checks import near_matches
-from collapselab.errors import InputError, one_line
+from collapselab.errors import InputError
+from collapselab.user_code import user_code
+
+_REMEDY = "correct the function"
 
 
 def is_user_file(name: str) -> bool:
@@ -52,10 +54,14 @@ def build(
     """
     path, function = _parts(name)
     arguments = {"num_classes": num_classes, "input_shape": input_shape}
-    with _blaming(path, name):
+    with user_code(name, _REMEDY):
         model = builder(**_accepted(builder, arguments))
     if not isinstance(model, nn.Module):
         raise InputError(f"{path}: {function} returns a {type(model).__name__}; return a torch.nn.Module")
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise InputError(
+            f"{path}: {function} returns a network on the meta device, which stores no weights; use cpu"
+        )
     return model
 
 
@@ -73,7 +79,7 @@ def _functions(path: Path, function: str) -> str:
     """Return a hint about the functions that the file defines, without running it."""
     try:
         body = ast.parse(path.read_bytes()).body
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return "a function that returns a network"
     defined = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     return near_matches(function, defined) if defined else "the file defines none"
@@ -86,15 +92,17 @@ def _import(path: Path, name: str) -> ModuleType:
     assert spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look up their module there
-    sys.path.insert(0, str(path.resolve().parent))  # the file may import its neighbours
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)  # the file may import its neighbours
     try:
-        with _blaming(path, name):
+        with user_code(name, _REMEDY):
             spec.loader.exec_module(module)
     except InputError:
         del sys.modules[spec.name]
         raise
     finally:
-        sys.path.remove(str(path.resolve().parent))
+        with suppress(ValueError):  # the file may have changed the list
+            sys.path.remove(folder)
     return module
 
 
@@ -104,22 +112,3 @@ def _accepted(builder: Callable[..., Any], arguments: dict[str, Any]) -> dict[st
         return arguments
     names = {parameter.name for parameter in parameters}
     return {name: value for name, value in arguments.items() if name in names}
-
-
-@contextmanager
-def _blaming(path: Path, name: str) -> Iterator[None]:
-    """Report exceptions of the user's code in one line, with its line number."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        lines = [
-            frame.lineno
-            for frame in traceback.extract_tb(error.__traceback__)
-            if Path(frame.filename) == path.resolve() and frame.lineno
-        ]
-        if isinstance(error, SyntaxError) and error.lineno:
-            lines.append(error.lineno)
-        at = f" in line {lines[-1]}" if lines else ""
-        raise InputError(
-            f"{name}: raised {type(error).__name__}{at}: {one_line(error)[:300]}; correct the function"
-        ) from error

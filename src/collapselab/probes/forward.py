@@ -11,12 +11,11 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from collapselab.errors import InputError, one_line
+from collapselab.errors import InputError
 from collapselab.probes.batches import Batch
 from collapselab.probes.capture import Taps
+from collapselab.user_code import described, is_out_of_memory, own_working_directory
 
-# Together with the rest, an error has at most 300 characters.
-_MAX_PLACE, _MAX_REASON = 180, 255
 # Models that take gradients in `forward` without switching them on, as found when they were planned.
 _WITH_GRADIENTS: WeakSet[nn.Module] = WeakSet()
 
@@ -32,27 +31,25 @@ def run_model(model: nn.Module, batch: Batch, taps: Taps, *, may_repeat: bool = 
             is then received twice.
 
     Raises:
-        InputError: the model raised, with split, batch and shape of the inputs; its exception is the cause. Errors that
-            are not the model's pass unchanged: of the taps, for want of memory, and any InputError.
+        InputError: the model raised, or tried to end the process, with split, batch, shape of the inputs, and the line
+            of the user's file; its exception is the cause. Errors that are not the model's pass unchanged: of the taps,
+            for want of memory, and any InputError.
     """
     taps.begin(tuple(batch.labels.shape))
     try:
-        with uncompiled(), torch.set_grad_enabled(model in _WITH_GRADIENTS):
+        with own_working_directory(), uncompiled(), torch.set_grad_enabled(model in _WITH_GRADIENTS):
             return batch.run(model)
-    except (InputError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if may_repeat and "does not require grad" in str(error) and model not in _WITH_GRADIENTS:
             _WITH_GRADIENTS.add(model)
             return run_model(model, batch, taps)
-        if error is taps.failure or "allocate memory" in str(error):  # as torch reports it on a CPU
+        if isinstance(error, InputError) or error is taps.failure or is_out_of_memory(error):
             raise
-        where = (
-            f"{batch.place}: the model ({type(model).__name__}) raised {type(error).__name__} on inputs of shape "
-            f"{_shapes(batch.inputs)}"
-        )[:_MAX_PLACE]
-        reason = one_line(error)[: _MAX_REASON - len(where)] or "without a message"
-        raise InputError(f"{where}: {reason}; check that the model takes such inputs") from error
+        kind = type(error).__name__
+        raise InputError(
+            f"{batch.place}: the model ({type(model).__name__}) raised {kind} on inputs of shape "
+            f"{_shapes(batch.inputs)}: {described(error).removeprefix(f'{kind}: ')}; check that the model takes such inputs"
+        ) from error
 
 
 @contextmanager

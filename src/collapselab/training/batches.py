@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_SEEDS = 2**63  # torch takes no more
+
 
 class Batches:
     """Batches of one epoch after another; each epoch visits every sample once, in an order of its own.
@@ -42,7 +44,7 @@ class Batches:
         """Return the numbers of the samples of the step that follows `step` finished ones, over all processes."""
         epoch, position = divmod(step, len(self))
         if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch + 1)
+            generator = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch + 1) % _SEEDS)
             order = torch.randperm(self._num_samples, generator=generator).to(self._device)
             self._order = (epoch, order)
         start = self._starts[position]

@@ -110,8 +110,16 @@ def loss_function(recipe: Recipe) -> Loss:
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
-    """Return the optimiser of a recipe, fused where the device allows: one pass over the parameters per step."""
+    """Return the optimiser of a recipe, fused where the device allows: one pass over the parameters per step.
+
+    Raises:
+        InputError: there is nothing to optimise, or the settings contradict each other.
+    """
     settings = recipe.optimizer
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(
+            f"the model ({type(model).__name__}) has no parameters that are trained; give one whose parameters require grad"
+        )
     fused = device.type in ("cpu", "cuda")
     if settings.name == "adamw":
         return torch.optim.AdamW(

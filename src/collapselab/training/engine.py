@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from collapselab.data import DataSplits
 from collapselab.errors import InputError
+from collapselab.randomness import preserved_random_states
 from collapselab.records.recipe import Recipe
 from collapselab.training.building import loss_function, make_optimizer
+from collapselab.training.outputs import class_scores
+from collapselab.user_code import user_code
 
 # torch's advice for capturing a backward pass: libraries choose and load their kernels in the first ones.
 _WARM_UP = 3
@@ -64,11 +67,12 @@ class Engine:
         self.fabric, self.model = fabric, model
         self._loss = loss_function(recipe)
         on_gpu = fabric.device.type == "cuda"
-        self._inputs, self._labels = data.train.inputs, data.train.labels
+        self._inputs, self._labels, self._num_classes = data.train.inputs, data.train.labels, data.num_classes
         if self._inputs.ndim == 4 and any(isinstance(part, nn.Conv2d) for part in model.modules()):
             model.to(memory_format=torch.channels_last)
             self._inputs = self._inputs.to(memory_format=torch.channels_last)
         model.to(fabric.device)
+        _build_lazy_parts(model, self._inputs[:2])
         optimizer = make_optimizer(recipe, model, fabric.device)
         self._module, self.optimizer = fabric.setup(model, optimizer)
         # A backward pass in which processes communicate cannot be captured so simply.
@@ -101,13 +105,33 @@ class Engine:
         return loss
 
     def backward(self, inputs: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
-        """Write the gradient of the mean loss into the parameters; return the loss."""
-        loss = self._loss(self._module(inputs), labels)
-        self.fabric.backward(loss if weight == 1.0 else loss * weight)
+        """Write the gradient of the mean loss into the parameters; return the loss.
+
+        Raises:
+            InputError: the network fails, returns no class scores, or scores that do not depend on its parameters.
+        """
+        loss = self._loss(class_scores(self._module, inputs, labels, self._num_classes), labels)
+        if not loss.requires_grad:
+            raise InputError(
+                "training: the model's outputs do not depend on parameters that are trained; remove no_grad or detach, or "
+                "set requires_grad"
+            )
+        with user_code("training, backward pass", "correct the model"):
+            self.fabric.backward(loss if weight == 1.0 else loss * weight)
         return loss.detach()
 
     def training_mode(self) -> None:
         self._module.train()
+
+
+def _build_lazy_parts(model: nn.Module, inputs: Tensor) -> None:
+    """Run a network whose lazy modules have no parameters yet: the optimiser needs all."""
+    if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        training = model.training
+        model.eval()
+        with preserved_random_states(), torch.no_grad(), user_code("training", "check the model"):
+            model(inputs)
+        model.train(training)
 
 
 class _Graph:

@@ -13,6 +13,8 @@ from collapselab.data import Split
 from collapselab.probes import capture_inputs, weight_layers
 from collapselab.probes.evaluating import evaluating
 from collapselab.training.building import Loss
+from collapselab.training.outputs import class_scores
+from collapselab.user_code import user_code
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,18 @@ def layer_features(model: nn.Module, split: Split, layer: str, batch_size: int) 
     modules = {layer: weight_layers(model)[layer]}
     with evaluating(model), capture_inputs(modules, lambda _, features: caught.append(features.cpu())):
         for inputs, _ in split.batches(batch_size):
-            model(inputs)
+            with user_code(f"features of {layer}", "check the model"):
+                model(inputs)
     return torch.cat(caught)
 
 
 def evaluate(
-    model: nn.Module, split: Split, loss: Loss, batch_size: int, features_of: str | None = None
+    model: nn.Module,
+    split: Split,
+    loss: Loss,
+    batch_size: int,
+    features_of: str | None = None,
+    num_classes: int | None = None,
 ) -> Evaluation:
     """Evaluate a model in one pass over a split; its mode is restored.
 
@@ -51,7 +59,13 @@ def evaluate(
         loss: mean loss of outputs and labels.
         batch_size: samples per forward pass.
         features_of: name of a weight layer whose features are returned too, on the CPU.
+        num_classes: number of classes; default: those of the split.
+
+    Raises:
+        InputError: the model fails, or returns no class scores.
     """
+    if num_classes is None:
+        num_classes = int(split.labels.max()) + 1
     total = torch.zeros((), dtype=torch.float64, device=split.labels.device)
     correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
     caught: list[Tensor] = []
@@ -61,7 +75,7 @@ def evaluate(
             layer = {features_of: weight_layers(model)[features_of]}
             stack.enter_context(capture_inputs(layer, lambda _, features: caught.append(features.cpu())))
         for inputs, labels in split.batches(batch_size):
-            outputs = model(inputs)
+            outputs = class_scores(model, inputs, labels, num_classes)
             total += loss(outputs, labels).double() * len(labels)
             correct += (outputs.argmax(dim=1) == labels).sum()
     return Evaluation(

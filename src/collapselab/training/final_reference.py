@@ -22,10 +22,12 @@ def final_reference_rows(folder: RunFolder, num_classes: int) -> Iterator[FinalR
     """Yield one row per measured step, layer and split.
 
     Args:
-        folder: of a run whose last step is measured.
+        folder: of a run that ended.
         num_classes: k of k-means.
     """
     rows = folder.read_rows()
+    if not rows:  # training diverged before the first measurement
+        return
     steps = sorted({row.step for row in rows})
     layers = sorted({(row.depth, row.layer) for row in rows})
     references = folder.read_statistics(steps[-1])

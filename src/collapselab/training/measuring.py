@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -49,10 +50,10 @@ def measure_network(
     """
     plan, loss, classifier = recipe.measuring, loss_function(recipe), classifier_name(model)
     kept = classifier if plan.weak_test_variance else None
-    network = {
-        "train": evaluate(model, data.train, loss, plan.batch_size),
-        "test": evaluate(model, data.test, loss, plan.batch_size, features_of=kept),
-    }
+    evaluate_on = partial(
+        evaluate, model, loss=loss, batch_size=plan.batch_size, num_classes=data.num_classes
+    )
+    network = {"train": evaluate_on(data.train), "test": evaluate_on(data.test, features_of=kept)}
     if not all(math.isfinite(evaluation.loss) for evaluation in network.values()):
         return None
     layers = {"all": None, "last": classifier}[plan.layers] if isinstance(plan.layers, str) else plan.layers

@@ -11,7 +11,7 @@ import torch
 
 from collapselab.data import DataSplits
 from collapselab.numerics import cpu_threads
-from collapselab.randomness import seeded
+from collapselab.randomness import preserved_random_states, seed_all, seeded
 from collapselab.records.completeness import check_finished
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
@@ -67,8 +67,6 @@ def run_recipe(
         recipe = recipe.model_copy(update={"num_threads": torch.get_num_threads()})
     with cpu_threads(recipe.num_threads), seeded(recipe.seed), stopper.listening(), ExitStack() as held:
         fabric = make_fabric(recipe)
-        if fabric.device.type == "cuda":  # `seeded` leaves alone what nothing has used yet
-            torch.cuda.manual_seed_all(recipe.seed)
         data = data or load_data(recipe, copies)
         if fabric.global_rank == 0:
             folder.create()
@@ -94,11 +92,13 @@ def _run(
     record = _started(recipe, facts, record, 0 if state is None else state["step"])
     trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, on_step)
     check_state(recipe, folder, state)
+    seed_all(recipe.seed)  # what came before may have drawn numbers
     if state is not None:
         trainer.load(state)
     if is_writer:
-        folder.write_run(record)
-        folder.drop_rows_after(trainer.measured)
+        with preserved_random_states():
+            folder.write_run(record)
+            folder.drop_rows_after(trainer.measured)
     record = _trained(trainer, record, stopper)
     if is_writer:
         folder.write_run(record)

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from collapselab.data import DataSplits
 from collapselab.errors import InputError
+from collapselab.models.weights import check_weights, weights_to_save
+from collapselab.randomness import preserved_random_states
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import Ended
@@ -23,6 +25,7 @@ from collapselab.training.building import build_model
 from collapselab.training.engine import Engine
 from collapselab.training.measuring import measure_network, write_measurement
 from collapselab.training.progress import Clock, Reporter, StepCallback
+from collapselab.training.state import NetworkState, random_states, restore_random_states
 from collapselab.training.stopping import RunInterrupted, Stopper
 
 # Reading the loss waits for the device: seldom enough not to be noticed.
@@ -61,6 +64,9 @@ class Trainer:
         self.batches = Batches(
             len(data.train), recipe.batch_size, recipe.seed, data.train.labels.device, self._shares
         )
+        self.engine.training_mode()
+        check_weights(self.model)
+        self._network = NetworkState(self.model)
         self._planned = set(recipe.measured_steps())
         # Sum over the samples of this epoch, on the device.
         self.epoch_loss = torch.zeros((), dtype=torch.float64, device=fabric.device)
@@ -84,7 +90,6 @@ class Trainer:
         Raises:
             RunInterrupted: told to stop. The state is saved.
         """
-        self.engine.training_mode()
         while True:
             if self.step == self.recipe.steps:
                 self.ended = self.ended or "steps"
@@ -150,44 +155,49 @@ class Trainer:
     def measure(self) -> None:
         """Measure the network as it is and put the rows on disk."""
         spectra = self.step == 0 or self.ended is not None
-        with self.clock.counting("measuring"):
+        with self.clock.counting("measuring"), preserved_random_states():
             measurement = measure_network(self.model, self.data, self.recipe, spectra=spectra)
             if measurement is None:
                 self.ended = "diverged"
             elif self.is_writer:
                 if self.recipe.keeps_weights(self.step, is_last=self.ended is not None):
-                    self.folder.write_weights(self.step, self.model.state_dict())
+                    self.folder.write_weights(self.step, weights_to_save(self.model))
                 write_measurement(self.folder, self.step, self.epoch, measurement, self.data.num_classes)
 
     def save(self) -> None:
         """Write the state from which `load` resumes."""
         self._last_save = time.perf_counter()
         self.saved = self.step
-        if not self.is_writer:
-            return
-        device = self._fabric.device
-        self.folder.write_trainer(
-            {
-                "step": self.step,
-                "measured": self.measured,
-                "ended": self.ended,
-                "model": self.model.state_dict(),
-                "optimizer": self.engine.optimizer.state_dict(),
-                "epoch_loss": self.epoch_loss,
-                "random_state": torch.get_rng_state(),
-                "cuda_random_state": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-                "seconds": {"training": self.clock.training, "measuring": self.clock.measuring},
-            }
-        )
+        if self.is_writer:
+            with preserved_random_states():  # libraries that write files draw names for them
+                self.folder.write_trainer(self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "random_states": random_states(self._fabric.device),
+            "step": self.step,
+            "measured": self.measured,
+            "ended": self.ended,
+            "network": self._network.capture(),
+            "optimizer": self.engine.optimizer.state_dict(),
+            "epoch_loss": self.epoch_loss,
+            "seconds": {"training": self.clock.training, "measuring": self.clock.measuring},
+        }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Resume from what `save` wrote."""
+        """Resume from what `save` wrote.
+
+        Raises:
+            InputError: the state is that of another network or of an earlier version.
+        """
+        if "network" not in state:
+            raise InputError(
+                f"{self.folder.path}: was begun by an earlier version of collapselab; finish it there, or remove the folder"
+            )
         self.step, self.measured, self.ended = state["step"], state["measured"], state["ended"]
         self.saved = self.step
-        self.model.load_state_dict(state["model"])
+        self._network.restore(state["network"])
         self.engine.optimizer.load_state_dict(state["optimizer"])
         self.epoch_loss.copy_(state["epoch_loss"])
-        torch.set_rng_state(state["random_state"])
-        if state["cuda_random_state"] is not None and self._fabric.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_random_state"], self._fabric.device)
+        restore_random_states(state["random_states"], self._fabric.device)
         self.clock = Clock(**state["seconds"])
