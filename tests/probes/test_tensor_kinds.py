@@ -229,7 +229,7 @@ def packed(size: int, width: int = 4) -> list[tuple[PackedSequence, Tensor]]:
 
 
 class Classifier(nn.Module):
-    def __init__(self, recurrent: type[nn.RNNBase] = nn.LSTM) -> None:
+    def __init__(self, recurrent: Any = nn.LSTM) -> None:
         super().__init__()
         self.rnn, self.middle, self.head = recurrent(4, 6), nn.Linear(6, 5), nn.Linear(5, 3)
 
