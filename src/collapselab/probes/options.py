@@ -24,6 +24,7 @@ from collapselab.probes.select import Layers
 from collapselab.statistics import SCATTERS, WEIGHTINGS
 
 Function = TypeVar("Function", bound=Callable[..., Any] | type)
+ClassCounts = Tensor | Sequence[int] | Mapping[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,16 @@ def _epsilon(value: float) -> float:
     return value
 
 
-def _class_counts(value: Tensor | Sequence[int] | None) -> Tensor | None:
+def _class_counts(value: ClassCounts) -> Tensor | dict[int, int] | None:
     if value is None:
         return None
+    if isinstance(value, Mapping):
+        by_label = dict(sorted(value.items()))
+        if len(by_label) < 2 or not all(
+            isinstance(n, int) and n >= 0 for pair in by_label.items() for n in pair
+        ):
+            raise InputError("class_counts: give the whole number of samples of each label, of at least two")
+        return by_label
     counts = torch.as_tensor(value).cpu()
     if counts.ndim != 1 or counts.is_floating_point() or len(counts) < 2 or bool((counts < 0).any()):
         raise InputError(
@@ -125,8 +133,12 @@ class MeasuringOptions(TypedDict, total=False):
         float, Option(0.2, "a layer is collapsed if `normalized_within` is below this threshold.", _epsilon)
     ]
     class_counts: Annotated[
-        Tensor | Sequence[int] | None,
-        Option(None, "(K,) samples of each label 0 … K-1 in the whole train split.", _class_counts),
+        ClassCounts,
+        Option(
+            None,
+            "samples of each label in the whole train split: (K,) for labels 0 … K-1, or a mapping from labels.",
+            _class_counts,
+        ),
     ]
     metrics: Annotated[
         Iterable[str] | None,
@@ -216,6 +228,8 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, Tensor):
         return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): item for name, item in value.items()}
     if callable(value) and not isinstance(
         value, Reduction
     ):  # a predicate or split_batch, recorded by its name

@@ -140,7 +140,7 @@ class ProfileRun:
         """
         declared = self._options["class_counts"]
         if declared is not None:
-            return LabelSpace.of_counts(torch.as_tensor(declared))
+            return LabelSpace.of_counts(declared)
         labels = self._known_labels(loader)
         if labels is None:
             return LabelSpace.open(first, self._plan_of_points.num_outputs)
