@@ -49,7 +49,9 @@ class ProfileRun:
     def __init__(self, model: nn.Module, loader: Iterable[Any], options: ProfileOptions) -> None:
         self._options = options
         self._progress = options["progress"] or no_progress
-        self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        # Parameters on the meta device are loaded when they are needed.
+        devices = (parameter.device for parameter in model.parameters() if not parameter.is_meta)
+        self._device = next(devices, torch.device("cpu"))
         self._reduction = Reduction.parse(options["reduce"])
         modules, named = choose_layers(model, options["layers"])
         self._splits = splits_of(model)

@@ -19,7 +19,7 @@ def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
     convolution, each row reads the channels of its own group and is zero elsewhere.
 
     Raises:
-        UnreadableError: a complex weight, or one that is refused by `collapselab.probes.tensors.ordinary`.
+        UnreadableError: a complex or quantised weight, or one that is refused by `collapselab.probes.tensors.ordinary`.
     """
     if isinstance(module, nn.Linear):
         return _real(module.weight)
@@ -40,6 +40,10 @@ def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
 def _real(weight: Tensor) -> Tensor:
     if weight.is_complex():  # its rows do not read the real and imaginary parts one by one
         raise UnreadableError("complex")
+    if (
+        not weight.is_floating_point() or weight.itemsize == 1
+    ):  # the layer multiplies with another, scaled matrix
+        raise UnreadableError(f"quantised ({weight.dtype})")
     return ordinary(weight)
 
 
