@@ -18,9 +18,10 @@ pytestmark = pytest.mark.slow
 WORKER = Path(distributed_worker.__file__)
 
 
-def torchrun(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def torchrun(*arguments: object, cwd: Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, arguments),
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
+        *map(str, arguments),
     ]  # fmt: skip
     return subprocess.run(
         command,

@@ -24,31 +24,36 @@ INPUTS = draw(5, labels=LABELS)
 PAIRS = batches(INPUTS, LABELS, 16)
 
 
-class Net(nn.Module):
+class Layers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.hidden, self.head = nn.Linear(5, 7), nn.Linear(7, 3)
 
+    def scores(self, inputs: Tensor) -> Tensor:
+        return self.head(self.hidden(inputs).tanh())
+
+
+class Net(Layers):
     def forward(self, inputs: Tensor) -> Tensor:
         return self.head(self.hidden(inputs).tanh())
 
 
-class ByName(Net):
+class ByName(Layers):
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        return super().forward(x * scale)
+        return self.scores(x * scale)
 
 
-class Whole(Net):
+class Whole(Layers):
     """Takes the batch, and insists on its type."""
 
     kind: type = object
 
     def forward(self, batch: Any) -> Tensor:
         assert type(batch) is self.kind
-        return super().forward(batch["x"] if isinstance(batch, MutableMapping) else batch.x)
+        return self.scores(batch["x"] if isinstance(batch, MutableMapping) else batch.x)
 
 
-def whole(kind: type) -> Net:
+def whole(kind: type) -> nn.Module:
     model = seeded(Whole)
     model.kind = kind
     return model
@@ -162,9 +167,9 @@ def test_a_container_reaches_the_model_as_it_is(form: str) -> None:
 
 
 def test_names_that_the_model_does_not_have_are_positions() -> None:
-    class Two(Net):
+    class Two(Layers):
         def forward(self, maps: Tensor, scale: Tensor) -> Tensor:
-            return super().forward(maps * scale)
+            return self.scores(maps * scale)
 
     check(profile(seeded(Two), [OtherNames(x, torch.ones(len(x), 1), y) for x, y in PAIRS]))
 
@@ -172,11 +177,11 @@ def test_names_that_the_model_does_not_have_are_positions() -> None:
 def test_an_encoding_of_transformers_stays_one() -> None:
     encoding = pytest.importorskip("transformers").BatchEncoding
 
-    class Encoded(Net):
+    class Encoded(Layers):
         def forward(self, batch: Any) -> Tensor:
             assert type(batch) is encoding
             assert batch.n_sequences == 1
-            return super().forward(batch.x)
+            return self.scores(batch.x)
 
     train = [(encoding({"x": x}, n_sequences=1), y) for x, y in PAIRS]
     check(profile(seeded(Encoded), train))
@@ -351,8 +356,8 @@ def test_an_early_exit_is_left_out_or_refused() -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_a_scripted_model_is_refused_and_a_scripted_part_left_out() -> None:
-    scripted = torch.jit.script(seeded(Net))
-    traced = torch.jit.trace(seeded(Net), PAIRS[0][0])
+    scripted: Any = torch.jit.script(seeded(Net))
+    traced: Any = torch.jit.trace(seeded(Net), PAIRS[0][0])
     for model in (scripted, traced):
         with pytest.raises(InputError, match=r"a torch.jit module: its layers run outside Python"):
             profile(model, PAIRS)

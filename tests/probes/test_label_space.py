@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -179,6 +180,19 @@ def test_declared_counts_of_ids() -> None:
         profile(model, batches(INPUTS, labels, 16), class_counts=counts)
 
 
+@pytest.mark.parametrize("kind", [dict, collections.Counter])
+def test_declared_counts_by_label(kind: Any) -> None:
+    ids, model = IDS[LABELS], seeded(Embedding)
+    counts = kind(dict(zip(IDS.tolist(), (30, 22, 25, 13), strict=True)))
+    train = LOADERS["list"](ids)
+    found = profile(model, train, scatter="full", class_counts=counts)
+    assert (found.weighting, found.classes) == ("balanced", tuple(IDS.tolist()))
+    assert_equals_oracle(found["head"], model.body(INPUTS), LABELS)
+    counts[IDS[1].item()] = 21
+    with pytest.raises(InputError, match="class 70001 was declared with 21 samples but 22 came"):
+        profile(model, train, class_counts=counts)
+
+
 def test_agreement_with_decisions_is_by_label() -> None:
     """Outputs are numbered as labels are, not as the classes that occur."""
     model = seeded(MLP, 6, 12, width=7, depth=1)
@@ -210,7 +224,7 @@ def test_high_ids_take_no_more_memory_than_dense_labels() -> None:
         train, test = LOADERS["data set"](labels), LOADERS["list"](labels)
         with torch.profiler.profile(profile_memory=True) as watched:
             profile(seeded(Embedding), train, test)
-        return max(event.cpu_memory_usage for event in watched.events())
+        return max(event.cpu_memory_usage for event in watched.events() or ())
 
     assert largest_allocation(IDS[LABELS]) <= 1.01 * largest_allocation(LABELS)
 

@@ -42,6 +42,12 @@ def test_values_are_normalised_so_that_they_can_be_used_again() -> None:
         ({"reduce": "max"}, "unknown reduction 'max'"),
         ({"metrics": ["vcl"]}, "unknown metric 'vcl'; did you mean 'vci'"),
         ({"class_counts": [3]}, "class_counts: give one whole number per label"),
+        (
+            {"class_counts": {7: 3}},
+            "class_counts: give the whole number of samples of each label, of at least two",
+        ),
+        ({"class_counts": {7: 3, 9: -1}}, "class_counts: give the whole number of samples"),
+        ({"class_counts": {7: 3, 9: 1.5}}, "class_counts: give the whole number of samples"),
     ],
     ids=str,
 )

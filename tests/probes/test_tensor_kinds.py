@@ -229,7 +229,7 @@ def packed(size: int, width: int = 4) -> list[tuple[PackedSequence, Tensor]]:
 
 
 class Classifier(nn.Module):
-    def __init__(self, recurrent: type[nn.RNNBase] = nn.LSTM) -> None:
+    def __init__(self, recurrent: Any = nn.LSTM) -> None:
         super().__init__()
         self.rnn, self.middle, self.head = recurrent(4, 6), nn.Linear(6, 5), nn.Linear(5, 3)
 
@@ -369,3 +369,23 @@ def test_eight_bit_floats_are_read_exactly(dtype: torch.dtype) -> None:
 def test_a_tensor_on_the_meta_device_is_unreadable() -> None:
     with pytest.raises(UnreadableError, match="meta device"):
         ordinary(torch.ones(2, device="meta"))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn], ids=str)
+def test_metrics_of_a_quantised_weight_are_null_and_said(dtype: torch.dtype) -> None:
+    class Quantised(nn.Linear):
+        """Multiplies with a matrix that its stored weight only codes for."""
+
+        def __init__(self) -> None:
+            super().__init__(5, 4)
+            self.weight = nn.Parameter((20 * self.weight).to(dtype), requires_grad=False)
+
+        def forward(self, input: Tensor) -> Tensor:
+            return nn.functional.linear(input, self.weight.to(input.dtype) / 20)
+
+    model, inputs = nn.Sequential(Quantised(), nn.Linear(4, 3).double()), draw(5, labels=LABELS)
+    found = profile(model, batches(inputs, LABELS, 20))
+    assert_equals_oracle(found["0"], inputs, LABELS)
+    assert found["0"].train["alignment"] is None
+    assert found["1"].train["alignment"] is not None
+    assert any(f"0: the weight is quantised ({dtype})" in text for text in found.warnings)

@@ -158,12 +158,15 @@ class Readable:
 def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBatch | None) -> Batch:
     """Return a batch, as a loader yields it, checked and on `device`."""
     inputs, labels = split_batch(raw) if split_batch else _split(raw, place)
-    if isinstance(labels, PackedSequence):
-        labels = labels.data
-    if np.ma.isMaskedArray(labels) or hasattr(labels, "get_mask"):
+    if np.ma.isMaskedArray(labels):
         raise InputError(
             f"{place}: labels are masked; give plain whole numbers, {IGNORED_LABEL} for those to ignore"
         )
+    if isinstance(labels, Tensor | PackedSequence):
+        try:
+            labels = ordinary(labels)
+        except UnreadableError as error:
+            raise InputError(f"{place}: labels are {error}") from error
     if not isinstance(labels, Tensor):
         try:
             labels = torch.as_tensor(labels)
@@ -176,7 +179,8 @@ def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBa
             f"{place}: labels have dtype {labels.dtype} and shape {tuple(labels.shape)}; give whole numbers, one per "
             "sample"
         )
-    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    is_mapping = isinstance(inputs, Mapping)
+    mask = inputs.get("attention_mask") if is_mapping else getattr(inputs, "attention_mask", None)
     return Batch(
         place=place,
         inputs=moved(inputs, device),

@@ -79,7 +79,10 @@ def moved(value: Any, device: torch.device) -> Any:
         return value.to(device)  # pyright: ignore[reportArgumentType] typed for dtypes only
     if callable(getattr(value, "to", None)):
         try:
-            duplicate = copy.copy(value)
+            duplicate = copy.copy(value)  # `to` may change it in place
+        except Exception:  # some objects cannot be copied
+            duplicate = value
+        try:
             result = duplicate.to(device)
         except TypeError:  # another kind of `to`
             return value

@@ -5,6 +5,8 @@ Letters: n labels of a batch, k labels of the label space.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -44,10 +46,18 @@ class LabelSpace:
         return cls(*labels.unique(return_counts=True))
 
     @classmethod
-    def of_counts(cls, counts: Int[Tensor, " m"]) -> LabelSpace:
-        """Return the closed space of the labels 0 … m-1 that have samples."""
-        values = counts.nonzero()[:, 0]
-        return cls(values, counts[values])
+    def of_counts(cls, counts: Tensor | Sequence[int] | Mapping[int, int]) -> LabelSpace:
+        """Return the closed space of the labels that have samples.
+
+        Args:
+            counts: (m,) samples of the labels 0 … m-1, or samples by label.
+        """
+        if isinstance(counts, Mapping):
+            values, counted = torch.tensor(list(counts)), torch.tensor(list(counts.values()))
+        else:
+            counted = torch.as_tensor(counts)
+            values = torch.arange(len(counted))
+        return cls(values[counted > 0], counted[counted > 0])
 
     @classmethod
     def open(cls, labels: Int[Tensor, " n"], num_outputs: int | None) -> LabelSpace:

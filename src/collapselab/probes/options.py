@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import index
 from typing import Annotated, Any, TypedDict, TypeVar, cast, get_args, get_type_hints
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,10 +28,8 @@ from collapselab.probes.scores import ScoresOption
 from collapselab.probes.select import Layers
 from collapselab.statistics import SCATTERS, WEIGHTINGS
 
-# The largest label of a mapping of class counts.
-_MAX_LABEL = 10**7
-
 Function = TypeVar("Function", bound=Callable[..., Any] | type)
+ClassCounts = Tensor | Sequence[int] | Mapping[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,17 @@ def _epsilon(value: float) -> float:
     return value
 
 
-def _class_counts(value: Any) -> Tensor | None:
+def _class_counts(value: ClassCounts) -> Tensor | dict[int, int] | None:
     if value is None:
         return None
+    if isinstance(value, Mapping):
+        with suppress(TypeError):
+            by_label = dict(sorted((index(label), index(count)) for label, count in value.items()))
+            if len(by_label) > 1 and min(*by_label, *by_label.values()) >= 0:
+                return by_label
+        raise InputError("class_counts: give the whole number of samples of each label, of at least two")
     try:
-        counts = torch.as_tensor(_by_label(value) if isinstance(value, Mapping) else value).cpu()
+        counts = torch.as_tensor(value).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"class_counts: {one_line(error)}; give one whole number per label, or a mapping from labels to numbers"
@@ -85,14 +90,6 @@ def _class_counts(value: Any) -> Tensor | None:
             f"class_counts: give one whole number per label, not {counts.dtype} of shape {tuple(counts.shape)}"
         )
     return counts.long()
-
-
-def _by_label(counts: Mapping[Any, Any]) -> list[Any]:
-    """Return the counts of labels 0 … K-1; labels that are not in the mapping have none."""
-    whole = all(isinstance(label, int | np.integer) and 0 <= label < _MAX_LABEL for label in counts)
-    if not counts or not whole:
-        raise ValueError(f"labels are not all whole numbers from 0 to {_MAX_LABEL - 1}")
-    return [counts.get(label, 0) for label in range(max(counts) + 1)]
 
 
 def _metrics(value: Iterable[str] | None) -> tuple[str, ...] | None:
@@ -197,7 +194,7 @@ class MeasuringOptions(TypedDict, total=False):
         float, Option(0.2, "a layer is collapsed if `normalized_within` is below this threshold.", _epsilon)
     ]
     class_counts: Annotated[
-        Tensor | Sequence[int] | Mapping[int, int] | None,
+        ClassCounts,
         Option(
             None,
             "samples of each label in the whole train split: (K,) for labels 0 … K-1, or a mapping such as a `Counter`.",

@@ -15,7 +15,7 @@ from collapselab.probes.options import MeasuringOptions, complete_options, docum
 from collapselab.probes.own_pass import own_passes
 from collapselab.probes.profile_run import ProfileRun
 from collapselab.probes.results import Profile
-from collapselab.probes.select import Layers, unwrapped
+from collapselab.probes.select import Layers, model_name, unwrapped
 from collapselab.randomness import preserved_random_states
 
 
@@ -43,7 +43,7 @@ def profile(
     Args:
         model: any module; it is measured in evaluation mode, on the device of its parameters.
         loader: yields (inputs, labels), (input, input, …, labels), or mappings with `labels` whose other entries the
-            model takes by keyword. Labels are whole numbers, one per sample or, as (n, tokens), one per token; those
+            model takes by keyword, named tuples and objects that name their labels. Labels are whole numbers, one per sample or, as (n, tokens), one per token; those
             equal to -100 are padding.
         test_loader: the same for test data.
         name: name of the model in tables; default its class.
@@ -86,4 +86,4 @@ def profile(
         resharding(model),
     ):
         inner = unwrapped(model)
-        return ProfileRun(inner, train, complete).profile(test, encodable(name or type(inner).__name__))
+        return ProfileRun(inner, train, complete).profile(test, encodable(name or model_name(inner)))

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +54,9 @@ class ProfileRun:
     def __init__(self, model: nn.Module, loader: Iterable[Any], options: ProfileOptions) -> None:
         self._options = options
         self._progress = options["progress"] or no_progress
-        self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        # Parameters on the meta device are loaded when they are needed.
+        devices = (parameter.device for parameter in model.parameters() if not parameter.is_meta)
+        self._device = next(devices, torch.device("cpu"))
         self._reduction = with_padding(Reduction.parse(options["reduce"]), model)
         modules, named = choose_layers(model, options["layers"])
         if options["classifier"] is not None and options["layers"] is None:
@@ -151,8 +153,9 @@ class ProfileRun:
         Args:
             first: labels of the first batch.
         """
-        if self._options["class_counts"] is not None:
-            return len(self._options["class_counts"])
+        declared = self._options["class_counts"]
+        if declared is not None:
+            return max(declared) + 1 if isinstance(declared, Mapping) else len(declared)
         labels = first if self._known is None else self._known
         return int(labels.max()) + 1 if len(labels) else 0
 
@@ -192,7 +195,7 @@ class ProfileRun:
         """
         declared = self._options["class_counts"]
         if declared is not None:
-            return LabelSpace.of_counts(torch.as_tensor(declared))
+            return LabelSpace.of_counts(declared)
         if self._known is None:
             return LabelSpace.open(first, self._num_outputs)
         return LabelSpace.of_labels(self._known)

@@ -41,6 +41,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
+def model_name(model: nn.Module) -> str:
+    """Return the class of a model as its author named it, also inside FSDP."""
+    wrapped = getattr(model, "_fsdp_wrapped_module", model)
+    return type(wrapped).__name__.removeprefix("FSDP")  # `fully_shard` makes a class of its own
+
+
 def named_parts(model: nn.Module) -> dict[str, nn.Module]:
     """Return all modules by name, without what wrappers insert into names; of a wrapper, what it wraps."""
     return {plain_name(name): module for name, module in model.named_modules()}
@@ -69,7 +75,7 @@ def is_transposed_linear(module: object) -> bool:
 
     It is recognised by its attributes, so that `transformers` need not be installed.
     """
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf") and hasattr(module, "weight")
+    return model_name(module) == "Conv1D" and hasattr(module, "nf") and hasattr(module, "weight")
 
 
 def is_adapted_layer(module: nn.Module) -> bool:

@@ -44,7 +44,7 @@ def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
     convolution, each row reads the channels of its own group and is zero elsewhere.
 
     Raises:
-        UnreadableError: a complex weight, or one that is refused by `collapselab.probes.tensors.ordinary`.
+        UnreadableError: a complex or quantised weight, or one that is refused by `collapselab.probes.tensors.ordinary`.
     """
     if not is_weight_layer(module):
         return None
@@ -68,6 +68,10 @@ def _as_matrix(layer: nn.Module, weight: Tensor) -> Float[Tensor, "out q"]:
 def _real(weight: Tensor) -> Tensor:
     if weight.is_complex():  # its rows do not read the real and imaginary parts one by one
         raise UnreadableError("complex")
+    if (
+        not weight.is_floating_point() or weight.itemsize == 1
+    ):  # the layer multiplies with another, scaled matrix
+        raise UnreadableError(f"quantised ({weight.dtype})")
     return ordinary(weight)
 
 
