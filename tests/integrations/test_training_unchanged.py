@@ -43,6 +43,7 @@ class MomentumEncoder(Network):
     def __init__(self, through_data: bool) -> None:
         super().__init__()
         self.key = copy.deepcopy(self.first).requires_grad_(False)
+        self.queue: Tensor
         self.register_buffer("queue", torch.zeros(40, HIDDEN), persistent=False)
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         self.through_data = through_data
@@ -92,6 +93,7 @@ class BuiltInForward(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.scale: Tensor
         self.register_buffer("scale", torch.ones(HIDDEN))
         self.built = False
 
@@ -135,9 +137,9 @@ class Merging(nn.Linear):
             self.is_merged = not mode
         return self
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        update = 0 if self.is_merged else 0.3 * inputs @ (self.up @ self.down).T
-        return super().forward(inputs) + update
+    def forward(self, input: Tensor) -> Tensor:
+        update = 0 if self.is_merged else 0.3 * input @ (self.up @ self.down).T
+        return super().forward(input) + update
 
 
 class ExtraState(nn.Module):

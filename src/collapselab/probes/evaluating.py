@@ -6,6 +6,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,8 +59,9 @@ def _state_of(model: nn.Module) -> Snapshot:
 def _end(model: nn.Module, training: bool) -> None:
     """Let the model undo what it did for evaluation."""
     for module in model.modules():
-        if hasattr(module, "reshard") and type(module).__name__.startswith("FSDP"):
-            module.reshard()  # sharded weights, gathered for a forward pass, are put away
+        reshard: Any = getattr(module, "reshard", None)
+        if callable(reshard) and type(module).__name__.startswith("FSDP"):
+            reshard()  # sharded weights, gathered for a forward pass, are put away
     model.train(training)
 
 
