@@ -190,7 +190,7 @@ def test_without_room_for_a_copy_a_change_is_said(monkeypatch: pytest.MonkeyPatc
         model(torch.ones(1, 2))
     with (
         pytest.warns(
-            UserWarning, match="Linear changed bias while it was measured, which cannot be restored"
+            UserWarning, match="Linear changed bias while it was measured, which could not be restored"
         ),
         evaluating(model),
     ):

@@ -78,8 +78,8 @@ def _refuse_lazy(model: nn.Module) -> None:
 def _warn(model: nn.Module, changed: list[str], lost: list[str]) -> None:
     if lost:
         warnings.warn(
-            f"{type(model).__name__} changed {_listed(lost)} while it was measured, which cannot be restored: there was "
-            "no room for a copy. Training goes on with other values",
+            f"{type(model).__name__} changed {_listed(lost)} while it was measured, which could not be restored (weights: "
+            "there was no memory for a copy); training goes on with other values",
             stacklevel=5,
         )
     elif changed and model not in _warned:
