@@ -295,8 +295,7 @@ def _same_plain(one: Any, other: Any) -> bool:
 def _restored_items(place: str, container: Any) -> PutBack:
     """Return what puts the entries of a container back, in place."""
     # Not by methods of a subclass, which may refuse or do more.
-    kind: Any = next(kind for kind in (OrderedDict, *_CONTAINERS) if isinstance(container, kind))
-    is_mapping = isinstance(container, dict)
+    kind, is_mapping = _kind_of(container), isinstance(container, dict)
     saved: Any = dict(container) if is_mapping else list(container)
 
     def put_back() -> Iterator[str]:
@@ -313,6 +312,10 @@ def _restored_items(place: str, container: Any) -> PutBack:
         yield from (place if name is None else f"{place}.{name}".lstrip(".") for name in names)
 
     return put_back
+
+
+def _kind_of(container: Any) -> Any:
+    return next(kind for kind in (OrderedDict, *_CONTAINERS) if isinstance(container, kind))
 
 
 def _changed_keys(now: Any, saved: dict[Any, Any]) -> list[Any]:
