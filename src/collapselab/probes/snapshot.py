@@ -50,9 +50,9 @@ _NOT_RESTORED = frozenset(vars(nn.Module())) - {"training", "_non_persistent_buf
 class Snapshot:
     """The state that is reachable from some objects.
 
-    Found are attributes and slots of objects, lists, dictionaries and sets; tensors and arrays; random generators,
-    also those that closures, bound methods and partials hold and that methods read as global variables; positions of
-    files; extra states of modules. Not entered are objects of engines (trainers, loggers, process groups), extension
+    Found are attributes and slots of objects and their classes, lists, dictionaries and sets; tensors and arrays; random
+    generators, also those that closures, hooks, bound methods and partials hold and that methods read as global
+    variables; positions of files; extra states of modules. Not entered are objects of engines (trainers, loggers, process groups), extension
     types, and containers of more than 1,000 entries (these are restored, but their entries are not).
 
     Args:
@@ -131,7 +131,9 @@ class Snapshot:
             if type(module).get_extra_state is not nn.Module.get_extra_state:
                 with suppress(Exception):  # it cannot be copied, or is not there yet
                     self._after.append((place, _extra_state(place, module)))
-        self._visit_globals(place, type(module))
+        for hooks in (own.get("_forward_pre_hooks"), own.get("_forward_hooks")):
+            self._wait(place, *(hooks or {}).values())
+        self._visit_class(type(module))
 
     def _visit_file(self, place: str, file: Any) -> None:
         with suppress(OSError, ValueError):  # cannot be sought, is closed, or is being iterated over
@@ -150,7 +152,7 @@ class Snapshot:
             if isinstance(own, dict):
                 self._visit_attributes(place, own, frozenset())
             self._visit_slots(place, value)
-            self._visit_globals(place, type(value))
+            self._visit_class(type(value))
 
     def _visit_function(self, place: str, function: types.FunctionType) -> None:
         if _is_machinery(function):
@@ -170,25 +172,28 @@ class Snapshot:
         names = [name for kind in type(value).__mro__ for name in _slots_of(kind)]
         saved = {name: item for name in names if (item := getattr(value, name, _MISSING)) is not _MISSING}
 
-        def put_back() -> Iterator[str]:
-            for name, item in saved.items():
-                if getattr(value, name, _MISSING) is not item:
-                    object.__setattr__(value, name, item)
-                    yield f"{place}.{name}"
-
         if saved:
-            self._before.append((place, put_back))
+            self._before.append((place, _restored_values(place, value, saved)))
             self._wait(place, *saved.values())
 
-    def _visit_globals(self, place: str, kind: type) -> None:
-        """Find generators that methods of a class read as global variables or that are its attributes."""
+    def _visit_class(self, kind: type) -> None:
+        """Find attributes of a class and what its methods hold or read as global variables."""
         for base in kind.__mro__:
             if id(base) in self._seen or _is_machinery(base):
                 continue
             self._seen[id(base)] = base
-            for member in vars(base).values():
-                if isinstance(member, (types.FunctionType, *GENERATORS)):
-                    self._wait(place, member)
+            kinds = (*_PLAIN, *_CONTAINERS, *GENERATORS, Tensor, np.ndarray)
+            state = {
+                name: value
+                for name, value in vars(base).items()
+                if isinstance(value, kinds) and not name.startswith("__")
+            }
+            self._before.append((base.__name__, _restored_values(base.__name__, base, state)))
+            members = [
+                getattr(value, "__func__", value) for value in vars(base).values()
+            ]  # of static methods
+            methods = [value for value in members if isinstance(value, types.FunctionType)]
+            self._wait(base.__name__, *state.values(), *methods)
 
     def _wait(self, place: str, *values: Any) -> None:
         self._waiting.extend((place, value) for value in values)
@@ -284,6 +289,18 @@ def _restored_attributes(place: str, own: dict[str, Any], left_out: frozenset[st
             # Forward passes leave activations behind (attention maps, weights computed from others): no news.
             if not isinstance(now, Tensor) and not _same_plain(now, value) and name != "training":
                 yield f"{place}.{name}".lstrip(".")
+
+    return put_back
+
+
+def _restored_values(place: str, owner: Any, saved: dict[str, Any]) -> PutBack:
+    """Return what puts attributes back that do not lie in a dictionary that can be written to."""
+
+    def put_back() -> Iterator[str]:
+        for name, value in saved.items():
+            if getattr(owner, name, _MISSING) is not value:
+                (setattr if isinstance(owner, type) else object.__setattr__)(owner, name, value)
+                yield f"{place}.{name}"
 
     return put_back
 
