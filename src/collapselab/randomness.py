@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,8 +32,7 @@ def generator_state(generator: Any) -> Callable[[], object]:
         state = generator.getstate()
         return lambda: generator.setstate(state)
     if isinstance(generator, torch.Generator | np.random.RandomState):
-        state = generator.get_state()
-        return lambda: generator.set_state(state)
+        return functools.partial(generator.set_state, generator.get_state())
     bits = generator.bit_generator if isinstance(generator, np.random.Generator) else generator
     state = copy.deepcopy(bits.state)
     return lambda: setattr(bits, "state", state)

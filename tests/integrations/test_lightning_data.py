@@ -139,7 +139,9 @@ def means_of(callback: NeuralCollapseCallback, layer: str, split: str = "train")
     assert callback.monitor is not None
     assert callback.monitor.profile is not None
     assert callback.monitor.profile.weighting == "balanced"  # class counts are known without a pass
-    return callback.monitor.profile[layer].splits[split].class_means.double()
+    means = callback.monitor.profile[layer].splits[split].class_means
+    assert means is not None
+    return means.double()
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_precision_plugins_are_used(precision: Any, tmp_path: Path) -> None:
     assert all(torch.equal(one, other) for one, other in zip(*(found[1] for found in results), strict=True))
     assert torch.get_default_dtype() == torch.float32
     rows, labels = Floats().rows.tensors
-    first, head = model.net.first, model.net.head  # pyright: ignore[reportPossiblyUnboundVariable]
+    first, head = model.net.first, model.net.head
     low = torch.bfloat16 if precision.startswith("bf16") else first.weight.dtype
     inputs = rows.to(torch.float32 if precision == "bf16-mixed" else low)
     torch.testing.assert_close(

@@ -43,6 +43,7 @@ class MomentumEncoder(Network):
     def __init__(self, through_data: bool) -> None:
         super().__init__()
         self.key = copy.deepcopy(self.first).requires_grad_(False)
+        self.queue: Tensor
         self.register_buffer("queue", torch.zeros(40, HIDDEN), persistent=False)
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         self.through_data = through_data
@@ -92,6 +93,7 @@ class BuiltInForward(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.scale: Tensor
         self.register_buffer("scale", torch.ones(HIDDEN))
         self.built = False
 
@@ -135,9 +137,9 @@ class Merging(nn.Linear):
             self.is_merged = not mode
         return self
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        update = 0 if self.is_merged else 0.3 * inputs @ (self.up @ self.down).T
-        return super().forward(inputs) + update
+    def forward(self, input: Tensor) -> Tensor:
+        update = 0 if self.is_merged else 0.3 * input @ (self.up @ self.down).T
+        return super().forward(input) + update
 
 
 class ExtraState(nn.Module):
@@ -172,6 +174,86 @@ class HiddenTeacher(nn.Module):
         return inputs + self.hidden[0].get_buffer("running_mean")
 
 
+class Counted(nn.Module):
+    """Counts in its class, in slots of an object and in a closure of a hook."""
+
+    count = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots, closed = _Slots(), [0]
+
+        def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+            closed[0] += 1
+            return output * (1 + closed[0] / 100)
+
+        self.register_forward_hook(hook)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        Counted.count += 1
+        self.slots.count += 1
+        return inputs * (1 + Counted.count / 100) + self.slots.count / 100
+
+
+class _Slots:
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Adapting(nn.Module):
+    """Takes a gradient step on its shift in evaluation, as test-time adaptation does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(HIDDEN))
+        self.optimizer = torch.optim.SGD([self.shift], 0.1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if not self.training:
+            with torch.enable_grad():
+                (inputs.detach() + self.shift).square().sum().backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return inputs + self.shift
+
+
+class Adding(nn.Module):
+    """An embedding that its forward pass renormalises in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(4, HIDDEN, max_norm=0.5)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.table(torch.arange(len(inputs)) % 4)
+
+
+class Fusing(nn.Module):
+    """Two branches that are one layer in evaluation, as in RepVGG."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(HIDDEN, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
+        self.branches: tuple[nn.Linear, nn.Linear] | None = None
+
+    def train(self, mode: bool = True) -> Fusing:
+        if not mode and self.branches is None:
+            self.fused = nn.Linear(HIDDEN, HIDDEN)
+            self.fused.weight.data = self.one.weight.data + self.other.weight.data
+            self.fused.bias.data = self.one.bias.data + self.other.bias.data
+            self.branches = self.one, self.other
+            del self.one, self.other
+        elif mode and self.branches is not None:
+            (self.one, self.other), self.branches = self.branches, None
+            del self.fused
+        return super().train(mode)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.fused(inputs) if self.branches is not None else self.one(inputs) + self.other(inputs)
+
+
 def quantisation_aware() -> nn.Module:
     from torch.ao import quantization
 
@@ -202,6 +284,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "merged weights": lambda: Network(nn.Sequential(Merging(), nn.ReLU())),
     "batch norm": lambda: Network(nn.BatchNorm1d(HIDDEN, momentum=None)),
     "extra state": lambda: Network(ExtraState()),
+    "counted elsewhere": lambda: Network(Counted()),
+    "adapting": lambda: Network(Adapting()),
+    "fusing": lambda: Network(Fusing()),
+    "renormalised embedding": lambda: Network(nn.Sequential(Adding())),
     "teacher in a list": lambda: Network(HiddenTeacher()),
 }
 
@@ -256,6 +342,7 @@ def test_training_is_the_same_with_and_without(name: str, tmp_path: Path) -> Non
         random.seed(7)
         np.random.seed(7)  # noqa: NPY002 (the shared generator is what must not move)
         _GLOBAL = np.random.default_rng(4)
+        Counted.count = 0
         losses = traced(model, monitor)
         results.append((losses, state_of(model), torch.rand(2), _GLOBAL.random()))
         if monitor is not None:

@@ -257,6 +257,7 @@ def test_batches_are_prepared_as_the_trainer_prepares_them(tmp_path: Path) -> No
     assert measuring.monitor is not None
     assert measuring.monitor.profile is not None
     means = measuring.monitor.profile["head"].splits["train"].class_means
+    assert means is not None
     expected = torch.stack([data.tokens[data.labels == label].double().mean(0) / 8 for label in range(3)])
     torch.testing.assert_close(means.double(), expected, atol=0.02, rtol=0)  # read in bfloat16
 

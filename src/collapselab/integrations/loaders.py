@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+    default_convert,
+)
 
 from collapselab.errors import InputError
 from collapselab.probes.batches import Readable, known_labels
@@ -66,7 +74,7 @@ def in_order(loader: Any, name: str, dataset: Any = None) -> DataLoader[Any]:
     # `accelerate` wraps a loader in a loader, which puts batches on devices; that is done for every batch anyway.
     loader = getattr(loader, "base_dataloader", None) or loader
     size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or _DEFAULT_BATCH
-    order = SequentialSampler(dataset)  # pyright: ignore[reportArgumentType] it has a length
+    order = SequentialSampler(dataset)
     # Not by the constructor: that of a subclass can take anything.
     copied = object.__new__(type(loader))
     copied.__dict__.update(vars(loader))
@@ -78,8 +86,8 @@ def in_order(loader: Any, name: str, dataset: Any = None) -> DataLoader[Any]:
         drop_last=False,
         _iterator=None,
     )
-    if loader.batch_sampler is None and loader.collate_fn is torch.utils.data._utils.collate.default_convert:
-        copied.collate_fn = torch.utils.data.default_collate  # the loader yielded samples one by one
+    if loader.collate_fn is default_convert:  # the loader yields samples one by one
+        copied.collate_fn = default_collate
     return copied
 
 

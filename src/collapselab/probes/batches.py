@@ -24,6 +24,7 @@ from torch.utils.data import (
 from collapselab.distributed import rank_and_world
 from collapselab.errors import InputError
 from collapselab.probes.containers import LABEL_KEYS, call, moved, split_labels
+from collapselab.probes.tensors import UnreadableError, ordinary
 
 # Positions with this label are padding and not samples, as in torch's own losses.
 IGNORED_LABEL = -100

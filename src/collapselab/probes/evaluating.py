@@ -6,6 +6,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,8 +59,9 @@ def _state_of(model: nn.Module) -> Snapshot:
 def _end(model: nn.Module, training: bool) -> None:
     """Let the model undo what it did for evaluation."""
     for module in model.modules():
-        if hasattr(module, "reshard") and type(module).__name__.startswith("FSDP"):
-            module.reshard()  # sharded weights, gathered for a forward pass, are put away
+        reshard: Any = getattr(module, "reshard", None)
+        if callable(reshard) and type(module).__name__.startswith("FSDP"):
+            reshard()  # sharded weights, gathered for a forward pass, are put away
     model.train(training)
 
 
@@ -76,8 +78,8 @@ def _refuse_lazy(model: nn.Module) -> None:
 def _warn(model: nn.Module, changed: list[str], lost: list[str]) -> None:
     if lost:
         warnings.warn(
-            f"{type(model).__name__} changed {_listed(lost)} while it was measured, which cannot be restored: there was "
-            "no room for a copy. Training goes on with other values",
+            f"{type(model).__name__} changed {_listed(lost)} while it was measured, which could not be restored (weights: "
+            "there was no memory for a copy); training goes on with other values",
             stacklevel=5,
         )
     elif changed and model not in _warned:

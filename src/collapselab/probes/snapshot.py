@@ -8,7 +8,7 @@ import io
 import operator
 import sys
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -28,6 +28,8 @@ _MOST_SEARCHED = 1_000
 # Arrays may take so many times the limit of a tensor, all together.
 _ARRAYS_PER_LIMIT = 8
 _MISSING = object()
+# Puts something back that differs, and returns the names of what did.
+PutBack = Callable[[], Iterable[str]]
 _CONTAINERS = (list, dict, set, deque, tuple, frozenset)
 _PLAIN = (
     type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, types.CodeType,
@@ -48,9 +50,9 @@ _NOT_RESTORED = frozenset(vars(nn.Module())) - {"training", "_non_persistent_buf
 class Snapshot:
     """The state that is reachable from some objects.
 
-    Found are attributes and slots of objects, lists, dictionaries and sets; tensors and arrays; random generators,
-    also those that closures, bound methods and partials hold and that methods read as global variables; positions of
-    files; extra states of modules. Not entered are objects of engines (trainers, loggers, process groups), extension
+    Found are attributes and slots of objects and their classes, lists, dictionaries and sets; tensors and arrays; random
+    generators, also those that closures, hooks, bound methods and partials hold and that methods read as global
+    variables; positions of files; extra states of modules. Not entered are objects of engines (trainers, loggers, process groups), extension
     types, and containers of more than 1,000 entries (these are restored, but their entries are not).
 
     Args:
@@ -61,8 +63,8 @@ class Snapshot:
     def __init__(self, roots: Iterable[tuple[str, Any]], most_bytes: int | None = None) -> None:
         self._array_bytes = _MOST_ARRAY_BYTES if most_bytes is None else _ARRAYS_PER_LIMIT * most_bytes
         self._tensors = CopiedTensors(most_bytes)
-        self._before: list[Callable[[], Iterable[str]]] = []  # attributes and containers
-        self._after: list[Callable[[], Iterable[str]]] = []  # what needs these to be in place
+        self._before: list[tuple[str, PutBack]] = []  # attributes and containers
+        self._after: list[tuple[str, PutBack]] = []  # what needs these to be in place
         self._seen: dict[int, Any] = {}  # the objects too, so that no other gets their id
         self._waiting = deque(roots)
         while self._waiting and len(self._seen) < _MOST_OBJECTS:
@@ -73,13 +75,13 @@ class Snapshot:
         """Put everything back that differs.
 
         Returns:
-            Names of what was changed, and of tensors that were and cannot be restored.
+            Names of what was changed, and of what was and could not be restored.
         """
-        names = [name for put_back in self._before for name in put_back()]
-        changed, lost = self._tensors.restore()
-        names += changed
-        names += [name for put_back in self._after for name in put_back()]
-        return list(dict.fromkeys(names)), lost
+        changed, lost = _run(self._before)
+        for names, failures in (self._tensors.restore(), _run(self._after)):
+            changed += names
+            lost += failures
+        return list(dict.fromkeys(changed)), lost
 
     def _visit(self, place: str, value: Any) -> None:
         if isinstance(value, _PLAIN) or id(value) in self._seen:
@@ -88,17 +90,17 @@ class Snapshot:
         if isinstance(value, Tensor):
             self._tensors.add(value, place)
             with suppress(RuntimeError):  # views that autograd has given up, as FSDP leaves them
-                self._before.append(_flags(value))
+                self._before.append((place, _flags(value)))
         elif isinstance(value, np.ndarray):
             self._visit_array(place, value)
         elif isinstance(value, GENERATORS):
-            self._after.append(_silent(generator_state(value)))
+            self._after.append((place, _silent(generator_state(value))))
         elif isinstance(value, _CONTAINERS):
             self._visit_container(place, value)
         elif isinstance(value, nn.Module):
             self._visit_module(place, value)
         elif isinstance(value, io.IOBase):
-            self._visit_file(value)
+            self._visit_file(place, value)
         else:
             with suppress(Exception):  # objects of users can raise anything when looked at
                 self._visit_object(place, value)
@@ -108,11 +110,11 @@ class Snapshot:
             return
         if array.nbytes <= self._array_bytes:
             self._array_bytes -= array.nbytes
-            self._before.append(_restored_array(place, array))
+            self._before.append((place, _restored_array(place, array)))
 
     def _visit_container(self, place: str, value: Any) -> None:
         if not isinstance(value, tuple | frozenset):
-            self._before.append(_restored_items(place, value))
+            self._before.append((place, _restored_items(place, value)))
         if len(value) <= _MOST_SEARCHED:
             named = value.items() if isinstance(value, dict) else enumerate(value)
             self._waiting.extend((f"{place}.{name}".lstrip("."), item) for name, item in named)
@@ -128,13 +130,15 @@ class Snapshot:
             self._visit_attributes(place, own, _NOT_RESTORED)
             if type(module).get_extra_state is not nn.Module.get_extra_state:
                 with suppress(Exception):  # it cannot be copied, or is not there yet
-                    self._after.append(_extra_state(place, module))
-        self._visit_globals(place, type(module))
+                    self._after.append((place, _extra_state(place, module)))
+        for hooks in (own.get("_forward_pre_hooks"), own.get("_forward_hooks")):
+            self._wait(place, *(hooks or {}).values())
+        self._visit_class(type(module))
 
-    def _visit_file(self, file: Any) -> None:
+    def _visit_file(self, place: str, file: Any) -> None:
         with suppress(OSError, ValueError):  # cannot be sought, is closed, or is being iterated over
             position = file.tell()
-            self._after.append(_silent(lambda: file.seek(position)))
+            self._after.append((place, _silent(lambda: file.seek(position))))
 
     def _visit_object(self, place: str, value: Any) -> None:
         if isinstance(value, functools.partial):
@@ -148,7 +152,7 @@ class Snapshot:
             if isinstance(own, dict):
                 self._visit_attributes(place, own, frozenset())
             self._visit_slots(place, value)
-            self._visit_globals(place, type(value))
+            self._visit_class(type(value))
 
     def _visit_function(self, place: str, function: types.FunctionType) -> None:
         if _is_machinery(function):
@@ -159,7 +163,7 @@ class Snapshot:
         self._wait(place, *(function.__defaults__ or ()), *_globals_read_by(function))
 
     def _visit_attributes(self, place: str, own: dict[str, Any], left_out: frozenset[str]) -> None:
-        self._before.append(_restored_attributes(place, own, left_out))
+        self._before.append((place, _restored_attributes(place, own, left_out)))
         self._waiting.extend(
             (f"{place}.{name}".lstrip("."), item) for name, item in own.items() if name not in left_out
         )
@@ -168,25 +172,28 @@ class Snapshot:
         names = [name for kind in type(value).__mro__ for name in _slots_of(kind)]
         saved = {name: item for name in names if (item := getattr(value, name, _MISSING)) is not _MISSING}
 
-        def put_back() -> Iterator[str]:
-            for name, item in saved.items():
-                if getattr(value, name, _MISSING) is not item:
-                    object.__setattr__(value, name, item)
-                    yield f"{place}.{name}"
-
         if saved:
-            self._before.append(put_back)
+            self._before.append((place, _restored_values(place, value, saved)))
             self._wait(place, *saved.values())
 
-    def _visit_globals(self, place: str, kind: type) -> None:
-        """Find generators that methods of a class read as global variables or that are its attributes."""
+    def _visit_class(self, kind: type) -> None:
+        """Find attributes of a class and what its methods hold or read as global variables."""
         for base in kind.__mro__:
             if id(base) in self._seen or _is_machinery(base):
                 continue
             self._seen[id(base)] = base
-            for member in vars(base).values():
-                if isinstance(member, (types.FunctionType, *GENERATORS)):
-                    self._wait(place, member)
+            kinds = (*_PLAIN, *_CONTAINERS, *GENERATORS, Tensor, np.ndarray)
+            state = {
+                name: value
+                for name, value in vars(base).items()
+                if isinstance(value, kinds) and not name.startswith("__")
+            }
+            self._before.append((base.__name__, _restored_values(base.__name__, base, state)))
+            members = [
+                getattr(value, "__func__", value) for value in vars(base).values()
+            ]  # of static methods
+            methods = [value for value in members if isinstance(value, types.FunctionType)]
+            self._wait(base.__name__, *state.values(), *methods)
 
     def _wait(self, place: str, *values: Any) -> None:
         self._waiting.extend((place, value) for value in values)
@@ -221,7 +228,18 @@ def _globals_read_by(function: types.FunctionType) -> Iterator[Any]:
 # ---------------------------------------------------------------- putting back
 
 
-def _silent(put_back: Callable[[], object]) -> Callable[[], Iterable[str]]:
+def _run(actions: Iterable[tuple[str, PutBack]]) -> tuple[list[str], list[str]]:
+    """Return the names of what was put back, and of what raised an exception instead."""
+    names, failures = list[str](), list[str]()
+    for place, put_back in actions:
+        try:
+            names.extend(put_back())
+        except Exception:  # of an object of the user; the others are to be put back all the same
+            failures.append(place)
+    return names, failures
+
+
+def _silent(put_back: Callable[[], object]) -> PutBack:
     def act() -> Iterable[str]:
         put_back()
         return ()
@@ -229,7 +247,7 @@ def _silent(put_back: Callable[[], object]) -> Callable[[], Iterable[str]]:
     return act
 
 
-def _flags(tensor: Tensor) -> Callable[[], Iterable[str]]:
+def _flags(tensor: Tensor) -> PutBack:
     """Keep whether a tensor takes gradients, and which tensor its gradient is."""
     if not tensor.is_leaf:
         return tuple
@@ -244,7 +262,7 @@ def _flags(tensor: Tensor) -> Callable[[], Iterable[str]]:
     return _silent(put_back)
 
 
-def _restored_array(place: str, array: npt.NDArray[Any]) -> Callable[[], Iterable[str]]:
+def _restored_array(place: str, array: npt.NDArray[Any]) -> PutBack:
     saved = array.copy()
 
     def put_back() -> Iterator[str]:
@@ -255,9 +273,7 @@ def _restored_array(place: str, array: npt.NDArray[Any]) -> Callable[[], Iterabl
     return put_back
 
 
-def _restored_attributes(
-    place: str, own: dict[str, Any], left_out: frozenset[str]
-) -> Callable[[], Iterable[str]]:
+def _restored_attributes(place: str, own: dict[str, Any], left_out: frozenset[str]) -> PutBack:
     saved = {name: value for name, value in own.items() if name not in left_out}
 
     def put_back() -> Iterator[str]:
@@ -277,37 +293,53 @@ def _restored_attributes(
     return put_back
 
 
+def _restored_values(place: str, owner: Any, saved: dict[str, Any]) -> PutBack:
+    """Return what puts attributes back that do not lie in a dictionary that can be written to."""
+
+    def put_back() -> Iterator[str]:
+        for name, value in saved.items():
+            if getattr(owner, name, _MISSING) is not value:
+                (setattr if isinstance(owner, type) else object.__setattr__)(owner, name, value)
+                yield f"{place}.{name}"
+
+    return put_back
+
+
 def _same_plain(one: Any, other: Any) -> bool:
     return isinstance(one, _PLAIN) and isinstance(other, _PLAIN) and type(one) is type(other) and one == other
 
 
-def _restored_items(place: str, container: Any) -> Callable[[], Iterable[str]]:
+def _restored_items(place: str, container: Any) -> PutBack:
     """Return what puts the entries of a container back, in place."""
-    is_mapping = isinstance(container, dict)
+    # Not by methods of a subclass, which may refuse or do more.
+    kind, is_mapping = _kind_of(container), isinstance(container, dict)
     saved: Any = dict(container) if is_mapping else list(container)
 
     def put_back() -> Iterator[str]:
-        if is_mapping:
-            same = len(container) == len(saved) and all(
-                key in container and container[key] is value for key, value in saved.items()
-            )
-        else:
-            same = len(container) == len(saved) and all(map(operator.is_, container, saved))
-        if same:
+        same = len(container) == len(saved) and all(map(operator.is_, container, saved))
+        if same and (not is_mapping or all(map(operator.is_, container.values(), saved.values()))):
             return
-        names = _changed_keys(container, saved) if is_mapping else []
-        container.clear()
-        (container.extend if isinstance(container, list | deque) else container.update)(saved)
-        yield from (f"{place}.{name}".lstrip(".") for name in names) if names else (place,)
+        names = _changed_keys(container, saved) if is_mapping else [None]
+        kind.clear(container)
+        if is_mapping:
+            for key, value in saved.items():
+                kind.__setitem__(container, key, value)
+        else:
+            (kind.update if kind is set else kind.extend)(container, saved)
+        yield from (place if name is None else f"{place}.{name}".lstrip(".") for name in names)
 
     return put_back
+
+
+def _kind_of(container: Any) -> Any:
+    return next(kind for kind in (OrderedDict, *_CONTAINERS) if isinstance(container, kind))
 
 
 def _changed_keys(now: Any, saved: dict[Any, Any]) -> list[Any]:
     return [key for key in {**saved, **now} if now.get(key, _MISSING) is not saved.get(key, _MISSING)]
 
 
-def _extra_state(place: str, module: nn.Module) -> Callable[[], Iterable[str]]:
+def _extra_state(place: str, module: nn.Module) -> PutBack:
     saved = copy.deepcopy(module.get_extra_state())
 
     def put_back() -> Iterator[str]:
@@ -325,6 +357,8 @@ def _equal(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and type(one) is type(other):
         return len(one) == len(other) and all(map(_equal, one, other))
+    if type(one) is type(other) and type(one).__eq__ is object.__eq__ and hasattr(one, "__dict__"):
+        return _equal(vars(one), vars(other))
     try:
         return bool(one == other)
     except (ValueError, RuntimeError, TypeError):  # arrays have no single truth

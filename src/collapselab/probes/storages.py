@@ -143,7 +143,7 @@ def _words(storage: torch.UntypedStorage) -> Tensor:
     size = storage.nbytes()
     width, dtype = next((width, dtype) for width, dtype in _WORDS if size % width == 0)
     empty = torch.empty(0, dtype=dtype, device=storage.device)
-    return empty.set_(storage, 0, (size // width,), (1,))  # pyright: ignore[reportArgumentType] it takes untyped storages
+    return empty.set_(storage, 0, (size // width,), (1,))
 
 
 def _parts(tensor: Tensor, place: str) -> Iterator[tuple[Tensor, str]]:
