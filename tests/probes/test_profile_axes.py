@@ -48,7 +48,7 @@ def inputs_of(model: nn.Module, run: Callable[[], Any]) -> dict[str, Tensor]:
     caught: dict[str, Tensor] = {}
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
     handles = [
-        module.register_forward_pre_hook(lambda _m, args, name=name: caught.update({name: args[0].clone()}))
+        module.register_forward_pre_hook(lambda _m, args, key=name: caught.__setitem__(key, args[0].clone()))
         for name, module in layers
     ]
     with torch.no_grad():

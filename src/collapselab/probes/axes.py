@@ -16,8 +16,8 @@ Shape = tuple[int, ...]
 
 # Values compared per sample; they suffice to tell one sample from another.
 _NUM_PICKS = 32
-# Kernels for other batch sizes round differently; another sample differs by as much as samples do.
-_TOLERANCE, _ROUNDINGS = 1e-3, 20
+# Kernels for other batch sizes round differently, most of all with TF32; another sample differs by as much as samples do.
+_TOLERANCE, _ROUNDINGS = 0.05, 20
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Every choice has a reason; where none holds, nothing is chosen and a warning say
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +65,7 @@ def candidate(
     is_loss = any("loss" in str(key) for key in path)
     if len(rest) > 1 or is_loss or not tensor.is_floating_point() or (rest == () and num_labels > 2):
         return None
-    width = 2 if rest in ((), (1,)) and num_labels <= 2 else rest[0]
+    width = 2 if num_labels <= 2 and rest in ((), (1,)) else math.prod(rest)
     rows = axes.rows(tensor, labels, rest)
     assert rows is not None
     origins = frozenset[Origin]() if journey is None else journey.origins(tensor)

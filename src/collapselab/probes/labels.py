@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from collapselab.errors import InputError
 from collapselab.probes.batches import IGNORED_LABEL, Batch
 
-_CAUSAL = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel")
+_CAUSAL = (
+    "ForCausalLM", "LMHeadModel", "DoubleHeadsModel", "ForConditionalGeneration", "ForCausalImageModeling",
+)  # fmt: skip
 # These predict each token from both sides, in spite of their names.
 _NOT_CAUSAL = ("XLNet", "XLM", "Flaubert")
 _DECODER_INPUTS = ("decoder_input_ids", "decoder_inputs_embeds", "labels")

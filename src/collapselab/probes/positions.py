@@ -50,17 +50,18 @@ def _resized(part: Batch, sizes: Shape, axes: dict[Path, list[int]]) -> Batch:
 
 
 def _outputs_follow(trial: Geometry) -> bool:
-    found = [trial.of_output(path) for path in trial.full.telling_outputs]
-    if not trial.full.telling_outputs:
-        found = [trial.of_call(name, channels_first=False) for name in trial.full.calls]
-    return any(isinstance(axes, Axes) for axes in found)
+    outputs = trial.full.telling_outputs
+    # Outputs of another size than the labels tell nothing; then the layers must.
+    if any(isinstance(replace(trial, cut=None).of_output(path), Axes) for path in outputs):
+        return any(isinstance(trial.of_output(path), Axes) for path in outputs)
+    return any(isinstance(trial.of_call(name, channels_first=False), Axes) for name in trial.full.calls)
 
 
 def _sizes(lengths: Shape) -> list[Shape]:
     """Return other lengths to try. Maps grow to multiples, as strides divide them; no two axes get one length."""
     if len(lengths) > 1:
         return [tuple((number + 2) * length for number, length in enumerate(lengths))]
-    return [(length,) for length in (lengths[0] // 2, 2 * lengths[0]) if length]
+    return [(other,) for length in lengths for other in (length // 2, 2 * length) if other]
 
 
 def _resizable(part: Batch, choice: Choice, lengths: Shape) -> list[dict[Path, list[int]]]:

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from collapselab.probes.inputs import Choice, Path, axes_of_length, leaves, take
 from collapselab.probes.positions import find_positions
 
 # The axis of samples of all inputs, or of each input by its name or position (None: it holds no samples).
-BatchAxis = int | Mapping[str | int, int | None] | None
+BatchAxis = int | Mapping[Any, int | None] | None
 
 _MAX_RUNS = 4
 _MAX_PART = 8

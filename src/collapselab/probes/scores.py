@@ -88,6 +88,7 @@ def _tensors(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         items = [(entry.name, getattr(value, entry.name)) for entry in dataclasses.fields(value)]
     else:
-        items = [("logits", value.logits)] if hasattr(value, "logits") else []
+        logits = getattr(value, "logits", None)
+        items = [] if logits is None else [("logits", logits)]
     for key, item in items:
         yield from _tensors(item, (*path, key))
