@@ -104,8 +104,9 @@ def profile(
         typer.Option(metavar="NAME", help="Layer that makes the class scores, where it is not found."),
     ] = None,
     ignore_index: Annotated[
-        int, typer.Option("--ignore-index", metavar="N", help="Label of padding, which is not measured.")
-    ] = -100,
+        int | None,
+        typer.Option("--ignore-index", metavar="N", help="Label of padding, which is not measured."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Maximum number of samples per split.")
     ] = None,

@@ -123,7 +123,7 @@ def _shift_labels(value: Any) -> Any:
 
 
 def _ignore_index(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     raise InputError(f"ignore_index={value!r}: give a whole number, the label of padding")
 
@@ -218,8 +218,8 @@ class MeasuringOptions(TypedDict, total=False):
         ),
     ]
     ignore_index: Annotated[
-        int,
-        Option(-100, "labels of this value are padding, as those equal to -100 always are.", _ignore_index),
+        int | None,
+        Option(None, "labels of this value are padding, as those equal to -100 always are.", _ignore_index),
     ]
     split_batch: Annotated[
         SplitBatch | None,

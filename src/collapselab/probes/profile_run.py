@@ -120,7 +120,8 @@ class ProfileRun:
         """Return the samples of each label 0 … K-1 as the data set of the loader has them; None where unknown."""
         # A caller's own `split_batch` can take other labels than those of the data set.
         labels = None if self._options["split_batch"] else known_labels(loader)
-        labels = None if labels is None else labels[labels != self._options["ignore_index"]]
+        ignored = self._options["ignore_index"]
+        labels = labels if labels is None or ignored is None else labels[labels != ignored]
         if labels is None or len(labels) == 0 or int(labels.min()) < 0:
             return None
         return torch.bincount(labels.cpu())
