@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from collapselab.errors import InputError
@@ -23,7 +24,7 @@ def find_positions(geometry: Geometry, run: Run, part: Batch | None, choice: Cho
     Args:
         geometry: gets what is found.
         run: runs the model.
-        part: the part of the first batch that `geometry` knows; None if the model took none.
+        part: some samples of the first batch; None if the model took no part of it.
         choice: axes of the inputs that hold samples.
     """
     lengths = geometry.labels[1:]
@@ -32,11 +33,11 @@ def find_positions(geometry: Geometry, run: Run, part: Batch | None, choice: Cho
         assert part is not None
         try:
             cut = run(_resized(part, sizes, axes), ())
-        except InputError:
+        except (InputError, MemoryError, torch.OutOfMemoryError):
             continue
-        trial = replace(geometry, cut=cut, sizes=sizes)
+        trial = replace(geometry, cut=cut, sizes=sizes, num_cut=len(part.labels))
         if _outputs_follow(trial):
-            geometry.cut, geometry.sizes = cut, sizes
+            geometry.cut, geometry.sizes, geometry.num_cut = cut, sizes, len(part.labels)
             return
     geometry.notes.append(
         "axes of positions are assumed from the kind of layer, as the model was not seen to follow inputs of another size"

@@ -97,9 +97,11 @@ class ProfileRun:
         return Readable(loader, self._device, self._options["split_batch"], split, self._rules.read)
 
     def _plan(self, model: nn.Module, modules: dict[str, nn.Module], named: set[str]) -> tuple[Plan, Tensor]:
-        batch = self._loader.first()
-        other = self._loader.second() if len(batch.labels) < 2 else None
-        batch = other if other is not None and len(other.labels) > 1 else batch
+        batch, second = self._loader.first(), self._loader.second
+        if len(batch.labels) < 2:  # too few to tell samples from other axes
+            first, other = batch, second()
+            if other is not None and len(other.labels) > 1:
+                batch, second = other, lambda: first
         self._rules.shift, said = decide_shift(model, batch, self._options["shift_labels"])
         self._warnings += [] if said is None else [("labels", said)]
         batch = self._rules.shifted(batch)
@@ -111,9 +113,7 @@ class ProfileRun:
             self._options["classifier"],
             highest if self._declared is None else len(self._declared),
         )
-        plan = plan_probes(
-            model, modules, named, batch, self._reduction, hints=hints, second=self._loader.second
-        )
+        plan = plan_probes(model, modules, named, batch, self._reduction, hints=hints, second=second)
         return plan, labels
 
     def _known_counts(self, loader: Iterable[Any]) -> Tensor | None:
