@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import Point
 from collapselab.probes.axes import Axes, Seen, look
 from collapselab.probes.batches import Batch
-from collapselab.probes.candidates import find_classifier, find_scores, scores_of
+from collapselab.probes.candidates import Made, find_classifier, find_scores, scores_of
 from collapselab.probes.capture import Taps
 from collapselab.probes.forward import run_model
 from collapselab.probes.geometry import Geometry, Record
@@ -38,6 +38,8 @@ MAX_FULL_DIM, MAX_FULL_DIM_CLASSIFIER = 1024, 4096
 MIN_SKETCHED_DIM = 64
 # Matrices of all layers together; beyond this, the layers nearest to the input are sketched.
 MAX_MATRIX_BYTES = 2**30
+# Values of a layer's output that are kept while a network is planned.
+_MAX_KEPT_VALUES = 2**20
 # Class means of one layer, of which there are several copies; a layer with more is refused at once.
 _MAX_MEANS_BYTES = 2**32
 
@@ -103,7 +105,7 @@ class _Call:
     module_name: str
     identity: Identity
     channels_first: bool
-    output_channels: int = 0
+    made: Made = field(default_factory=lambda: Made(0, None))
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,10 @@ class _Runner:
         def returned(name: str, _module: nn.Module, output: Any) -> None:
             if name in calls and isinstance(output, Tensor):
                 axis = 1 if calls[name].channels_first and output.ndim > 1 else -1
-                calls[name].output_channels = output.shape[axis] if output.ndim else 1
+                width = output.shape[axis] if output.ndim else 1
+                # Only of the first batch, as long as it costs nothing; later operations may change it in place.
+                is_kept = not self.calls and output.ndim == 2 and output.numel() <= _MAX_KEPT_VALUES
+                calls[name].made = Made(width, output.clone() if is_kept else None)
                 if journey is not None and calls[name].module_name in others:
                     journey.made(name, output)
 
@@ -216,8 +221,8 @@ def plan_probes(
         raise InputError(
             "no layer is left to measure: " + ("; ".join(warnings) or "none of them ran in the forward pass")
         )
-    widths = {name: call.output_channels for name, call in runner.calls.items()}
-    classifier, no_classifier = find_classifier(chosen, widths, hints.classifier)
+    made = {name: call.made for name, call in runner.calls.items()}
+    classifier, no_classifier = find_classifier(chosen, made, hints.classifier)
     points = _points(runner.calls, axes, geometry, classifier, reduction)
     scores = None if chosen is None else scores_of(chosen, hints.scores)
     of_model = [("model", text) for text in (no_scores, no_classifier) if text is not None]

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from collapselab.errors import InputError
+from collapselab.errors import InputError, one_line
 from collapselab.probes.axes import Axes, Shape
 from collapselab.probes.batches import Batch
 from collapselab.probes.inputs import Path
@@ -73,8 +73,22 @@ def outputs_of(output: Any, given: Callable[[Any], Tensor] | None = None) -> dic
 
     Args:
         given: a function that picks one of them.
+
+    Raises:
+        InputError: the function raised, or returned something else.
     """
-    return {(): given(output)} if given is not None else dict(_tensors(output, ()))
+    if given is None:
+        return dict(_tensors(output, ()))
+    try:
+        found = given(output)
+    except Exception as error:
+        raise InputError(
+            f"scores=: the function raised {type(error).__name__} ({one_line(error)[:100]}) for what the model returned, a "
+            f"{type(output).__name__}"
+        ) from error
+    if not isinstance(found, Tensor):
+        raise InputError(f"scores=: the function returned a {type(found).__name__}; let it return a tensor")
+    return {(): found}
 
 
 def _tensors(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
