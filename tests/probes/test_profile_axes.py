@@ -46,11 +46,12 @@ def agrees(found: Profile, name: str, features: Tensor, labels: Tensor) -> None:
 def inputs_of(model: nn.Module, run: Callable[[], Any]) -> dict[str, Tensor]:
     """What every linear and convolution layer reads in one forward pass over all samples."""
     caught: dict[str, Tensor] = {}
+
+    def catch(name: str) -> Callable[..., None]:
+        return lambda _module, args: caught.update([(name, args[0].clone())])
+
     layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
-    handles = [
-        module.register_forward_pre_hook(lambda _m, args, name=name: caught.update({name: args[0].clone()}))
-        for name, module in layers
-    ]
+    handles = [module.register_forward_pre_hook(catch(name)) for name, module in layers]
     with torch.no_grad():
         run()
     for handle in handles:

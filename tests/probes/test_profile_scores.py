@@ -100,6 +100,12 @@ DECIDED: dict[str, tuple[Any, Any, str | None]] = {
         lambda out: out, None,
     ),
     "distances to prototypes": (lambda s, e, h: -torch.cdist(s.embed(h), s.prototypes), lambda out: out, None),
+    "distances written out": (
+        lambda s, e, h: -(s.neck(h)[:, None] - s.frame).square().sum(-1), lambda out: out, None
+    ),
+    "turned scores": (lambda s, e, h: -s.fc(h), lambda out: out, None),
+    "classes in another order": (lambda s, e, h: s.fc(h)[:, [2, 0, 1]], lambda out: out, None),
+    "log-probabilities": (lambda s, e, h: s.fc(h).log_softmax(1), lambda out: out, "fc"),
     "scores and an embedding": (lambda s, e, h: (s.embed(h), s.fc(h)), lambda out: out[1], "fc"),
 }  # fmt: skip
 
@@ -148,6 +154,7 @@ def test_two_halves_of_one_layer_are_two_heads() -> None:
     assert found["second"].train["ncc_agreement"] is None
     assert any("could all be class scores" in text for text in found.warnings)
     by_hand = profile(model, TRAIN, scores=1)
+    assert profile(model, TRAIN, scores=-1) == by_hand
     assert by_hand["both"].train["self_duality"] is None  # three of its six rows
     check(by_hand, model, model(INPUTS)[1], None)
 
@@ -180,6 +187,8 @@ def test_no_scores_by_hand() -> None:
     [
         ({"scores": "e"}, r"^scores='e': the model returns a, b\.c, b\.d; give one of these"),
         ({"scores": "d"}, r"^scores='d': has shape \(15, 7, 1\), not one row of class scores per label"),
+        ({"scores": lambda out: out["z"]}, r"^scores=: the function raised KeyError .*returned, a dict$"),
+        ({"scores": lambda out: 3}, r"^scores=: the function returned a int; let it return a tensor"),
         ({"scores": 2.5}, r"^scores=2\.5: give the name or number"),
         ({"classifier": "twins"}, r"^classifier='twins': no such module; did you mean 'twin'"),
         ({"classifier": "embed"}, r"^classifier='embed': no such layer ran"),

@@ -14,10 +14,10 @@ from torch import Tensor
 
 Shape = tuple[int, ...]
 
-# Values compared per sample; they suffice to tell one sample from another.
-_NUM_PICKS = 32
-# Kernels for other batch sizes round differently; another sample differs by as much as samples do.
-_TOLERANCE, _ROUNDINGS = 1e-3, 20
+# Values compared per sample, which tell one sample from another: fewer along axes with very many entries.
+_NUM_PICKS, _MIN_PICKS, _MAX_VALUES = 32, 4, 2**18
+# Kernels for other batch sizes round differently. Other samples differ by more than a fifth of the spread of samples.
+_ROUNDINGS, _ROUNDINGS_OF_SPREAD, _CLEAR_DIFFERENCE = 20, 5000, 0.2
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Seen:
     """What is remembered of a tensor: its shape and, along axes that could hold samples, a few values.
 
     Attributes:
-        picks: by axis, (length of the axis, 32) values at fixed positions of the other axes.
+        picks: by axis, (length of the axis, up to 32) values at fixed positions of the other axes.
     """
 
     shape: Shape
@@ -114,27 +114,29 @@ def _pick(tensor: Tensor, axis: int) -> Tensor:
     moved = tensor.detach().movedim(axis, 0)
     if moved.is_complex():
         moved = torch.view_as_real(moved)
-    steps = torch.arange(1, _NUM_PICKS + 1, dtype=torch.float64)
+    count = max(_MIN_PICKS, min(_NUM_PICKS, _MAX_VALUES // max(len(moved), 1)))
+    steps = torch.arange(1, count + 1, dtype=torch.float64)
     where = [
         (steps * math.sqrt(number + 2) % 1 * size).long().to(tensor.device)
         for number, size in enumerate(moved.shape[1:])
     ]
-    found = moved[(slice(None), *where)] if where else moved[:, None]
-    rounding = torch.finfo(found.dtype).eps if found.is_floating_point() else 0.0
-    values = found.cpu().double()
-    # The rounding of the tensor's own dtype goes along as a column, so that it is known when values are compared.
-    return torch.cat([values, torch.full((len(values), 1), rounding, dtype=torch.float64)], 1)
+    found = (moved[(slice(None), *where)] if where else moved[:, None]).cpu()
+    return found if found.is_floating_point() else found.double()
 
 
-def same_values(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors of picks agree up to rounding."""
-    rounding = float(one[0, -1]) if len(one) else 0.0
-    a, b = one[:, :-1].nan_to_num(), other[:, :-1].nan_to_num()
-    if a.shape != b.shape:
+def same_values(one: Tensor, other: Tensor, *, roughly: bool = False) -> bool:
+    """Return whether picks of the same samples agree up to rounding.
+
+    Args:
+        roughly: whether they only need to be nearer to each other than those of other samples.
+    """
+    if len(one) != len(other):
         return False
+    count, rounding = min(one.shape[1], other.shape[1]), torch.finfo(one.dtype).eps
+    a, b = one[:, :count].double().nan_to_num(), other[:, :count].double().nan_to_num()
     spread, size = (a - a.mean(0)).square().mean().sqrt(), a.square().mean().sqrt()
-    allowed = max(_TOLERANCE, _ROUNDINGS * rounding) * spread + _ROUNDINGS * rounding * size
-    return bool((a - b).square().mean().sqrt() <= allowed)
+    share = _CLEAR_DIFFERENCE if roughly else min(_CLEAR_DIFFERENCE, _ROUNDINGS_OF_SPREAD * rounding)
+    return bool((a - b).square().mean().sqrt() <= share * spread + _ROUNDINGS * rounding * size)
 
 
 def changed_axes(before: Shape, after: Shape) -> list[int]:

@@ -5,6 +5,7 @@ Every choice has a reason; where none holds, nothing is chosen and a warning say
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +65,7 @@ def candidate(
     is_loss = any("loss" in str(key) for key in path)
     if len(rest) > 1 or is_loss or not tensor.is_floating_point() or (rest == () and num_labels > 2):
         return None
-    width = 2 if rest in ((), (1,)) and num_labels <= 2 else rest[0]
+    width = 2 if num_labels <= 2 and rest in ((), (1,)) else math.prod(rest)
     rows = axes.rows(tensor, labels, rest)
     assert rows is not None
     origins = frozenset[Origin]() if journey is None else journey.origins(tensor)
@@ -195,6 +196,9 @@ def scores_of(chosen: Candidate, wanted: ScoresOption) -> Scores:
 
 def _given_output(found: dict[Path, Axes | str], tensors: dict[Path, Tensor], wanted: ScoresOption) -> Path:
     """Return the output that the caller named."""
+    if isinstance(wanted, int) and wanted < 0:  # counted from the end
+        numbers = [path[0] for path in tensors if path and isinstance(path[0], int)]
+        wanted = max(numbers) + 1 + wanted if numbers else wanted
     path = () if callable(wanted) else next((path for path in tensors if _is_named(path, wanted)), None)
     if path is None:
         names = ", ".join(describe(one) for one in list(tensors)[:6]) or "no tensor"
@@ -211,7 +215,7 @@ def _given_output(found: dict[Path, Axes | str], tensors: dict[Path, Tensor], wa
 
 def _is_named(path: Path, wanted: ScoresOption) -> bool:
     if isinstance(wanted, int):
-        return path[:1] == (wanted,) or (not path and wanted == 0)
+        return path[:1] == (wanted,) or (not path and wanted in (0, -1))
     return describe(path) == wanted or path[-1:] == (wanted,)
 
 
@@ -250,39 +254,71 @@ def _check_no_rows_of_bits(labels: Tensor, tensors: dict[Path, Tensor], has_scor
 # ---------------------------------------------------------------- the classifier
 
 
+@dataclass(frozen=True)
+class Made:
+    """What a call of a layer returned.
+
+    Attributes:
+        width: number of its channels.
+        rows: (n, width) the values, where there are no positions.
+    """
+
+    width: int
+    rows: Tensor | None
+
+
 def find_classifier(
-    chosen: Candidate | None, output_widths: dict[str, int], wanted: str | None
+    chosen: Candidate | None, made: dict[str, Made], wanted: str | None
 ) -> tuple[str | None, str | None]:
     """Return the call whose weight made the class scores, and otherwise why there is none.
 
     Args:
         chosen: the class scores.
-        output_widths: how many channels each call of a layer returned.
+        made: what each call of a layer returned.
         wanted: the option `classifier`.
 
     Raises:
         InputError: the caller named a layer that did not run.
     """
     if wanted is not None:
-        if wanted not in output_widths:
+        if wanted not in made:
             raise InputError(
-                f"classifier={wanted!r}: no such layer ran in the forward pass; "
-                f"{near_matches(wanted, list(output_widths))}"
+                f"classifier={wanted!r}: no such layer ran in the forward pass; {near_matches(wanted, list(made))}"
             )
         return wanted, None
     if chosen is None:
         return None, None
-    width = chosen.rest[0] if chosen.rest else 1
-    makers = sorted(call for call in chosen.makers if output_widths.get(call) == width)
+    maker = next(iter(chosen.makers), "")
     is_mixed = any(origin.is_mixed for origin in chosen.origins)
-    if len(chosen.makers) == 1 and makers and not is_mixed:
-        return makers[0], None
-    if len(chosen.makers) > 1 and not is_mixed:
-        names = sorted(chosen.makers)
-        what = f"the class scores are computed of several layers ({', '.join(names[:3])})"
+    if not is_mixed and len(chosen.makers) == 1 and _keeps_order(made[maker], chosen):
+        return maker, None
+    if not chosen.origins:
+        what = "the class scores cannot be followed back to a layer"
+    elif len(chosen.makers) > 1 and not is_mixed:
+        what = f"the class scores are computed of several layers ({', '.join(sorted(chosen.makers)[:3])})"
     else:
         what = (
             "the class scores are computed by an operation that is no layer, such as a functional, cosine or fixed head; "
             "what it reads is not measured"
         )
     return None, f"{what}: no layer is the classifier and self_duality is undefined; classifier= names one"
+
+
+def _keeps_order(made: Made, chosen: Candidate) -> bool:
+    """Return whether class scores are what a layer returned, up to a rising function of each class or of each sample.
+
+    A fixed head that is written as products and sums over features is no single operation, but it changes both orders.
+    """
+    width = chosen.rest[0] if chosen.rest else 1
+    if made.width != width:
+        return False
+    scores = chosen.rows.reshape(-1, width)
+    if made.rows is None or made.rows.shape != scores.shape:
+        return True
+    return any(_rises(made.rows.to(scores), scores, axis) for axis in ((0, 1) if width > 1 else (0,)))
+
+
+def _rises(values: Tensor, scores: Tensor, axis: int) -> bool:
+    steps = scores.gather(axis, values.argsort(axis)).diff(dim=axis)
+    size = float(scores.abs().nan_to_num(posinf=0.0).max()) if scores.numel() else 0.0
+    return bool((steps >= -100 * torch.finfo(scores.dtype).eps * size).all())

@@ -57,6 +57,7 @@ class Geometry:
         by_values: whether the values of samples agree between both: they are independent of each other.
         cut: the part at other lengths; None if labels are one per sample, or if the model takes one size only.
         sizes: lengths of positions in `cut`.
+        num_cut: number of samples in `cut`.
         assumed_axis: the axis of samples where `part` is None.
         notes: what is assumed.
     """
@@ -68,6 +69,7 @@ class Geometry:
     by_values: bool = False
     cut: Record | None = None
     sizes: Shape = ()
+    num_cut: int = 0
     assumed_axis: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -89,10 +91,8 @@ class Geometry:
         if fold is not None:
             axis, order = fold
             if cut is not None and part is not None:
-                scaled = (
-                    len(self.index) * math.prod(self.labels[1:]),
-                    len(self.index) * math.prod(self.sizes),
-                )
+                r = math.prod(self.labels[1:])
+                scaled = (len(self.index) * r, self.num_cut * math.prod(self.sizes))
                 if scaled_axis(part.shape, cut.shape, *scaled) != axis:
                     return "at other positions than the labels"
             return Axes((axis,), order, rank, ndim) if order != "unknown" else "rows in an unknown order"
@@ -125,7 +125,10 @@ class Geometry:
         return axis
 
     def _follows(self, full: Seen, part: Seen, axis: int) -> bool:
-        return axis in part.picks and same_values(full.picks[axis][self.index], part.picks[axis])
+        """Return whether an axis holds the samples of the part in their order, as far as rounding lets that be seen."""
+        return axis in part.picks and same_values(
+            full.picks[axis][self.index], part.picks[axis], roughly=True
+        )
 
     def _fold(self, full: Seen, part: Seen | None) -> tuple[int, Any] | None:
         """Return the axis that holds samples and positions together, and in which order."""
@@ -138,13 +141,15 @@ class Geometry:
         if part is None or axis is None:
             return None
         whole, some = full.picks[axis], part.picks[axis]
-        if same_values(whole.unflatten(0, (n, r))[self.index].flatten(0, 1), some):
+        if same_values(whole.unflatten(0, (n, r))[self.index].flatten(0, 1), some, roughly=True):
             return axis, "samples first"
         other = whole.unflatten(0, (r, n))[:, self.index].flatten(0, 1)
-        return axis, "positions first" if same_values(other, some) else "unknown"
+        return axis, "positions first" if same_values(other, some, roughly=True) else "unknown"
 
     def _by_scaling(self, samples: int, part: Shape, cut: Shape) -> Axes | str:
         rank, ndim = len(self.labels), len(part)
+        if len(part) == len(cut) and cut[samples] == self.num_cut:
+            cut = (*cut[:samples], part[samples], *cut[samples + 1 :])
         axes = changed_axes(part, cut)
         lengths = tuple((part[axis], cut[axis]) for axis in axes if len(part) == len(cut))
         if lengths == tuple(zip(self.labels[1:], self.sizes, strict=True)):

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from collapselab.errors import InputError
 from collapselab.probes.batches import IGNORED_LABEL, Batch
 
-_CAUSAL = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel")
+_CAUSAL = (
+    "ForCausalLM", "LMHeadModel", "DoubleHeadsModel", "ForConditionalGeneration", "ForCausalImageModeling",
+)  # fmt: skip
 # These predict each token from both sides, in spite of their names.
 _NOT_CAUSAL = ("XLNet", "XLM", "Flaubert")
 _DECODER_INPUTS = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
@@ -30,7 +32,7 @@ class LabelRules:
         pass_on: whether the model is given the labels too: it makes the inputs of its decoder of them.
     """
 
-    ignore_index: int = IGNORED_LABEL
+    ignore_index: int | None = None
     shift: bool = False
     pass_on: bool = False
 
@@ -40,7 +42,9 @@ class LabelRules:
         of_tokens = isinstance(inputs, Mapping) and batch.labels.ndim == 2
         if self.pass_on and of_tokens and not any(key in inputs for key in _DECODER_INPUTS):
             inputs = {**inputs, "labels": batch.labels}
-        labels = batch.labels.masked_fill(batch.labels == self.ignore_index, IGNORED_LABEL)
+        labels = batch.labels
+        if self.ignore_index is not None:
+            labels = labels.masked_fill(labels == self.ignore_index, IGNORED_LABEL)
         if labels.ndim > 1 and 1 in labels.shape[1:]:  # a column of labels, a map with one channel
             labels = labels.reshape(labels.shape[0], *(size for size in labels.shape[1:] if size != 1))
         return self.shifted(dataclasses.replace(batch, inputs=inputs, labels=labels))

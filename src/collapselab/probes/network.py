@@ -20,8 +20,9 @@ from collapselab.probes.batches import Batch, Readable
 from collapselab.probes.capture import Taps
 from collapselab.probes.forward import run_model
 from collapselab.probes.label_space import LabelSpace
-from collapselab.probes.plan import Identity, ProbePoint, check_means_fit
+from collapselab.probes.plan import ProbePoint, check_means_fit
 from collapselab.probes.reduce import Reduction
+from collapselab.probes.runner import Identity
 from collapselab.probes.scores import Scores
 
 Result = TypeVar("Result")

@@ -100,7 +100,7 @@ def _metrics(value: Iterable[str] | None) -> tuple[str, ...] | None:
     return names
 
 
-def _batch_axis(value: Any) -> BatchAxis:
+def _batch_axis(value: Any) -> Any:
     axes = value.values() if isinstance(value, Mapping) else [value]
     if all(
         axis is None or (isinstance(axis, int) and not isinstance(axis, bool) and axis >= 0) for axis in axes
@@ -112,7 +112,7 @@ def _batch_axis(value: Any) -> BatchAxis:
     )
 
 
-def _scores(value: Any) -> ScoresOption:
+def _scores(value: Any) -> Any:
     if (
         value is None
         or value is False
@@ -125,20 +125,20 @@ def _scores(value: Any) -> ScoresOption:
     )
 
 
-def _classifier(value: Any) -> str | None:
+def _classifier(value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
     raise InputError(f"classifier: give the name of a layer, not a {type(value).__name__}")
 
 
-def _shift_labels(value: Any) -> bool | None:
+def _shift_labels(value: Any) -> Any:
     if value in (None, True, False):
         return value
     raise InputError(f"shift_labels={value!r}: give True, False, or None to let the model decide")
 
 
-def _ignore_index(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
+def _ignore_index(value: Any) -> Any:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     raise InputError(f"ignore_index={value!r}: give a whole number, the label of padding")
 
@@ -246,8 +246,8 @@ class MeasuringOptions(TypedDict, total=False):
         ),
     ]
     ignore_index: Annotated[
-        int,
-        Option(-100, "labels of this value are padding, as those equal to -100 always are.", _ignore_index),
+        int | None,
+        Option(None, "labels of this value are padding, as those equal to -100 always are.", _ignore_index),
     ]
     split_batch: Annotated[
         SplitBatch | None,

@@ -11,26 +11,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import _disable_current_modes
 
 from collapselab.choices import AutoScatter, Scatter
 from collapselab.errors import InputError
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import Point
-from collapselab.probes.axes import Axes, Seen, look
+from collapselab.probes.axes import Axes
 from collapselab.probes.batches import Batch
 from collapselab.probes.candidates import find_classifier, find_scores, scores_of
-from collapselab.probes.capture import Taps
 from collapselab.probes.following import Follower
-from collapselab.probes.forward import run_model
-from collapselab.probes.geometry import Geometry, Record
-from collapselab.probes.inputs import Path
-from collapselab.probes.journey import Journey
+from collapselab.probes.geometry import Geometry
 from collapselab.probes.reduce import Reduction
+from collapselab.probes.runner import Call, Runner
 from collapselab.probes.samples import BatchAxis, study
-from collapselab.probes.scores import Scores, ScoresOption, outputs_of
-from collapselab.probes.select import all_weight_layers
+from collapselab.probes.scores import Scores, ScoresOption
 from collapselab.probes.tokens import class_token, reduction_warnings
 
 # The rule of scatter="auto". A covariance of 1024 features costs about as much as the layer that reads them, one of
@@ -81,39 +75,6 @@ class Plan:
     reduction: Reduction
 
 
-class Identity:
-    """Equal for two tensors that are the same memory with no change in between.
-
-    It does not keep the memory alive, and yet it differs from that of any later tensor at the same address.
-    """
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._storage = StorageWeakRef(tensor.untyped_storage())
-        version = 0 if tensor.is_inference() else tensor._version
-        self._view = (tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), version)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Identity) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    def _key(self) -> tuple[Any, ...]:
-        return self._storage.cdata, self._view
-
-
-@dataclass
-class _Call:
-    """What one call of a module read and returned."""
-
-    module_name: str
-    identity: Identity
-    channel_axis: int
-    is_complex: bool
-    output_channels: int = 0
-
-
 @dataclass(frozen=True)
 class Hints:
     """What the caller says of a network, and what is known of its data.
@@ -127,75 +88,6 @@ class Hints:
     scores: ScoresOption = None
     classifier: str | None = None
     num_labels: int = 0
-
-
-class _Runner:
-    """Runs batches, and keeps everything about the first.
-
-    Attributes:
-        calls: of the first forward pass, by name, in order.
-        tensors: what it returned.
-        journey: where these come from; None if it could not be followed.
-        unreadable: by name of a call, what it read instead of numbers.
-    """
-
-    def __init__(
-        self, model: nn.Module, modules: dict[str, nn.Module], scores: ScoresOption, follower: Follower
-    ) -> None:
-        self._model, self._modules, self._follower = model, modules, follower
-        # The classifier is found among all weight layers, even where it is not to be measured.
-        self._weight_layers = all_weight_layers(model)
-        self._given = scores if callable(scores) else None
-        self.calls: dict[str, _Call] = {}
-        self.tensors: dict[Path, Tensor] = {}
-        self.journey: Journey | None = Journey()
-        self.unreadable: dict[str, str] = {}
-
-    def __call__(self, batch: Batch, lengths: tuple[int, ...]) -> Record:
-        if self.tensors:
-            return self._record(batch, lengths, is_first=False)
-        try:
-            assert self.journey is not None
-            with self._follower, self.journey:
-                return self._record(batch, lengths, is_first=True)
-        except InputError:  # the model cannot be followed, or cannot run at all
-            self.calls.clear()
-            self.journey = None
-            return self._record(batch, lengths, is_first=True)
-
-    def _record(self, batch: Batch, lengths: tuple[int, ...], *, is_first: bool) -> Record:
-        seen: dict[str, Seen] = {}
-
-        def receive(name: str, module: nn.Module, features: Tensor) -> None:
-            with _disable_current_modes():
-                seen[name] = look(features, lengths)
-            if is_first:
-                self._enter(name, module, features)
-
-        returned = self._leave if is_first else None
-        with Taps(self._modules | self._weight_layers, receive, returned) as taps:
-            output = run_model(self._model, batch, taps, may_repeat=is_first)
-        tensors = outputs_of(output, self._given)
-        if is_first:
-            self.tensors, self.unreadable = tensors, dict(taps.unreadable)
-        with _disable_current_modes():
-            return Record(seen, {path: look(tensor, lengths) for path, tensor in tensors.items()})
-
-    def _enter(self, name: str, module: nn.Module, features: Tensor) -> None:
-        axis, module_name = self._follower.enter(name, module, features), name.split("#")[0]
-        self.calls[name] = _Call(module_name, Identity(features), axis, features.is_complex())
-        if self.journey is not None and module_name in self._weight_layers:
-            self.journey.read(name, features)
-
-    def _leave(self, name: str, _module: nn.Module, output: Any) -> None:
-        self._follower.leave(name, output)
-        call = self.calls.get(name)
-        if call is None or not isinstance(output, Tensor):
-            return
-        axis = call.channel_axis if output.ndim >= -call.channel_axis else -1
-        call.output_channels = output.shape[axis] if output.ndim else 1
-        if self.journey is not None and call.module_name in self._weight_layers:
-            self.journey.made(name, output)
 
 
 @torch.no_grad()
@@ -225,7 +117,7 @@ def plan_probes(
     Raises:
         InputError: a named layer never ran or does not read one row per label; no layer is left; the model raised.
     """
-    runner = _Runner(model, modules, hints.scores, follower)
+    runner = Runner(model, modules, hints.scores, follower)
     geometry = study(runner, batch, second, hints.batch_axis)
     warnings = _unreadable(modules, named, runner.unreadable)
     warnings += _never_ran(modules, named, runner.calls.keys() | runner.unreadable.keys())
@@ -238,8 +130,8 @@ def plan_probes(
         raise InputError(
             "no layer is left to measure: " + ("; ".join(warnings) or "none of them ran in the forward pass")
         )
-    widths = {name: call.output_channels for name, call in runner.calls.items()}
-    classifier, no_classifier = find_classifier(chosen, widths, hints.classifier)
+    made = {name: call.made for name, call in runner.calls.items()}
+    classifier, no_classifier = find_classifier(chosen, made, hints.classifier)
     reduction = replace(reduction, class_token=class_token(reduction, follower, model))
     mask = reduction.mask_of(batch.mask, batch.inputs) if batch.labels.ndim == 1 else None
     points = _points(runner.calls, axes, geometry, classifier, reduction, mask)
@@ -282,7 +174,7 @@ def _never_ran(modules: dict[str, nn.Module], named: set[str], ran: set[str]) ->
 
 
 def _measurable(
-    calls: dict[str, _Call], geometry: Geometry, modules: dict[str, nn.Module], named: set[str]
+    calls: dict[str, Call], geometry: Geometry, modules: dict[str, nn.Module], named: set[str]
 ) -> tuple[dict[str, Axes], list[str]]:
     """Return the axes of calls that read one row of features per label, in order, and warnings about the others."""
     fit: dict[str, Axes] = {}
@@ -314,7 +206,7 @@ def _unlike(name: str, verb: str, shape: tuple[int, ...], geometry: Geometry, re
 
 
 def _points(
-    calls: dict[str, _Call],
+    calls: dict[str, Call],
     axes: dict[str, Axes],
     geometry: Geometry,
     classifier: str | None,

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from collapselab.errors import InputError
@@ -23,7 +24,7 @@ def find_positions(geometry: Geometry, run: Run, part: Batch | None, choice: Cho
     Args:
         geometry: gets what is found.
         run: runs the model.
-        part: the part of the first batch that `geometry` knows; None if the model took none.
+        part: some samples of the first batch; None if the model took no part of it.
         choice: axes of the inputs that hold samples.
     """
     lengths = geometry.labels[1:]
@@ -32,11 +33,11 @@ def find_positions(geometry: Geometry, run: Run, part: Batch | None, choice: Cho
         assert part is not None
         try:
             cut = run(_resized(part, sizes, axes), ())
-        except InputError:
+        except (InputError, MemoryError, torch.OutOfMemoryError):
             continue
-        trial = replace(geometry, cut=cut, sizes=sizes)
+        trial = replace(geometry, cut=cut, sizes=sizes, num_cut=len(part.labels))
         if _outputs_follow(trial):
-            geometry.cut, geometry.sizes = cut, sizes
+            geometry.cut, geometry.sizes, geometry.num_cut = cut, sizes, len(part.labels)
             return
     geometry.notes.append(
         "axes of positions are assumed from the kind of layer, as the model was not seen to follow inputs of another size"
@@ -50,17 +51,18 @@ def _resized(part: Batch, sizes: Shape, axes: dict[Path, list[int]]) -> Batch:
 
 
 def _outputs_follow(trial: Geometry) -> bool:
-    found = [trial.of_output(path) for path in trial.full.telling_outputs]
-    if not trial.full.telling_outputs:
-        found = [trial.of_call(name, channels_first=False) for name in trial.full.calls]
-    return any(isinstance(axes, Axes) for axes in found)
+    outputs = trial.full.telling_outputs
+    # Outputs of another size than the labels tell nothing; then the layers must.
+    if any(isinstance(replace(trial, cut=None).of_output(path), Axes) for path in outputs):
+        return any(isinstance(trial.of_output(path), Axes) for path in outputs)
+    return any(isinstance(trial.of_call(name, channels_first=False), Axes) for name in trial.full.calls)
 
 
 def _sizes(lengths: Shape) -> list[Shape]:
     """Return other lengths to try. Maps grow to multiples, as strides divide them; no two axes get one length."""
     if len(lengths) > 1:
         return [tuple((number + 2) * length for number, length in enumerate(lengths))]
-    return [(length,) for length in (lengths[0] // 2, 2 * lengths[0]) if length]
+    return [(other,) for length in lengths for other in (length // 2, 2 * length) if other]
 
 
 def _resizable(part: Batch, choice: Choice, lengths: Shape) -> list[dict[Path, list[int]]]:

@@ -129,9 +129,11 @@ class ProfileRun:
     def _plan(
         self, model: nn.Module, modules: dict[str, nn.Module], named: set[str], follower: Follower
     ) -> tuple[Plan, Tensor]:
-        batch = self._loader.first()
-        other = self._loader.second() if len(batch.labels) < 2 else None
-        batch = other if other is not None and len(other.labels) > 1 else batch
+        batch, second = self._loader.first(), self._loader.second
+        if len(batch.labels) < 2:  # too few to tell samples from other axes
+            first, other = batch, second()
+            if other is not None and len(other.labels) > 1:
+                batch, second = other, lambda: first
         self._rules.shift, said = decide_shift(model, batch, self._options["shift_labels"])
         self._warnings += [] if said is None else [("labels", said)]
         batch = self._rules.shifted(batch)
@@ -143,7 +145,7 @@ class ProfileRun:
             self._num_labels(labels),
         )
         plan = plan_probes(
-            model, modules, named, batch, self._reduction, follower, hints=hints, second=self._loader.second
+            model, modules, named, batch, self._reduction, follower, hints=hints, second=second
         )
         return plan, labels
 
@@ -182,7 +184,8 @@ class ProfileRun:
         """Return the labels of all samples as the data set of the loader has them; None where unknown."""
         # A caller's own `split_batch` can take other labels than those of the data set.
         labels = None if self._options["split_batch"] else known_labels(loader)
-        labels = None if labels is None else labels[labels != self._options["ignore_index"]]
+        ignored = self._options["ignore_index"]
+        labels = labels if labels is None or ignored is None else labels[labels != ignored]
         if labels is None or len(labels) == 0 or int(labels.min()) < 0:
             return None
         return labels.cpu()

@@ -9,19 +9,20 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from collapselab.errors import InputError
-from collapselab.probes.axes import Seen
+from collapselab.probes.axes import Seen, same_values
 from collapselab.probes.batches import Batch
 from collapselab.probes.geometry import Geometry, Record, Run
 from collapselab.probes.inputs import Choice, Path, axes_of_length, leaves, take_samples
 from collapselab.probes.positions import find_positions
 
 # The axis of samples of all inputs, or of each input by its name or position (None: it holds no samples).
-BatchAxis = int | Mapping[str | int, int | None] | None
+BatchAxis = int | Mapping[Any, int | None] | None
 
 _MAX_RUNS = 4
 _MAX_PART = 8
@@ -46,7 +47,9 @@ def study(run: Run, batch: Batch, second: Callable[[], Batch | None], batch_axis
         geometry.assumed_axis = batch_axis
     choice = _find_samples(geometry, run, batch, second, batch_axis)
     if len(labels) > 1:
-        find_positions(geometry, run, _divided(batch, choice, geometry.index) if choice else None, choice)
+        # Two samples do, but for models that take batches of one size.
+        index = geometry.index if len(geometry.index) == labels[0] else geometry.index[:2]
+        find_positions(geometry, run, _divided(batch, choice, index) if choice else None, choice)
     return geometry
 
 
@@ -81,9 +84,8 @@ def _find_samples(
     n = geometry.labels[0]
     axes = _given_axes(batch, n, batch_axis)
     attempts = _attempts(geometry, run, batch, _choices(axes, batch, second), _part_of(n))
-    if (
-        not attempts and n > 1
-    ):  # a model that takes batches of one size is given the same samples in another order
+    if not attempts and n > 1:
+        # A model that takes batches of one size is given the same samples in another order.
         turned = torch.arange(n - 1, -1, -1).roll(1)
         found = _attempts(geometry, run, batch, _choices(axes, batch, lambda: None), turned)
         attempts = [attempt for attempt in found if attempt.by_values]
@@ -200,7 +202,7 @@ def _judged(trial: Geometry, choice: Choice, seen: list[tuple[Seen, Seen | None]
             following, agreeing = following + 1, agreeing + (folded[1] != "unknown")
         elif not isinstance(axis := trial.sample_axis(full, part), str):
             following += 1
-            agreeing += part is not None and trial._follows(full, part, axis)
+            agreeing += part is not None and same_values(full.picks[axis][trial.index], part.picks[axis])
         elif part is None or full.shape == part.shape:
             silent += 1
         else:  # two axes follow, as where the number of classes is divided too

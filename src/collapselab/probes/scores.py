@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from collapselab.errors import InputError
+from collapselab.errors import InputError, one_line
 from collapselab.probes.axes import Axes, Shape
 from collapselab.probes.batches import Batch
 from collapselab.probes.inputs import Path
@@ -75,8 +75,22 @@ def outputs_of(output: Any, given: Callable[[Any], Tensor] | None = None) -> dic
 
     Args:
         given: a function that picks one of them.
+
+    Raises:
+        InputError: the function raised, or returned something else.
     """
-    return {(): given(output)} if given is not None else dict(_tensors(output, ()))
+    if given is None:
+        return dict(_tensors(output, ()))
+    try:
+        found = given(output)
+    except Exception as error:
+        raise InputError(
+            f"scores=: the function raised {type(error).__name__} ({one_line(error)[:100]}) for what the model returned, a "
+            f"{type(output).__name__}"
+        ) from error
+    if not isinstance(found, Tensor):
+        raise InputError(f"scores=: the function returned a {type(found).__name__}; let it return a tensor")
+    return {(): found}
 
 
 def _tensors(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
@@ -91,6 +105,7 @@ def _tensors(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         items = [(entry.name, getattr(value, entry.name)) for entry in dataclasses.fields(value)]
     else:
-        items = [("logits", value.logits)] if hasattr(value, "logits") else []
+        logits = getattr(value, "logits", None)
+        items = [] if logits is None else [("logits", logits)]
     for key, item in items:
         yield from _tensors(item, (*path, key))
