@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 from collapselab.probes import profile
+from collapselab.probes.products import LayerCall
+from collapselab.probes.weights import effective_weight
 
 LABELS = uneven(14, 10, 12)
 INPUTS = draw(6, labels=LABELS)
@@ -358,3 +360,50 @@ def test_finding_a_weight_leaves_the_model_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(module.training for module in model.modules())
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_fake_quantised_layers_are_measured_by_their_rounded_weight() -> None:
+    from torch.ao.nn import qat
+    from torch.ao.quantization import default_qat_qconfig
+
+    def build() -> nn.Module:
+        head = qat.Linear(5, 3, qconfig=default_qat_qconfig)
+        return nn.Sequential(
+            qat.Conv2d(4, 5, 3, qconfig=default_qat_qconfig), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head
+        )
+
+    model = seeded(build, dtype=torch.float32)
+    model(MAPS.float())  # the observers see a range
+    model.apply(torch.ao.quantization.disable_observer)
+    found = profile(model, batches(MAPS.float(), LABELS, 18), reduce="gap")
+    for name in ("0", "3"):
+        layer = model[int(name)]
+        rounded = layer.weight_fake_quant(layer.weight).detach()
+        assert not torch.equal(rounded, layer.weight)
+        matrix = rounded.movedim(1, -1).flatten(0, -2).double().numpy()
+        values = np.linalg.svd(matrix, compute_uv=False)
+        assert found[name].weight_singular_values == pytest.approx(values, rel=1e-5)
+
+
+def test_a_weight_whose_memory_is_gone_is_read_from_the_layer() -> None:
+    """A sharded layer frees the whole weight as soon as it has run."""
+    layer, gathered = nn.Linear(6, 5), torch.randn(5, 6)
+    call = LayerCall(layer, None, weights=[("linear", gathered, False)], is_exact=True)
+    found, warning = effective_weight(layer, call)
+    assert found is not None
+    assert torch.equal(found, gathered)
+    gathered.untyped_storage().resize_(0)
+    found, warning = effective_weight(layer, call)
+    assert found is not None
+    assert torch.equal(found, layer.weight)
+    assert warning is None
+
+
+def test_a_layer_that_was_not_seen_is_measured_by_its_parameter_only_if_it_is_plain() -> None:
+    found, _ = effective_weight(nn.Linear(6, 5), None)
+    assert found is not None
+    found, warning = effective_weight(EqualisedLinear(6, 5), None)
+    assert found is None
+    assert warning is not None
+    assert effective_weight(nn.ReLU(), None) == (None, None)

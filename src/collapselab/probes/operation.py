@@ -41,7 +41,9 @@ class Operation:
     def arguments(self) -> dict[str, Any]:
         """Arguments by name, with defaults."""
         known = self._schema.arguments
-        defaults = {argument.name: argument.default_value for argument in known if argument.has_default_value()}
+        defaults = {
+            argument.name: argument.default_value for argument in known if argument.has_default_value()
+        }
         given = zip((argument.name for argument in known), self._args, strict=False)
         return defaults | dict(given) | self._kwargs
 
