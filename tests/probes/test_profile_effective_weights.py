@@ -446,7 +446,7 @@ def test_finding_a_weight_leaves_the_model_as_it_was() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_fake_quantised_layers_are_measured_by_their_rounded_weight() -> None:
     from torch.ao.nn import qat
-    from torch.ao.quantization import default_qat_qconfig
+    from torch.ao.quantization.qconfig import default_qat_qconfig
 
     def build() -> nn.Module:
         head = qat.Linear(5, 3, qconfig=default_qat_qconfig)
