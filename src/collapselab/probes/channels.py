@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from collapselab.checks import near_matches
 from collapselab.errors import InputError
@@ -18,7 +19,7 @@ from collapselab.probes.weights import weight_layer_in
 # One axis for every layer, or an axis by name or glob; counted as in the tensor that the layer reads.
 ChannelAxis = int | Mapping[str, int] | None
 
-_SECOND = (_NormBase, nn.GroupNorm)
+_SECOND = (_BatchNorm, _InstanceNorm, nn.SyncBatchNorm, nn.GroupNorm)
 
 
 def own_channel_axis(module: nn.Module, ndim: int) -> int | None:
@@ -122,7 +123,7 @@ class ChannelAxes:
             if name in self.assumed and kind != "flatten":
                 by_axis.setdefault(self.assumed[name], []).append(name)
         return [
-            f"{listed(found)}: channels are assumed on axis {axis}, as nothing tells their layout; give channel_axis="
+            f"{listed(found)}: channels are assumed on axis {axis}, as the layout is not certain; give channel_axis="
             for axis, found in by_axis.items()
         ]
 

@@ -39,9 +39,13 @@ class Operation:
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
-        """Arguments by name; those left at their default are missing."""
-        names = [argument.name for argument in self._schema.arguments]
-        return dict(zip(names, self._args, strict=False)) | self._kwargs
+        """Arguments by name, with defaults."""
+        known = self._schema.arguments
+        defaults = {
+            argument.name: argument.default_value for argument in known if argument.has_default_value()
+        }
+        given = zip((argument.name for argument in known), self._args, strict=False)
+        return defaults | dict(given) | self._kwargs
 
     @cached_property
     def inputs(self) -> list[Tensor]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from collapselab.errors import InputError
+from collapselab.probes.affine import affine_matrix
 from collapselab.probes.products import LayerCall
 from collapselab.probes.select import is_transposed_linear, is_weight_layer
 from collapselab.probes.tensors import UnreadableError, ordinary
 
-# Rows and columns that are worked on at once.
-_CHUNK = 1024
 _PLAIN = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
 )  # fmt: skip
@@ -108,7 +104,7 @@ def effective_weight(
     only = _only_factor(layer, call)
     if only is not None and call.is_exact:
         return only, None
-    found = None if isinstance(layer, _ConvNd) else _affine_matrix(module, call)
+    found = affine_matrix(module, layer, call)
     if found is None:
         found = only
     return (found, None) if found is not None else (None, _unknown("it is not one product with a weight"))
@@ -167,39 +163,3 @@ def _only_factor(layer: nn.Module, call: LayerCall) -> Float[Tensor, "out q"] | 
 def _in_full_precision(factor: Tensor, own: Tensor) -> Tensor:
     """Return a layer's own weight if the factor is that weight in the dtype of autocast, else the factor."""
     return own if torch.equal(own.to(factor.dtype), factor) else factor
-
-
-def _affine_matrix(module: nn.Module, call: LayerCall) -> Float[Tensor, "out in"] | None:
-    """Return the matrix of a module that is an affine function of the last axis; None if it is not.
-
-    It is found by unit vectors, in a float64 copy if the module allows it, and checked on what the module read.
-    """
-    if call.features is None or call.output is None:
-        return None
-    features = call.features.flatten(0, -2)[:_CHUNK]
-    try:
-        double = copy.deepcopy(module).double()
-        return _by_unit_vectors(double.forward, features.double())
-    except Exception:  # a module that cannot be copied, or computes in its own dtype only
-        pass
-    try:
-        return _by_unit_vectors(module.forward, features)
-    except Exception:
-        return None
-
-
-def _by_unit_vectors(function: Callable[[Tensor], Tensor], features: Tensor) -> Tensor | None:
-    """Return W of x -> W x + b, or None if `function` differs from it on `features` (n, in) by more than rounding."""
-    width = features.shape[1]
-    bias = function(features.new_zeros(1, width))
-    rows = [
-        function(unit) - bias
-        for unit in torch.eye(width, dtype=features.dtype, device=features.device).split(_CHUNK)
-    ]
-    matrix = torch.cat(rows).T
-    wanted = function(features)
-    error = torch.linalg.matrix_norm(wanted - features @ matrix.T - bias)
-    scale = torch.linalg.matrix_norm(features) * torch.linalg.matrix_norm(matrix) + torch.linalg.matrix_norm(
-        wanted
-    )
-    return matrix if float(error) <= 100 * torch.finfo(features.dtype).eps * float(scale) else None
