@@ -22,7 +22,7 @@ from collapselab.data.names import DIGITS, NAMED, NamedData, copies_hint, local_
 from collapselab.data.parquet import ParquetStore
 from collapselab.data.saved import is_saved, open_saved
 from collapselab.data.stored import Store
-from collapselab.errors import InputError
+from collapselab.errors import InputError, printable
 
 _FORMS = (
     f"a name ({DIGITS}, {', '.join(NAMED)}), a folder of Parquet files (train-*.parquet) or one that "
@@ -113,7 +113,8 @@ def open_data_set(source: str | Path, copies: Mapping[str, Path] | None = None) 
         if (match := _HUB_ID.fullmatch(source)) and not _is_here(source):
             return DataSet(source, source, HubStore(match["hub_id"], match["config"]))
     path = Path(source)
-    return DataSet(path.resolve().name, str(path), _store_at(path, str(source)))
+    store = _store_at(path, str(source))
+    return DataSet(printable(path.resolve().name), str(path), store)
 
 
 def _named(data: NamedData, copies: Mapping[str, Path]) -> DataSet:
@@ -153,9 +154,10 @@ def _store_at(path: Path, source: str) -> Store:
             if path.suffix.lower() == ".npz":
                 return NpzStore(path)
             raise InputError(f"{path}: not a kind of data set that can be read; give {_FORMS}")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    raise InputError(_unknown(source, path))
+        raise InputError(_unknown(source, path))
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its name is not Unicode"
+        raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
 
 
 def _store_in(folder: Path) -> Store:
