@@ -254,7 +254,7 @@ def test_a_folder_of_a_hostile_name_is_measured_and_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arrays = {"features": INPUTS.numpy(), "labels": LABELS.numpy()}
+    arrays: dict[str, Any] = {"features": INPUTS.numpy(), "labels": LABELS.numpy()}
     for name in names(6 * TIMES, 6, is_file_name):
         folder = tmp_path / f"_{name}"
         folder.mkdir(exist_ok=True)
@@ -262,7 +262,7 @@ def test_a_folder_of_a_hostile_name_is_measured_and_shown(
         outcome = run("measure", folder, "--metrics", "vci", "--output", folder / "out.txt")
         assert outcome.code == 0, (ascii(name), outcome)
         assert_shown(outcome.err)
-        np.savez(folder / "a.npz", **(arrays | {"labels": -LABELS.numpy()}))
+        np.savez(folder / "a.npz", **{**arrays, "labels": -LABELS.numpy()})
         outcome = run("measure", folder)
         assert outcome.code == 2, (ascii(name), outcome)
         assert_line(outcome.err[:-1])

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from collapselab.checks import near_matches
-from collapselab.errors import InputError, encodable
+from collapselab.errors import InputError, encodable, one_line
 
 # None stands for every weight layer. Names and globs are matched with the names of `named_modules`.
 Layers = str | nn.Module | Iterable[str | nn.Module] | Callable[[str, nn.Module], bool] | None
@@ -70,7 +70,7 @@ def _chosen(model: nn.Module, layers: Any) -> tuple[dict[str, nn.Module], set[st
         return weight_layers(model), set()
     modules = {name: module for name, module in model.named_modules() if name}
     if callable(layers) and not isinstance(layers, nn.Module):
-        chosen = {name: module for name, module in modules.items() if layers(name, module)}
+        chosen = _that_hold(layers, modules)
         if not chosen:
             raise InputError(
                 f"layers: the predicate holds for none of the {len(modules)} modules; give another"
@@ -89,6 +89,16 @@ def _chosen(model: nn.Module, layers: Any) -> tuple[dict[str, nn.Module], set[st
             raise InputError(_no_match(pattern, modules))
         wanted.update(weights or matches)
     return {name: module for name, module in modules.items() if name in wanted}, named
+
+
+def _that_hold(predicate: Callable[..., Any], modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    try:
+        return {name: module for name, module in modules.items() if predicate(name, module)}
+    except Exception as error:
+        raise InputError(
+            f"layers: the predicate raised {type(error).__name__} ({one_line(error)}); give a function of name and module "
+            "that returns True or False"
+        ) from error
 
 
 def _patterns(model: nn.Module, layers: Any, modules: dict[str, nn.Module]) -> list[str]:
