@@ -20,11 +20,11 @@ from PIL import Image
 from torch import nn
 
 import collapselab
+from cli_runner import run
 from collapselab import InputError
 from collapselab.cli.output import as_text
 from collapselab.data import open_data_set
 from collapselab.transfer import linear_probe as typed_linear_probe
-from tests.cli_runner import run
 
 TIMES = int(os.environ.get("COLLAPSELAB_ATTACK", "1"))
 SEED = 20220216

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cli_runner import run
 from collapselab import InputError
 from collapselab.data import open_data_set
-from tests.cli_runner import run
 
 
 def write(folder: Path, splits: dict[str, int], classes: int = 3) -> Path:
