@@ -163,11 +163,17 @@ def _store_at(path: Path, source: str) -> Store:
 def _store_in(folder: Path) -> Store:
     if is_saved(folder):
         return open_saved(folder)
+    images = ImageFolders(folder)
     if (parquet := ParquetStore(folder)).splits:
+        if images.has_named_splits:
+            raise InputError(
+                f"{folder}: holds Parquet files ({', '.join(parquet.splits)}) and folders of images "
+                f"({', '.join(images.splits)}); move one of them to another folder"
+            )
         return parquet
     if inner := next((other for other in sorted(folder.iterdir()) if ParquetStore(other).splits), None):
         raise InputError(f"{folder}: its Parquet files are in folders, such as {inner}; give one of these")
-    if (images := ImageFolders(folder)).splits:
+    if images.splits:
         return images
     raise InputError(f"{folder}: neither Parquet files nor class folders are in there; give {_FORMS}")
 
