@@ -9,6 +9,7 @@ import pytest
 
 from collapselab.cli.progress import ProgressBars
 from collapselab.cli.reproduce import _GridBars
+from collapselab.cli.terminal import print_text
 
 
 class Terminal(io.StringIO):
@@ -72,3 +73,25 @@ def test_a_grid_has_a_bar_for_all_runs_and_one_for_the_run_in_progress() -> None
     text = " ".join(err.getvalue().split())
     assert "3 of 4 runs left: about 2 min at the current speed, then linear probe" in text
     assert "2 of 4: small, seed 0: 61 s (loss below its threshold)" in text
+
+
+def test_names_in_bars_and_notes_are_shown_escaped() -> None:
+    err = Terminal()
+    with contextlib.redirect_stderr(err), ProgressBars() as bars:
+        bars.steps("\x1b[31mred\u202e")(1, 2, "step\x07")
+        bars.note("reading \udce9\x1b]0;title\x07")
+        assert bars._progress is not None
+        task = bars._progress.tasks[0]
+        assert (task.description, task.fields["text"]) == ("\\x1b[31mred\\u202e", "1 of 2 steps, step\\x07")
+    assert "reading \\udce9\\x1b]0;title\\x07" in err.getvalue()
+    plain = io.StringIO()
+    with contextlib.redirect_stderr(plain), ProgressBars() as bars:
+        bars.note("a\x1b[2J")
+    assert plain.getvalue() == "a\\x1b[2J\n"
+
+
+def test_only_styles_of_tables_reach_the_terminal_raw() -> None:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        print_text("\x1b[1mbold\x1b[0m é\n\x1b[2J\r\x9b1m\u2066\udce9\n")
+    assert out.getvalue() == "\x1b[1mbold\x1b[0m é\n\\x1b[2J\\r\\x9b1m\\u2066\\udce9\n"

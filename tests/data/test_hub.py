@@ -221,7 +221,7 @@ def test_images_kept_as_files_of_the_cache(
     images = rng.integers(0, 256, (2, 4, 4), dtype=np.uint8)
     cache = here / "datasets-cache" / "downloads"
     cache.mkdir(parents=True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(cache.parent))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(cache.parent))
     paths = [cache / "0.png", cache / "1.png"]
     for path, image in zip(paths, images, strict=True):
         path.write_bytes(png(image))

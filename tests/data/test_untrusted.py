@@ -142,6 +142,17 @@ def test_names_of_folders_are_taken_literally(tmp_path: Path, name: str, form: s
     assert torch.allclose(first_inputs(folder)[:, 0, 0, 0], torch.tensor([0.2, 0.4]))
 
 
+def test_a_folder_that_holds_two_data_sets_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "set", [{"bytes": png(1), "path": None}] * 2, "parquet")
+    (folder / "data").mkdir()  # no folder of a split
+    assert open_data_set(folder).splits == ("train",)
+    (folder / "val" / "cat").mkdir(parents=True)
+    with pytest.raises(
+        InputError, match=r"holds Parquet files \(train\) and folders of images \(val\); move one"
+    ):
+        open_data_set(folder)
+
+
 # ---------------------------------------------------------------- images
 
 

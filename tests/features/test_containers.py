@@ -201,7 +201,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         "features are sparse, and dense ones of shape (48, 1000000000) take 358 GiB",
     ),
     "large sparse tensor": (
-        lambda: measure(torch.sparse_coo_tensor([[0], [0]], [1.0], (48, 10**9)), LABELS),
+        lambda: measure(torch.sparse_coo_tensor(torch.zeros(2, 1), [1.0], (48, 10**9)), LABELS),
         "features are sparse",
     ),
 }  # fmt: skip

@@ -264,3 +264,27 @@ def test_one_shard_at_a_time_is_in_memory(tmp_path: Path, order: Any) -> None:
         peak = max(peak, resident())
     # A piece is 32 MiB: one on its way in, one handed on, and for Fortran order the shard it is cut from.
     assert peak - before < 32 * 2 + (40 if order == "F" else 0) + 16
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("train.npz", "test.npz"), "holds train.npz and test.npz; give the files of each split separately"),
+        (("Train-0.npz", "Train-1.npz", "val_0.npz"), "and val_0.npz; give the files of each split"),
+        (("a.npz", "a.safetensors"), "a.npz and a.safetensors have one name; keep one of the two formats"),
+        (("train-0.npz", "train-1.npz"), None),
+        (("tested.npz", "training.npz", "trainer.npz"), None),
+        (("test-0.npz", "test-1.safetensors"), None),
+    ],
+)
+def test_files_of_two_splits_are_no_shards_of_one(
+    tmp_path: Path, names: tuple[str, ...], says: str | None
+) -> None:
+    for name in names:
+        save(tmp_path / name)
+    if says is None:
+        assert len(open_source(tmp_path).labels) == 24 * len(names)
+        return
+    with pytest.raises(InputError) as caught:
+        open_source(tmp_path)
+    assert says in str(caught.value)

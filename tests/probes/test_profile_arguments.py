@@ -106,6 +106,10 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: profile(Blocks(), BATCHES, class_counts={0: 1, 10**12: 4}),
         "class_counts: labels are not",
     ),
+    "class of modules": (
+        lambda: profile(Blocks(), BATCHES, layers=nn.Linear),
+        "the predicate raised TypeError",
+    ),
     "text": (lambda: profile(Blocks(), BATCHES, class_counts="many"), "class_counts: "),
 }
 

@@ -107,12 +107,14 @@ def test_labels_are_names_of_classes(ids: tuple[int, int, int]) -> None:
 
 
 def test_the_order_of_samples_changes_nothing() -> None:
-    splits = {"train": samples(1, 60), "validation": samples(2, 45), "test": samples(3, 60)}
+    splits: dict[str, Any] = {"train": samples(1, 60), "validation": samples(2, 45), "test": samples(3, 60)}
     wanted = linear_probe(**splits, num_penalties=7)
     order = {
         name: torch.randperm(len(split[1]), generator=torch.manual_seed(0)) for name, split in splits.items()
     }
-    mixed = {name: (split[0][order[name]], split[1][order[name]]) for name, split in splits.items()}
+    mixed: dict[str, Any] = {
+        name: (split[0][order[name]], split[1][order[name]]) for name, split in splits.items()
+    }
     same(wanted, linear_probe(**mixed, num_penalties=7))
 
 

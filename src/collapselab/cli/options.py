@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 
 
-def check_pairs(pairs: list[str] | None) -> list[str] | None:
+def _check_pairs(pairs: list[str] | None) -> list[str] | None:
     """Reject the former use of `--data`, which named the data set to measure."""
     for pair in pairs or []:
         if "=" not in pair:
@@ -29,16 +29,16 @@ def check_pairs(pairs: list[str] | None) -> list[str] | None:
     return pairs
 
 
-_DATA_HELP = (
-    "Path of a local copy of a named data set, such as mnist=data/mnist. May be given several times. The environment "
-    "variable COLLAPSELAB_DATA does the same for all commands."
-)
 DataOption = Annotated[
     list[str] | None,
-    typer.Option("--data", metavar="NAME=PATH", callback=check_pairs, help=_DATA_HELP),
+    typer.Option(
+        "--data",
+        metavar="NAME=PATH",
+        callback=_check_pairs,
+        help="Path of a local copy of a named data set, such as mnist=data/mnist. May be given several times. The "
+        "environment variable COLLAPSELAB_DATA does the same for all commands.",
+    ),
 ]
-# The same, checked by the command.
-LenientDataOption = Annotated[list[str] | None, typer.Option("--data", metavar="NAME=PATH", help=_DATA_HELP)]
 OutputOption = Annotated[
     Path | None,
     typer.Option(

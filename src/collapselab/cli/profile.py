@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from collapselab.choices import AutoScatter, Standardize, Weighting
-from collapselab.cli.options import Format, LenientDataOption, OutputOption, check_pairs, copies_from
+from collapselab.cli.options import DataOption, Format, OutputOption, copies_from
 from collapselab.cli.progress import ProgressBars
 from collapselab.cli.terminal import note
 from collapselab.errors import InputError
@@ -17,15 +17,6 @@ from collapselab.errors import InputError
 def _refuse_old_option(value: str | None) -> None:
     if value is not None:
         raise InputError(f"--test-data {value}: this option is now --test-dataset {value}")
-
-
-def _dataset_and_copies(dataset: str | None, data: list[str] | None) -> tuple[str, list[str] | None]:
-    """Return the data set and the local copies; a single `--data PATH` without `=` names the data set."""
-    if dataset is None and data is not None and len(data) == 1 and "=" not in data[0]:
-        return data[0], None
-    if dataset is None:
-        raise InputError("no data set to measure; give --dataset, such as --dataset digits")
-    return dataset, check_pairs(data)
 
 
 def profile(
@@ -37,7 +28,7 @@ def profile(
         ),
     ],
     dataset: Annotated[
-        str | None,
+        str,
         typer.Option(
             "--dataset",
             metavar="DATA",
@@ -45,7 +36,7 @@ def profile(
             "imagenet), a folder of Parquet files (train-*.parquet) or of images (train/CLASS/*), a .npz file, or a "
             "Hugging Face hub id (owner/name).",
         ),
-    ] = None,
+    ],
     test_dataset: Annotated[
         str | None,
         typer.Option(
@@ -54,7 +45,7 @@ def profile(
             help="Another data set whose test split to measure; default: the test split of --dataset.",
         ),
     ] = None,
-    data: LenientDataOption = None,
+    data: DataOption = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
@@ -184,7 +175,6 @@ def profile(
 
     if output is not None:
         check_output(output, ())
-    dataset, data = _dataset_and_copies(dataset, data)
     job = ProfileJob(
         model=model,
         dataset=dataset,

@@ -34,6 +34,9 @@ class ImageFolders(Store):
 
     The class folders of all splits make the label space. Files and folders whose name begins with a dot are ignored. A
     test or validation folder without class folders, whose images have no labels, is ignored if there is another one.
+
+    Attributes:
+        has_named_splits: whether there is a folder of a split with class folders in it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,6 +49,7 @@ class ImageFolders(Store):
         )
         if self._unlabelled:
             self._roots = labelled
+        self.has_named_splits = bool(labelled)
         if not self._roots and _class_folders(folder):
             self._roots = {"train": folder}
         self._files: dict[str, dict[str, list[str]]] = {}

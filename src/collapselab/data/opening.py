@@ -22,11 +22,11 @@ from collapselab.data.names import DIGITS, NAMED, NamedData, copies_hint, local_
 from collapselab.data.parquet import ParquetStore
 from collapselab.data.saved import is_saved, open_saved
 from collapselab.data.stored import Store
-from collapselab.errors import InputError
+from collapselab.errors import InputError, printable
 
 _FORMS = (
-    f"a name ({DIGITS}, {', '.join(NAMED)}), a folder of Parquet files (train-*.parquet) or one that "
-    "datasets saved, a folder of images (train/CLASS/*.png), a .npz file, or a hub id (owner/name)"
+    f"a name ({DIGITS}, {', '.join(NAMED)}), a folder of Parquet files (train-*.parquet) or of images "
+    "(train/CLASS/*.png), one that datasets saved, a .npz file, or a hub id (owner/name)"
 )
 # One slash and no dot in front: `./sets/x` and `../x` are always paths.
 _HUB_ID = re.compile(r"(?P<hub_id>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?")
@@ -113,7 +113,8 @@ def open_data_set(source: str | Path, copies: Mapping[str, Path] | None = None) 
         if (match := _HUB_ID.fullmatch(source)) and not _is_here(source):
             return DataSet(source, source, HubStore(match["hub_id"], match["config"]))
     path = Path(source)
-    return DataSet(path.resolve().name, str(path), _store_at(path, str(source)))
+    store = _store_at(path, str(source))
+    return DataSet(printable(path.resolve().name), str(path), store)
 
 
 def _named(data: NamedData, copies: Mapping[str, Path]) -> DataSet:
@@ -153,19 +154,26 @@ def _store_at(path: Path, source: str) -> Store:
             if path.suffix.lower() == ".npz":
                 return NpzStore(path)
             raise InputError(f"{path}: not a kind of data set that can be read; give {_FORMS}")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    raise InputError(_unknown(source, path))
+        raise InputError(_unknown(source, path))
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its name is not Unicode"
+        raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
 
 
 def _store_in(folder: Path) -> Store:
     if is_saved(folder):
         return open_saved(folder)
+    images = ImageFolders(folder)
     if (parquet := ParquetStore(folder)).splits:
+        if images.has_named_splits:
+            raise InputError(
+                f"{folder}: holds Parquet files ({', '.join(parquet.splits)}) and folders of images "
+                f"({', '.join(images.splits)}); move one of them to another folder"
+            )
         return parquet
     if inner := next((other for other in sorted(folder.iterdir()) if ParquetStore(other).splits), None):
         raise InputError(f"{folder}: its Parquet files are in folders, such as {inner}; give one of these")
-    if (images := ImageFolders(folder)).splits:
+    if images.splits:
         return images
     raise InputError(f"{folder}: neither Parquet files nor class folders are in there; give {_FORMS}")
 

@@ -147,15 +147,14 @@ def _refuse_masked(value: Any, name: str, where: str) -> None:
     Raises:
         InputError: with the number of masked values and the first row.
     """
-    rows = value if isinstance(value, list | tuple) else [value]
-    if any(isinstance(row, np.ma.MaskedArray) for row in rows):
-        mask = (
-            np.ma.getmaskarray(value)
-            if rows is not value
-            else np.stack([np.ma.getmaskarray(row) for row in rows])
-        )
-        if mask.any():
-            _refuse_rows(mask, "masked", name, where)
+    if isinstance(value, np.ma.MaskedArray):
+        mask = np.ma.getmaskarray(value)
+    elif isinstance(value, list | tuple) and any(isinstance(row, np.ma.MaskedArray) for row in value):
+        mask = np.stack([np.ma.getmaskarray(np.asanyarray(row)) for row in value])
+    else:
+        return
+    if mask.any():
+        _refuse_rows(mask, "masked", name, where)
 
 
 def _refuse_rows(wrong: Tensor | npt.NDArray[np.bool_], what: str, name: str, where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -31,6 +32,9 @@ from collapselab.features.files import SUFFIXES, FeatureFile, open_file
 # Features of shards are read in pieces of about this many values.
 _PIECE_ELEMENTS = 2**23
 
+
+# How the names of training files begin, and those of files to test on.
+_SPLIT_WORDS = (("train", "training"), ("test", "testing", "val", "valid", "validation", "dev", "eval"))
 
 ClassifierArrays = tuple[npt.NDArray[np.generic] | None, npt.NDArray[np.generic] | None]
 
@@ -202,6 +206,7 @@ class ShardSource:
         ]
         if not paths:
             raise InputError(f"{folder}: no .npz or .safetensors file in this folder; put the shards there")
+        _check_one_split(folder, paths)
         self._dtype = torch.float16
         self._shards: list[_Shard] = []
         self._checked: set[Path] = set()
@@ -265,6 +270,27 @@ class ShardSource:
         for shard in self._shards:
             if shard.predictions is not None:
                 check_predictions(shard.predictions, classes, str(shard.file.path))
+
+
+def _check_one_split(folder: Path, paths: Sequence[Path]) -> None:
+    """Refuse files that are no shards of one split: training and test files together, or one shard in two formats.
+
+    Raises:
+        InputError: naming two such files.
+    """
+    stems: dict[str, Path] = {}
+    for path in paths:
+        if (other := stems.setdefault(path.stem, path)) is not path:
+            raise InputError(
+                f"{folder}: {other.name} and {path.name} have one name; keep one of the two formats"
+            )
+    by_word = {re.split(r"[^a-z]", path.stem.lower())[0]: path for path in paths}
+    train, test = (next((by_word[word] for word in words if word in by_word), None) for words in _SPLIT_WORDS)
+    if train is not None and test is not None:
+        raise InputError(
+            f"{folder}: holds {train.name} and {test.name}; give the files of each split separately, in folders of their "
+            "own if there are several"
+        )
 
 
 def open_source(path: str | Path) -> FeatureSource:

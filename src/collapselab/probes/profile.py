@@ -73,8 +73,8 @@ def profile(
     if not isinstance(model, nn.Module):
         swapped = ", and the loader after it" if isinstance(loader, nn.Module) else ""
         raise InputError(f"model is a {type(model).__name__}; give a torch.nn.Module first{swapped}")
-    for argument, given in (("loader", loader), ("test_loader", test_loader)):
-        if given is not None and (isinstance(given, nn.Module) or not hasattr(given, "__iter__")):
+    for argument, given in (("loader", loader), ("test_loader", [] if test_loader is None else test_loader)):
+        if isinstance(given, nn.Module) or not isinstance(given, Iterable):
             raise InputError(
                 f"{argument} is a {type(given).__name__}; give a DataLoader or a list of batches"
             )

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from collapselab.checks import near_matches
-from collapselab.errors import InputError, encodable
+from collapselab.errors import InputError, encodable, one_line
 
 # None stands for every weight layer. Names and globs are matched with the names of `named_modules`.
 Layers = str | nn.Module | Iterable[str | nn.Module] | Callable[[str, nn.Module], bool] | None
@@ -41,7 +41,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def model_name(model: nn.Module) -> str:
+def model_name(model: object) -> str:
     """Return the class of a model as its author named it, also inside FSDP."""
     wrapped = getattr(model, "_fsdp_wrapped_module", model)
     return type(wrapped).__name__.removeprefix("FSDP")  # `fully_shard` makes a class of its own
@@ -144,7 +144,7 @@ def _chosen(model: nn.Module, layers: Any) -> tuple[dict[str, nn.Module], set[st
         if name and not isinstance(module, torch.jit.ScriptModule)
     }
     if callable(layers) and not isinstance(layers, nn.Module):
-        chosen = {name: module for name, module in modules.items() if layers(name, module)}
+        chosen = _that_hold(layers, modules)
         if not chosen:
             raise InputError(
                 f"layers: the predicate holds for none of the {len(modules)} modules; give another"
@@ -172,6 +172,16 @@ def _chosen(model: nn.Module, layers: Any) -> tuple[dict[str, nn.Module], set[st
             raise InputError(_no_match(pattern, modules))
         wanted.update(weights or matches)
     return {name: module for name, module in modules.items() if name in wanted}, named
+
+
+def _that_hold(predicate: Callable[..., Any], modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    try:
+        return {name: module for name, module in modules.items() if predicate(name, module)}
+    except Exception as error:
+        raise InputError(
+            f"layers: the predicate raised {type(error).__name__} ({one_line(error)}); give a function of name and module "
+            "that returns True or False"
+        ) from error
 
 
 def _patterns(model: nn.Module, layers: Any, modules: dict[str, nn.Module]) -> list[str]:

@@ -235,7 +235,7 @@ class Recipe(Part):
             values = load_yaml(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise InputError(f"{path}: not YAML ({one_line(error)[:200]}); correct it") from error
         return Recipe.parse({} if values is None else values, str(path))
 

@@ -36,6 +36,8 @@ _MEMORY = 30
 _MOST_ITERATIONS = 20_000
 # A feature that varies by fewer roundings of its largest value counts as constant.
 _ROUNDINGS = 4
+# So does one whose weight could overflow.
+_SMALLEST_SPREAD = 1e-290
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,8 @@ def _units(rows: Float[Tensor, "n p"], dtype: torch.dtype) -> Float[Tensor, " p"
     """Return 1 / standard deviation of each feature; 0 for a feature that is constant up to rounding."""
     low, high = torch.aminmax(rows, dim=0)
     spread = high - low
-    varies = spread > _ROUNDINGS * min(torch.finfo(dtype).eps, EPS32) * torch.maximum(low.abs(), high.abs())
+    varies = spread > _SMALLEST_SPREAD
+    varies &= spread > _ROUNDINGS * min(torch.finfo(dtype).eps, EPS32) * torch.maximum(low.abs(), high.abs())
     # In units of the spread: squares of very small or large values would be 0 or infinite.
     deviations = ((rows - low) / spread).std(dim=0, correction=0) * spread
     return torch.where(varies, 1 / deviations, 0.0)
