@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from attacking import SEED, TIMES, Random, recipe, request
 
+from cli_runner import largest_file
 from collapselab import InputError
 from collapselab.experiments.runner import reproduce
 from collapselab.records.recipe import Checkpoints
@@ -209,17 +209,6 @@ def test_a_write_that_fails_is_one_line_and_the_run_goes_on(
         assert text.startswith("FOLDER"), text
         assert os.strerror(number) in text
         go_on(path, whole, f"{name} {moment} {is_late} {number}")
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Refuse larger files, as a full disk or a quota does: with true errors, in true writers."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("size", [0, 100, 1000, 3000, 10_000])
