@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +28,17 @@ def run(*arguments: object) -> Outcome:
         main([str(argument) for argument in arguments])
     assert isinstance(ended.value.code, int)
     return Outcome(ended.value.code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Refuse larger files, as a full disk or a quota does: with true errors, in true writers."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def measured(path: Path, *options: object) -> Outcome:

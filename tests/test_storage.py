@@ -49,7 +49,7 @@ def test_a_pipe_is_replaced_and_a_folder_is_not(pipe: Path) -> None:
     replace_bytes(pipe, b"one", b"two")
     assert pipe.read_bytes() == b"onetwo"
     (pipe.parent / "folder").mkdir()
-    with pytest.raises(WriteError, match="Is a directory.*; something else has this name: remove it"):
+    with pytest.raises(WriteError, match=r"Is a directory.*; something else has this name: remove it"):
         replace_text(pipe.parent / "folder", "text")
     assert {path.name for path in pipe.parent.iterdir()} == {"pipe", "folder"}
 

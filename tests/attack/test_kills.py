@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from attacking import SEED, TIMES, Random, recipe, request
 
+from cli_runner import largest_file
 from collapselab import InputError
 from collapselab.experiments.runner import reproduce
 from collapselab.records.recipe import Checkpoints
@@ -109,7 +109,7 @@ def test_a_kill_at_any_call_loses_nothing(
     tmp_path: Path, whole: dict[str, Any], counts: dict[str, int]
 ) -> None:
     path = tmp_path / "run"
-    for name, moment, is_late in moments(counts, 30 * TIMES):
+    for name, moment, is_late in moments(counts, 20 * TIMES):
         # A second kill, soon after the run went on.
         for again in (moment, 1 + moment % 4):
             with suppress(Killed), failing(name, again, Killed(), is_late=is_late):
@@ -140,7 +140,7 @@ def test_a_signal_at_any_step_loses_nothing(
         signal.signal(number, before)
 
 
-LONGER = recipe(steps=3000, checkpoints=Checkpoints(save_every=0.1))
+LONGER = recipe(steps=1500, checkpoints=Checkpoints(save_every=0.1))
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +180,8 @@ def test_a_kill_at_any_call_of_an_experiment_loses_nothing(tmp_path: Path) -> No
     right, verdicts = (out / "rows.csv").read_bytes(), read_verdicts(out / "verdicts.json")
     draw = Random(SEED)
     # Most replacements are those of the run; what comes behind it is drawn as often.
-    late = [draw.randint(calls[0] - 8, calls[0]) for _ in range(4 * TIMES)]
-    for moment in [*(draw.randint(1, calls[0]) for _ in range(4 * TIMES)), *late]:
+    late = [draw.randint(calls[0] - 8, calls[0]) for _ in range(3 * TIMES)]
+    for moment in [*(draw.randint(1, calls[0]) for _ in range(2 * TIMES)), *late]:
         shutil.rmtree(out)
         with pytest.raises(Killed), failing("replace", moment, Killed(), is_late=draw.random() < 0.5):
             reproduce(asked)
@@ -199,7 +199,7 @@ def test_a_write_that_fails_is_one_line_and_the_run_goes_on(
     tmp_path: Path, whole: dict[str, Any], counts: dict[str, int]
 ) -> None:
     path, draw = tmp_path / "run", Random(SEED)
-    for name, moment, is_late in moments(counts, 20 * TIMES):
+    for name, moment, is_late in moments(counts, 10 * TIMES):
         error = OSError(number := draw.choice(ERRORS), os.strerror(number))
         with failing(name, moment, error, is_late=is_late), pytest.raises(InputError) as caught:
             run_recipe(recipe(), RunFolder(path))
@@ -209,17 +209,6 @@ def test_a_write_that_fails_is_one_line_and_the_run_goes_on(
         assert text.startswith("FOLDER"), text
         assert os.strerror(number) in text
         go_on(path, whole, f"{name} {moment} {is_late} {number}")
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Refuse larger files, as a full disk or a quota does: with true errors, in true writers."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("size", [0, 100, 1000, 3000, 10_000])

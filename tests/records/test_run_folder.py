@@ -1,15 +1,19 @@
 """A run folder: rows there and back, what a kill leaves, what is refused."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from collapselab import InputError
+from collapselab import InputError, profile
 from collapselab.records.recipe import Recipe
 from collapselab.records.rows import MeasuredRow
 from collapselab.records.run_record import RunRecord
-from collapselab.storage import provenance
+from collapselab.storage import WriteError, provenance
 from collapselab.training import RunFolder
 
 
@@ -87,6 +91,31 @@ def test_a_damaged_line_is_reported_in_one_line(made: RunFolder, line: str, reas
     assert "measurements.jsonl, line 4: damaged" in str(caught.value)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_step_that_cannot_be_written_leaves_the_steps_before(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, labels = torch.eye(6), torch.arange(6) % 2
+    measured = profile(nn.Linear(6, 2), [(inputs, labels)])
+    folder.create()
+    folder.append_profile(0, 0.0, measured)
+    before = folder.read_rows()
+    real = os.write
+
+    def half(descriptor: int, content: bytes) -> int:
+        if len(content) < 100:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, content[: len(content) // 2])
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", half)
+        with pytest.raises(WriteError, match="make room, then run it again"):
+            folder.append_profile(5, 1.0, measured)
+    assert folder.read_rows() == before
+    assert folder.stored_steps("statistics") == [0], "statistics without rows"
+    folder.append_profile(5, 1.0, measured)
+    assert {one.step for one in folder.read_rows()} == {0, 5}
 
 
 def test_a_record_comes_back_as_written(folder: RunFolder) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from collapselab.errors import InputError
 from collapselab.frames import rows_where
 from collapselab.probes.results import first_collapsed
+from collapselab.records.completeness import check_finished
 from collapselab.records.judgement import Judgement
 from collapselab.records.rows import VARIANCES, MeasuredRow, fill_at_last_step, final, rows_table
 from collapselab.records.run_folder import RunFolder
@@ -81,11 +82,12 @@ def read_run(folder: RunFolder) -> Run:
     """Read a run whole, finished or not.
 
     Raises:
-        InputError: there is no run, nothing is measured yet, or a file is damaged.
+        InputError: there is no run, nothing is measured yet, a file is damaged, or rows of a finished run are missing.
     """
     record, measured = folder.read_run(), folder.read_rows()
     if record is None or not measured:
         raise InputError(f"{folder.path}: no measured run; run it first")
+    check_finished(folder, record)
     rows = rows_table(measured)
     last = int(rows["step"].max())
     return Run(
