@@ -21,7 +21,7 @@ from collapselab import InputError
 from collapselab.data import images as decoding
 from collapselab.data import open_data, open_data_set
 from collapselab.features.files import NpzFile
-from collapselab.records.strict_yaml import load_yaml
+from collapselab.records.plain_yaml import read_yaml
 
 KINDS = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
 
@@ -196,12 +196,10 @@ def test_an_array_that_is_stored_twice_is_refused(tmp_path: Path, names: tuple[s
 
 
 def test_a_key_that_occurs_twice_is_refused() -> None:
-    import yaml
-
-    assert load_yaml("a: &x {b: 1}\nc: {<<: *x, d: 2}") == {"a": {"b": 1}, "c": {"b": 1, "d": 2}}
+    assert read_yaml("a: &x {b: 1}\nc: {<<: *x, d: 2}", "text") == {"a": {"b": 1}, "c": {"b": 1, "d": 2}}
     for text in ("a: 1\nb: 2\na: 3", "x: {a: 1, a: 1}", "- {a: 1, 'a': 2}"):
-        with pytest.raises(yaml.YAMLError, match="a is given twice, the second time in line"):
-            load_yaml(text)
+        with pytest.raises(InputError, match="text: not YAML .a occurs twice in"):
+            read_yaml(text, "text")
 
 
 def test_labels_are_judged_by_their_header(tmp_path: Path) -> None:

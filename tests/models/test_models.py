@@ -190,3 +190,26 @@ def test_requirements() -> None:
         assert required_image_size(name) is None
     assert required_channels("torchvision/resnet18") == required_channels("timm/resnet18") == 3
     assert required_channels("mlp") is required_channels("convnet") is required_channels("x.py:f") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mlp", {"width": 2**20, "depth": 10_000}, "GiB of this machine"),
+        ("mlp", {"width": 0}, "width 0: give a whole number from 1"),
+        ("mlp", {"width": 8.5}, "width 8.5"),
+        ("mlp", {"depth": True}, "depth True"),
+        ("mlp", {"dropout": float("nan")}, "dropout nan"),
+        ("mlp", {"dropout": "much"}, "dropout much"),
+        ("convnet", {"width": 2**20}, "GiB of this machine"),
+        ("convnet", {"depth": -1}, "depth -1"),
+        ("timm/vit_tiny_patch16_224", {"depth": 10**6}, "depth 1000000"),
+        ("timm/resnet10t", {"layers": "three"}, "cannot be built with layers='three'"),
+    ],
+)
+def test_sizes_out_of_range(name: str, options: dict[str, Any], message: str) -> None:
+    shape = (3, 224, 224) if name.startswith("timm") else (3, 8, 8)
+    with pytest.raises(InputError) as caught:
+        open_model(name, num_classes=3, input_shape=shape, options=options)
+    assert message in str(caught.value)
+    assert len(str(caught.value)) <= 300

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from collapselab import InputError
 from collapselab.records.recipe import Checkpoints, Measuring, Optimizer, Schedule
+from collapselab.text import flat
 from collapselab.training import Recipe
 
 
@@ -157,3 +158,96 @@ def test_values_are_changed_by_their_path() -> None:
 def test_an_unknown_path_is_refused(path: str) -> None:
     with pytest.raises(InputError, match="unknown recipe field"):
         Recipe().with_changes({path: 1})
+
+
+# -------------------------------------------------------------------- numbers and texts out of range
+
+NINES = "9" * 5000
+LAUGHS = "a: &a [1, 2]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)
+)
+HOSTILE = {
+    "thousands of digits": (f"steps: {NINES}", "thousands of digits"),
+    "a seed beyond torch": (f"seed: {2**63}", "seed"),
+    "a seed below zero": ("seed: -1", "seed"),
+    "1e30 steps": ("steps: 1e30", "steps"),
+    "a billion measurements": ("measuring: {count: 1000000000}", "measuring.count"),
+    "depth": ("model: {options: {depth: 2000000}}", "depth 2000000: give a whole number from 0 to 10,000"),
+    "width of a library": ("model: {name: timm/vit_tiny_patch16_224, options: {depth: 2000000}}", "depth 2000000"),
+    "dropout": ("model: {options: {dropout: 3}}", "dropout 3: give a number from 0 to below 1"),
+    "dropout nan": ("model: {options: {dropout: .nan}}", "model.options.dropout"),
+    "width of 400 digits": (f"model: {{options: {{width: {NINES[:400]}}}}}", "model.options.width"),
+    "width in a list": ("model: {options: {width: [3]}}", "model.options.width"),
+    "infinite": ("optimizer: {learning_rate: .inf}", "finite"),
+    "not a number": ("optimizer: {weight_decay: .nan}", "finite"),
+    "a temperature that divides to infinity": ("temperature: 1e-300", "temperature"),
+    "an image of a billion pixels": ("data: {image_size: [1000000000, 1000000000]}", "data.image_size"),
+    "samples": ("data: {train: {method: first, count: 1000000000000000000000}}", "data.train.count"),
+    "threads": ("num_threads: 100000000", "num_threads"),
+    "aliases of aliases": (LAUGHS, "more than 30,000 values"),
+    "an alias of itself": ("a: &a [*a]", "more than 30,000 values"),
+    "brackets": ("a: " + "[" * 5000, "levels deep"),
+    "braces": ("{a: " * 3000, "levels deep"),
+    "a long text": ("x" * 400_000, "400,000 characters"),
+    "an object": ("steps: !!python/object/apply:os.getpid []", "not YAML"),
+    "a wrong tag": ("steps: !!float abc", "does not fit its tag"),
+    "an empty tag": ("steps: !!int ''", "does not fit its tag"),
+    "a wrong time": ("steps: !!timestamp noon", "does not fit its tag"),
+    "a date": ("seed: 2026-11-27", "seed"),
+    "no such date": ("seed: 2026-13-45", "seed"),
+    "a key twice": ("steps: 3\nsteps: 4", "steps occurs twice"),
+    "a null byte": ('model: {name: "a\\0b.py:f"}', "control characters"),
+    "half a character": ('model: {name: "\\ud800"}', "model.name"),
+    "two documents": ("steps: 3\n---\nsteps: 4", "not YAML"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_is_out_of_range_is_one_line_at_once(kind: str, tmp_path: Path) -> None:
+    text, message = HOSTILE[kind]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        Recipe.read(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) <= 300
+
+
+def test_bytes_that_are_not_text_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"\xff\xfe\x00\xd8")
+    with pytest.raises(InputError, match="cannot be read"):
+        Recipe.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("optimizer: {learning_rate: 1e-3}", "optimizer.learning_rate", 1e-3),
+        ("steps: 1e3", "steps", 1000),
+        ("model: {options: {dropout: 5e-1}}", "model.options.dropout", 0.5),
+        ("model: {name: 2026-11-27}", "model.name", "2026-11-27"),
+        ("seed: 1764254628123456", "seed", 1764254628123456),
+        ("x: &x {steps: 3}\n", "", None),
+    ],
+)
+def test_numbers_and_dates_are_read_as_people_write_them(
+    text: str, path: str, value: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    if value is None:
+        with pytest.raises(InputError, match="unknown recipe field"):
+            Recipe.read(file)
+    else:
+        assert dict(flat(Recipe.read(file).model_dump(mode="json")))[path] == value
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"steps": 10**30}, {"seed": 2**64}, {"model.options.depth": 2e6}, {"temperature": float("inf")}],
+)
+def test_overrides_have_the_same_bounds(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="the changed recipe"):
+        Recipe().with_changes(changes)

@@ -15,7 +15,7 @@ import torch
 
 from collapselab import InputError
 from collapselab.records.recipe import Checkpoints
-from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
+from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, parse_duration, run_recipe
 from collapselab.training.building import load_data
 from collapselab.training.trainer import Trainer
 
@@ -273,3 +273,21 @@ def test_a_state_that_is_damaged_or_without_its_rows_is_one_line(
     (folder.path / "checkpoints" / "trainer.pt").write_bytes(b"x")
     with pytest.raises(InputError, match=r"trainer.pt: damaged"):
         run_recipe(tiny_recipe, folder)
+
+
+def test_a_timestamp_is_a_seed(
+    tiny_recipe: Recipe, folder: RunFolder, stop_at: Callable[[int], Stopper]
+) -> None:
+    """In microseconds; its orders of samples are beyond what torch takes as a seed."""
+    recipe = tiny_recipe.with_changes({"seed": 1764254628123456789, "steps": 6})
+    with pytest.raises(RunInterrupted):
+        run_recipe(recipe, folder, stopper=stop_at(3))
+    assert run_recipe(recipe, folder).status == "finished"
+
+
+@pytest.mark.parametrize(
+    "text", ["1e99d", "1e99", "9" * 5000 + "s", "9" * 400, "nan", "-1", "11y", "4000d", ""]
+)
+def test_durations_out_of_range_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="duration"):
+        parse_duration(text)

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from collapselab import InputError
 from collapselab.models import load_checkpoint, open_model
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec
 from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
+from collapselab.training.plain import digest
+from collapselab.training.state import HostState, NetworkState
 
 HEAD = """
 import random
@@ -267,6 +270,8 @@ class Net(Base):
 RUNS = """
 import sys
 from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
+from collapselab.training.plain import digest
+from collapselab.training.state import HostState, NetworkState
 
 class After(Stopper):
     left = 4
@@ -427,3 +432,33 @@ def test_training_on_nan_is_diverged(when: str, tmp_path: Path) -> None:
     assert {row.step for row in folder.read_rows()} == {"from the start": set(), "in training": {0}}.get(
         when, {0, 1}
     )
+
+
+ON_HOST = {
+    "numpy_random", "torch_generator", "numpy_generators_in_a_dict", "generator_of_the_file", "counter",
+    "buffer_outside_the_state_dict", "tensors_made_in_forward", "own_object", "frozen_after_some_steps",
+    "weight_norm_and_dropout",
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("holder", sorted(ON_HOST | {"recurrent", "tied", "views_of_one_storage"}))
+def test_what_a_captured_step_would_leave_out_is_noticed_and_undone(
+    holder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU such networks are not captured."""
+    # The type checks of these tests draw from Python's own generator.
+    still = SimpleNamespace(getstate=lambda: (3, (1, 2), None), setstate=lambda _: None)
+    monkeypatch.setattr("collapselab.training.state.random", still)
+    model = open_model(user_recipe(tmp_path, HOLDERS[holder]).model.name, num_classes=10, input_shape=(64,))
+    before, host = digest(NetworkState(model).capture()["attributes"]), HostState(model)
+    attributes = {name: dict(vars(part)) for name, part in model.named_modules()}
+    outputs = model(torch.ones(5, 64))
+    model(torch.ones(5, 64))
+    assert host.put_back() == (holder in ON_HOST)
+    assert digest(NetworkState(model).capture()["attributes"]) == before
+    assert {name: vars(part).keys() for name, part in model.named_modules()} == {
+        name: values.keys() for name, values in attributes.items()
+    }
+    if holder not in ("frozen_after_some_steps", "weight_norm_and_dropout"):  # they change tensors too
+        assert torch.equal(model(torch.ones(5, 64)), outputs)

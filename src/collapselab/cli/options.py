@@ -83,9 +83,7 @@ def changes_from(pairs: list[str] | None) -> dict[str, Any]:
     Raises:
         InputError: no `=`, not YAML, the same name twice.
     """
-    import yaml
-
-    from collapselab.records.strict_yaml import load_yaml
+    from collapselab.records.plain_yaml import read_yaml
 
     changes: dict[str, Any] = {}
     for pair in pairs or []:
@@ -93,10 +91,10 @@ def changes_from(pairs: list[str] | None) -> dict[str, Any]:
         if not equals or not name.strip() or name.strip() in changes:
             raise InputError(f"--set {pair}: give NAME=VALUE, each name once, such as steps=500")
         try:
-            changes[name.strip()] = load_yaml(text)
-        except yaml.YAMLError as error:
+            changes[name.strip()] = read_yaml(text, "the value")
+        except InputError as error:
             raise InputError(
-                f"--set {pair}: the value cannot be read; give a number, true, or [a, b]"
+                f"--set {pair[:60]}: the value cannot be read ({error}); give a number, true, or [a, b]"
             ) from error
     return changes
 
@@ -120,7 +118,7 @@ def stopper_from(stop_after: str | None) -> Stopper:
         return Stopper(time.monotonic() + parse_duration(stop_after))
     except InputError as error:
         raise InputError(
-            f"--stop-after {stop_after}: give a positive duration such as 90s, 9m or 1h30m"
+            f"--stop-after {stop_after[:40]}: give a positive duration such as 90s, 9m or 1h30m"
         ) from error
 
 

@@ -124,7 +124,9 @@ def profile(
     device: Annotated[
         str, typer.Option(metavar="D", help="Device to run on: auto, cpu, cuda, cuda:1 or mps.")
     ] = "auto",
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for initial weights and sketches.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, metavar="N", help="Seed for initial weights and sketches.")
+    ] = 0,
     standardize: Annotated[
         Standardize,
         typer.Option(

@@ -49,7 +49,11 @@ def reproduce(
     seeds: Annotated[
         int | None,
         typer.Option(
-            "--seeds", min=1, metavar="N", help="Run seeds 0 to N-1; default: the number in the preset."
+            "--seeds",
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Run seeds 0 to N-1; default: the number in the preset.",
         ),
     ] = None,
     data: DataOption = None,
@@ -79,6 +83,7 @@ def reproduce(
         typer.Option(
             "--threads",
             min=1,
+            max=4096,
             metavar="N",
             help="Number of CPU threads; default: PyTorch's. The last digits of results depend on it.",
         ),

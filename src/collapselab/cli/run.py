@@ -51,6 +51,7 @@ def run(
         int | None,
         typer.Option(
             min=0,
+            max=2**63 - 1,
             metavar="N",
             help="Seed for initial weights and the order of samples; default: the recipe's seed, or 0.",
         ),

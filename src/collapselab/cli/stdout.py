@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 _STDIN, _STDOUT, _STDERR = range(3)
-_private: TextIO | None = None
+_SHARED = object()
+# The handle of the running command; None where standard output was closed.
+_private: Any = _SHARED
 
 
-def stdout() -> TextIO | None:
+def stdout() -> Any:
     """Return the standard output of the command; None if it was closed when the command started."""
-    return _private or sys.stdout
+    return sys.stdout if _private is _SHARED else _private
 
 
 def owning_stdout(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,12 +67,12 @@ def give_up_stdout() -> None:
         os.dup2(_STDERR, _STDOUT)
 
 
-def _set_private(stream: TextIO | None) -> None:
+def _set_private(stream: Any) -> None:
     global _private
     _private = stream
 
 
-def _number(stream: TextIO | None) -> int | None:
+def _number(stream: Any) -> int | None:
     try:
         return None if stream is None else stream.fileno()
     except (OSError, ValueError, AttributeError):

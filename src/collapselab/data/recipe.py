@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from collapselab.choices import Standardize
 
 
-class Part(BaseModel):
-    """Immutable model; unknown fields are rejected."""
+def _plain(text: str) -> str:
+    if any(ord(char) < 32 or "\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("has control characters, or bytes that are not text")
+    return text
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+# Names and paths.
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
+_Samples = Annotated[int, Field(le=10**12)]
+_Pixels = Annotated[int, Field(ge=1, le=16_384)]
+
+
+class Part(BaseModel):
+    """Immutable model; unknown fields are rejected, and numbers are finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Sample(Part):
@@ -23,13 +35,13 @@ class Sample(Part):
         description="all: every sample. first: the first ones as stored. random: drawn with the run's seed. balanced: "
         "drawn with the run's seed, equally many of each class.",
     )
-    count: int | None = Field(default=None, ge=1, description="Total number of samples.")
-    per_class: int | None = Field(
+    count: _Samples | None = Field(default=None, ge=1, description="Total number of samples.")
+    per_class: _Samples | None = Field(
         default=None,
         ge=1,
         description="Number of samples of each class; with method balanced, instead of count.",
     )
-    skip: int = Field(
+    skip: _Samples = Field(
         default=0,
         ge=0,
         description="Number of samples to skip first, in the same order: the samples differ from those of a recipe without skip.",
@@ -50,12 +62,12 @@ class Sample(Part):
 class DataSpec(Part):
     """Data set, and samples to train and to test on."""
 
-    name: str = Field(
+    name: Text = Field(
         default="digits", description="Short name, path or hub id of the data set; see docs/data.md."
     )
     train: Sample = Field(default_factory=Sample, description="Samples of the train split.")
     test: Sample = Field(default_factory=Sample, description="Samples of the test split.")
-    groups: tuple[tuple[int | str, ...], ...] | None = Field(
+    groups: tuple[tuple[_Samples | Text, ...], ...] | None = Field(
         default=None,
         description="Classes of the task, each a group of classes of the data set, by label or name; samples of other "
         "classes are left out. Default: the classes of the data set.",
@@ -65,7 +77,7 @@ class DataSpec(Part):
         description="Subtract the mean of the training samples and divide by their standard deviation: per pixel (and "
         "channel), per channel, or none.",
     )
-    image_size: tuple[int, int] | None = Field(
+    image_size: tuple[_Pixels, _Pixels] | None = Field(
         default=None,
         description="Height and width in pixels to resize images to; default: as stored.",
     )

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from collapselab.errors import InputError
+from collapselab.models.limits import check_options, check_parameters
 
 _STEM_STRIDE = 4  # two 2 x 2 convolutions with stride 2
 
@@ -27,7 +28,7 @@ class ConvNet(nn.Module):
         depth: number of convolutional layers after the stem.
 
     Raises:
-        InputError: images too small for the stem.
+        InputError: images too small for the stem, a size out of range, or more weights than memory.
     """
 
     def __init__(
@@ -40,11 +41,14 @@ class ConvNet(nn.Module):
         depth: int = 20,
     ) -> None:
         super().__init__()
+        check_options("convnet", {"width": width, "depth": depth})
         height, width_left = (size // _STEM_STRIDE for size in image_size)
         if not height or not width_left:
             raise InputError(
                 f"convnet: images of {image_size[0]} x {image_size[1]} are too small; give 4 x 4 or more"
             )
+        outputs = height * width_left * num_classes
+        check_parameters("convnet", width * (width * (9 * depth + 4) + 4 * channels + outputs))
         # Batch norm would cancel a bias before it.
         self.stem = nn.Sequential(
             nn.Conv2d(channels, width, 2, stride=2, bias=False),

@@ -7,6 +7,8 @@ import itertools
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from collapselab.models.limits import check_options, check_parameters
+
 
 class MLP(nn.Module):
     """`depth` hidden layers of `width` units, each a linear layer, batch norm and ReLU; then a linear classifier.
@@ -20,6 +22,9 @@ class MLP(nn.Module):
         depth: number of hidden layers.
         batch_norm: whether each hidden layer is normalised over the batch.
         dropout: probability with which hidden units are zeroed in training.
+
+    Raises:
+        InputError: a size or probability out of range, or more weights than memory.
     """
 
     def __init__(
@@ -33,6 +38,8 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_options("mlp", {"width": width, "depth": depth, "dropout": dropout})
+        check_parameters("mlp", (num_inputs + num_classes + width * max(depth - 1, 0)) * width)
         self.dropout = dropout
         sizes = [num_inputs] + [width] * depth
         # Batch norm would cancel a bias before it.

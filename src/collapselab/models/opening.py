@@ -15,11 +15,11 @@ from collapselab.checks import near_matches
 from collapselab.errors import InputError, one_line
 from collapselab.models.checkpoints import State, fitted, load_state, misshapen, read_checkpoint
 from collapselab.models.convnet import ConvNet
+from collapselab.models.limits import OWN, check_options
 from collapselab.models.mlp import MLP
 from collapselab.models.user_file import build, find_builder, is_user_file
 from collapselab.randomness import seeded
 
-_OWN = ("mlp", "convnet")
 _TORCHVISION, _TIMM = "torchvision/", "timm/"
 _FORMS = "mlp, convnet, torchvision/NAME, timm/NAME, FILE.py:FUNCTION"
 _MLP_WIDTH, _MLP_DEPTH = 1024, 10  # Rangamani et al. 2023, appendix A
@@ -97,16 +97,17 @@ def _refusing_options(name: str, builder: _Builder, options: Mapping[str, Any] |
     """Return the builder with its errors reported as errors of the options that it was given."""
     if not options or is_user_file(name):
         return builder
+    check_options(name, options)
 
     def built(num_classes: int) -> nn.Module:
         try:
             return builder(num_classes)
-        except (TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, InputError):
+        except Exception as error:  # of any kind: the options reach code of libraries
+            if isinstance(error, InputError | MemoryError):
                 raise
             given = ", ".join(f"{option}={value!r}" for option, value in options.items())
             raise InputError(
-                f"{name}: cannot be built with {given} ({one_line(error)[:200]}); correct the options"
+                f"{name}: cannot be built with {given[:100]} ({one_line(error)[:100]}); correct the options"
             ) from error
 
     return built
@@ -171,7 +172,7 @@ def _other_outputs(model: nn.Module, state: State, num_classes: int) -> int | No
 
 
 def _check_known(name: str) -> None:
-    if name in _OWN or is_user_file(name):
+    if name in OWN or is_user_file(name):
         return
     if name.startswith(_TORCHVISION):
         # Models that classify images, not those for detection, segmentation or video.
@@ -181,7 +182,7 @@ def _check_known(name: str) -> None:
         if _timm().is_model(_architecture(name)):
             return
     else:
-        hint = near_matches(name, [*_OWN, _TORCHVISION + "resnet18", _TIMM + "resnet18"])
+        hint = near_matches(name, [*OWN, _TORCHVISION + "resnet18", _TIMM + "resnet18"])
         hint = f"{hint} Known" if hint.startswith("did you mean") else "known"
         raise InputError(f"unknown model {name!r}; {hint}: {_FORMS}")
     if _architecture(name) not in known:

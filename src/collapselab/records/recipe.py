@@ -5,36 +5,50 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from collapselab.checks import near_matches
-from collapselab.data.recipe import DataSpec, Part
+from collapselab.data.recipe import DataSpec, Part, Text
 from collapselab.errors import InputError, one_line
-from collapselab.records.strict_yaml import load_yaml
+from collapselab.models.limits import check_options
+from collapselab.records.plain_yaml import read_yaml
 from collapselab.storage import check_regular
 from collapselab.text import flat
 
-Option = bool | int | float | str
+# Far beyond what can be run, and within what torch, numpy and the files take.
+MAX_SEED = 2**63 - 1
+_MOST_STEPS, _MOST_SAMPLES, _MOST_LISTED = 10**9, 10**9, 10_000
+_LARGEST = 1e9
+
+Option = bool | Annotated[int, Field(ge=-(10**12), le=10**12)] | float | Text
+Step = Annotated[int, Field(ge=0, le=_MOST_STEPS)]
+Steps = Annotated[tuple[Step, ...], Field(max_length=_MOST_LISTED)]
 
 
 class ModelSpec(Part):
     """The network to train."""
 
-    name: str = Field(
+    name: Text = Field(
         default="mlp", description="mlp, convnet, torchvision/NAME, timm/NAME or FILE.py:FUNCTION."
     )
-    options: dict[str, Option] = Field(
+    options: dict[Text, Option] = Field(
         default_factory=dict,
+        max_length=100,
         description="Arguments of the network's builder: width (units), depth (hidden layers), dropout (a share), …",
     )
+
+    @model_validator(mode="after")
+    def _sizes_are_possible(self) -> ModelSpec:
+        check_options(self.name, self.options)
+        return self
 
 
 class StartFrom(Part):
     """Weights to start from instead of random ones: fine-tuning."""
 
-    checkpoint: str = Field(
+    checkpoint: Text = Field(
         description="A .safetensors or .pt checkpoint; a relative path starts at the run folder."
     )
     new_classifier: bool = Field(
@@ -49,12 +63,15 @@ class Optimizer(Part):
     name: Literal["sgd", "adamw"] = Field(
         default="sgd", description="sgd, or adamw (which ignores momentum and nesterov)."
     )
-    learning_rate: float = Field(default=0.1, gt=0, description="Learning rate of the first step.")
+    learning_rate: float = Field(
+        default=0.1, gt=0, le=_LARGEST, description="Learning rate of the first step."
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")
     nesterov: bool = Field(default=False, description="Use Nesterov momentum.")
     weight_decay: float = Field(
         default=0.0,
         ge=0,
+        le=_LARGEST,
         description="Weight decay of every parameter: L2 in sgd, decoupled from the gradient in adamw.",
     )
 
@@ -66,9 +83,7 @@ class Schedule(Part):
         default="cosine",
         description="cosine (to 0 at the last step), constant, or steps (multiplied at each milestone).",
     )
-    milestones: tuple[int, ...] = Field(
-        default=(), description="Steps after which the learning rate is multiplied."
-    )
+    milestones: Steps = Field(default=(), description="Steps after which the learning rate is multiplied.")
     factor: float = Field(default=0.1, gt=0, le=1, description="Factor at each milestone.")
 
     def learning_rate(self, initial: float, step: int, steps: int) -> float:
@@ -86,19 +101,20 @@ class Measuring(Part):
     count: int = Field(
         default=16,
         ge=2,
+        le=_MOST_LISTED,
         description="Number of log-spaced steps to measure at, besides step 0; equal ones count once.",
     )
-    at: tuple[int, ...] = Field(default=(), description="Further steps to measure at.")
-    layers: Literal["all", "last"] | tuple[str, ...] = Field(
+    at: Steps = Field(default=(), description="Further steps to measure at.")
+    layers: Literal["all", "last"] | tuple[Text, ...] = Field(
         default="all", description="all weight layers, the last one (the classifier), or names and globs."
     )
-    metrics: tuple[str, ...] | None = Field(default=None, description="Names of metrics; default all.")
+    metrics: tuple[Text, ...] | None = Field(default=None, description="Names of metrics; default all.")
     weak_test_variance: bool = Field(
         default=True,
         description="Fit k-means to the test features of the last layer, at every measured step.",
     )
     spectra: bool = Field(default=True, description="Store spectra of the first and the last step.")
-    batch_size: int = Field(default=1024, ge=1, description="Samples per forward pass.")
+    batch_size: int = Field(default=1024, ge=1, le=_MOST_SAMPLES, description="Samples per forward pass.")
     epsilon: float = Field(
         default=0.2, gt=0, lt=1, description="A layer is collapsed where normalized_within is below this."
     )
@@ -107,12 +123,15 @@ class Measuring(Part):
 class Checkpoints(Part):
     """Which weights are stored, and how often the state to resume from is written."""
 
-    at: tuple[int, ...] | Literal["measured", "last"] = Field(
+    at: Steps | Literal["measured", "last"] = Field(
         default="last",
         description="Steps whose weights are stored: these, every measured one, or the last one.",
     )
     save_every: float = Field(
-        default=60.0, ge=0, description="Seconds between writes of the state from which a killed run resumes."
+        default=60.0,
+        ge=0,
+        le=_LARGEST,
+        description="Seconds between writes of the state from which a killed run resumes.",
     )
 
 
@@ -129,26 +148,36 @@ class Recipe(Part):
         default="cross_entropy",
         description="cross_entropy, or mse (outputs against one-hot labels, mean over classes).",
     )
-    temperature: float = Field(default=1.0, gt=0, description="The loss divides outputs by this.")
+    temperature: float = Field(default=1.0, ge=1e-6, le=1e6, description="The loss divides outputs by this.")
     optimizer: Optimizer = Field(default_factory=Optimizer, description="The optimiser.")
     schedule: Schedule = Field(default_factory=Schedule, description="The schedule of the learning rate.")
-    steps: int = Field(default=4000, ge=1, description="Optimiser steps.")
+    steps: int = Field(default=4000, ge=1, le=_MOST_STEPS, description="Optimiser steps.")
     batch_size: int = Field(
         default=128,
         ge=2,
+        le=_MOST_SAMPLES,
         description="Samples per step, over all processes; the last batch of an epoch may be smaller.",
     )
     stop_below_loss: float | None = Field(
-        default=None, gt=0, description="Stop when the mean training loss over an epoch is below this."
+        default=None,
+        gt=0,
+        le=_LARGEST,
+        description="Stop when the mean training loss over an epoch is below this.",
     )
     seed: int = Field(
-        default=0, ge=0, description="Seed for the initial weights, the choice of samples and their order."
+        default=0,
+        ge=0,
+        le=MAX_SEED,
+        description="Seed for the initial weights, the choice of samples and their order.",
     )
     precision: Literal["32-true", "bf16-mixed"] = Field(
         default="32-true", description="Precision of training; measuring is always float32."
     )
     num_threads: int | None = Field(
-        default=None, ge=1, description="CPU threads; default: PyTorch's. The last digits depend on it."
+        default=None,
+        ge=1,
+        le=4096,
+        description="CPU threads; default: PyTorch's. The last digits depend on it.",
     )
     measuring: Measuring = Field(default_factory=Measuring, description="When and what to measure.")
     checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="Which weights are stored.")
@@ -217,6 +246,11 @@ class Recipe(Part):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "recipe"
             message = first["msg"].removeprefix("Value error, ")
+            if first["loc"][:2] == ("model", "options"):  # one of several types, each with its own complaint
+                field = ".".join(str(part) for part in first["loc"][:3])
+                message = (
+                    "give true, false, text, or a number of ordinary size" if first["loc"][2:] else message
+                )
             if first["type"] == "extra_forbidden":
                 message = f"unknown recipe field; {_near(first['loc'])}"
             raise InputError(f"{where}: {field}: {one_line(message)}") from error
@@ -228,15 +262,13 @@ class Recipe(Part):
         Raises:
             InputError: there is no such file, it is not YAML, a field is unknown or out of range.
         """
-        import yaml
-
         check_regular(path)
         try:
-            values = load_yaml(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-        except (yaml.YAMLError, ValueError) as error:
-            raise InputError(f"{path}: not YAML ({one_line(error)[:200]}); correct it") from error
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or one_line(error)[:100]
+            raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
+        values = read_yaml(text, str(path))
         return Recipe.parse({} if values is None else values, str(path))
 
     def to_yaml(self) -> str:

@@ -14,6 +14,7 @@ from collapselab.randomness import preserved_random_states
 from collapselab.records.recipe import Recipe
 from collapselab.training.building import loss_function, make_optimizer
 from collapselab.training.outputs import class_scores
+from collapselab.training.state import HostState
 from collapselab.user_code import user_code
 
 # torch's advice for capturing a backward pass: libraries choose and load their kernels in the first ones.
@@ -97,7 +98,9 @@ class Engine:
             graph = self._graphs.get(len(rows))
             if graph is None:
                 graph = self._graphs[len(rows)] = _Graph(self, inputs, labels)
-            loss = graph.run(inputs, labels)
+                self._captures = graph.is_exact
+        if self._captures:
+            loss = self._graphs[len(rows)].run(inputs, labels)
         else:
             self.optimizer.zero_grad()
             loss = self.backward(inputs, labels, weight)
@@ -138,13 +141,17 @@ class _Graph:
     """Forward and backward pass for one batch size, captured as a CUDA graph.
 
     Each replay writes gradients where the capture put them and hands them to the optimiser.
+
+    Attributes:
+        is_exact: whether a replay does all that a step does. It does not if Python code of the network draws numbers on
+            the CPU, counts in attributes or replaces buffers; there is no graph then.
     """
 
     def __init__(self, engine: Engine, inputs: Tensor, labels: Tensor) -> None:
         self._inputs, self._labels = inputs.clone(), labels.clone()
         self._parameters = [parameter for parameter in engine.model.parameters() if parameter.requires_grad]
         buffers = {name: buffer.clone() for name, buffer in engine.model.named_buffers()}
-        random_state = torch.cuda.get_rng_state()
+        random_state, host = torch.cuda.get_rng_state(), HostState(engine.model)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -153,10 +160,12 @@ class _Graph:
                 engine.backward(self._inputs, self._labels)
         torch.cuda.current_stream().wait_stream(stream)
         engine.optimizer.zero_grad(set_to_none=True)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._loss = engine.backward(self._inputs, self._labels)
-        self._gradients = [parameter.grad for parameter in self._parameters]
+        self.is_exact = not host.put_back()
+        if self.is_exact:
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._loss = engine.backward(self._inputs, self._labels)
+            self._gradients = [parameter.grad for parameter in self._parameters]
         # Undo what warming up did to running means and random states.
         for name, buffer in engine.model.named_buffers():
             buffer.copy_(buffers[name])

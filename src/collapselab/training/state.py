@@ -35,7 +35,7 @@ class NetworkState:
         known: dict[int, bytes] = {}
         self._built = {
             name: {attribute: digest(value, known) for attribute, value in values.items()}
-            for name, values in self._attributes()
+            for name, values in self.attributes()
         }
 
     def capture(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class NetworkState:
             InputError: `get_extra_state` of a module fails, or returns something else.
         """
         return {"modules": {name: _tensors(part) for name, part in self._model.named_modules()}} | {
-            "attributes": dict(self._changed()),
+            "attributes": dict(self.changed()),
             "extra": {
                 name: _extra_state(name, part)
                 for name, part in self._model.named_modules()
@@ -59,7 +59,7 @@ class NetworkState:
         Raises:
             InputError: the network is another one.
         """
-        parts, holders = dict(self._model.named_modules()), dict(self._holders())
+        parts, holders = dict(self._model.named_modules()), dict(self.holders())
         if parts.keys() != state["modules"].keys():
             raise InputError(
                 "the saved state is that of another network; restore its model file, or remove the run"
@@ -76,22 +76,23 @@ class NetworkState:
             with user_code(f"set_extra_state of {name or 'the network'}", "correct the model"):
                 parts[name].set_extra_state(Plain().restored(None, form))
 
-    def _changed(self) -> Iterator[tuple[str, tuple[dict[str, Any], list[str]]]]:
+    def changed(self) -> Iterator[tuple[str, tuple[dict[str, Any], list[str]]]]:
         """Yield, by holder, the attributes that are not as they were built, and those that are gone."""
-        holders, known = dict(self._holders()), dict[int, bytes]()
-        for name, values in self._attributes():
+        holders, known = dict(self.holders()), dict[int, bytes]()
+        for name, values in self.attributes():
             built = self._built.get(name, {})
             changed = {key: value for key, value in values.items() if built.get(key) != digest(value, known)}
             gone = [attribute for attribute in built if attribute not in vars(holders[name])]
             if changed or gone:
                 yield name, (changed, gone)
 
-    def _attributes(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def attributes(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the attributes of each holder in plain form."""
         plain = self._plain()
-        for name, holder in self._holders():
+        for name, holder in self.holders():
             yield name, plain.attributes(holder)
 
-    def _holders(self) -> Iterator[tuple[str, object]]:
+    def holders(self) -> Iterator[tuple[str, object]]:
         """Yield the modules of the network, and the user's files that define them: files have variables too."""
         yield from self._model.named_modules()
         for name in sorted({type(part).__module__ for part in self._model.modules()}):
@@ -101,6 +102,38 @@ class NetworkState:
 
     def _plain(self) -> Plain:
         return Plain((*self._model.parameters(), *self._model.buffers()), self._model.modules())
+
+
+class HostState:
+    """What running a network may change outside its tensors: attributes, which buffers there are, draws on the CPU.
+
+    Args:
+        model: as it is now.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._network = model, NetworkState(model)
+        self._attributes = dict(self._network.attributes())
+        self._names = {name: set(vars(holder)) for name, holder in self._network.holders()}
+        self._buffers = {part: dict(part._buffers) for part in model.modules()}
+        self._random = random_states(torch.device("cpu"))
+
+    def put_back(self) -> bool:
+        """Make it as it was, but for numbers in buffers; return whether anything had changed."""
+        cpu = torch.device("cpu")
+        changed = any(self._network.changed()) or digest(random_states(cpu)) != digest(self._random)
+        for part, buffers in self._buffers.items():
+            changed |= any(part._buffers.get(name) is not buffer for name, buffer in buffers.items())
+            changed |= len(part._buffers) != len(buffers)
+            part._buffers.clear()
+            part._buffers.update(buffers)
+        plain = Plain(self._model.parameters(), self._model.modules())
+        for name, holder in self._network.holders():
+            for attribute in set(vars(holder)) - self._names[name]:
+                del vars(holder)[attribute]
+            plain.restore(holder, self._attributes[name])
+        restore_random_states(self._random, cpu)
+        return changed
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from types import FrameType
 from collapselab.errors import InputError
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST = 3653 * _UNITS["d"]
 _DURATION = re.compile(r"(\d+(?:\.\d*)?)([smhd])")
 
 
@@ -44,8 +45,10 @@ def parse_duration(text: str) -> float:
             seconds = float(whole)
         except ValueError:
             raise InputError(f"{text!r} is not a duration; give one such as 90s, 9m or 1h30m") from None
-    if not 0 < seconds < float("inf"):
-        raise InputError(f"{text!r} is not a positive duration; give one such as 90s, 9m or 1h30m")
+    if not 0 < seconds <= _LONGEST:
+        raise InputError(
+            f"{text!r} is not a duration above 0 and up to 10 years; give one such as 90s, 9m or 1h30m"
+        )
     return seconds
 
 
