@@ -15,7 +15,7 @@ import pandas as pd
 from collapselab.choices import Scale
 from collapselab.experiments.claims.claim import Claim
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.jobs import Preset
+from collapselab.experiments.recipes import At
 from collapselab.records.experiment import ExtraRow
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Experiment:
     where: str
     title: str
     question: str
-    presets: Mapping[Scale, Preset]
+    presets: Mapping[Scale, At]
     rows: Callable[[Grid], pd.DataFrame]
     charts: Sequence[Callable[[pd.DataFrame], Sequence[Chart]]]
     claims: Sequence[Claim]

@@ -16,7 +16,8 @@ from collapselab.records.judgement import Judgement
 from collapselab.records.recipe import Checkpoints, ModelSpec, Optimizer
 from collapselab.records.run import read_run
 from collapselab.records.run_record import RunRecord
-from collapselab.report.pages.run import write_run_page
+from collapselab.report.pages.rendering import write_page
+from collapselab.report.pages.run import run_page
 from collapselab.training import Recipe, RunFolder, Stopper, run_recipe
 
 _PAPERS = "Hui, Belkin, Nakkiran (2022); Rangamani et al. (2023)"
@@ -138,7 +139,7 @@ def run_digits(
     verdicts = judge_claims(digits_claims(epsilon), claim_rows(rows, seed), _PAPERS)
     folder.write_verdicts(verdicts)
     final = rows_where(rows, step=rows["step"].max(), split="train").sort_values("depth")
-    write_run_page(read_run(folder), folder.report)
+    write_page(folder.report, run_page(read_run(folder)))
     return DemoResult(
         run=run,
         rows=rows,

@@ -10,7 +10,7 @@ import pandas as pd
 # Spelt out: run-time checks of annotations take `float` to exclude whole numbers.
 Number = int | float
 Dash = Literal["solid", "dash", "dot", "dashdot"]
-Marker = Literal["circle", "square", "triangle", "diamond", "bar", "none"]
+Marker = Literal["circle", "square", "triangle", "diamond", "cross", "bar", "none"]
 DASHES: tuple[Dash, ...] = ("solid", "dash", "dot", "dashdot")
 MARKERS: tuple[Marker, ...] = ("circle", "square", "triangle", "diamond")
 # These stand out on light and on dark ground; text and grid take their colour from the page.
@@ -58,12 +58,11 @@ class Series:
         name: in readouts and tables.
         points: a long table with columns `x` and `y` (NaN where undefined), one row per point and seed. Optional: `seed`;
             `group`, what a mean is taken over instead of all rows of one `x`; `point`, what a readout calls the point;
-            `label`, text at the mean; `hollow`, points left out of the mean; `low` and `high`, bounds of an estimate;
+            `hollow`, points left out of the mean; `low` and `high`, bounds of an estimate;
             `trials`, where `y` is a share of that many trials.
         look: colour, dash and marker.
         kind: `line` through the means over seeds; `points` at the means and at every seed; `dots` at every row; `bars`.
         legend: entry of the legend, None for the name; series with the same entry share it.
-        shift: moves points aside, by this share of the axis, where they would cover those of another series.
     """
 
     name: str
@@ -71,7 +70,6 @@ class Series:
     look: Look
     kind: Literal["line", "points", "dots", "bars"] = "line"
     legend: str | None = None
-    shift: Number = 0.0
 
 
 @dataclass(frozen=True)

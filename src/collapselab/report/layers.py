@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from collapselab.frames import rows_where
+from collapselab.metrics import BY_NAME
 from collapselab.report.chart import (
     NEUTRAL,
     TEST,
@@ -33,20 +35,19 @@ from collapselab.report.chart import (
 from collapselab.report.scales import names_fit
 from collapselab.text import number, percent
 
+START = "initialisation"
 INITIALISATION = Look(NEUTRAL, "dot")
 
 
 @cache
-def _texts() -> Mapping[str, Mapping[str, str]]:
+def _texts() -> Mapping[str, Mapping[str, Any]]:
     path = files("collapselab.report").joinpath("templates/charts.yaml")
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def value_axis(id: str) -> Axis:
     """Return the axis of a chart's values."""
-    scale: Any = _texts()[id].get("scale", "linear")
-    is_share = scale == "percent"
-    return Axis(_texts()[id].get("axis", ""), "linear" if is_share else scale, percent=is_share)
+    return Axis(**{"scale": "linear"} | _texts()[id].get("axis", {}))
 
 
 def chart_or_missing(id: str, panels: Sequence[Panel], gaps: str = "", **numbers: object) -> Chart | Missing:
@@ -61,9 +62,8 @@ def chart_or_missing(id: str, panels: Sequence[Panel], gaps: str = "", **numbers
     title, text = _texts()[id]["title"], _texts()[id]["text"]
     if not panels:
         return Missing(title, gaps or "It was not measured.")
-    return Chart(
-        id.replace("_", "-"), title, f"{text.format(**numbers).strip()} {gaps}".strip(), tuple(panels)
-    )
+    caption = f"{text.format(**numbers).strip()} {gaps}".strip()
+    return Chart(id.replace("_", "-"), title, caption, tuple(panels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,50 +86,75 @@ class Line:
     high: pd.Series | None = None
 
 
-def usual_lines(train: pd.Series, test: pd.Series, start: pd.Series) -> list[Line]:
-    """Lines of a metric on train and test data, and on train data at initialisation."""
-    beside = Line("train, initialisation", start, INITIALISATION, "initialisation")
-    return [Line("train", train, Look(TRAIN)), Line("test", test, Look(TEST, "dash", "square")), beside]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layers:
-    """The layers of a network, along the horizontal axis of charts.
+    """The metrics of a network by layer, and their charts.
 
     Attributes:
-        names: in order of depth.
-        first_collapsed: the first collapsed one, or None.
+        end: columns layer, depth, split, and one per metric.
+        start: the same network at initialisation; without rows if it was not measured.
+        first_collapsed: the first collapsed layer, or None.
     """
 
-    names: Sequence[str]
+    end: pd.DataFrame
+    start: pd.DataFrame
     first_collapsed: str | None
+
+    @property
+    def names(self) -> list[str]:
+        """The layers in order of depth."""
+        return rows_where(self.end, split="train").sort_values("depth")["layer"].tolist()
+
+    def values(self, metric: str, split: str = "train", *, at_start: bool = False) -> pd.Series:
+        """Return a metric by layer; NaN if it is undefined or was not measured, or if the split does not exist."""
+        rows = rows_where(self.start if at_start else self.end, split=split).set_index("layer")
+        known = rows[metric] if metric in rows else pd.Series()
+        return known.astype("float64").reindex(self.names)
+
+    def table(self, split: str, *, at_start: bool = False) -> pd.DataFrame:
+        """Return all metrics of a split, layers as columns."""
+        rows = [self.values(name, split, at_start=at_start).rename(name) for name in BY_NAME]
+        return pd.DataFrame([row for row in rows if row.notna().any()]).reset_index(names="metric")
+
+    def gaps(self, *metrics: str) -> str:
+        """Say where these metrics have no value, and why; nothing unless a page knows it."""
+        return ""
+
+    # ---------------------------------------------------------------- charts
+
+    def usual(self, metric: str) -> list[Line]:
+        """Lines of a metric on train and test data, and on train data at initialisation."""
+        return [
+            Line("train", self.values(metric), Look(TRAIN)),
+            Line("test", self.values(metric, "test"), Look(TEST, "dash", "square")),
+            Line(f"train, {START}", self.values(metric, at_start=True), INITIALISATION, START),
+        ]
+
+    def metric(self, name: str, id: str = "", marks: Sequence[Mark] = ()) -> Chart | Missing:
+        """Chart one metric on train and test data; `id` if the chart has another than the metric."""
+        lines, id = self.usual(name), id or name
+        told = self.journey(lines[0].values, lines[1].values, value_axis(id).percent)
+        return self.chart(id, lines, name, marks=marks, journey=told)
+
+    def chart(
+        self, id: str, lines: Sequence[Line], *metrics: str, marks: Sequence[Mark] = (), **numbers: object
+    ) -> Chart | Missing:
+        """Chart lines; `metrics` are the metrics they are computed from. See `chart_or_missing`."""
+        panel = self.panel(id, lines, marks=marks)
+        return chart_or_missing(id, [panel] if panel.series else [], self.gaps(*metrics), **numbers)
 
     def panel(
         self, id: str, lines: Sequence[Line], title: str = "", marks: Sequence[Mark] = (), column: int = 0
     ) -> Panel:
         """Return a panel of lines by layer, with the first collapsed layer marked; lines without values are omitted."""
+        names = self.names
         first: list[Mark] = []
         if self.first_collapsed is not None:
-            at = list(self.names).index(self.first_collapsed)
+            at = names.index(self.first_collapsed)
             first.append(Mark("x", at, "first collapsed layer", Look(WEAK, "solid", "none")))
-        x = Axis("" if names_fit(self.names) else "depth of the layer", names=tuple(self.names))
-        series = tuple(self._series(line) for line in lines if line.values.notna().any())
+        x = Axis("" if names_fit(names) else "depth of the layer", names=tuple(names))
+        series = tuple(_series(line) for line in lines if line.values.notna().any())
         return Panel(title, x, value_axis(id), series, (*marks, *first), place=(0, column))
-
-    def _series(self, line: Line) -> Series:
-        depths = range(len(self.names))
-        texts = [f"depth {depth}" for depth in depths]
-        points = pd.DataFrame({"x": depths, "y": line.values.to_numpy(), "point": texts})
-        if line.low is not None and line.high is not None:
-            points = points.assign(low=line.low.to_numpy(), high=line.high.to_numpy())
-        return Series(line.name, points, line.look, legend=line.legend)
-
-    def chart(
-        self, id: str, lines: Sequence[Line], gaps: str = "", marks: Sequence[Mark] = (), **numbers: object
-    ) -> Chart | Missing:
-        """Return a chart of one such panel; see `chart_or_missing`."""
-        panel = self.panel(id, lines, marks=marks)
-        return chart_or_missing(id, [panel] if panel.series else [], gaps, **numbers)
 
     def journey(
         self,
@@ -142,13 +167,22 @@ class Layers:
         say = percent if as_percent else number
         places = {0: "at the first layer", len(values) - 1: "at the last layer"}
         if self.first_collapsed is not None:
-            places.setdefault(list(self.names).index(self.first_collapsed), "at the first collapsed layer")
+            places.setdefault(self.names.index(self.first_collapsed), "at the first collapsed layer")
         known = [(at, place) for at, place in sorted(places.items()) if pd.notna(values.iloc[at])]
         told = [f"{say(values.iloc[at])} {place}" for at, place in known]
         sentence = " and ".join(filter(None, [", ".join(told[:-1]), *told[-1:]]))
         if told and on_test is not None and pd.notna(on_test.iloc[-1]) and pd.notna(values.iloc[-1]):
             sentence += f"; on test data, it is {say(on_test.iloc[-1])} at the last layer"
         return f"{head} {sentence}." if told else ""
+
+
+def _series(line: Line) -> Series:
+    depths = range(len(line.values))
+    points = pd.DataFrame({"x": depths, "y": line.values.to_numpy()})
+    points["point"] = [f"depth {depth}" for depth in depths]
+    if line.low is not None and line.high is not None:
+        points = points.assign(low=line.low.to_numpy(), high=line.high.to_numpy())
+    return Series(line.name, points, line.look, legend=line.legend)
 
 
 def spectra_chart(

@@ -7,8 +7,7 @@ from functools import partial
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import gap, stays
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
+from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
 from collapselab.experiments.rows import curve_rows
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import images, recipe
@@ -74,13 +73,13 @@ EXPERIMENT = Experiment(
                 "batch_size": 64,
                 "measuring.count": 10,
             },
-            jobs=partial(_jobs, pairs=_CPU_PAIRS),
+            make=partial(_jobs, pairs=_CPU_PAIRS),
         ),
         smoke=At(
             f"200 + 200 digits of 8 x 8 pixels; ResNet-18 and a small plain network, a few dozen steps. {SMOKE}",
             seeds=1,
             changes={"batch_size": 32, "measuring.count": 4},
-            jobs=_smoke,
+            make=_smoke,
         ),
     ),
     rows=curve_rows,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collapselab.experiments.claims.judges import agrees, gap, stays, vanishes
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
+from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
 from collapselab.experiments.rows import curve_rows
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed, images, recipe

@@ -6,8 +6,7 @@ from functools import partial
 
 from collapselab.experiments.claims.judges import correlates
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, first, job, scales
+from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, first, job, scales
 from collapselab.experiments.rows import curve_rows
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed, images, recipe
@@ -64,13 +63,13 @@ EXPERIMENT = Experiment(
             "many images of each class; at most 1,500 steps, during which the learning rate falls to 0, so that most networks "
             f"end with a loss above 1e-6. No FashionMNIST. {_OPEN}",
             changes={"data.test": balanced(1000), "steps": 1500, "measuring.count": 8},
-            jobs=partial(_jobs, settings=_CPU_SETTINGS),
+            make=partial(_jobs, settings=_CPU_SETTINGS),
         ),
         smoke=At(
             f"An MLP on 100 to 400 digits of 8 x 8 pixels, 200 steps. {SMOKE}",
             seeds=2,
             changes={"steps": 200, "measuring.count": 3},
-            jobs=_smoke,
+            make=_smoke,
         ),
     ),
     rows=curve_rows,

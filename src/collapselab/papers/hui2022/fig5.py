@@ -25,8 +25,8 @@ from collapselab.papers.hui2022.transfer import (
     transfers,
 )
 from collapselab.papers.hui2022.transfer_jobs import DIGITS, LEFT_OPEN, MNIST, transfer_jobs
-from collapselab.report.builders import Points
-from collapselab.report.chart import NEUTRAL, TEST, Axis, Look
+from collapselab.report.builders import Points, by_column
+from collapselab.report.chart import Axis
 
 _PER_CHECKPOINT: dict[str, Any] = {
     "per": ("dataset",),
@@ -54,7 +54,7 @@ EXPERIMENT = Experiment(
         cpu=At(
             "Only MNIST; 20,000 steps of pre-training and 2,000 of fine-tuning instead of 100,000 each; six checkpoints, six "
             f"learning rates. {LEFT_OPEN}",
-            jobs=partial(
+            make=partial(
                 transfer_jobs,
                 halves=(MNIST,),
                 checkpoints=(200, 600, 2000, 6000, 12_000, 20_000),
@@ -66,7 +66,7 @@ EXPERIMENT = Experiment(
             + SMOKE,
             seeds=1,
             changes={"batch_size": 64},
-            jobs=partial(
+            make=partial(
                 transfer_jobs, halves=(DIGITS,), checkpoints=(20, 60, 200), tuning=60, sweep=(0.01, 0.1)
             ),
         ),
@@ -80,10 +80,9 @@ EXPERIMENT = Experiment(
             y="accuracy",
             axes=(Axis("train variance of the checkpoint (left: more collapse)", "log"), DOWNSTREAM),
             select=transfers,
-            split=kinds,
+            split=by_column("pretrain_step", "step {:,}"),
             group="pretrain_step",
-            label="step {:,}",
-            looks=(Look(TEST), Look(NEUTRAL, marker="square")),
+            panels=kinds,
             text="For fine-tuning, the best learning rate is chosen on these same test samples.",
         ),
         *PAGE_CHARTS,

@@ -8,15 +8,14 @@ from collections.abc import Callable
 import pandas as pd
 from torch import nn
 
-from collapselab.data import DataSplits, Split
+from collapselab.data import DataSplits
 from collapselab.experiments.claims import Void
 from collapselab.experiments.claims.claim import FITTED
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import Changes, balanced
+from collapselab.experiments.recipes import Changes, Job, balanced
 from collapselab.frames import rows_where
 from collapselab.papers.hui2022 import common
-from collapselab.papers.hui2022.bounds import any_points_bound, collapsed_representation
+from collapselab.papers.hui2022.bounds import any_points_bound
 from collapselab.papers.hui2022.common import images, recipe
 from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
 from collapselab.probes import profile
@@ -37,10 +36,7 @@ _COLUMNS = (
     "test_accuracy", "bound", "probe_accuracy",
 )  # fmt: skip
 _ZERO, _ONE = (0.0, 1e-9), (1.0, 1e-9)
-_CHANCE = (
-    0.1,
-    0.1,
-)  # on hundreds of samples, random decisions are practically always this close to accuracy 0.1
+_CHANCE = (0.1, 0.1)  # on hundreds of samples, random decisions are practically always this close to it
 # Id, network, sentence, numbers that must be near a value, and numbers that must be below a bound.
 IDENTITIES: tuple[tuple[str, str, str, dict[str, tuple[float, float]], dict[str, float]], ...] = (
     (
@@ -126,21 +122,20 @@ def _measured(model: nn.Module, data: DataSplits) -> ExtraRow:
 
 
 def _bound(model: nn.Module, coarse: DataSplits, fine: DataSplits, seed: int) -> ExtraRow:
-    """Return what two points can do on ten classes, and what a linear probe of them does."""
+    """Return what two points can do on ten classes, and what a linear probe of them does.
+
+    The points are the one-hot decisions: what the network offers to a finer task once it has collapsed.
+    """
     from collapselab.transfer import linear_probe
 
+    collapsed = OneHotDecisions(model, coarse.num_classes)
     train, test = (
-        collapsed_representation(model, coarse.num_classes, Split(a.inputs, b.labels).batches(_BATCH))
-        for a, b in ((coarse.train, fine.train), (coarse.test, fine.test))
+        (layer_features(collapsed, inputs, classifier_name(collapsed), _BATCH), labels.labels)
+        for inputs, labels in ((coarse.train, fine.train), (coarse.test, fine.test))
     )
     counts = fine.test.labels.bincount(minlength=fine.num_classes).tolist()
-    probe = linear_probe(
-        (train.features, train.labels), (test.features, test.labels), num_penalties=PENALTIES, seed=seed
-    )
-    return {
-        "bound": float(any_points_bound(coarse.num_classes, counts)),
-        "probe_accuracy": probe.accuracy,
-    }
+    probe = linear_probe(train, test, num_penalties=PENALTIES, seed=seed)
+    return {"bound": float(any_points_bound(coarse.num_classes, counts)), "probe_accuracy": probe.accuracy}
 
 
 def construction_rows(runs: Grid) -> pd.DataFrame:

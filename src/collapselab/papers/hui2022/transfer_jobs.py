@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from collapselab.data.recipe import DataSpec
-from collapselab.experiments.jobs import Job, checkpoint_of
-from collapselab.experiments.recipes import Changes, balanced, digits, first
+from collapselab.experiments.recipes import Changes, Job, balanced, checkpoint_of, digits, first
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import MLP, ODD_EVEN, images, recipe
 from collapselab.papers.hui2022.transfer import PENALTIES

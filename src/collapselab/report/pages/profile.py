@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,15 +13,7 @@ import pandas as pd
 
 from collapselab.metrics import BY_NAME
 from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Look, Mark, Missing, Number, Panel
-from collapselab.report.layers import (
-    INITIALISATION,
-    Layers,
-    Line,
-    chart_or_missing,
-    spectra_chart,
-    usual_lines,
-    value_axis,
-)  # fmt: skip
+from collapselab.report.layers import INITIALISATION, START, Layers, Line, chart_or_missing, spectra_chart
 from collapselab.report.pages.rendering import Page, Section, section, write_page
 from collapselab.text import counted, number, percent
 
@@ -41,7 +34,6 @@ _WITHOUT = {
     ),
 }
 _MOST = 20  # singular values
-_START = "initialisation"
 _TRACES = {
     "within": Look("#d946ef", marker="triangle"),
     "between": Look("#06b6d4", "dash", "square"),
@@ -54,16 +46,7 @@ _COMPONENTS = {90: "#8b5cf6", 95: "#d946ef", 99: "#f59e0b"}
 def write_profile_page(
     folder: Path, profile: Profile, initial: Profile | None = None, made: ProfileMade | None = None
 ) -> Path:
-    """Write `report.html`, one page that works offline, into a folder that exists or is made.
-
-    Args:
-        folder: where to write the page.
-        profile: the profile to show.
-        initial: profile of the same network at initialisation, drawn for comparison.
-        made: how the numbers were computed.
-
-    Returns:
-        The path of the page.
+    """Write the page of a profile as `report.html` into a folder that exists or is made; return its path.
 
     Raises:
         ValueError: a profile without layers, or an initial profile of other layers.
@@ -75,16 +58,23 @@ def write_profile_page(
 
 
 def profile_page(profile: Profile, initial: Profile | None = None, made: ProfileMade | None = None) -> Page:
-    """Return the content of the page of a profile; it depends only on the profiles.
+    """Return the content of the page of a profile: one file that works offline.
+
+    Args:
+        profile: the profile to show.
+        initial: profile of the same network at initialisation, drawn for comparison.
+        made: how the numbers were computed.
 
     Raises:
         ValueError: a profile without layers, or an initial profile of other layers.
     """
-    shown = _Shown(profile, initial)
     if not profile.layers:
         raise ValueError("the profile has no layers")
-    if initial and not {layer.name for layer in initial.layers} & set(shown.layers.names):
+    if initial and not {layer.name for layer in initial.layers} & {layer.name for layer in profile.layers}:
         raise ValueError("the profile at initialisation has none of these layers")
+    end = profile.to_frame()
+    start = initial.to_frame() if initial else end.head(0)
+    shown = _Shown(end, start, profile.first_collapsed_layer, profile)
     return Page(
         f"Neural collapse by layer: {profile.model}",
         _summary(shown),
@@ -100,16 +90,15 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
     )
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """A profile, and the profile of the same network at initialisation, as series by layer."""
+@dataclass(frozen=True, eq=False)
+class _Shown(Layers):
+    """The layers of a profile, and why some of their values are missing."""
 
     profile: Profile
-    initial: Profile | None
 
     @property
-    def layers(self) -> Layers:
-        return Layers([layer.name for layer in self.profile.layers], self.profile.first_collapsed_layer)
+    def has_start(self) -> bool:
+        return not self.start.empty
 
     @property
     def splits(self) -> list[str]:
@@ -119,39 +108,11 @@ class _Shown:
     def num_classes(self) -> int:
         return len(self.profile.classes)
 
-    def values(self, metric: str, split: str = "train", *, at_start: bool = False) -> pd.Series:
-        """Return a metric by layer; NaN if it is undefined or was not measured, or if the split does not exist."""
-        source = self.initial if at_start else self.profile
-        splits = {layer.name: layer.splits for layer in source.layers} if source else {}
-        names = self.layers.names
-        found = [
-            splits[name][split].metrics.get(metric) if split in splits.get(name, {}) else None
-            for name in names
-        ]
-        return pd.Series(found, index=pd.Index(names), dtype="float64")
-
-    def usual(self, metric: str) -> list[Line]:
-        return usual_lines(
-            self.values(metric), self.values(metric, "test"), self.values(metric, at_start=True)
-        )
-
-    def chart(
-        self, id: str, lines: Sequence[Line], *metrics: str, marks: Sequence[Mark] = (), **numbers: object
-    ) -> Chart | Missing:
-        """Chart lines; `metrics` are the metrics they are computed from."""
-        return self.layers.chart(id, lines, self.gaps(*metrics), marks, **numbers)
-
-    def metric(self, name: str) -> Chart | Missing:
-        """Chart one metric on train and test data."""
-        lines = self.usual(name)
-        told = self.layers.journey(lines[0].values, lines[1].values, value_axis(name).percent)
-        return self.chart(name, lines, name, journey=told)
-
     def weight(self, name: str, full: Number | None) -> Chart | Missing:
         """Chart a property of the weights alone, which is the same on every split."""
-        own = Line("trained" if self.initial else "weight", self.values(name), Look(TRAIN))
-        lines = [own, Line(_START, self.values(name, at_start=True), INITIALISATION)]
-        told = self.layers.journey(own.values, head="Here it is")
+        own = Line("trained" if self.has_start else "weight", self.values(name), Look(TRAIN))
+        lines = [own, Line(START, self.values(name, at_start=True), INITIALISATION)]
+        told = self.journey(own.values, head="Here it is")
         return self.chart(name, lines, name, full=number(full), journey=told)
 
     def gaps(self, *metrics: str) -> str:
@@ -160,11 +121,11 @@ class _Shown:
             (layer, [name for name in metrics if layer.train.get(name) is None])
             for layer in self.profile.layers
         ]
-        reasons = [_reason(layer.scatter, names) for layer, names in missing if names]
+        reasons = Counter(_reason(layer.scatter, names) for layer, names in missing if names)
         total = len(missing)
         return " ".join(
             f"No value at {'any layer' if count == total else f'{count} of {total} layers'}: {reason}."
-            for reason, count in ((reason, reasons.count(reason)) for reason in dict.fromkeys(reasons))
+            for reason, count in reasons.items()
         )
 
 
@@ -201,14 +162,14 @@ def _sections(shown: _Shown) -> list[Section]:
 
 
 def _summary(shown: _Shown) -> str:
-    profile, names = shown.profile, shown.layers.names
+    profile, names = shown.profile, shown.names
     first = profile.first_collapsed_layer
     result = (
         f"Features have collapsed from layer {first} on"
         if first
         else f"Features have not collapsed at the last layer, {names[-1]}"
     )
-    beside = " Dotted lines show the same network at initialisation." if shown.initial else ""
+    beside = " Dotted lines show the same network at initialisation." if shown.has_start else ""
     return (
         f"{counted(len(names), 'layer')}; the features of a layer are its inputs. {result}. A layer counts as collapsed if the "
         f"within-class share of the variance on train data is below {number(profile.epsilon)} at this layer and all later "
@@ -232,11 +193,10 @@ def _facts(shown: _Shown) -> list[tuple[str, str]]:
 def _numbers(shown: _Shown) -> list[tuple[str, pd.DataFrame]]:
     """Return tables of all metrics with layers as columns: one per split, and the same for the initial network."""
     out = []
-    for at_start in (False, True) if shown.initial else (False,):
+    for at_start in (False, True) if shown.has_start else (False,):
         for split in shown.splits:
-            rows = [shown.values(name, split, at_start=at_start).rename(name) for name in BY_NAME]
-            table = pd.DataFrame([row for row in rows if row.notna().any()]).reset_index(names="metric")
-            out.append((f"Every metric on {split} data{' at initialisation' if at_start else ''}", table))
+            title = f"Every metric on {split} data{' at initialisation' if at_start else ''}"
+            out.append((title, shown.table(split, at_start=at_start)))
     return [(title, table) for title, table in out if len(table)]
 
 
@@ -251,10 +211,10 @@ def _shares(shown: _Shown) -> Chart | Missing:
         lines.append(Line(f"within, {split}", within, look))
         lines.append(Line(f"between, {split}", 1 - within, replace(look, dash="dash")))
     for name, values in (("within", start), ("between", 1 - start)):
-        lines.append(Line(f"{name}, train, initialisation", values, INITIALISATION, _START))
+        lines.append(Line(f"{name}, train, initialisation", values, INITIALISATION, START))
     first, epsilon = shown.profile.first_collapsed_layer, number(shown.profile.epsilon)
     where = f"is below {epsilon} from {first} on" if first else f"is not below {epsilon} at the last layer"
-    told = shown.layers.journey(train, test, head="It is")
+    told = shown.journey(train, test, head="It is")
     level = [Mark("y", shown.profile.epsilon, f"ε = {epsilon}")]
     return shown.chart("nc1-shares", lines, "normalized_within", marks=level, where=where, journey=told)
 
@@ -267,8 +227,8 @@ def _traces(shown: _Shown) -> Chart | Missing:
         lines = [Line(name, shown.values(f"{name}_trace", split), look) for name, look in _TRACES.items()]
         for name, look in _TRACES.items():
             start = shown.values(f"{name}_trace", split, at_start=True)
-            lines.append(Line(f"{name}, {_START}", start, replace(look, dash="dot"), _START))
-        panels.append(shown.layers.panel("nc1-traces", lines, f"{split} data", column=len(panels)))
+            lines.append(Line(f"{name}, {START}", start, replace(look, dash="dot"), START))
+        panels.append(shown.panel("nc1-traces", lines, f"{split} data", column=len(panels)))
         within, between = (number(line.values.iloc[-1]) for line in lines[:2])
         ends.append(f"{within} within and {between} between on {split} data")
     gaps = shown.gaps(*(f"{name}_trace" for name in _TRACES))
@@ -282,7 +242,7 @@ def _equal_angles(shown: _Shown) -> Chart | Missing:
     for spread, gap in zip(shown.usual("equiangularity"), shown.usual("mean_cosine_gap"), strict=True):
         mean = (gap.values - simplex).abs()
         lines.append(replace(spread, values=(spread.values / mean).where(mean > 0)))
-    told = shown.layers.journey(lines[0].values, lines[1].values)
+    told = shown.journey(lines[0].values, lines[1].values)
     return shown.chart("relative_equiangularity", lines, "equiangularity", "mean_cosine_gap", journey=told)
 
 
@@ -290,7 +250,7 @@ def _alignment(shown: _Shown) -> Chart | Missing:
     train, _, start = shown.usual("alignment")
     values = shown.values("alignment_random")
     random = Line("two random subspaces", values, Look("#d946ef", "dash", "diamond"), "random")
-    told = shown.layers.journey(train.values)
+    told = shown.journey(train.values)
     lines = [train, start, random]
     return shown.chart("alignment", lines, "alignment", journey=told, random=number(values.iloc[-1]))
 
@@ -319,7 +279,7 @@ def _stable_rank(shown: _Shown) -> Chart | Missing:
         if (low < high).any():
             lines[at] = replace(lines[at], low=low, high=high)
             sketched = " Where the scatter was sketched, it is an estimate, with guaranteed bounds shown as a shaded band."
-    told = shown.layers.journey(lines[0].values, lines[1].values)
+    told = shown.journey(lines[0].values, lines[1].values)
     return shown.chart("stable_rank", lines, "stable_rank", journey=told, sketched=sketched)
 
 
@@ -330,9 +290,7 @@ def _components(shown: _Shown) -> Chart | Missing:
         values = shown.values(metric, "test"), shown.values(metric, at_start=True)
         train.append(Line(f"{share} %, train", shown.values(metric), look))
         test.append(Line(f"{share} %, test", values[0], replace(look, dash="dash"), "test"))
-        start.append(Line(f"{share} %, {_START}", values[1], replace(look, dash="dot"), _START))
-    told = shown.layers.journey(
-        train[-1].values, test[-1].values, head="For 99 % on train data, the number is"
-    )
+        start.append(Line(f"{share} %, {START}", values[1], replace(look, dash="dot"), START))
+    told = shown.journey(train[-1].values, test[-1].values, head="For 99 % on train data, the number is")
     lines = [*train, *test, *start]
     return shown.chart("components", lines, "components_99", full=shown.num_classes - 1, journey=told)
