@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -100,16 +100,24 @@ class Layers:
     start: pd.DataFrame
     first_collapsed: str | None
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The layers in order of depth."""
         return rows_where(self.end, split="train").sort_values("depth")["layer"].tolist()
 
+    @cached_property
+    def _tables(self) -> Mapping[tuple[str, bool], pd.DataFrame]:
+        """By split, and whether at initialisation: a row per layer."""
+        return {
+            (split, at_start): rows_where(rows, split=split).set_index("layer").reindex(self.names)
+            for at_start, rows in ((False, self.end), (True, self.start))
+            for split in ("train", "test")
+        }
+
     def values(self, metric: str, split: str = "train", *, at_start: bool = False) -> pd.Series:
         """Return a metric by layer; NaN if it is undefined or was not measured, or if the split does not exist."""
-        rows = rows_where(self.start if at_start else self.end, split=split).set_index("layer")
-        known = rows[metric] if metric in rows else pd.Series()
-        return known.astype("float64").reindex(self.names)
+        table = self._tables[split, at_start]
+        return (table[metric] if metric in table else pd.Series(np.nan, table.index)).astype("float64")
 
     def table(self, split: str, *, at_start: bool = False) -> pd.DataFrame:
         """Return all metrics of a split, layers as columns."""

@@ -101,7 +101,9 @@ def _measured(one: SettingJudgement) -> list[str]:
     if one.verdict == "inconclusive" and asked:
         asked[-1] += f"; {_why_open(one)}"
     beside = [_beside(shown)] if shown else []
-    return [f"{line[0].upper()}{line[1:]}." for line in [*beside, *asked]] or ["Nothing was measured."]
+    # Without any seed, notes say it all: no run matched, or what an earlier version measured.
+    nothing = [] if beside or asked or (one.notes and not one.void) else ["nothing was measured"]
+    return [f"{line[0].upper()}{line[1:]}." for line in [*beside, *asked, *nothing]]
 
 
 def _beside(shown: Sequence[Reading]) -> str:

@@ -38,4 +38,4 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_page_of_panels_stays_small(tmp_path: Path) -> None:
     save_figures([drawing("fig2").chart], tmp_path)
-    assert 30_000 < (tmp_path / "fig2.png").stat().st_size < 300_000
+    assert 30_000 < (tmp_path / "fig2.png").stat().st_size < 400_000

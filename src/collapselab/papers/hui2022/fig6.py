@@ -6,7 +6,6 @@ from collapselab.experiments.claims import judges
 from collapselab.experiments.claims.judges import ordered, stays
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
-from collapselab.experiments.rows import curve_rows
 from collapselab.frames import hidden_layers, rows_where
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed, images, recipe
@@ -56,7 +55,6 @@ EXPERIMENT = Experiment(
             },
         ),
     ),
-    rows=curve_rows,
     charts=[
         Lines(
             "fig6",

@@ -8,7 +8,6 @@ from collapselab.data.recipe import DataSpec
 from collapselab.experiments.claims.judges import lower_with, stays
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
-from collapselab.experiments.rows import curve_rows
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed, images, recipe
 from collapselab.report import builders
@@ -81,7 +80,6 @@ EXPERIMENT = Experiment(
             make=lambda seed, changes: _mlps(seed, digits(300, 300), changes),
         ),
     ),
-    rows=curve_rows,
     charts=[
         Lines(
             "footnote2",
