@@ -89,6 +89,12 @@ class Drawing:
     legend: tuple[Entry, ...]
     how: str
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of panels on paper."""
+        rows, columns = zip(*(panel.place for panel in self.chart.panels), strict=True)
+        return 1 + max(rows), 1 + max(columns)
+
 
 def lay_out(chart: Chart) -> Drawing:
     """Compute everything that is drawn."""

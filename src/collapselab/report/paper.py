@@ -95,7 +95,7 @@ def draw(drawing: Drawing) -> Figure:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    rows, columns = (1 + max(drawn.panel.place[axis] for drawn in drawing.panels) for axis in (0, 1))
+    rows, columns = drawing.grid
     width = _COLUMN if columns == 1 else _PAGE
     entries = _in_rows(drawing.legend, width)
     with _paper_style():

@@ -26,7 +26,7 @@ _TENTHS = tuple(number / 10 for number in range(10, 100))
 _IN_DECADE = (_TENTHS, tuple(range(1, 10)), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
 # Names along a horizontal axis, and characters of one; beyond, numbers stand in for names. Below each other more fit.
 _MAX_NAMES, _MAX_NAME, _SHORT_NAME, _MAX_ROWS = 10, 14, 6, 25
-_FLAT_NAMES = 30  # characters that stand side by side on a phone
+_FLAT_NAMES = 24  # characters that stand side by side on a phone
 
 Ticks = tuple[tuple[Number, str], ...]
 Floats = npt.NDArray[np.float64]

@@ -52,7 +52,7 @@ def draw(drawn: DrawnPanel) -> go.Figure:
         template="none", paper_bgcolor=_CLEAR, plot_bgcolor=_CLEAR, showlegend=False, hovermode="closest",
         margin={"l": 8, "r": 8, "t": 8, "b": 8}, height=max(_HEIGHT, 90 + _ROW * names),
         font={"family": "system-ui, sans-serif", "size": 13},
-        xaxis=_axis(drawn.panel.x, drawn.x, 44) | {"tickangle": -35 if drawn.x.slanted else 0},
+        xaxis=_axis(drawn.panel.x, drawn.x, 34) | {"tickangle": -35 if drawn.x.slanted else 0},
         yaxis=_axis(drawn.panel.y, drawn.y, 30),
     )  # fmt: skip
     return figure
@@ -112,7 +112,7 @@ def _style(stroke: Stroke) -> dict[str, Any]:
         "mode": "+".join(["lines"] * is_line + ["markers"] * has_marker), "opacity": 0.55 if stroke.faint else 1.0,
         "line": {"color": look.colour, "dash": look.dash, "width": 0.9 if stroke.faint else 2.5},
         "marker": {
-            "size": 6 if is_line or stroke.faint else 10, "color": look.colour,
+            "size": 18 if look.marker == "bar" else 6 if is_line or stroke.faint else 10, "color": look.colour,
             "symbol": [f"{symbol}-open" if hollow else symbol for hollow in stroke.hollow],
             "line": {"width": 2.5} if look.marker == "bar" else {},
         },

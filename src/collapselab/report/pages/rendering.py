@@ -97,7 +97,7 @@ def verdict_cards(judgements: Iterable[Judgement]) -> list[Card]:
             f"{one.verdict.capitalize()}.",
             one.statement,
             sentences(one),
-            f"{one.paper}, {one.where}",
+            ", ".join(filter(None, [one.paper, one.where])),
         )
         for one in judgements
     ]
