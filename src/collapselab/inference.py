@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 CONFIDENCE = 0.95
+MIN_SEEDS = 3  # with fewer, no interval decides
 _Floats = npt.NDArray[np.float64]
 
 

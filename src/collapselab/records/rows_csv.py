@@ -9,6 +9,7 @@ import pandas as pd
 from collapselab.errors import InputError, one_line
 from collapselab.records.rows import VARIANCES, fill_at_last_step, final
 
+FITTED = 0.999  # train accuracy from which a network counts as trained to zero error
 _FINAL = tuple(map(final, VARIANCES))
 # Of the network itself, by split: in rows of the last layer.
 _NETWORK = tuple(f"{split}_{name}" for name in ("loss", "accuracy") for split in ("train", "test"))

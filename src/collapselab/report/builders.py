@@ -13,6 +13,7 @@ from collapselab.frames import finite, groups, last_layer, last_rows, numbers, r
 from collapselab.inference import smallest_trials
 from collapselab.models import model_title
 from collapselab.records.rows import final
+from collapselab.records.rows_csv import FITTED
 from collapselab.report.chart import (
     NEUTRAL,
     TEST,
@@ -28,7 +29,6 @@ from collapselab.report.chart import (
 )
 from collapselab.text import number, percent, words
 
-FITTED = 0.999  # train accuracy from which a network counts as trained to zero error
 _TRANSIENT = 10  # times the larger of first and last value: beyond, a curve is starting up
 _STEPS_LEFT = 5
 _LAST, _SAME = "centres of the last step", "centres of the same step"

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from torch import nn
+
+from collapselab.data import DataSplits
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims import Claim
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option, Recipe
+from collapselab.training.building import classifier_name
+from collapselab.training.evaluation import layer_features
 
 PAPER = "Hui, Belkin, Nakkiran, Limitations of Neural Collapse for Understanding Generalization in Deep Learning (2022)"
 BATCH_SIZE = 128  # sec. 3.2
@@ -19,6 +24,9 @@ MLP: dict[str, Option] = {"width": 1024, "depth": 3, "batch_norm": False}
 # The classes of both MNIST and the digits, in the two super-classes of sec. 4.
 ODD_EVEN = ((1, 3, 5, 7, 9), (0, 2, 4, 6, 8))
 METRICS = ("normalized_within", "train_variance", "strong_test_variance")
+
+PENALTIES = 13  # of a linear probe, to choose from
+EVALUATION_BATCH = 1024
 
 # ---------------------------------------------------------------- what the paper does not specify
 
@@ -94,3 +102,15 @@ def changed(*claims: Claim) -> tuple[Claim, ...]:
     """Add a note to claims whose criterion changed after the first results of this project."""
     note = "The criterion changed after first results had been seen; see results/hui2022/README.md."
     return tuple(replace(claim, notes=[*claim.notes, note]) for claim in claims)
+
+
+def probe_accuracy(model: nn.Module, data: DataSplits, seed: int) -> float:
+    """Return the test accuracy of a linear probe of what the classifier of a network reads."""
+    from collapselab.transfer import linear_probe
+
+    layer = classifier_name(model)
+    train, test = (
+        (layer_features(model, split, layer, EVALUATION_BATCH), split.labels)
+        for split in (data.train, data.test)
+    )
+    return linear_probe(train, test, num_penalties=PENALTIES, seed=seed).accuracy

@@ -15,7 +15,6 @@ from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed
 from collapselab.papers.hui2022.measured_constructions import (
     IDENTITIES,
-    PENALTIES,
     construction_jobs,
     construction_rows,
     measure_constructions,
@@ -25,7 +24,7 @@ from collapselab.report.builders import ACCURACIES, SPREAD, VARIANCES, Dots, Qua
 from collapselab.report.chart import NEUTRAL, WEAK, Axis, Look
 
 _ARGUED = "The paper gives an argument here, and no experiment. The networks are MLPs with"
-_PROBE_NOTE = f"The penalty of the linear probe is chosen from {PENALTIES} values."
+_PROBE_NOTE = f"The penalty of the linear probe is chosen from {common.PENALTIES} values."
 _OPEN = f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
 
 

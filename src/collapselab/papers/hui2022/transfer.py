@@ -9,14 +9,11 @@ import pandas as pd
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.rows import run_curve
 from collapselab.frames import rows_that, rows_where
+from collapselab.papers.hui2022.common import probe_accuracy
 from collapselab.records.experiment import ExtraRow
 from collapselab.report.builders import ACCURACY_AXES, VARIANCES, Lines, Quantity, by_column
 from collapselab.report.chart import TEST, Axis, Look
-from collapselab.training.building import classifier_name
-from collapselab.training.evaluation import layer_features
 
-PENALTIES = 13
-_BATCH = 1024
 _VARIANCES = ("train_variance", "train_variance_final")
 _PLACE = ("kind", "dataset", "model", "seed", "pretrain_step")
 _COLUMNS = (*_PLACE, *_VARIANCES, "learning_rate", "accuracy", "num_test")
@@ -24,8 +21,6 @@ _COLUMNS = (*_PLACE, *_VARIANCES, "learning_rate", "accuracy", "num_test")
 
 def probe_checkpoints(runs: Grid, seed: int) -> list[ExtraRow]:
     """Train a linear probe of every checkpoint on the samples of fine-tuning; return one row each."""
-    from collapselab.transfer import linear_probe
-
     jobs = runs.jobs(seed)
     pretrained = {job.labels["dataset"]: job for job in jobs if job.labels["kind"] == "pretraining"}
     # All runs that start from one checkpoint have the same samples.
@@ -36,16 +31,10 @@ def probe_checkpoints(runs: Grid, seed: int) -> list[ExtraRow]:
     }
     rows: list[ExtraRow] = []
     for (dataset, step), job in tuned.items():
-        data = runs.data(job.recipe)
         # Features of the pre-trained network; its two outputs are not used.
-        model = runs.model(pretrained[dataset], step)
-        layer = classifier_name(model)
-        train, test = (
-            (layer_features(model, split, layer, _BATCH), split.labels) for split in (data.train, data.test)
-        )
-        result = linear_probe(train, test, num_penalties=PENALTIES, seed=seed)
+        accuracy = probe_accuracy(runs.model(pretrained[dataset], step), runs.data(job.recipe), seed)
         place: ExtraRow = {"kind": "linear_probe", "dataset": dataset, "model": job.labels["model"]}
-        rows.append(place | {"pretrain_step": step, "accuracy": result.accuracy})
+        rows.append(place | {"pretrain_step": step, "accuracy": accuracy})
     return rows
 
 

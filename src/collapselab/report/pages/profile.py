@@ -21,16 +21,13 @@ if TYPE_CHECKING:
     from collapselab.probes import Profile
     from collapselab.records.profile import ProfileMade
 
-# What each way of storing the within-class scatter lacks, and the explanation for the reader.
+# What each way of storing the within-class scatter lacks, and what was stored.
 _WITHOUT = {
-    "full": ({"class covariances"}, "only the pooled scatter of all classes was stored there"),
-    "sketch": (
-        {"covariance", "class covariances"},
-        "only a sketch of the within-class scatter was stored there",
-    ),
+    "full": ({"class covariances"}, "the pooled scatter of all classes"),
+    "sketch": ({"covariance", "class covariances"}, "a sketch of the within-class scatter"),
     "trace": (
         {"covariance", "class covariances", "top eigenvalue"},
-        "only the trace of the within-class scatter was stored there",
+        "the trace of the within-class scatter",
     ),
 }
 _MOST = 20  # singular values
@@ -130,9 +127,9 @@ class _Shown(Layers):
 
 
 def _reason(scatter: str, metrics: Sequence[str]) -> str:
-    lacks, words = _WITHOUT.get(scatter, (set(), ""))
+    lacks, stored = _WITHOUT.get(scatter, (set(), ""))
     if any(BY_NAME[name].needs & lacks for name in metrics):
-        return words
+        return f"only {stored} was stored there"
     if any("weight" in BY_NAME[name].needs for name in metrics):
         return "there is no weight to compare with, or the value is undefined (see the warnings)"
     return "it was not measured or is undefined (see the warnings)"
