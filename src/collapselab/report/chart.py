@@ -129,7 +129,7 @@ class Chart:
         id: of the element on the page.
         title: heading on the page.
         text: what a reader sees in it, with the numbers that matter.
-        panels: in order.
+        panels: in order; without any, the chart cannot be drawn and `text` says why.
         figure: name of the files FIGURE.pdf and FIGURE.png; empty if it is drawn on the page alone.
         share_x, share_y: whether all panels have the same axis (of panels that are `sideways`: before they are turned).
         notes: sentences a reader must know, under the figure.
@@ -145,14 +145,6 @@ class Chart:
     share_y: bool = True
     notes: tuple[str, ...] = ()
     hollow: str = ""
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A chart that has no value to draw, and why."""
-
-    title: str
-    why: str
 
 
 def ordered_looks(count: int) -> list[Look]:

@@ -27,7 +27,6 @@ from collapselab.report.chart import (
     Heat,
     Look,
     Mark,
-    Missing,
     Panel,
     Series,
     ordered_looks,
@@ -50,8 +49,8 @@ def value_axis(id: str) -> Axis:
     return Axis(**{"scale": "linear"} | _texts()[id].get("axis", {}))
 
 
-def chart_or_missing(id: str, panels: Sequence[Panel], gaps: str = "", **numbers: object) -> Chart | Missing:
-    """Return a chart with its title and text, or the reason why it cannot be drawn.
+def chart_of(id: str, panels: Sequence[Panel], gaps: str = "", **numbers: object) -> Chart:
+    """Return a chart with its title and text; without panels, the reason why it cannot be drawn.
 
     Args:
         id: of the chart.
@@ -60,30 +59,17 @@ def chart_or_missing(id: str, panels: Sequence[Panel], gaps: str = "", **numbers
         numbers: values for `{…}` in the text.
     """
     title, text = _texts()[id]["title"], _texts()[id]["text"]
-    if not panels:
-        return Missing(title, gaps or "It was not measured.")
-    caption = f"{text.format(**numbers).strip()} {gaps}".strip()
-    return Chart(id.replace("_", "-"), title, caption, tuple(panels))
+    told = f"{text.format(**numbers).strip()} {gaps}".strip() if panels else gaps or "It was not measured."
+    return Chart(id.replace("_", "-"), title, told, tuple(panels))
 
 
-@dataclass(frozen=True, eq=False)
-class Line:
-    """Values by layer.
-
-    Attributes:
-        name: name in readouts, and of the column in the table.
-        values: in order of depth; NaN if undefined.
-        look: colour, dash, marker.
-        legend: legend entry; default: the name.
-        low, high: bounds of estimated values.
-    """
-
-    name: str
-    values: pd.Series
-    look: Look
-    legend: str | None = None
-    low: pd.Series | None = None
-    high: pd.Series | None = None
+def line(name: str, values: pd.Series, look: Look, legend: str | None = None) -> Series:
+    """Return a line of values by layer, in order of depth; NaN if undefined."""
+    depths = range(len(values))
+    points = pd.DataFrame(
+        {"x": depths, "y": values.to_numpy(), "point": [f"depth {depth}" for depth in depths]}
+    )
+    return Series(name, points, look, legend=legend)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,29 +116,36 @@ class Layers:
 
     # ---------------------------------------------------------------- charts
 
-    def usual(self, metric: str) -> list[Line]:
+    def usual(self, metric: str) -> list[Series]:
         """Lines of a metric on train and test data, and on train data at initialisation."""
         return [
-            Line("train", self.values(metric), Look(TRAIN)),
-            Line("test", self.values(metric, "test"), Look(TEST, "dash", "square")),
-            Line(f"train, {START}", self.values(metric, at_start=True), INITIALISATION, START),
+            line("train", self.values(metric), Look(TRAIN)),
+            line("test", self.values(metric, "test"), Look(TEST, "dash", "square")),
+            line(f"train, {START}", self.values(metric, at_start=True), INITIALISATION, START),
         ]
 
-    def metric(self, name: str, id: str = "", marks: Sequence[Mark] = ()) -> Chart | Missing:
-        """Chart one metric on train and test data; `id` if the chart has another than the metric."""
-        lines, id = self.usual(name), id or name
-        told = self.journey(lines[0].values, lines[1].values, value_axis(id).percent)
-        return self.chart(id, lines, name, marks=marks, journey=told)
+    def metric(self, name: str, id: str = "", *of: str, marks: Sequence[Mark] = ()) -> Chart:
+        """Chart one metric on train and test data.
+
+        Args:
+            name: of the metric.
+            id: of the chart, if not the name.
+            of: what is asked for gaps, if not the metric.
+            marks: lines across.
+        """
+        id = id or name
+        told = self.journey(self.values(name), self.values(name, "test"), value_axis(id).percent)
+        return self.chart(id, self.usual(name), *(of or [name]), marks=marks, journey=told)
 
     def chart(
-        self, id: str, lines: Sequence[Line], *metrics: str, marks: Sequence[Mark] = (), **numbers: object
-    ) -> Chart | Missing:
-        """Chart lines; `metrics` are the metrics they are computed from. See `chart_or_missing`."""
+        self, id: str, lines: Sequence[Series], *metrics: str, marks: Sequence[Mark] = (), **numbers: object
+    ) -> Chart:
+        """Chart lines; `metrics` are the metrics they are computed from. See `chart_of`."""
         panel = self.panel(id, lines, marks=marks)
-        return chart_or_missing(id, [panel] if panel.series else [], self.gaps(*metrics), **numbers)
+        return chart_of(id, [panel] if panel.series else [], self.gaps(*metrics), **numbers)
 
     def panel(
-        self, id: str, lines: Sequence[Line], title: str = "", marks: Sequence[Mark] = (), column: int = 0
+        self, id: str, lines: Sequence[Series], title: str = "", marks: Sequence[Mark] = (), column: int = 0
     ) -> Panel:
         """Return a panel of lines by layer, with the first collapsed layer marked; lines without values are omitted."""
         names = self.names
@@ -161,7 +154,7 @@ class Layers:
             at = names.index(self.first_collapsed)
             first.append(Mark("x", at, "first collapsed layer", Look(WEAK, "solid", "none")))
         x = Axis("" if names_fit(names) else "depth of the layer", names=tuple(names))
-        series = tuple(_series(line) for line in lines if line.values.notna().any())
+        series = tuple(one for one in lines if one.points["y"].notna().any())
         return Panel(title, x, value_axis(id), series, (*marks, *first), place=(0, column))
 
     def journey(
@@ -184,25 +177,14 @@ class Layers:
         return f"{head} {sentence}." if told else ""
 
 
-def _series(line: Line) -> Series:
-    depths = range(len(line.values))
-    points = pd.DataFrame({"x": depths, "y": line.values.to_numpy()})
-    points["point"] = [f"depth {depth}" for depth in depths]
-    if line.low is not None and line.high is not None:
-        points = points.assign(low=line.low.to_numpy(), high=line.high.to_numpy())
-    return Series(line.name, points, line.look, legend=line.legend)
-
-
-def spectra_chart(
-    id: str, table: pd.DataFrame, marks: Sequence[Mark] = (), **numbers: object
-) -> Chart | Missing:
+def spectra_chart(id: str, table: pd.DataFrame, marks: Sequence[Mark] = (), **numbers: object) -> Chart:
     """Return a chart of sorted values, one line per layer, each relative to its largest value.
 
     Args:
         id: of the chart.
         table: a column per layer in order of depth, indexed by rank from 1; NaN after the last value.
         marks: marked ranks.
-        numbers: see `chart_or_missing`.
+        numbers: see `chart_of`.
     """
     series = []
     for (layer, column), look in zip(table.items(), ordered_looks(table.shape[1]), strict=True):
@@ -212,10 +194,10 @@ def spectra_chart(
         points = pd.DataFrame({"x": values.index, "y": (values / largest).to_numpy(), "point": texts})
         series.append(Series(str(layer), points, Look(look.colour)))
     panel = Panel("", Axis("rank", "linear"), value_axis(id), tuple(series), tuple(marks))
-    return chart_or_missing(id, [panel] if series else [], "", **numbers)
+    return chart_of(id, [panel] if series else [], "", **numbers)
 
 
-def cosine_chart(cosines: Mapping[str, pd.DataFrame]) -> Chart | Missing:
+def cosine_chart(cosines: Mapping[str, pd.DataFrame]) -> Chart:
     """Return heat maps of the cosines between centred class means of the last layer (C, C), a panel per split."""
     panels, ranges, count = [], [], 2
     for split, table in cosines.items():
@@ -228,4 +210,4 @@ def cosine_chart(cosines: Mapping[str, pd.DataFrame]) -> Chart | Missing:
         axes = Axis("class", names=names), Axis("class", names=names, reverse=True)
         panels.append(Panel(f"{split} data", *axes, heat=heat, place=(0, len(panels))))
     simplex = number(-1 / (count - 1))
-    return chart_or_missing("cosines", panels, simplex=simplex, classes=count, ranges="; ".join(ranges))
+    return chart_of("cosines", panels, simplex=simplex, classes=count, ranges="; ".join(ranges))

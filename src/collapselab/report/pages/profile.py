@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from collapselab.metrics import BY_NAME
-from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Look, Mark, Missing, Number, Panel
-from collapselab.report.layers import INITIALISATION, START, Layers, Line, chart_or_missing, spectra_chart
+from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Look, Mark, Number, Panel
+from collapselab.report.layers import INITIALISATION, START, Layers, chart_of, line, spectra_chart
 from collapselab.report.pages.rendering import Page, Section, section, write_page
 from collapselab.text import counted, number, percent
 
@@ -69,8 +69,8 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
         raise ValueError("the profile has no layers")
     if initial and not {layer.name for layer in initial.layers} & {layer.name for layer in profile.layers}:
         raise ValueError("the profile at initialisation has none of these layers")
-    end = profile.to_frame()
-    start = initial.to_frame() if initial else end.head(0)
+    end = _with_shares(profile)
+    start = _with_shares(initial) if initial else end.head(0)
     shown = _Shown(end, start, profile.first_collapsed_layer, profile)
     return Page(
         f"Neural collapse by layer: {profile.model}",
@@ -85,6 +85,16 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
             *(made.how_made() if made else []),
         ],
     )
+
+
+def _with_shares(profile: Profile) -> pd.DataFrame:
+    """Return the metrics of a profile with two that only this page has."""
+    end, classes = profile.to_frame(), len(profile.classes)
+    within, spread, gap = (
+        end.get(name, np.nan) for name in ("normalized_within", "equiangularity", "mean_cosine_gap")
+    )
+    mean = abs(gap - (1 / (classes - 1) if classes > 1 else np.nan))
+    return end.assign(between_share=1 - within, relative_equiangularity=spread / mean).replace(np.inf, np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +115,13 @@ class _Shown(Layers):
     def num_classes(self) -> int:
         return len(self.profile.classes)
 
-    def weight(self, name: str, full: Number | None) -> Chart | Missing:
+    def weight(self, name: str, full: Number | None) -> Chart:
         """Chart a property of the weights alone, which is the same on every split."""
-        own = Line("trained" if self.has_start else "weight", self.values(name), Look(TRAIN))
-        lines = [own, Line(START, self.values(name, at_start=True), INITIALISATION)]
-        told = self.journey(own.values, head="Here it is")
+        lines = [
+            line("trained" if self.has_start else "weight", self.values(name), Look(TRAIN)),
+            line(START, self.values(name, at_start=True), INITIALISATION),
+        ]
+        told = self.journey(self.values(name), head="Here it is")
         return self.chart(name, lines, name, full=number(full), journey=told)
 
     def gaps(self, *metrics: str) -> str:
@@ -200,63 +212,59 @@ def _numbers(shown: _Shown) -> list[tuple[str, pd.DataFrame]]:
 # ---------------------------------------------------------------- charts of several quantities
 
 
-def _shares(shown: _Shown) -> Chart | Missing:
-    train, test = (shown.values("normalized_within", split) for split in ("train", "test"))
-    start = shown.values("normalized_within", at_start=True)
-    lines = []
-    for split, within, look in (("train", train, Look(TRAIN)), ("test", test, Look(TEST, marker="square"))):
-        lines.append(Line(f"within, {split}", within, look))
-        lines.append(Line(f"between, {split}", 1 - within, replace(look, dash="dash")))
-    for name, values in (("within", start), ("between", 1 - start)):
-        lines.append(Line(f"{name}, train, initialisation", values, INITIALISATION, START))
+def _shares(shown: _Shown) -> Chart:
+    metrics, lines = {"within": "normalized_within", "between": "between_share"}, []
+    for split, look in (("train", Look(TRAIN)), ("test", Look(TEST, marker="square"))):
+        for name, dash in (("within", look), ("between", replace(look, dash="dash"))):
+            lines.append(line(f"{name}, {split}", shown.values(metrics[name], split), dash))
+    for name, metric in metrics.items():
+        start = shown.values(metric, at_start=True)
+        lines.append(line(f"{name}, train, initialisation", start, INITIALISATION, START))
     first, epsilon = shown.profile.first_collapsed_layer, number(shown.profile.epsilon)
     where = f"is below {epsilon} from {first} on" if first else f"is not below {epsilon} at the last layer"
+    train, test = (shown.values("normalized_within", split) for split in ("train", "test"))
     told = shown.journey(train, test, head="It is")
     level = [Mark("y", shown.profile.epsilon, f"ε = {epsilon}")]
     return shown.chart("nc1-shares", lines, "normalized_within", marks=level, where=where, journey=told)
 
 
-def _traces(shown: _Shown) -> Chart | Missing:
+def _traces(shown: _Shown) -> Chart:
     """Traces of the covariances, a panel per split."""
     panels: list[Panel] = []
     ends = []
     for split in shown.splits:
-        lines = [Line(name, shown.values(f"{name}_trace", split), look) for name, look in _TRACES.items()]
+        lines = [line(name, shown.values(f"{name}_trace", split), look) for name, look in _TRACES.items()]
         for name, look in _TRACES.items():
             start = shown.values(f"{name}_trace", split, at_start=True)
-            lines.append(Line(f"{name}, {START}", start, replace(look, dash="dot"), START))
+            lines.append(line(f"{name}, {START}", start, replace(look, dash="dot"), START))
         panels.append(shown.panel("nc1-traces", lines, f"{split} data", column=len(panels)))
-        within, between = (number(line.values.iloc[-1]) for line in lines[:2])
+        within, between = (
+            number(shown.values(f"{name}_trace", split).iloc[-1]) for name in ("within", "between")
+        )
         ends.append(f"{within} within and {between} between on {split} data")
     gaps = shown.gaps(*(f"{name}_trace" for name in _TRACES))
-    return chart_or_missing("nc1-traces", [one for one in panels if one.series], gaps, ends=", ".join(ends))
+    return chart_of("nc1-traces", [one for one in panels if one.series], gaps, ends=", ".join(ends))
 
 
-def _equal_angles(shown: _Shown) -> Chart | Missing:
+def _equal_angles(shown: _Shown) -> Chart:
     """Equiangularity over the size of its mean cosine."""
-    simplex = 1 / (shown.num_classes - 1) if shown.num_classes > 1 else np.nan
-    lines = []
-    for spread, gap in zip(shown.usual("equiangularity"), shown.usual("mean_cosine_gap"), strict=True):
-        mean = (gap.values - simplex).abs()
-        lines.append(replace(spread, values=(spread.values / mean).where(mean > 0)))
-    told = shown.journey(lines[0].values, lines[1].values)
-    return shown.chart("relative_equiangularity", lines, "equiangularity", "mean_cosine_gap", journey=told)
+    return shown.metric("relative_equiangularity", "", "equiangularity", "mean_cosine_gap")
 
 
-def _alignment(shown: _Shown) -> Chart | Missing:
+def _alignment(shown: _Shown) -> Chart:
     train, _, start = shown.usual("alignment")
     values = shown.values("alignment_random")
-    random = Line("two random subspaces", values, Look("#d946ef", "dash", "diamond"), "random")
-    told = shown.journey(train.values)
+    random = line("two random subspaces", values, Look("#d946ef", "dash", "diamond"), "random")
+    told = shown.journey(shown.values("alignment"))
     lines = [train, start, random]
     return shown.chart("alignment", lines, "alignment", journey=told, random=number(values.iloc[-1]))
 
 
-def _weight_spectra(shown: _Shown) -> Chart | Missing:
+def _weight_spectra(shown: _Shown) -> Chart:
     known = {layer.name: layer.weight_singular_values[:_MOST] for layer in shown.profile.layers}
     table = pd.DataFrame({name: pd.Series(values) for name, values in known.items() if values})
     if table.empty:
-        return chart_or_missing("weight-spectra", [], "No layer has a weight with known singular values.")
+        return chart_of("weight-spectra", [], "No layer has a weight with known singular values.")
     count, table.index = shown.num_classes, pd.RangeIndex(1, len(table) + 1)
     last = table.iloc[:, -1].dropna()
     at = min(count, len(last))
@@ -268,26 +276,25 @@ def _weight_spectra(shown: _Shown) -> Chart | Missing:
     )
 
 
-def _stable_rank(shown: _Shown) -> Chart | Missing:
+def _stable_rank(shown: _Shown) -> Chart:
     lines, sketched = shown.usual("stable_rank"), ""
     for at, split in enumerate(("train", "test")):
-        low, high = shown.values("stable_rank_low", split), shown.values("stable_rank_high", split)
+        low, high = (shown.values(f"stable_rank_{end}", split).to_numpy() for end in ("low", "high"))
         # Bounds are equal if the full scatter was stored: nothing to draw.
         if (low < high).any():
-            lines[at] = replace(lines[at], low=low, high=high)
+            lines[at] = replace(lines[at], points=lines[at].points.assign(low=low, high=high))
             sketched = " Where the scatter was sketched, it is an estimate, with guaranteed bounds shown as a shaded band."
-    told = shown.journey(lines[0].values, lines[1].values)
+    told = shown.journey(shown.values("stable_rank"), shown.values("stable_rank", "test"))
     return shown.chart("stable_rank", lines, "stable_rank", journey=told, sketched=sketched)
 
 
-def _components(shown: _Shown) -> Chart | Missing:
-    train, test, start = [], [], []
-    for share, colour in _COMPONENTS.items():
-        look, metric = Look(colour), f"components_{share}"
-        values = shown.values(metric, "test"), shown.values(metric, at_start=True)
-        train.append(Line(f"{share} %, train", shown.values(metric), look))
-        test.append(Line(f"{share} %, test", values[0], replace(look, dash="dash"), "test"))
-        start.append(Line(f"{share} %, {START}", values[1], replace(look, dash="dot"), START))
-    told = shown.journey(train[-1].values, test[-1].values, head="For 99 % on train data, the number is")
-    lines = [*train, *test, *start]
+def _components(shown: _Shown) -> Chart:
+    lines = []
+    for split, dash, legend in (("train", "solid", None), ("test", "dash", "test"), (START, "dot", START)):
+        for share, colour in _COMPONENTS.items():
+            source = ("train", True) if split == START else (split, False)
+            values = shown.values(f"components_{share}", source[0], at_start=source[1])
+            lines.append(line(f"{share} %, {split}", values, Look(colour, dash), legend))
+    train, test = (shown.values("components_99", split) for split in ("train", "test"))
+    told = shown.journey(train, test, head="For 99 % on train data, the number is")
     return shown.chart("components", lines, "components_99", full=shown.num_classes - 1, journey=told)

@@ -10,8 +10,8 @@ import pandas as pd
 from collapselab.frames import rows_where
 from collapselab.records.recipe import Recipe
 from collapselab.report.builders import SPREAD, VARIANCES, Lines
-from collapselab.report.chart import Axis, Chart, Heat, Mark, Missing, Panel
-from collapselab.report.layers import Layers, chart_or_missing, cosine_chart, spectra_chart
+from collapselab.report.chart import Axis, Chart, Heat, Mark, Panel
+from collapselab.report.layers import Layers, chart_of, cosine_chart, spectra_chart
 from collapselab.report.pages.rendering import Page, section, verdict_cards
 from collapselab.report.scales import Floats
 from collapselab.text import number, percent, words
@@ -20,12 +20,7 @@ if TYPE_CHECKING:
     from collapselab.records.run import Run
 
 _MOST = 20  # values of a spectrum
-_PROPERTIES = {
-    "nc1": "normalized_within",
-    "nc2": "equiangularity",
-    "nc3": "alignment",
-    "nc4": "ncc_agreement",
-}
+_PROPERTIES = {"nc2": "equiangularity", "nc3": "alignment", "nc4": "ncc_agreement"}
 _VARIANCES = Lines(
     "variance",
     "Variance on train and on test data",
@@ -47,7 +42,8 @@ def run_page(run: Run) -> Page:
         if (means := run.class_means(split)) is not None and len(means) > 1
     }
     properties = [
-        layers.metric(name, id, [epsilon] if id == "nc1" else []) for id, name in _PROPERTIES.items()
+        layers.metric("normalized_within", "nc1", marks=[epsilon]),
+        *(layers.metric(name, id) for id, name in _PROPERTIES.items()),
     ]
     spectra = [_spectrum(run, name) for name in ("weight_singular_values", "total_eigenvalues")]
     return Page(
@@ -101,7 +97,7 @@ def _variances(run: Run) -> Chart:
     return _VARIANCES(rows)[0]
 
 
-def _heat_maps(run: Run, layers: Layers) -> Chart | Missing:
+def _heat_maps(run: Run, layers: Layers) -> Chart:
     """Share of variance within classes, by layer and step, a panel per split."""
     panels: list[Panel] = []
     for split in run.splits if "normalized_within" in run.rows else ():
@@ -117,10 +113,10 @@ def _heat_maps(run: Run, layers: Layers) -> Chart | Missing:
         "last": number(end.iloc[-1]),
         "collapsed": (end < run.epsilon).sum(),
     }
-    return chart_or_missing("heat", panels, **ends, layers=len(end), epsilon=number(run.epsilon))
+    return chart_of("heat", panels, **ends, layers=len(end), epsilon=number(run.epsilon))
 
 
-def _spectrum(run: Run, name: str) -> Chart | Missing:
+def _spectrum(run: Run, name: str) -> Chart:
     """Leading values of a spectrum of each layer at the end."""
     rows = rows_where(run.spectra, when="end", split="train", name=name)
     table = rows.pivot_table(index="index", columns="layer", values="value")
