@@ -89,12 +89,12 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
 
 def _with_shares(profile: Profile) -> pd.DataFrame:
     """Return the metrics of a profile with two that only this page has."""
-    end, classes = profile.to_frame(), len(profile.classes)
-    within, spread, gap = (
-        end.get(name, np.nan) for name in ("normalized_within", "equiangularity", "mean_cosine_gap")
-    )
-    mean = abs(gap - (1 / (classes - 1) if classes > 1 else np.nan))
-    return end.assign(between_share=1 - within, relative_equiangularity=spread / mean).replace(np.inf, np.nan)
+    metrics, classes = profile.to_frame(), len(profile.classes)
+    used = ["normalized_within", "equiangularity", "mean_cosine_gap"]
+    within, spread, gap = (values for _, values in metrics.reindex(columns=used).items())
+    mean = (gap - (1 / (classes - 1) if classes > 1 else np.nan)).abs()
+    relative = (spread / mean).where(mean > 0)
+    return metrics.assign(between_share=1 - within, relative_equiangularity=relative)
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,11 +290,13 @@ def _stable_rank(shown: _Shown) -> Chart:
 
 def _components(shown: _Shown) -> Chart:
     lines = []
-    for split, dash, legend in (("train", "solid", None), ("test", "dash", "test"), (START, "dot", START)):
+    for split, at_start in (("train", False), ("test", False), ("train", True)):
+        kind = START if at_start else split
+        dash = "dot" if at_start else "dash" if split == "test" else "solid"
         for share, colour in _COMPONENTS.items():
-            source = ("train", True) if split == START else (split, False)
-            values = shown.values(f"components_{share}", source[0], at_start=source[1])
-            lines.append(line(f"{share} %, {split}", values, Look(colour, dash), legend))
+            values = shown.values(f"components_{share}", split, at_start=at_start)
+            legend = None if kind == "train" else kind
+            lines.append(line(f"{share} %, {kind}", values, Look(colour, dash), legend))
     train, test = (shown.values("components_99", split) for split in ("train", "test"))
     told = shown.journey(train, test, head="For 99 % on train data, the number is")
     return shown.chart("components", lines, "components_99", full=shown.num_classes - 1, journey=told)
