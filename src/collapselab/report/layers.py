@@ -124,13 +124,13 @@ class Layers:
             line(f"train, {START}", self.values(metric, at_start=True), INITIALISATION, START),
         ]
 
-    def metric(self, name: str, id: str = "", *of: str, marks: Sequence[Mark] = ()) -> Chart:
+    def metric(self, name: str, id: str = "", *, of: Sequence[str] = (), marks: Sequence[Mark] = ()) -> Chart:
         """Chart one metric on train and test data.
 
         Args:
             name: of the metric.
             id: of the chart, if not the name.
-            of: what is asked for gaps, if not the metric.
+            of: the metrics it is computed from, if it is none itself.
             marks: lines across.
         """
         id = id or name

@@ -12,18 +12,8 @@ from typing import Any
 from collapselab.experiments.claims.judges import at_end, correlates
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.recipes import SMOKE, At, scales
-from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022 import common, transfer
 from collapselab.papers.hui2022.common import changed
-from collapselab.papers.hui2022.transfer import (
-    DOWNSTREAM,
-    PAGE_CHARTS,
-    best_rates,
-    kinds,
-    less_by_probing,
-    probe_checkpoints,
-    transfer_rows,
-    transfers,
-)
 from collapselab.papers.hui2022.transfer_jobs import DIGITS, LEFT_OPEN, MNIST, transfer_jobs
 from collapselab.report.builders import Points, by_column
 from collapselab.report.chart import Axis
@@ -71,21 +61,21 @@ EXPERIMENT = Experiment(
             ),
         ),
     ),
-    rows=transfer_rows,
+    rows=transfer.transfer_rows,
     charts=[
         Points(
             "fig5",
             "Accuracy after transfer, by collapse of the checkpoint",
             x="train_variance",
             y="accuracy",
-            axes=(Axis("train variance of the checkpoint (left: more collapse)", "log"), DOWNSTREAM),
-            select=transfers,
+            axes=(Axis("train variance of the checkpoint (left: more collapse)", "log"), transfer.DOWNSTREAM),
+            select=transfer.transfers,
             split=by_column("pretrain_step", "step {:,}"),
             group="pretrain_step",
-            panels=kinds,
+            panels=transfer.kinds,
             text="For fine-tuning, the best learning rate is chosen on these same test samples.",
         ),
-        *PAGE_CHARTS,
+        *transfer.PAGE_CHARTS,
     ],
     claims=changed(
         correlates(
@@ -94,7 +84,7 @@ EXPERIMENT = Experiment(
             "Checkpoints with more train collapse have lower accuracy after fine-tuning.",
             id="collapse-transfers-worse",
             only={"kind": "fine_tuning"},
-            rows=best_rates,
+            rows=transfer.best_rates,
             **_PER_CHECKPOINT,
         ),
         at_end(
@@ -105,10 +95,10 @@ EXPERIMENT = Experiment(
             beside="mean_accuracy_lost_by_probing",
             id="probing-is-worse",
             where="Sec. 4.2",
-            rows=less_by_probing,
+            rows=transfer.less_by_probing,
             only={"kind": "[fl]*"},  # fine-tuning and linear probes
             **_PER_CHECKPOINT,
         ),
     ),
-    extras=(Extra("linear_probe", probe_checkpoints),),
+    extras=(Extra("linear_probe", transfer.probe_checkpoints),),
 )

@@ -248,7 +248,7 @@ def _traces(shown: _Shown) -> Chart:
 
 def _equal_angles(shown: _Shown) -> Chart:
     """Equiangularity over the size of its mean cosine."""
-    return shown.metric("relative_equiangularity", "", "equiangularity", "mean_cosine_gap")
+    return shown.metric("relative_equiangularity", of=["equiangularity", "mean_cosine_gap"])
 
 
 def _alignment(shown: _Shown) -> Chart:
