@@ -177,7 +177,7 @@ def _write_results(
 
     judgements = tuple(judge_claims(experiment.claims, rows, experiment.paper, experiment.where))
     outcome = Outcome(folder, record, rows, judgements)
-    charts = [chart for make in experiment.charts for chart in make(rows)]
+    charts = [chart for make in experiment.charts for chart in make(rows) if chart.panels]
     replace_text(folder / "rows.csv", rows.to_csv(index=False, lineterminator="\n"))
     write_verdicts(folder / "verdicts.json", judgements)
     replace_text(folder / "verdicts.txt", verdicts_text(judgements, record.scale))

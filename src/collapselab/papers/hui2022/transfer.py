@@ -48,7 +48,7 @@ def transfer_rows(runs: Grid) -> pd.DataFrame:
         samples that it is a share of.
     """
     tables = [_seed_rows(runs, seed) for seed in runs.seeds]
-    return pd.DataFrame(pd.concat(tables, ignore_index=True)[list(_COLUMNS)])
+    return pd.concat(tables, ignore_index=True).reindex(columns=list(_COLUMNS))
 
 
 def _seed_rows(runs: Grid, seed: int) -> pd.DataFrame:
@@ -66,8 +66,9 @@ def _seed_rows(runs: Grid, seed: int) -> pd.DataFrame:
             table = table.assign(accuracy=table["accuracy"].where(table["ended"] != "diverged"))
             num_test[job.labels["dataset"]] = record.data.num_test
         tables.append(table.assign(num_test=record.data.num_test))
-    probes = pd.DataFrame(runs.extra("linear_probe", seed)).assign(seed=seed)
-    rows = pd.concat([*tables, probes.assign(num_test=probes["dataset"].map(num_test))], ignore_index=True)
+    for row in runs.extra("linear_probe", seed):
+        tables.append(pd.DataFrame([row | {"seed": seed, "num_test": num_test[row["dataset"]]}]))
+    rows = pd.concat(tables, ignore_index=True)
     checkpoints = rows_where(rows, kind="pretraining").set_index(["dataset", "pretrain_step"])
     return rows.drop(columns=list(_VARIANCES)).join(checkpoints[list(_VARIANCES)], on=checkpoints.index.names)
 
