@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from hypothesis import settings
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Recipe
 from collapselab.records.run_folder import RunFolder
-from collapselab.training import Stopper
+from collapselab.training import Stopper, timing
 
 # Examples are drawn the same way on every machine, and a slow machine is no failure.
 settings.register_profile("collapselab", deadline=None, derandomize=True, max_examples=25)
@@ -32,6 +32,15 @@ def seed() -> int:
 @pytest.fixture
 def rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_timings() -> Iterator[None]:
+    """Estimates are made as ever, from fewer steps and samples: those of tests are not to be relied on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "_TIMED_STEPS", 3)
+        patch.setattr(timing, "_TIMED_SAMPLES", 64)
+        yield
 
 
 # ---------------------------------------------------------------- a run small enough to be repeated many times

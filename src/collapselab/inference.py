@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 CONFIDENCE = 0.95
+MIN_SEEDS = 3  # with fewer, no interval decides
 _Floats = npt.NDArray[np.float64]
 
 
@@ -72,7 +73,6 @@ def share_interval(share: float, trials: int | float) -> tuple[float, float]:
 # ---------------------------------------------------------------- tables over seeds
 
 SEEDS_FOR_INTERVAL = 5  # with fewer, every seed is shown instead
-_TEXTS = ("point", "label")
 
 
 def over_seeds(points: pd.DataFrame, log_x: bool, log_y: bool) -> pd.DataFrame:
@@ -80,13 +80,13 @@ def over_seeds(points: pd.DataFrame, log_x: bool, log_y: bool) -> pd.DataFrame:
 
     Args:
         points: columns `x`, `y`, one row per point and seed, averaged per `group` where there is such a column, else per
-            `x`. Optional: `hollow`, averaged only where a group has no others; `low` and `high`, or `trials`; texts
-            `point` and `label`.
+            `x`. Optional: `hollow`, averaged only where a group has no others; `low` and `high`, or `trials`; text
+            `point`.
         log_x, log_y: whether the mean is geometric, as on a logarithmic axis. It is 0 where any value is 0.
 
     Returns:
         One row per group, in order: `x`, `y`, `low` and `high` (bounds given, the interval of a share of `trials`, or from
-        five seeds on the 95 % Student interval of the mean; else NaN), `seeds` with a value, `hollow`, `point`, `label`.
+        five seeds on the 95 % Student interval of the mean; else NaN), `seeds` with a value, `hollow`, `point`.
     """
     rows = []
     for _, part in points.groupby("group" if "group" in points else "x"):
@@ -96,9 +96,9 @@ def over_seeds(points: pd.DataFrame, log_x: bool, log_y: bool) -> pd.DataFrame:
         values = _known(part["y"])
         low, high = _bounds(part, values, log_y)
         row = {"x": _mean(_known(part["x"]), log_x), "y": _mean(values, log_y), "low": low, "high": high}
-        texts = {name: str(part[name].iloc[0]) if name in part else "" for name in _TEXTS}
-        rows.append({**row, "seeds": len(values), "hollow": hollow, **texts})
-    return pd.DataFrame(rows, columns=["x", "y", "low", "high", "seeds", "hollow", *_TEXTS])
+        point = str(part["point"].iloc[0]) if "point" in part else ""
+        rows.append({**row, "seeds": len(values), "hollow": hollow, "point": point})
+    return pd.DataFrame(rows, columns=["x", "y", "low", "high", "seeds", "hollow", "point"])
 
 
 def _known(values: Any) -> _Floats:

@@ -12,7 +12,8 @@ import pytest
 import tiny_experiment
 from watching import Log, request
 
-from collapselab.experiments.runner import reproduce
+from collapselab.experiments.runner import Request, reproduce
+from collapselab.papers.registry import find_experiment
 from collapselab.training import RunFolder, RunInterrupted, Stopper, run_recipe
 
 
@@ -73,7 +74,8 @@ def test_two_processes_share_the_runs_and_write_what_one_writes(tmp_path: Path) 
     for process in both:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
-    subprocess.run([*command, str(tmp_path / "one")], check=True, capture_output=True)
+    experiment = find_experiment("hui2022/fig4")
+    reproduce(Request(experiment, "smoke", out=tmp_path / "one", changes={"num_threads": 1}))
     for name in ("rows.csv", "verdicts.json", "fig4.png"):
         assert (tmp_path / "both" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     runs = [json.loads(path.read_text()) for path in (tmp_path / "both").glob("runs/*/*/run.json")]

@@ -6,7 +6,7 @@ from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import falls
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.jobs import Job, Preset, checkpoint_of
+from collapselab.experiments.recipes import At, Changes, Job, checkpoint_of
 from collapselab.experiments.rows import curve_rows
 from collapselab.frames import last_layer, rows_where
 from collapselab.records.experiment import ExtraRow
@@ -37,7 +37,7 @@ def recipe(seed: int, **changes: object) -> Recipe:
     return Recipe.model_validate(values | changes)
 
 
-def jobs(seed: int) -> list[Job]:
+def jobs(seed: int, _: Changes | None = None) -> list[Job]:
     start = StartFrom(checkpoint=checkpoint_of("first", seed, STEPS))
     return [
         Job("first", recipe(seed), {"dataset": "digits", "model": "mlp"}),
@@ -56,7 +56,7 @@ EXPERIMENT = Experiment(
     where="Fig. 1",
     title="Tiny",
     question="Does it run?",
-    presets={"smoke": Preset(jobs, seeds=2, reduced="Everything."), "cpu": Preset(jobs, 2, "More.")},
+    presets={"smoke": At("Everything.", seeds=2, make=jobs), "cpu": At("More.", seeds=2, make=jobs)},
     rows=curve_rows,
     charts=[
         Lines(

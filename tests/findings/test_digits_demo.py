@@ -1,13 +1,11 @@
 """The main job as a user runs it, whole: the claims hold over its own rows, and a page is there."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from cli_runner import assert_refused, run
+from cli_runner import Outcome, assert_refused, run
 from collapselab.training import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -19,14 +17,13 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def printed(out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "collapselab", "run", "digits", "--out", str(out)]
-    return subprocess.run(command, capture_output=True, text=True)
+def printed(out: Path) -> Outcome:
+    return run("run", "digits", "--out", out)
 
 
 @pytest.fixture(scope="module")
-def rows(printed: subprocess.CompletedProcess[str], out: Path) -> pd.DataFrame:
-    assert printed.returncode == 0, printed.stderr
+def rows(printed: Outcome, out: Path) -> pd.DataFrame:
+    assert printed.code == 0, printed.err
     return RunFolder(out).table()
 
 
@@ -57,17 +54,17 @@ def test_every_layer_and_split_is_measured_at_every_step(rows: pd.DataFrame) -> 
 
 
 def test_the_terminal_gets_a_table_verdicts_and_the_page(
-    printed: subprocess.CompletedProcess[str], rows: pd.DataFrame, out: Path
+    printed: Outcome, rows: pd.DataFrame, out: Path
 ) -> None:
     for layer in rows["layer"].unique():
-        assert layer in printed.stdout
-    assert printed.stdout.count("INCONCLUSIVE  ") == 4
-    flowing = " ".join(printed.stdout.split())
+        assert layer in printed.out
+    assert printed.out.count("INCONCLUSIVE  ") == 4
+    flowing = " ".join(printed.out.split())
     assert "4 findings: 4 are inconclusive (4 are met in every valid seed)." in flowing
-    assert f"Page: {out}/report.html" in printed.stdout
-    assert max(map(len, printed.stdout.splitlines())) <= max(100, len(f"Page: {out}/report.html"))
-    assert "\x1b" not in printed.stdout
-    assert printed.stderr == ""  # no progress bar where nobody looks
+    assert f"Page: {out}/report.html" in printed.out
+    assert max(map(len, printed.out.splitlines())) <= max(100, len(f"Page: {out}/report.html"))
+    assert "\x1b" not in printed.out
+    assert printed.err == ""  # no progress bar where nobody looks
     assert (out / "report.html").stat().st_size > 1_000_000
 
 

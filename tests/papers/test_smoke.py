@@ -181,6 +181,8 @@ def test_out_of_time_ends_cleanly_and_goes_on(tmp_path: Path) -> None:
 def test_fine_tuning_brings_the_pre_training_it_starts_from(tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--out", out, "--threads", 1, "--seeds", 1)
+    assert run("reproduce", "hui2022/fig5", *options, "--only", "*-pretraining").code == 0
+    assert set(pd.read_csv(out / "rows.csv")["kind"]) == {"pretraining"}
     some = run("reproduce", "hui2022/fig5", *options, "--only", "*-from-20-*")
     assert some.code == 0, some.err
     rows = pd.read_csv(out / "rows.csv")

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from collapselab import InputError
-from collapselab.experiments.rows import read_rows_csv
 from collapselab.records.experiment import read_experiment, write_experiment
 from collapselab.records.profile import read_profile
 from collapselab.records.recipe import Recipe
+from collapselab.records.rows_csv import read_rows_csv
 from collapselab.records.run import read_run
 from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import MonitoredSettings, RunRecord

@@ -26,7 +26,7 @@ def points(
 
 
 def series(values: Sequence[Sequence[float]], name: str = "train", **rest: Any) -> Series:
-    columns = {key: rest.pop(key) for key in ("hollow", "group", "label", "trials", "point") if key in rest}
+    columns = {key: rest.pop(key) for key in ("hollow", "group", "trials", "point") if key in rest}
     x = rest.pop("x", (0, 1, 10))
     return Series(name, points(values, x, **columns), rest.pop("look", LOOK), **rest)
 
@@ -53,7 +53,7 @@ def falling(seeds: int = 3, gap: bool = False) -> list[list[float]]:
 
 
 def every_kind() -> Chart:
-    """Lines with bands, gaps and zeros, a start, marks; points with bars, labels and hollow ones; dots sideways; bars."""
+    """Lines with bands, gaps and zeros, a start, marks; points with bars and hollow ones; dots sideways; bars."""
     lines = panel(
         series([[1.0 + 0.1 * seed, 0.5, 0.0] for seed in range(6)], "six seeds"),
         series([[0.5, math.nan, 0.1]] * 2, "gap", look=Look("#f97316", "dash", "square")),
@@ -63,7 +63,7 @@ def every_kind() -> Chart:
     scatter = panel(
         series(
             [[0.5, 0.7, 0.9]] * 3, "points", kind="points", x=(1, 2, 4), group=[1, 2, 4] * 3, trials=100,
-            label=["a", "b", "c"] * 3, hollow=[False, False, True] * 3,
+            hollow=[False, False, True] * 3,
         ),
         y=Axis("accuracy", "tight", percent=True), place=(0, 1), title="points",
     )  # fmt: skip

@@ -25,7 +25,7 @@ from collapselab.report.builders import (
     ends,
     zero_train_error,
 )  # fmt: skip
-from collapselab.report.chart import TEST, Axis, Chart, Look, Mark
+from collapselab.report.chart import Axis, Chart, Look, Mark
 from collapselab.report.layout import Stroke, lay_out
 
 CURVES = Lines("fig", "Title", VARIANCES)
@@ -191,19 +191,22 @@ def kinds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 TRANSFER = Points(
-    "fig5", "Title", x="train_variance", y="accuracy", axes=(Axis("train variance", "log"), Axis("accuracy", "tight", percent=True)), split=kinds,
-    group="pretrain_step", label="step {:,}", select=lambda rows: rows, looks=(Look(TEST), Look("#8b93a3")),
+    "fig5", "Title", x="train_variance", y="accuracy", axes=(Axis("train variance", "log"), Axis("accuracy", "tight", percent=True)), split=by_column("pretrain_step", "step {:,}"),
+    group="pretrain_step", select=lambda rows: rows, panels=kinds,
 )  # fmt: skip
 
 
-def test_transfer_has_labels_and_binomial_errors() -> None:
+def test_transfer_has_a_panel_per_kind_and_binomial_errors() -> None:
     chart = only(TRANSFER(transfer_rows()))
-    tuned = strokes(chart)["tuned"]
-    assert tuned.values == pytest.approx((0.81, 0.71))
-    assert 10 ** tuned.x[0] == pytest.approx(1)
-    low, high = tuned.bounds[0]
-    assert (low, high) == pytest.approx((0.722, 0.875), abs=1e-3)  # Wilson, 81 of 100
-    assert [label.text for label in lay_out(chart).panels[0].labels] == ["step 100", "step 1,000"]
+    assert [panel.title for panel in chart.panels] == ["MLP on MNIST, tuned", "MLP on MNIST, probe"]
+    assert chart.share_y
+    tuned = list(strokes(chart).values())
+    assert [stroke.values for stroke in tuned] == [pytest.approx((0.81,)), pytest.approx((0.71,))]
+    assert 10 ** tuned[0].x[0] == pytest.approx(1)
+    assert tuned[0].bounds[0] == pytest.approx((0.722, 0.875), abs=1e-3)  # Wilson, 81 of 100
+    looks = [{name: stroke.look for name, stroke in strokes(chart, at).items()} for at in (0, 1)]
+    assert looks[0] == looks[1]
+    assert list(looks[0]) == ["step 100", "step 1,000"]
     assert chart.notes == ("Bars: 95 % binomial confidence interval for 100 test samples.",)
 
 
@@ -218,13 +221,12 @@ def test_the_number_of_test_samples_shows_in_the_accuracies_where_rows_lack_it()
 def test_checkpoints_stand_at_their_own_variance_beside_that_of_the_paper() -> None:
     rows = transfer_rows()
     chart = only(TRANSFER(rows.assign(train_variance=7.0)))
-    assert [panel.subtitle for panel in chart.panels] == [
-        "centres of the last step",
-        "centres of the same step",
-    ]
-    assert 10 ** strokes(chart, 1)["tuned"].x[0] == pytest.approx(7, rel=0.1)
+    assert [panel.subtitle for panel in chart.panels] == ["centres of the last step"] * 2 + [
+        "centres of the same step"
+    ] * 2
+    assert 10 ** strokes(chart, 2)["step 100"].x[0] == pytest.approx(7, rel=1e-9)
     same = only(TRANSFER(rows.assign(train_variance=rows["train_variance_final"])))
-    assert [panel.subtitle for panel in same.panels] == [""]
+    assert [panel.subtitle for panel in same.panels] == ["", ""]
 
 
 def test_things_with_names_are_rows_of_dots() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import pandas as pd
 import pytest
 from made_up import chart, every_kind, falling, panel, series
 from matplotlib.axes import Axes
-from matplotlib.text import Text
 
 from collapselab.report import paper, screen
 from collapselab.report.chart import Axis, Heat, Panel
 from collapselab.report.layout import Drawing, lay_out
+from legible import check_is_legible
 
 HOSTILE = "<b>&lt;$\\frac{a}$</b>"
 
@@ -142,30 +141,8 @@ def test_the_same_chart_gives_the_same_bytes(tmp_path: Path) -> None:
     assert b"points: 50% at" in (tmp_path / "a" / "every.png").read_bytes(), "alternative text"
 
 
-def test_no_text_is_cut_off_and_ticks_do_not_touch(drawing: Drawing) -> None:
-    figure = paper.draw(drawing)
-    figure.draw_without_rendering()
-    canvas = figure.bbox.padded(1)
-    for text in figure.findobj(lambda artist: isinstance(artist, Text) and bool(artist.get_text())):
-        assert isinstance(text, Text)
-        (left, low), (right, high) = text.get_window_extent().get_points()
-        assert canvas.contains(left, low), text.get_text()
-        assert canvas.contains(right, high), text.get_text()
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            boxes = [label.get_window_extent() for label in axis.get_ticklabels() if label.get_text()]
-            assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
-
-
-def test_labels_cover_neither_each_other_nor_points(drawing: Drawing) -> None:
-    figure = paper.draw(drawing)
-    figure.draw_without_rendering()
-    axes = figure.axes[1]
-    boxes = [text.get_window_extent() for text in axes.texts]
-    assert len(boxes) == 3
-    assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
-    points = [axes.transData.transform(point) for point in _on_paper(axes)]
-    assert not any(box.contains(*point) for box in boxes for point in points)
+def test_a_figure_is_legible(drawing: Drawing) -> None:
+    check_is_legible(paper.draw(drawing))
 
 
 def test_the_style_ends_with_the_figure(drawing: Drawing) -> None:

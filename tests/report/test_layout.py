@@ -91,7 +91,7 @@ def test_an_interval_does_not_leave_the_axis() -> None:
 
 def test_points_stand_at_their_means_with_every_seed_beside() -> None:
     table = pd.DataFrame({"x": [1.0, 3.0, 5.0], "y": [2.0, 4.0, 9.0], "seed": [0, 1, 2], "group": 7, "hollow": [False, False, True],
-                          "label": "seven", "point": "group 7"})  # fmt: skip
+                          "point": "group 7"})  # fmt: skip
     one = chart(
         panel(Series("a", table, LOOK, "points"), x=Axis("x", "tight"), y=Axis("y", "tight")),
         hollow="left out",
@@ -100,7 +100,6 @@ def test_points_stand_at_their_means_with_every_seed_beside() -> None:
     assert (mean.x, mean.values) == ((2.0,), (3.0,))
     assert [stroke.hollow for stroke in seeds] == [(False,), (False,), (True,)]
     assert mean.points == ("group 7, x 2",)
-    assert [label.text for label in drawn(one).labels] == ["seven"]
     assert lay_out(one).legend[-1].text == "left out"
     assert lay_out(one).legend[-1].hollow
     assert lay_out(one).how == "large: mean of 3 seeds, small: each seed"
@@ -123,15 +122,6 @@ def test_sideways_panels_are_turned_whole() -> None:
     assert main(one)[0].points[2] == "third, seed 0"
     assert one.y.low > one.y.high, "the first at the top"
     assert lay_out(chart(every_kind().panels[2])).how == "one seed"
-
-
-def test_a_shift_moves_what_is_drawn_and_not_what_is_read() -> None:
-    plain, moved = (
-        main(drawn(chart(panel(series([[1.0, 2.0, 4.0]], shift=shift)))))[0] for shift in (0.0, 0.1)
-    )
-    assert moved.values == plain.values
-    assert moved.points == plain.points
-    assert all(a > b for a, b in zip(moved.x, plain.x, strict=True))
 
 
 def test_the_legend_has_each_entry_once_and_marks_behind() -> None:

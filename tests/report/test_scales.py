@@ -14,8 +14,8 @@ from collapselab.report.scales import colour_scale, is_log, linear_ticks, log_ti
 @pytest.mark.parametrize(
     ("values", "most", "texts"),
     [
-        ([0, 1, 80_000], 7, ["0", "1", "10", "100", "1000", "10⁴"]),
-        ([1, 80_000], 4, ["1", "100", "10⁴"]),
+        ([0, 1, 80_000], 7, ["0", "1", "10", "100", "1,000", "10,000"]),
+        ([1, 80_000], 4, ["1", "100", "10,000"]),
         ([12_500, 50_000], 7, ["20,000", "30,000", "40,000", "50,000"]),
         ([0.2, 0.9], 6, ["0.2", "0.3", "0.5", "0.7"]),
         ([5.6, 9.7], 6, ["6", "7", "8", "9", "10"]),
@@ -85,7 +85,7 @@ def test_nothing_to_draw_is_an_axis_all_the_same() -> None:
 
 def test_a_reversed_axis_has_its_first_value_at_the_top() -> None:
     scale = make_scale(Axis(names=("a", "b"), reverse=True), [], 6)
-    assert scale.share([0.0, 1.0]).tolist() == [0.75, 0.25]
+    assert (scale.low, scale.high) == (1.5, -0.5)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from judgements import finding, identity, over_settings, setting
 
-from collapselab.records.judgement import Reading, Sensitivity
+from collapselab.records.judgement import Judgement, Reading, Sensitivity
+from collapselab.records.verdicts import judgement_from_schema_1
 from collapselab.report.wording import cautions, sentences, summary, verdicts_text
 
 TWO = finding((0.98, 0.63))
@@ -161,6 +162,17 @@ def test_verdicts_text() -> None:
         "              Sec. 2\n"
         "              Sum: 4 (seed 0); must be 4: holds in 1 of 1 seed.\n"
     )
+
+
+def test_what_an_earlier_version_measured_is_in_its_notes() -> None:
+    head = {"id": "a", "paper": "A paper", "where": "Fig. 1", "statement": "It holds.", "verdict": "holds"}
+    old = Judgement.model_validate(judgement_from_schema_1({**head, "evidence": {"train variance": 0.02}}))
+    assert sentences(old) == [
+        "Note: Judged by an earlier version, with another rule.",
+        "Note: train variance: 0.02.",
+    ]
+    void = finding((), void={0: "diverged"}, readings=[], effect=None)
+    assert sentences(void) == ["Nothing was measured.", "Void: seed 0 (diverged)."]
 
 
 def test_nothing_is_cut_and_no_line_is_too_long() -> None:

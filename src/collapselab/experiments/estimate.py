@@ -14,9 +14,7 @@ from collapselab.training.timing import time_recipe
 _VALID_SECONDS = 1800.0  # the load of the machine changes
 
 
-def seconds_left(
-    grid: Grid, on_timing: Callable[[str], None] | None = None, stopper: Stopper | None = None
-) -> float:
+def seconds_left(grid: Grid, on_timing: Callable[[str], None], stopper: Stopper) -> float:
     """Return the seconds that all unfinished runs will take; extras are not included.
 
     One run of each kind (network, form of the samples, batch size, what is measured) is timed for a second or two; the
@@ -39,10 +37,9 @@ def seconds_left(
         recipe, kind = job.recipe, _kind(job.recipe)
         timed = timings.kinds.get(kind)
         if timed is None or not 0 <= time.time() - timed.at < _VALID_SECONDS:
-            if stopper is not None and stopper.reason:
+            if stopper.reason:
                 raise RunInterrupted(0, stopper.reason)
-            if on_timing is not None:
-                on_timing(job.name)
+            on_timing(job.name)
             timing = time_recipe(recipe, grid.data(recipe))
             timed = KindTiming(at=time.time(), step=timing.step, sample=timing.sample)
             timings = timings.model_copy(update={"kinds": timings.kinds | {kind: timed}})

@@ -15,7 +15,8 @@ import pandas as pd
 from collapselab.choices import Scale
 from collapselab.experiments.claims.claim import Claim
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.jobs import Preset
+from collapselab.experiments.recipes import At
+from collapselab.experiments.rows import curve_rows
 from collapselab.records.experiment import ExtraRow
 
 if TYPE_CHECKING:
@@ -48,9 +49,9 @@ class Experiment:
         title: what it shows, in a few words.
         question: what it asks, in a sentence or two.
         presets: by scale.
-        rows: makes the table that all figures, charts and claims are functions of, from finished runs.
         charts: each makes charts from the rows; those with a `figure` are also drawn as PDF and PNG.
         claims: sentences that the rows support or contradict.
+        rows: makes the table that all figures, charts and claims are functions of, from finished runs.
         extras: what is computed from the finished runs before the rows are made.
         also: other ids of this experiment, as of figures drawn from the same runs.
         is_whole: whether its rows need all of its runs: `only=` is refused then.
@@ -61,10 +62,10 @@ class Experiment:
     where: str
     title: str
     question: str
-    presets: Mapping[Scale, Preset]
-    rows: Callable[[Grid], pd.DataFrame]
+    presets: Mapping[Scale, At]
     charts: Sequence[Callable[[pd.DataFrame], Sequence[Chart]]]
     claims: Sequence[Claim]
+    rows: Callable[[Grid], pd.DataFrame] = curve_rows
     extras: Sequence[Extra] = ()
     also: Sequence[str] = ()
     is_whole: bool = False

@@ -12,7 +12,7 @@ from torch import nn
 
 from collapselab.data import DataSplits
 from collapselab.errors import InputError
-from collapselab.experiments.jobs import Job, Preset
+from collapselab.experiments.recipes import At, Job
 from collapselab.models.checkpoints import load_state
 from collapselab.models.opening import required_channels, required_image_size
 from collapselab.records.completeness import check_finished
@@ -62,7 +62,7 @@ class Grid:
     def __init__(
         self,
         out: Path,
-        preset: Preset,
+        preset: At,
         seeds: Sequence[int],
         *,
         changes: Mapping[str, JsonValue] | None = None,

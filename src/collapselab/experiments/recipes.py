@@ -1,4 +1,4 @@
-"""Recipes of experiments: the values of a paper, and the changes of smaller scales.
+"""Jobs of experiments: the values of a paper, and the changes of smaller scales.
 
 A figure declares its jobs once, with the paper's values, as a function of the seed and of changes; each scale lists its
 changes:
@@ -14,21 +14,36 @@ changes:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from collapselab.data.recipe import DataSpec, Sample
-from collapselab.experiments.jobs import Job, Preset
 from collapselab.records.experiment import Label, Scale
 from collapselab.records.recipe import Recipe
-
-Changes = Mapping[str, object]
-# Jobs of a seed, with changes to their recipes.
-Jobs = Callable[[int, Changes], Sequence[Job]]
 
 SMOKE = "This scale only tests that everything works; its verdicts mean nothing."
 
 
-# ---------------------------------------------------------------- scales
+@dataclass(frozen=True)
+class Job:
+    """One training run of a grid.
+
+    Attributes:
+        name: of its folder; the same for every seed.
+        recipe: what is run; for a checkpoint of another job see `checkpoint_of`.
+        labels: columns of the rows that tell this job from others.
+        after: the job whose checkpoint it starts from; it comes first, and is run with this one.
+    """
+
+    name: str
+    recipe: Recipe
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    after: str | None = None
+
+
+Changes = Mapping[str, object]
+# Jobs of a seed, with changes to their recipes; each comes after the job whose checkpoint it starts from.
+Jobs = Callable[[int, Changes], Sequence[Job]]
 
 
 @dataclass(frozen=True)
@@ -39,28 +54,24 @@ class At:
         reduced: text about what is smaller than in the paper, and what the paper does not specify.
         seeds: default number of seeds.
         changes: overrides for every recipe, by path.
-        jobs: jobs to use instead of those of the paper.
+        make: jobs to use instead of those of the paper.
     """
 
     reduced: str
     seeds: int = 3
     changes: Changes = field(default_factory=dict)
-    jobs: Jobs | None = None
+    make: Jobs | None = None
+
+    def jobs(self, seed: int) -> Sequence[Job]:
+        """Return the jobs of a seed."""
+        assert self.make is not None, "`scales` gives those of the paper"
+        return self.make(seed, self.changes)
 
 
-def scales(jobs: Jobs, *, paper: At, cpu: At, smoke: At) -> dict[Scale, Preset]:
-    """Return the presets of an experiment.
-
-    Args:
-        jobs: jobs with the paper's values.
-        paper, cpu, smoke: what each scale changes.
-    """
+def scales(jobs: Jobs, *, paper: At, cpu: At, smoke: At) -> dict[Scale, At]:
+    """Return an experiment at all scales, with the paper's jobs where a scale has none of its own."""
     chosen: dict[Scale, At] = {"paper": paper, "cpu": cpu, "smoke": smoke}
-    return {name: _preset(at.jobs or jobs, at) for name, at in chosen.items()}
-
-
-def _preset(jobs: Jobs, at: At) -> Preset:
-    return Preset(lambda seed: jobs(seed, at.changes), at.seeds, at.reduced)
+    return {name: replace(at, make=at.make or jobs) for name, at in chosen.items()}
 
 
 def job(recipe: Recipe, name: str = "{dataset}-{model}", *, after: str | None = None, **labels: Label) -> Job:
@@ -75,6 +86,11 @@ def job(recipe: Recipe, name: str = "{dataset}-{model}", *, after: str | None = 
     own: dict[str, Label] = {"dataset": recipe.data.name, "model": recipe.model.name.rpartition("/")[2]}
     named = {**own, **labels}
     return Job(name.format_map(named), recipe, named, after)
+
+
+def checkpoint_of(job: str, seed: int, step: int) -> str:
+    """Return the path of another run's weights, relative to the folder of a run of the same experiment."""
+    return str(Path("..") / ".." / job / f"seed-{seed}" / "checkpoints" / f"step-{step:06d}.safetensors")
 
 
 # ---------------------------------------------------------------- samples

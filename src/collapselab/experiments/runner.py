@@ -23,21 +23,26 @@ from pathlib import Path
 import pandas as pd
 from pydantic import JsonValue
 
+from collapselab.digests import digest
 from collapselab.errors import InputError, one_line
+from collapselab.experiments.claims import judge_claims
 from collapselab.experiments.estimate import seconds_left
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.record import DESCRIPTION, finished_record, held_record
-from collapselab.experiments.results import write_results
-from collapselab.experiments.rows import read_rows_csv
 from collapselab.experiments.running import check_data, check_stop, run_all, unfinished_runs, writing
 from collapselab.experiments.watching import Silent, Watcher
 from collapselab.numerics import cpu_threads
 from collapselab.records.experiment import RECORD, ExperimentRecord, Scale, read_experiment, write_experiment
 from collapselab.records.outcome import Outcome
-from collapselab.storage import now
+from collapselab.records.rows_csv import read_rows_csv
+from collapselab.records.verdicts import write_verdicts
+from collapselab.storage import now, replace_bytes, replace_text
 from collapselab.training import Stopper
 from collapselab.training.resuming import check_recipe
+
+# What decides which runs there are, and what describes them.
+_RUNS = ("seeds", "changes", "only", "left_out")
+_DESCRIPTION = ("title", "paper", "where", "question", "reduced")
 
 
 @dataclass(frozen=True)
@@ -118,13 +123,13 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
     grid = request.grid()
     check_data(grid, is_whole=experiment.is_whole)
     asked = request.record(grid)
-    held = held_record(out, asked)  # before anything is written where something else may be
+    held = _held(out, asked)  # before anything is written where something else may be
     for job, seed in grid.all():
         check_recipe(job.recipe, grid.folder(job.name, seed))
     grid.check_finished()  # before hours are spent on the others
     with stopper.listening():
         with writing(out, stopper):
-            held = held_record(out, asked)
+            held = _held(out, asked)
             if held is None or held.status != "finished":
                 write_experiment(out, asked)
         left = unfinished_runs(grid)
@@ -135,8 +140,8 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
             grid.check_finished()
             for extra in experiment.extras:
                 _compute_extra(extra, grid, watcher, stopper)
-            record = finished_record(asked, held, grid, anything_new=bool(left))
-            outcome = write_results(experiment, record, experiment.rows(grid), out)
+            record = _finished(asked, held, grid, anything_new=bool(left))
+            outcome = _write_results(experiment, record, experiment.rows(grid), out)
     left_out = max(0, (0 if held is None else held.runs) - len(grid.all()))
     return replace(outcome, was_finished=not left, left_out=left_out)
 
@@ -163,7 +168,7 @@ def judge_again(folder: Path, find: Callable[[str], Experiment]) -> Outcome:
         rows = _with_ending(stored, held)
         record = _described(held, experiment).model_copy(update={"judged": now()})
         try:
-            outcome = write_results(experiment, record, rows, folder)
+            outcome = _write_results(experiment, record, rows, folder)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             if held.rows_digest or isinstance(error, InputError):
                 raise
@@ -173,8 +178,55 @@ def judge_again(folder: Path, find: Callable[[str], Experiment]) -> Outcome:
         return replace(outcome, is_verified=bool(held.rows_digest))
 
 
+def _write_results(
+    experiment: Experiment, record: ExperimentRecord, rows: pd.DataFrame, folder: Path
+) -> Outcome:
+    """Judge the claims on the rows; write rows, verdicts, figures, page and, last, the record."""
+    from collapselab.report.pages.experiment import experiment_page
+    from collapselab.report.pages.rendering import write_page
+    from collapselab.report.paper import save_figures
+    from collapselab.report.wording import verdicts_text
+
+    judgements = tuple(judge_claims(experiment.claims, rows, experiment.paper, experiment.where))
+    outcome = Outcome(folder, record, rows, judgements)
+    charts = [chart for make in experiment.charts for chart in make(rows) if chart.panels]
+    table = rows.to_csv(index=False, lineterminator="\n").encode()
+    replace_bytes(folder / "rows.csv", table)
+    write_verdicts(folder / "verdicts.json", judgements)
+    replace_text(folder / "verdicts.txt", verdicts_text(judgements, record.scale))
+    save_figures(charts, folder)
+    write_page(outcome.page, experiment_page(outcome, charts))
+    write_experiment(folder, record.model_copy(update={"rows_digest": digest(table)}))
+    return outcome
+
+
+# ---------------------------------------------------------------- the record
+
+
+def _held(folder: Path, asked: ExperimentRecord) -> ExperimentRecord | None:
+    """Return the record that a folder holds, or None before the first start; refuse a folder with anything else."""
+    held = read_experiment(folder)
+    if held is not None and (held.experiment, held.scale) != (asked.experiment, asked.scale):
+        raise InputError(f"{folder}: holds {held.experiment} at scale {held.scale}; choose another out=")
+    return held
+
+
+def _finished(
+    asked: ExperimentRecord, held: ExperimentRecord | None, grid: Grid, *, anything_new: bool
+) -> ExperimentRecord:
+    """Return the record of a finished experiment.
+
+    If the folder held one of the same runs and none of them is new, when it was finished and by which command stays.
+    """
+    same = held is not None and all(getattr(held, name) == getattr(asked, name) for name in _RUNS)
+    if held is not None and held.status == "finished" and same and not anything_new:
+        return held.model_copy(update={name: getattr(asked, name) for name in _DESCRIPTION})
+    recipes = {job.name: job.recipe.in_one_line() for job, _ in grid.all()}
+    return asked.finished_with(grid.records()).model_copy(update={"recipes": recipes})
+
+
 def _described(record: ExperimentRecord, experiment: Experiment) -> ExperimentRecord:
-    texts = {name: getattr(experiment, name) for name in DESCRIPTION if name != "reduced"}
+    texts = {name: getattr(experiment, name) for name in _DESCRIPTION if name != "reduced"}
     return record.model_copy(update=texts | {"reduced": experiment.presets[record.scale].reduced})
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from collapselab.data.memory import check_samples
 from collapselab.errors import InputError
 from collapselab.experiments.grid import Grid, samples_key
-from collapselab.experiments.jobs import Job
+from collapselab.experiments.recipes import Job
 from collapselab.experiments.watching import Watcher
 from collapselab.records.experiment import LOCK
 from collapselab.storage import FolderInUse, exclusive

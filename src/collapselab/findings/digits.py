@@ -16,10 +16,11 @@ from collapselab.records.judgement import Judgement
 from collapselab.records.recipe import Checkpoints, ModelSpec, Optimizer
 from collapselab.records.run import read_run
 from collapselab.records.run_record import RunRecord
-from collapselab.report.pages.run import write_run_page
+from collapselab.report.pages.rendering import write_page
+from collapselab.report.pages.run import run_page
 from collapselab.training import Recipe, RunFolder, Stopper, run_recipe
 
-_PAPERS = "Hui, Belkin, Nakkiran (2022); Rangamani et al. (2023)"
+_HUI, _RANGAMANI = "Hui, Belkin, Nakkiran (2022)", "Rangamani et al. (2023)"
 
 
 def digits_recipe(seed: int = 0) -> Recipe:
@@ -51,18 +52,18 @@ def digits_claims(epsilon: float) -> tuple[Claim, ...]:
             "train_variance",
             "The last layer collapses on train data.",
             below=(1e-3, 1e-2),
-            where="Hui et al., fig. 1",
+            where=f"{_HUI}, fig. 1",
         ),
         gap(
             "strong_test_variance",
             "train_variance",
             "The last layer collapses far less on test data than on train data.",
-            where="Hui et al., fig. 1",
+            where=f"{_HUI}, fig. 1",
         ),
         ordered(
             "normalized_within",
             "The share of variance within classes decreases from each layer to the next.",
-            where="Rangamani et al., fig. 1",
+            where=f"{_RANGAMANI}, fig. 1",
         ),
         Claim(
             id="nearest-centre",
@@ -70,7 +71,7 @@ def digits_claims(epsilon: float) -> tuple[Claim, ...]:
             numbers=_least_agreement,
             thresholds=(epsilon,),
             rows=lambda rows: rows,
-            where="Rangamani et al., fig. 4",
+            where=f"{_RANGAMANI}, fig. 4",
         ),
     )
 
@@ -135,10 +136,10 @@ def run_digits(
     run = run_recipe(recipe, folder, on_step, stopper=stopper)
     rows = folder.table()
     epsilon = recipe.measuring.epsilon
-    verdicts = judge_claims(digits_claims(epsilon), claim_rows(rows, seed), _PAPERS)
+    verdicts = judge_claims(digits_claims(epsilon), claim_rows(rows, seed), paper="")
     folder.write_verdicts(verdicts)
     final = rows_where(rows, step=rows["step"].max(), split="train").sort_values("depth")
-    write_run_page(read_run(folder), folder.report)
+    write_page(folder.report, run_page(read_run(folder)))
     return DemoResult(
         run=run,
         rows=rows,

@@ -13,6 +13,7 @@ from collapselab.frames import finite, groups, last_layer, last_rows, numbers, r
 from collapselab.inference import smallest_trials
 from collapselab.models import model_title
 from collapselab.records.rows import final
+from collapselab.records.rows_csv import FITTED
 from collapselab.report.chart import (
     NEUTRAL,
     TEST,
@@ -28,7 +29,6 @@ from collapselab.report.chart import (
 )
 from collapselab.text import number, percent, words
 
-FITTED = 0.999  # train accuracy from which a network counts as trained to zero error
 _TRANSIENT = 10  # times the larger of first and last value: beyond, a curve is starting up
 _STEPS_LEFT = 5
 _LAST, _SAME = "centres of the last step", "centres of the same step"
@@ -57,7 +57,7 @@ VARIANCES = (
 FINAL_VARIANCES = tuple(replace(one, column=final(one.column)) for one in VARIANCES)
 ACCURACIES = (
     Quantity("train_accuracy", "train", Look(TRAIN)),
-    Quantity("test_accuracy", "test", Look(TEST, "dash", "square")),
+    Quantity("test_accuracy", "test", Look(TEST, "dash", "cross")),
 )
 VANISHED = Mark("y", 0.1, "vanished: below 0.1")
 
@@ -105,6 +105,11 @@ def _parts(rows: Rows) -> Iterator[tuple[str, Rows]]:
     """Title and rows of every combination of data set and network, in the order in which they were run."""
     for (dataset, model), part in groups(rows, "dataset", "model"):
         yield f"{model_title(str(model))} on {data_title(str(dataset))}", part
+
+
+def _looks(parts: Parts) -> dict[str, Look]:
+    """Looks of parts in their order, by name."""
+    return dict(zip((name for name, _ in parts), ordered_looks(len(parts)), strict=True))
 
 
 def _series(name: str, rows: Rows, x: str, y: str, look: Look, **more: Any) -> Series:
@@ -170,8 +175,7 @@ class Lines:
         ]
 
     def _panels(self, rows: Rows, parts: Parts, y: Sequence[Quantity], subtitle: str) -> list[Panel]:
-        names = [name for name, _ in self.split(self.select(rows))] if self.split else []
-        looks = dict(zip(names, ordered_looks(len(names)), strict=True))
+        looks = _looks(self.split(self.select(rows)) if self.split else [])
         panels = []
         for title, part in parts:
             series = [one for quantity in y for one in self._lines(part, quantity, looks, len(y) == 1)]
@@ -281,12 +285,12 @@ class Points:
             that differs.
         axes: of both. Where `y` is a share, it is one of `num_test` samples, or else of the smallest number that gives
             these shares, and has its binomial interval.
-        split: tells groups of points apart.
-        group: column over whose values means are taken; `label` is the format of the text at each mean of the first group.
+        split: tells groups of points apart by colour and marker.
+        group: column over whose values means are taken.
         text: what is to be seen.
         select: the rows that are drawn.
         hollow: rows whose points are left out of means, and what they are.
-        looks: of the groups, where an order of colours would mislead.
+        panels: tells panels of a data set and network apart; these share the vertical axis.
     """
 
     id: str
@@ -296,42 +300,47 @@ class Points:
     axes: tuple[Axis, Axis]
     split: Split
     group: str
-    label: str = ""
     text: str = ""
     select: Select = ends
     hollow: tuple[Callable[[Rows], pd.Series], str] | None = None
-    looks: Sequence[Look] = ()
+    panels: Split | None = None
 
     def __call__(self, rows: Rows) -> list[Chart]:
-        panels: list[Panel] = []
-        for title, part in _parts(self.select(rows)):
-            panels.append(self._panel(title, part, final(self.x)))
-            same, ended = pd.Series(part.get(self.x, part[final(self.x)])), part[final(self.x)]
-            if (same.notna() & (same != ended)).any():
-                panels[-1] = replace(panels[-1], subtitle=_LAST)
-                panels.append(replace(self._panel(title, part, self.x), subtitle=_SAME))
+        panels = [panel for title, part in _parts(self.select(rows)) for panel in self._panels(title, part)]
         placed = tuple(replace(panel, place=divmod(at, 2)) for at, panel in enumerate(panels))
-        series = [one.points for panel in panels for one in panel.series]
-        trials = max((float(points["trials"].max()) for points in series if "trials" in points), default=None)
+        tables = [one.points for panel in panels for one in panel.series]
+        trials = max((float(table["trials"].max()) for table in tables if "trials" in table), default=None)
         bars = f"Bars: 95 % binomial confidence interval for {number(trials)} test samples."
-        notes = () if trials is None else (bars,)
-        hollow = self.hollow[1] if self.hollow else ""
-        return [Chart(self.id, self.title, self.text, placed, self.id, False, False, notes, hollow)]
+        return [
+            Chart(
+                self.id, self.title, self.text, placed, self.id, share_x=False, share_y=self.panels is not None,
+                notes=() if trials is None else (bars,), hollow=self.hollow[1] if self.hollow else "",
+            )
+        ]  # fmt: skip
 
-    def _panel(self, title: str, part: Rows, x: str) -> Panel:
-        is_share, split, series = self.axes[1].percent, self.split(part), []
-        for at, (name, rows) in enumerate(split):
-            look, keys = (self.looks or ordered_looks(len(split)))[at], rows[self.group]
-            more: dict[str, Any] = {"group": keys, "point": [f"{words(self.group)} {key:,}" for key in keys]}
-            if self.label and at == 0:
-                more["label"] = list(map(self.label.format, keys))
-            if self.hollow:
-                more["hollow"] = self.hollow[0](rows)
-            if is_share:
-                more["trials"] = rows["num_test"] if "num_test" in rows else smallest_trials(part[self.y])
-            one = _series(name, rows, x, self.y, look, **more)
-            series.append(replace(one, kind="points", shift=0.015 * at if is_share else 0.0))
-        return Panel(title, *self.axes, tuple(series))
+    def _panels(self, title: str, part: Rows) -> Iterator[Panel]:
+        if self.axes[1].percent and "num_test" not in part:
+            part = part.assign(num_test=smallest_trials(part[self.y]))
+        ended, kinds = part[final(self.x)], [(final(self.x), "")]
+        same = pd.Series(part.get(self.x, ended))
+        if (same.notna() & (same != ended)).any():
+            kinds = [(final(self.x), _LAST), (self.x, _SAME)]
+        looks = _looks(self.split(part))
+        for x, subtitle in kinds:
+            for name, drawn in self.panels(part) if self.panels else [("", part)]:
+                series = [self._series(*one, x, looks) for one in self.split(drawn)]
+                yield Panel(
+                    ", ".join(filter(None, [title, name])), *self.axes, tuple(series), subtitle=subtitle
+                )
+
+    def _series(self, name: str, rows: Rows, x: str, looks: Mapping[str, Look]) -> Series:
+        more: dict[str, Any] = {"group": rows[self.group]}
+        more["point"] = [f"{words(self.group)} {key:,}" for key in rows[self.group]]
+        if self.hollow:
+            more["hollow"] = self.hollow[0](rows)
+        if self.axes[1].percent:
+            more["trials"] = rows["num_test"]
+        return replace(_series(name, rows, x, self.y, looks[name], **more), kind="points")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pandas as pd
 # Spelt out: run-time checks of annotations take `float` to exclude whole numbers.
 Number = int | float
 Dash = Literal["solid", "dash", "dot", "dashdot"]
-Marker = Literal["circle", "square", "triangle", "diamond", "bar", "none"]
+Marker = Literal["circle", "square", "triangle", "diamond", "cross", "bar", "none"]
 DASHES: tuple[Dash, ...] = ("solid", "dash", "dot", "dashdot")
 MARKERS: tuple[Marker, ...] = ("circle", "square", "triangle", "diamond")
 # These stand out on light and on dark ground; text and grid take their colour from the page.
@@ -58,12 +58,11 @@ class Series:
         name: in readouts and tables.
         points: a long table with columns `x` and `y` (NaN where undefined), one row per point and seed. Optional: `seed`;
             `group`, what a mean is taken over instead of all rows of one `x`; `point`, what a readout calls the point;
-            `label`, text at the mean; `hollow`, points left out of the mean; `low` and `high`, bounds of an estimate;
+            `hollow`, points left out of the mean; `low` and `high`, bounds of an estimate;
             `trials`, where `y` is a share of that many trials.
         look: colour, dash and marker.
         kind: `line` through the means over seeds; `points` at the means and at every seed; `dots` at every row; `bars`.
         legend: entry of the legend, None for the name; series with the same entry share it.
-        shift: moves points aside, by this share of the axis, where they would cover those of another series.
     """
 
     name: str
@@ -71,7 +70,6 @@ class Series:
     look: Look
     kind: Literal["line", "points", "dots", "bars"] = "line"
     legend: str | None = None
-    shift: Number = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ class Chart:
         id: of the element on the page.
         title: heading on the page.
         text: what a reader sees in it, with the numbers that matter.
-        panels: in order.
+        panels: in order; without any, the chart cannot be drawn and `text` says why.
         figure: name of the files FIGURE.pdf and FIGURE.png; empty if it is drawn on the page alone.
         share_x, share_y: whether all panels have the same axis (of panels that are `sideways`: before they are turned).
         notes: sentences a reader must know, under the figure.
@@ -147,14 +145,6 @@ class Chart:
     share_y: bool = True
     notes: tuple[str, ...] = ()
     hollow: str = ""
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A chart that has no value to draw, and why."""
-
-    title: str
-    why: str
 
 
 def ordered_looks(count: int) -> list[Look]:

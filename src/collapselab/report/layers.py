@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from collapselab.frames import rows_where
+from collapselab.metrics import BY_NAME
 from collapselab.report.chart import (
     NEUTRAL,
     TEST,
@@ -25,7 +27,6 @@ from collapselab.report.chart import (
     Heat,
     Look,
     Mark,
-    Missing,
     Panel,
     Series,
     ordered_looks,
@@ -33,24 +34,23 @@ from collapselab.report.chart import (
 from collapselab.report.scales import names_fit
 from collapselab.text import number, percent
 
+START = "initialisation"
 INITIALISATION = Look(NEUTRAL, "dot")
 
 
 @cache
-def _texts() -> Mapping[str, Mapping[str, str]]:
+def _texts() -> Mapping[str, Mapping[str, Any]]:
     path = files("collapselab.report").joinpath("templates/charts.yaml")
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def value_axis(id: str) -> Axis:
     """Return the axis of a chart's values."""
-    scale: Any = _texts()[id].get("scale", "linear")
-    is_share = scale == "percent"
-    return Axis(_texts()[id].get("axis", ""), "linear" if is_share else scale, percent=is_share)
+    return Axis(**{"scale": "linear"} | _texts()[id].get("axis", {}))
 
 
-def chart_or_missing(id: str, panels: Sequence[Panel], gaps: str = "", **numbers: object) -> Chart | Missing:
-    """Return a chart with its title and text, or the reason why it cannot be drawn.
+def chart_of(id: str, panels: Sequence[Panel], gaps: str = "", **numbers: object) -> Chart:
+    """Return a chart with its title and text; without panels, the reason why it cannot be drawn.
 
     Args:
         id: of the chart.
@@ -59,77 +59,103 @@ def chart_or_missing(id: str, panels: Sequence[Panel], gaps: str = "", **numbers
         numbers: values for `{…}` in the text.
     """
     title, text = _texts()[id]["title"], _texts()[id]["text"]
-    if not panels:
-        return Missing(title, gaps or "It was not measured.")
-    return Chart(
-        id.replace("_", "-"), title, f"{text.format(**numbers).strip()} {gaps}".strip(), tuple(panels)
+    told = f"{text.format(**numbers).strip()} {gaps}".strip() if panels else gaps or "It was not measured."
+    return Chart(id.replace("_", "-"), title, told, tuple(panels))
+
+
+def line(name: str, values: pd.Series, look: Look, legend: str | None = None) -> Series:
+    """Return a line of values by layer, in order of depth; NaN if undefined."""
+    depths = range(len(values))
+    points = pd.DataFrame(
+        {"x": depths, "y": values.to_numpy(), "point": [f"depth {depth}" for depth in depths]}
     )
+    return Series(name, points, look, legend=legend)
 
 
 @dataclass(frozen=True, eq=False)
-class Line:
-    """Values by layer.
-
-    Attributes:
-        name: name in readouts, and of the column in the table.
-        values: in order of depth; NaN if undefined.
-        look: colour, dash, marker.
-        legend: legend entry; default: the name.
-        low, high: bounds of estimated values.
-    """
-
-    name: str
-    values: pd.Series
-    look: Look
-    legend: str | None = None
-    low: pd.Series | None = None
-    high: pd.Series | None = None
-
-
-def usual_lines(train: pd.Series, test: pd.Series, start: pd.Series) -> list[Line]:
-    """Lines of a metric on train and test data, and on train data at initialisation."""
-    beside = Line("train, initialisation", start, INITIALISATION, "initialisation")
-    return [Line("train", train, Look(TRAIN)), Line("test", test, Look(TEST, "dash", "square")), beside]
-
-
-@dataclass(frozen=True)
 class Layers:
-    """The layers of a network, along the horizontal axis of charts.
+    """The metrics of a network by layer, and their charts.
 
     Attributes:
-        names: in order of depth.
-        first_collapsed: the first collapsed one, or None.
+        end: columns layer, depth, split, and one per metric.
+        start: the same network at initialisation; without rows if it was not measured.
+        first_collapsed: the first collapsed layer, or None.
     """
 
-    names: Sequence[str]
+    end: pd.DataFrame
+    start: pd.DataFrame
     first_collapsed: str | None
 
-    def panel(
-        self, id: str, lines: Sequence[Line], title: str = "", marks: Sequence[Mark] = (), column: int = 0
-    ) -> Panel:
-        """Return a panel of lines by layer, with the first collapsed layer marked; lines without values are omitted."""
-        first: list[Mark] = []
-        if self.first_collapsed is not None:
-            at = list(self.names).index(self.first_collapsed)
-            first.append(Mark("x", at, "first collapsed layer", Look(WEAK, "solid", "none")))
-        x = Axis("" if names_fit(self.names) else "depth of the layer", names=tuple(self.names))
-        series = tuple(self._series(line) for line in lines if line.values.notna().any())
-        return Panel(title, x, value_axis(id), series, (*marks, *first), place=(0, column))
+    @cached_property
+    def names(self) -> list[str]:
+        """The layers in order of depth."""
+        return rows_where(self.end, split="train").sort_values("depth")["layer"].tolist()
 
-    def _series(self, line: Line) -> Series:
-        depths = range(len(self.names))
-        texts = [f"depth {depth}" for depth in depths]
-        points = pd.DataFrame({"x": depths, "y": line.values.to_numpy(), "point": texts})
-        if line.low is not None and line.high is not None:
-            points = points.assign(low=line.low.to_numpy(), high=line.high.to_numpy())
-        return Series(line.name, points, line.look, legend=line.legend)
+    @cached_property
+    def _tables(self) -> Mapping[tuple[str, bool], pd.DataFrame]:
+        """By split, and whether at initialisation: a row per layer."""
+        return {
+            (split, at_start): rows_where(rows, split=split).set_index("layer").reindex(self.names)
+            for at_start, rows in ((False, self.end), (True, self.start))
+            for split in ("train", "test")
+        }
+
+    def values(self, metric: str, split: str = "train", *, at_start: bool = False) -> pd.Series:
+        """Return a metric by layer; NaN if it is undefined or was not measured, or if the split does not exist."""
+        table = self._tables[split, at_start]
+        return (table[metric] if metric in table else pd.Series(np.nan, table.index)).astype("float64")
+
+    def table(self, split: str, *, at_start: bool = False) -> pd.DataFrame:
+        """Return all metrics of a split, layers as columns."""
+        rows = [self.values(name, split, at_start=at_start).rename(name) for name in BY_NAME]
+        return pd.DataFrame([row for row in rows if row.notna().any()]).reset_index(names="metric")
+
+    def gaps(self, *metrics: str) -> str:
+        """Say where these metrics have no value, and why; nothing unless a page knows it."""
+        return ""
+
+    # ---------------------------------------------------------------- charts
+
+    def usual(self, metric: str) -> list[Series]:
+        """Lines of a metric on train and test data, and on train data at initialisation."""
+        return [
+            line("train", self.values(metric), Look(TRAIN)),
+            line("test", self.values(metric, "test"), Look(TEST, "dash", "square")),
+            line(f"train, {START}", self.values(metric, at_start=True), INITIALISATION, START),
+        ]
+
+    def metric(self, name: str, id: str = "", *, of: Sequence[str] = (), marks: Sequence[Mark] = ()) -> Chart:
+        """Chart one metric on train and test data.
+
+        Args:
+            name: of the metric.
+            id: of the chart, if not the name.
+            of: the metrics it is computed from, if it is none itself.
+            marks: lines across.
+        """
+        id = id or name
+        told = self.journey(self.values(name), self.values(name, "test"), value_axis(id).percent)
+        return self.chart(id, self.usual(name), *(of or [name]), marks=marks, journey=told)
 
     def chart(
-        self, id: str, lines: Sequence[Line], gaps: str = "", marks: Sequence[Mark] = (), **numbers: object
-    ) -> Chart | Missing:
-        """Return a chart of one such panel; see `chart_or_missing`."""
+        self, id: str, lines: Sequence[Series], *metrics: str, marks: Sequence[Mark] = (), **numbers: object
+    ) -> Chart:
+        """Chart lines; `metrics` are the metrics they are computed from. See `chart_of`."""
         panel = self.panel(id, lines, marks=marks)
-        return chart_or_missing(id, [panel] if panel.series else [], gaps, **numbers)
+        return chart_of(id, [panel] if panel.series else [], self.gaps(*metrics), **numbers)
+
+    def panel(
+        self, id: str, lines: Sequence[Series], title: str = "", marks: Sequence[Mark] = (), column: int = 0
+    ) -> Panel:
+        """Return a panel of lines by layer, with the first collapsed layer marked; lines without values are omitted."""
+        names = self.names
+        first: list[Mark] = []
+        if self.first_collapsed is not None:
+            at = names.index(self.first_collapsed)
+            first.append(Mark("x", at, "first collapsed layer", Look(WEAK, "solid", "none")))
+        x = Axis("" if names_fit(names) else "depth of the layer", names=tuple(names))
+        series = tuple(one for one in lines if one.points["y"].notna().any())
+        return Panel(title, x, value_axis(id), series, (*marks, *first), place=(0, column))
 
     def journey(
         self,
@@ -142,7 +168,7 @@ class Layers:
         say = percent if as_percent else number
         places = {0: "at the first layer", len(values) - 1: "at the last layer"}
         if self.first_collapsed is not None:
-            places.setdefault(list(self.names).index(self.first_collapsed), "at the first collapsed layer")
+            places.setdefault(self.names.index(self.first_collapsed), "at the first collapsed layer")
         known = [(at, place) for at, place in sorted(places.items()) if pd.notna(values.iloc[at])]
         told = [f"{say(values.iloc[at])} {place}" for at, place in known]
         sentence = " and ".join(filter(None, [", ".join(told[:-1]), *told[-1:]]))
@@ -151,16 +177,14 @@ class Layers:
         return f"{head} {sentence}." if told else ""
 
 
-def spectra_chart(
-    id: str, table: pd.DataFrame, marks: Sequence[Mark] = (), **numbers: object
-) -> Chart | Missing:
+def spectra_chart(id: str, table: pd.DataFrame, marks: Sequence[Mark] = (), **numbers: object) -> Chart:
     """Return a chart of sorted values, one line per layer, each relative to its largest value.
 
     Args:
         id: of the chart.
         table: a column per layer in order of depth, indexed by rank from 1; NaN after the last value.
         marks: marked ranks.
-        numbers: see `chart_or_missing`.
+        numbers: see `chart_of`.
     """
     series = []
     for (layer, column), look in zip(table.items(), ordered_looks(table.shape[1]), strict=True):
@@ -170,10 +194,10 @@ def spectra_chart(
         points = pd.DataFrame({"x": values.index, "y": (values / largest).to_numpy(), "point": texts})
         series.append(Series(str(layer), points, Look(look.colour)))
     panel = Panel("", Axis("rank", "linear"), value_axis(id), tuple(series), tuple(marks))
-    return chart_or_missing(id, [panel] if series else [], "", **numbers)
+    return chart_of(id, [panel] if series else [], "", **numbers)
 
 
-def cosine_chart(cosines: Mapping[str, pd.DataFrame]) -> Chart | Missing:
+def cosine_chart(cosines: Mapping[str, pd.DataFrame]) -> Chart:
     """Return heat maps of the cosines between centred class means of the last layer (C, C), a panel per split."""
     panels, ranges, count = [], [], 2
     for split, table in cosines.items():
@@ -186,4 +210,4 @@ def cosine_chart(cosines: Mapping[str, pd.DataFrame]) -> Chart | Missing:
         axes = Axis("class", names=names), Axis("class", names=names, reverse=True)
         panels.append(Panel(f"{split} data", *axes, heat=heat, place=(0, len(panels))))
     simplex = number(-1 / (count - 1))
-    return chart_or_missing("cosines", panels, simplex=simplex, classes=count, ranges="; ".join(ranges))
+    return chart_of("cosines", panels, simplex=simplex, classes=count, ranges="; ".join(ranges))

@@ -1,4 +1,4 @@
-"""Lay out a chart: means over seeds, positions, ticks, legend, positions of labels.
+"""Lay out a chart: means over seeds, positions, ticks, legend.
 
 `paper` and `screen` draw a `Drawing` stroke by stroke, so that they cannot show different numbers.
 """
@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from collapselab.frames import finite, groups, numbers, rows_that
 from collapselab.inference import SEEDS_FOR_INTERVAL, over_seeds
 from collapselab.report.chart import NEUTRAL, Axis, Chart, Look, Panel, Series
-from collapselab.report.labels import Label, place_labels
 from collapselab.report.scales import Scale, is_log, make_scale
 from collapselab.text import number, percent
 
@@ -71,7 +69,6 @@ class DrawnPanel:
     x: Scale
     y: Scale
     strokes: tuple[Stroke, ...]
-    labels: tuple[Label, ...]
 
     @property
     def is_empty(self) -> bool:
@@ -91,6 +88,12 @@ class Drawing:
     panels: tuple[DrawnPanel, ...]
     legend: tuple[Entry, ...]
     how: str
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of panels on paper."""
+        rows, columns = zip(*(panel.place for panel in self.chart.panels), strict=True)
+        return 1 + max(rows), 1 + max(columns)
 
 
 def lay_out(chart: Chart) -> Drawing:
@@ -159,8 +162,7 @@ def _drawn(panel: Panel, means: Sequence[pd.DataFrame], x: Scale, y: Scale) -> D
         for seed, part in groups(one.points, "seed") if _shows_seeds(one, table) else ():
             own = _stroke(replace(one, name=f"{one.name}, seed {seed}"), part, panel, x, y)
             faint.append(replace(own, faint=True))
-    labels = _labels([text for table in means for text in table["label"]], main, faint, x, y)
-    drawn = DrawnPanel(panel, x, y, (*main, *faint), labels)
+    drawn = DrawnPanel(panel, x, y, (*main, *faint))
     if not panel.sideways:
         return drawn
     turned = tuple(replace(stroke, x=stroke.y, y=stroke.x) for stroke in drawn.strokes)
@@ -174,7 +176,7 @@ def _stroke(one: Series, table: pd.DataFrame, panel: Panel, x: Scale, y: Scale) 
         one.name,
         one.look,
         one.kind,
-        tuple((x.place(table["x"]) + one.shift * (x.high - x.low)).tolist()),
+        tuple(x.place(table["x"]).tolist()),
         tuple(y.place(table["y"]).tolist()),
         tuple(numbers(table, "y")),
         tuple(_point(row, panel) for row in table.to_dict("records")),
@@ -193,25 +195,6 @@ def _point(row: Mapping[Any, Any], panel: Panel) -> str:
         say = percent if panel.y.percent else number
         parts.append(f"between {say(low)} and {say(row['high'])}")
     return ", ".join(filter(None, parts))
-
-
-def _labels(
-    texts: Sequence[str], main: Sequence[Stroke], faint: Sequence[Stroke], x: Scale, y: Scale
-) -> tuple[Label, ...]:
-    """Place the texts of all means, away from points and error bars."""
-    if not any(texts):
-        return ()
-    means = [point for one in main for point in zip(one.x, one.y, strict=True)]
-    others = [point for one in faint for point in zip(one.x, one.y, strict=True)]
-    for one in main:
-        for at, (low, high) in zip(one.x, one.bounds, strict=False):
-            others += [(at, low + (high - low) * part / 8) for part in range(9)]
-    places = np.array([*means, *others])
-    places = np.stack([x.share(places[:, 0]), y.share(places[:, 1])], axis=1)
-    is_known = np.array([math.isfinite(sum(place)) for place in places])
-    wanted = [at for at, text in enumerate(texts) if text and is_known[at]]
-    is_known[wanted] = False  # the others are in their way
-    return place_labels([texts[at] for at in wanted], places[wanted], places[is_known])
 
 
 # ---------------------------------------------------------------- words

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 _COLUMN, _PAGE = 3.4, 7.0  # inches: one column, both columns
 _SOFT, _GRID = "#5b6472", "#e3e6ec"  # words beside the data, 4.5 : 1 on white; lines of the grid
 _DASHES = {"solid": "-", "dash": (0, (4, 1.6)), "dot": (0, (1, 1.4)), "dashdot": (0, (4, 1.4, 1, 1.4))}
-_MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D", "bar": "|", "none": ""}
+_MARKERS = {
+    "circle": "o",
+    "square": "s",
+    "triangle": "^",
+    "diamond": "D",
+    "cross": "X",
+    "bar": "|",
+    "none": "",
+}
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
     "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
@@ -87,7 +95,7 @@ def draw(drawing: Drawing) -> Figure:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    rows, columns = (1 + max(drawn.panel.place[axis] for drawn in drawing.panels) for axis in (0, 1))
+    rows, columns = drawing.grid
     width = _COLUMN if columns == 1 else _PAGE
     entries = _in_rows(drawing.legend, width)
     with _paper_style():
@@ -155,9 +163,6 @@ def _draw_data(axes: Axes, drawn: DrawnPanel) -> None:
         line(at, color=mark.look.colour, linestyle=_DASHES[mark.look.dash], linewidth=0.9)
     for stroke in reversed(drawn.strokes):
         _draw_stroke(axes, stroke, drawn.y)
-    for label in drawn.labels:
-        axes.text(*label.corner, _plain(label.text), transform=axes.transAxes, fontsize=6.5)
-        axes.plot(*zip(*label.leader, strict=True), transform=axes.transAxes, color=_SOFT, linewidth=0.4)
 
 
 def _draw_stroke(axes: Axes, stroke: Stroke, scale: Scale) -> None:
@@ -223,10 +228,9 @@ def _write_around(figure: Figure, drawing: Drawing, entries: Sequence[Sequence[E
     ]
     texts = [_plain(entry.text) for entry in ordered]
     title, notes = _plain(drawing.how) or None, _wrapped(" ".join(drawing.chart.notes), width * 1.1)
-    legends = [figure.legend(samples, texts, loc="outside upper center", ncols=per_row, title=title)]
-    legends += [figure.legend([], [], loc="outside lower center", title=notes)] if notes else []
-    for legend in legends:
-        legend.get_title().set_color(_SOFT)
+    legend = figure.legend(samples, texts, loc="outside upper center", ncols=per_row, title=title)
+    legend.get_title().set_color(_SOFT)
+    figure.supxlabel(notes, fontsize=7, color=_SOFT)
 
 
 def _wrapped(text: str, inches: float) -> str:

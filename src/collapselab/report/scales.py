@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from collapselab.frames import finite
 from collapselab.report.chart import Axis, Heat, Number
-from collapselab.report.labels import Floats
 from collapselab.text import percent
 
 _SHARE_OF_ZERO = (
@@ -26,9 +26,10 @@ _TENTHS = tuple(number / 10 for number in range(10, 100))
 _IN_DECADE = (_TENTHS, tuple(range(1, 10)), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
 # Names along a horizontal axis, and characters of one; beyond, numbers stand in for names. Below each other more fit.
 _MAX_NAMES, _MAX_NAME, _SHORT_NAME, _MAX_ROWS = 10, 14, 6, 25
-_FLAT_NAMES = 30  # characters that stand side by side on a phone
+_FLAT_NAMES = 24  # characters that stand side by side on a phone
 
 Ticks = tuple[tuple[Number, str], ...]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,6 @@ class Scale:
             return array
         logs = np.log10(array, where=array > 0, out=np.full(len(array), math.nan))
         return np.where(array == 0, self.zero, logs)
-
-    def share(self, positions: Iterable[Number]) -> Floats:
-        """Return where positions stand between both ends, from 0 to 1."""
-        return (np.asarray(list(positions), dtype=np.float64) - self.low) / (self.high - self.low)
 
 
 def is_log(axis: Axis, values: Iterable[Number]) -> bool:
@@ -150,8 +147,7 @@ def log_ticks(values: Iterable[Number], most: int) -> Ticks:
     positive = drawn[drawn > 0]
     low, high = float(positive.min()), float(positive.max())
     places = _round_numbers(low / 1.05, high * 1.05, most) if high > low else [low]
-    whole = all(abs(math.log10(place) - round(math.log10(place))) < 1e-6 for place in places)
-    ticks = [(math.log10(place), _power(place, whole)) for place in places]
+    ticks = [(math.log10(place), _power(place)) for place in places]
     zero = place_of_zero(drawn)
     return tuple(ticks if math.isnan(zero) else [(zero, "0"), *ticks])
 
@@ -168,12 +164,10 @@ def _round_numbers(low: Number, high: Number, most: int) -> Sequence[Number]:
     return [float(f"{math.sqrt(low * high):.3g}")]
 
 
-def _power(value: Number, whole: bool) -> str:
-    """Format a tick: powers of ten as such where all ticks are, else numbers that a reader takes in at a glance."""
-    if 1e-3 <= value < 1e4:
-        return f"{value:.6g}"
-    if not whole and 1e4 <= value < 1e6:
-        return f"{value:,.0f}"
+def _power(value: Number) -> str:
+    """Format a tick: in full where a reader takes that in at a glance, else as a power of ten."""
+    if 1e-3 <= value < 1e6:
+        return f"{value:,.6g}"
     decade = math.floor(math.log10(value) + 1e-9)
     times, power = value / 10.0**decade, f"10{str(decade).translate(_SUPERSCRIPTS)}"
     return power if abs(times - 1) < 1e-6 else f"{times:.3g}×{power}"

@@ -17,11 +17,15 @@ from collapselab.report.chart import Axis, Heat, Number
 from collapselab.report.layout import DrawnPanel, Stroke
 from collapselab.report.scales import Scale, colour_scale
 
-_SYMBOLS = {"triangle": "triangle-up", "bar": "line-ns-open", "none": "circle"}  # others have plotly's names
+_SYMBOLS = {
+    "triangle": "triangle-up",
+    "cross": "x",
+    "bar": "line-ns-open",
+    "none": "circle",
+}  # others have plotly's names
 _BEHIND = -10_000
 _HEIGHT, _ROW = 300, 34  # pixels: of a panel, and of a name beside it
-_SOFT, _GRID, _CLEAR = "#8b93a3", "rgba(128,128,128,0.22)", "rgba(0,0,0,0)"
-_SHARES: dict[str, Any] = {"xref": "x domain", "yref": "y domain"}
+_GRID, _CLEAR = "rgba(128,128,128,0.22)", "rgba(0,0,0,0)"
 
 
 def plotly_script() -> str:
@@ -42,13 +46,13 @@ def draw(drawn: DrawnPanel) -> go.Figure:
         _add_stroke(figure, stroke, drawn, -order)
     if drawn.panel.heat is not None:
         _add_heat(figure, drawn.panel.heat)
-    _add_marks_and_labels(figure, drawn)
+    _add_marks(figure, drawn)
     names = len(drawn.y.ticks) if drawn.panel.y.names else 0
     figure.update_layout(
         template="none", paper_bgcolor=_CLEAR, plot_bgcolor=_CLEAR, showlegend=False, hovermode="closest",
         margin={"l": 8, "r": 8, "t": 8, "b": 8}, height=max(_HEIGHT, 90 + _ROW * names),
         font={"family": "system-ui, sans-serif", "size": 13},
-        xaxis=_axis(drawn.panel.x, drawn.x, 44) | {"tickangle": -35 if drawn.x.slanted else 0},
+        xaxis=_axis(drawn.panel.x, drawn.x, 34) | {"tickangle": -35 if drawn.x.slanted else 0},
         yaxis=_axis(drawn.panel.y, drawn.y, 30),
     )  # fmt: skip
     return figure
@@ -108,7 +112,7 @@ def _style(stroke: Stroke) -> dict[str, Any]:
         "mode": "+".join(["lines"] * is_line + ["markers"] * has_marker), "opacity": 0.55 if stroke.faint else 1.0,
         "line": {"color": look.colour, "dash": look.dash, "width": 0.9 if stroke.faint else 2.5},
         "marker": {
-            "size": 6 if is_line or stroke.faint else 10, "color": look.colour,
+            "size": 18 if look.marker == "bar" else 6 if is_line or stroke.faint else 10, "color": look.colour,
             "symbol": [f"{symbol}-open" if hollow else symbol for hollow in stroke.hollow],
             "line": {"width": 2.5} if look.marker == "bar" else {},
         },
@@ -127,23 +131,16 @@ def _add_heat(figure: go.Figure, heat: Heat) -> None:
     )  # fmt: skip
 
 
-def _add_marks_and_labels(figure: go.Figure, drawn: DrawnPanel) -> None:
+def _add_marks(figure: go.Figure, drawn: DrawnPanel) -> None:
     for mark in drawn.panel.marks:
         is_upright = (mark.axis == "x") != drawn.panel.sideways
         place = float((drawn.x if is_upright else drawn.y).place([mark.at])[0])
         line = {"color": mark.look.colour, "dash": mark.look.dash, "width": 1.5}
         add = figure.add_vline if is_upright else figure.add_hline
         add(place, line=line, name=escaped(mark.label), layer="below")
-    for label in drawn.labels:
-        (from_x, from_y), (to_x, to_y) = label.leader
-        line = {"color": _SOFT, "width": 0.8}
-        figure.add_shape(type="line", x0=from_x, y0=from_y, x1=to_x, y1=to_y, line=line, **_SHARES)
-        figure.add_annotation(
-            x=label.corner[0], y=label.corner[1], text=escaped(label.text), showarrow=False, xanchor="left",
-            yanchor="bottom", font={"size": 12}, borderpad=0, **_SHARES,
-        )  # fmt: skip
     if drawn.is_empty:
-        figure.add_annotation(x=0.5, y=0.5, text="not measured", showarrow=False, **_SHARES)
+        middle = {"x": 0.5, "y": 0.5, "xref": "x domain", "yref": "y domain"}
+        figure.add_annotation(text="not measured", showarrow=False, **middle)
 
 
 def plain(values: Iterable[Number]) -> list[float | None]:

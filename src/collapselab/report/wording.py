@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from collapselab.inference import MIN_SEEDS
 from collapselab.records.judgement import Effect, Judgement, Reading, SettingJudgement
 from collapselab.text import counted, number
 
@@ -15,7 +16,6 @@ _VERBS = {
     "fails": ("fails", "fail"),
     "inconclusive": ("is inconclusive", "are inconclusive"),
 }
-_MIN_SEEDS = 3
 _INDENT = 14  # INCONCLUSIVE and two spaces
 
 
@@ -64,7 +64,7 @@ def summary(judgements: Sequence[Judgement]) -> str:
 def cautions(judgements: Sequence[Judgement], scale: str = "") -> list[str]:
     """Return warnings about verdicts that mean less than they seem to."""
     effects = [part.effect for one in judgements for part in one.settings or [one] if part.effect]
-    few = any(0 < len(effect.by_seed) < _MIN_SEEDS for effect in effects)
+    few = any(0 < len(effect.by_seed) < MIN_SEEDS for effect in effects)
     return [_SMOKE] * (scale == "smoke" and bool(judgements)) + [_FEW_SEEDS] * few
 
 
@@ -83,7 +83,7 @@ def sentences(one: SettingJudgement) -> list[str]:
     if one.effect and one.effect.low is not None:
         lines.append(f"{_interval(one.effect)}{_p_value(one)}.")
     # With fewer seeds all of these are inconclusive.
-    if one.sensitivity and one.effect and len(one.effect.by_seed) >= _MIN_SEEDS:
+    if one.sensitivity and one.effect and len(one.effect.by_seed) >= MIN_SEEDS:
         lines.append(
             "With other thresholds: "
             + "; ".join(f"{other.what}: {other.verdict}" for other in one.sensitivity)
@@ -101,7 +101,9 @@ def _measured(one: SettingJudgement) -> list[str]:
     if one.verdict == "inconclusive" and asked:
         asked[-1] += f"; {_why_open(one)}"
     beside = [_beside(shown)] if shown else []
-    return [f"{line[0].upper()}{line[1:]}." for line in [*beside, *asked]] or ["Nothing was measured."]
+    # Without any seed, notes say it all: no run matched, or what an earlier version measured.
+    nothing = [] if beside or asked or (one.notes and not one.void) else ["nothing was measured"]
+    return [f"{line[0].upper()}{line[1:]}." for line in [*beside, *asked, *nothing]]
 
 
 def _beside(shown: Sequence[Reading]) -> str:
@@ -135,7 +137,7 @@ def _why_open(one: SettingJudgement) -> str:
     count = len(one.effect.by_seed) if one.effect else 0
     if not count:
         return "inconclusive: no valid seed"
-    reason = "" if count < _MIN_SEEDS else ": the 95% interval includes the threshold"
+    reason = "" if count < MIN_SEEDS else ": the 95% interval includes the threshold"
     return f"inconclusive with {counted(count, 'seed')}{reason}"
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from collapselab.frames import groups, numbers
 from collapselab.inference import over_seeds
-from collapselab.report.chart import Heat, Panel, Series
+from collapselab.report.chart import Heat, Panel
 from collapselab.report.layout import Drawing, DrawnPanel, Stroke
 from collapselab.text import number, percent
 
@@ -53,12 +53,10 @@ def table_of(drawing: Drawing) -> pd.DataFrame:
         logs = (drawn.y.log, drawn.x.log) if panel.sideways else (drawn.x.log, drawn.y.log)
         if panel.heat is not None:
             table = panel.heat.values.rename_axis(panel.y.title or "layer").reset_index()
+        elif any(one.kind in ("points", "dots") for one in panel.series):
+            table = _long(panel, *logs)
         else:
-            table = (
-                _long(panel, *logs)
-                if any(one.kind in ("points", "dots") for one in panel.series)
-                else _wide(panel, logs[1])
-            )
+            table = _wide(panel, logs[1])
         if len(drawing.panels) > 1:
             table.insert(0, "panel", ", ".join(filter(None, [panel.title, panel.subtitle])))
         tables.append(table)
@@ -67,22 +65,19 @@ def table_of(drawing: Drawing) -> pd.DataFrame:
 
 def _wide(panel: Panel, log: bool) -> pd.DataFrame:
     """A row per place, a column per series, bound and seed."""
-    columns = [column for one in panel.series for column in _columns(one, log)]
-    table = pd.concat(columns, axis=1).sort_index() if columns else pd.DataFrame()
+    columns: dict[str, pd.Series] = {}
+    for one in panel.series:
+        means = over_seeds(one.points, False, log).set_index("x")
+        seeds = list(groups(one.points, "seed")) if "seed" in one.points else []
+        columns[f"{one.name}, mean" if len(seeds) > 1 else one.name] = means["y"]
+        if means["low"].notna().any():
+            columns |= {f"{one.name}, from": means["low"], f"{one.name}, to": means["high"]}
+        if len(seeds) > 1:
+            columns |= {f"{one.name}, seed {seed}": part.set_index("x")["y"] for seed, part in seeds}
+    table = pd.DataFrame(columns).sort_index()
     places = [panel.x.names[round(x)] for x in table.index] if panel.x.names else table.index
     table.insert(0, panel.x.title or "layer", places, allow_duplicates=True)
     return table
-
-
-def _columns(one: Series, log: bool) -> list[pd.Series]:
-    means = over_seeds(one.points, False, log).set_index("x")
-    seeds = (
-        list(groups(one.points, "seed")) if "seed" in one.points and one.points["seed"].nunique() > 1 else []
-    )
-    columns = [means["y"].rename(f"{one.name}, mean" if seeds else one.name)]
-    if means["low"].notna().any():
-        columns += [means["low"].rename(f"{one.name}, from"), means["high"].rename(f"{one.name}, to")]
-    return columns + [part.set_index("x")["y"].rename(f"{one.name}, seed {seed}") for seed, part in seeds]
 
 
 def _long(panel: Panel, log_x: bool, log_y: bool) -> pd.DataFrame:

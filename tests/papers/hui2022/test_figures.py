@@ -90,27 +90,30 @@ def test_figure_4_leaves_networks_with_train_errors_out_of_its_means() -> None:
 
 def test_figure_5_draws_the_best_learning_rate_with_binomial_errors() -> None:
     one = drawing("fig5")
-    assert [(panel.panel.title, panel.panel.subtitle) for panel in one.panels] == [
-        ("MLP on MNIST", LAST), ("MLP on MNIST", SAME), ("ResNet-18 on CIFAR-10", LAST), ("ResNet-18 on CIFAR-10", SAME),
-    ]  # fmt: skip
-    tuned, probe = strokes(one).values()
-    assert [10**x for x in tuned.x] == pytest.approx([1, 0.1, 0.01])  # geometric mean over seeds
-    assert tuned.values == pytest.approx([0.81, 0.71, 0.61])
-    assert probe.values == pytest.approx([0.3, 0.3, 0.3])
-    assert tuned.bounds[0] == pytest.approx((0.722, 0.875), abs=1e-3)  # Wilson, 81 of 100
-    assert [label.text for label in one.panels[0].labels] == ["step 100", "step 1,000", "step 10,000"]
-    assert [10**x for x in strokes(one, 1)["linear probe"].x] != pytest.approx([10**x for x in probe.x])
+    panels = [(panel.panel.title, panel.panel.subtitle) for panel in one.panels]
+    assert panels == [
+        (f"{network}, {kind}", references)
+        for network in ("MLP on MNIST", "ResNet-18 on CIFAR-10")
+        for references in (LAST, SAME)
+        for kind in ("fine-tuned (best rate)", "linear probe")
+    ]
+    tuned, probe = list(strokes(one).values()), list(strokes(one, 1).values())
+    assert [10 ** stroke.x[0] for stroke in tuned] == pytest.approx(
+        [1, 0.1, 0.01]
+    )  # geometric mean over seeds
+    assert [stroke.values[0] for stroke in tuned] == pytest.approx([0.81, 0.71, 0.61])
+    assert [stroke.values[0] for stroke in probe] == pytest.approx([0.3, 0.3, 0.3])
+    assert tuned[0].bounds[0] == pytest.approx((0.722, 0.875), abs=1e-3)  # Wilson, 81 of 100
+    assert list(strokes(one)) == ["step 100", "step 1,000", "step 10,000"]
+    same = [10 ** stroke.x[0] for stroke in strokes(one, 2).values()]
+    assert same != pytest.approx([10 ** stroke.x[0] for stroke in tuned])
 
 
 def test_a_checkpoint_from_which_all_training_diverged_is_a_gap() -> None:
     rows = transfer()
     rows.loc[(rows["kind"] == "fine_tuning") & (rows["pretrain_step"] == 1000), "accuracy"] = math.nan
     one = lay_out(charts(fig5.EXPERIMENT, rows)["fig5"])
-    assert [value != value for value in strokes(one)["fine-tuned, best learning rate"].values] == [
-        False,
-        True,
-        False,
-    ]
+    assert [stroke.values[0] != stroke.values[0] for stroke in strokes(one).values()] == [False, True, False]
 
 
 def test_transfer_without_any_fine_tuning_is_a_chart_all_the_same() -> None:

@@ -36,7 +36,7 @@ from collapselab.report.builders import (
 from collapselab.report.chart import Axis
 from collapselab.report.pages.profile import write_profile_page
 from collapselab.report.pages.rendering import Page, Section, verdict_cards, write_page
-from collapselab.report.pages.run import write_run_page
+from collapselab.report.pages.run import run_page
 
 Paths = dict[str, Path]
 
@@ -74,7 +74,7 @@ def paths(
     tmp_path_factory: pytest.TempPathFactory, finished: RunFolder, profiles: tuple[Profile, Profile]
 ) -> Paths:
     folder = tmp_path_factory.mktemp("pages")
-    write_run_page(read_run(finished), folder / "run.html")
+    write_page(folder / "run.html", run_page(read_run(finished)))
     return {
         "run": folder / "run.html",
         "profile": _profile(folder, profiles),

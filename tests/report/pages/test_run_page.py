@@ -15,8 +15,8 @@ from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import MonitoredSettings
 from collapselab.report.chart import Chart
 from collapselab.report.layout import lay_out
-from collapselab.report.pages.rendering import Page
-from collapselab.report.pages.run import cosine_matrix, run_page, write_run_page
+from collapselab.report.pages.rendering import Page, write_page
+from collapselab.report.pages.run import cosine_matrix, run_page
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_one_offline_file_with_every_chart_as_table_and_in_words(page: Page) -> 
 
 
 def test_it_is_written_whole(run: Run, tmp_path: Path) -> None:
-    write_run_page(run, tmp_path / "new" / "report.html")
+    write_page(tmp_path / "new" / "report.html", run_page(run))
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
 
 

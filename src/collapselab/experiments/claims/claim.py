@@ -12,9 +12,9 @@ import pandas as pd
 from collapselab.curves import ROUNDING
 from collapselab.frames import last_layer
 from collapselab.records.judgement import Kind
+from collapselab.records.rows_csv import FITTED
 from collapselab.text import number
 
-FITTED = 0.999
 _EXACT = 1e-6  # tolerances up to this are not mentioned in texts
 Scale = Literal["ratio", "change", "difference", "correlation"]
 # Unit of the effect, and how the effect is computed from a number.

@@ -31,8 +31,8 @@ _Bounds = Sequence[float]
 def vanishes(metric: str, says: str, below: _Bounds = (0.1, 0.03, 0.01), **more: Any) -> Claim:
     """A variance is negligible at the end, and does not rise by more than 10 % over the second half of the steps."""
 
-    def measure(run: pd.DataFrame, below: float) -> list[Number]:
-        level, late = _end(run, metric, below=below), _late(run, metric, below=STEADY)
+    def measure(run: pd.DataFrame, bound: float) -> list[Number]:
+        level, late = _end(run, metric, below=bound), _late(run, metric, below=STEADY)
         is_open = not level.is_met and late.value < -STEADY
         return [level, replace(late, remark="still falling: longer runs may end lower" if is_open else "")]
 
@@ -45,8 +45,8 @@ def stays(metric: str, says: str, above: _Bounds = (0.1, 0.03, 0.3), beside: str
     `beside` names a column that is shown as well.
     """
 
-    def measure(run: pd.DataFrame, above: float) -> list[Number]:
-        level, late = _end(run, metric, above=above), _late(run, metric, above=-STEADY)
+    def measure(run: pd.DataFrame, bound: float) -> list[Number]:
+        level, late = _end(run, metric, above=bound), _late(run, metric, above=-STEADY)
         is_open = level.is_met and late.value < -STEADY
         late = replace(late, remark="not negligible, but still falling" if is_open else "")
         return [level, late, *_beside(run, beside)]

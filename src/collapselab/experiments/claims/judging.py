@@ -18,11 +18,10 @@ import pandas as pd
 from collapselab.curves import end_value
 from collapselab.experiments.claims.claim import SCALES, Claim, Number, Void
 from collapselab.frames import curve, groups, last_layer, numbers, rows_that, rows_where
-from collapselab.inference import CONFIDENCE, holm, student_interval, t_test
+from collapselab.inference import CONFIDENCE, MIN_SEEDS, holm, student_interval, t_test
 from collapselab.records.judgement import Effect, Judgement, Reading, Sensitivity, SettingJudgement, Verdict
 from collapselab.text import counted, few, number
 
-MIN_SEEDS = 3
 _ORDER = ("fails", "inconclusive", "holds")
 _Judged = TypeVar("_Judged", bound=SettingJudgement)
 _BySeed = Mapping[int, Sequence[Number]]

@@ -2,43 +2,14 @@
 
 A classifier sees the point, not the sample: all samples at a point get the same decision. Any classifier is therefore
 right about at most one class per point. Bounds are exact fractions.
-
-Letters: n samples, p features, k classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fractions import Fraction
 
-import torch
-from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
-
 from collapselab.errors import InputError
-from collapselab.papers.hui2022.constructions import OneHotDecisions
-from collapselab.probes.evaluating import evaluating
-
-
-def best_accuracy_of_points(
-    points: Shaped[Tensor, " n"] | Shaped[Tensor, "n p"], labels: Int[Tensor, " m"]
-) -> Fraction:
-    """Return the largest accuracy on these samples of any classifier that reads these points.
-
-    It is the number of samples of the most frequent class at each point, summed over distinct points, divided by n.
-    The classifier that answers with this class reaches it.
-
-    Args:
-        points: features, whose equal rows are one point; or one number per sample that identifies its point.
-        labels: one label per sample.
-
-    Raises:
-        InputError: no samples, a different number of labels, features that are NaN.
-    """
-    if len(points) == 0 or len(points) != len(labels):
-        raise InputError(f"points: {len(points)} points and {len(labels)} labels; give one label per sample")
-    return Fraction(int(_counts_at_points(points, labels).amax(1).sum()), len(labels))
 
 
 def super_class_bound(group_of_class: Sequence[int], class_counts: Sequence[int] | None = None) -> Fraction:
@@ -83,65 +54,6 @@ def any_points_bound(num_points: int, class_counts: Sequence[int]) -> Fraction:
         raise InputError(f"num_points is {num_points}; a representation has at least one point")
     counts = _checked_counts(class_counts)
     return Fraction(sum(sorted(counts, reverse=True)[:num_points]), sum(counts))
-
-
-@dataclass(frozen=True, eq=False)
-class PointRepresentation:
-    """Features that have collapsed to points, with the labels of a finer task.
-
-    Attributes:
-        features: one-hot rows.
-        labels: labels of the finer task.
-        num_points: number of distinct rows.
-        bound: largest accuracy of any classifier of these features on the finer task.
-    """
-
-    features: Float[Tensor, "n p"]
-    labels: Int[Tensor, " n"]
-    num_points: int
-    bound: Fraction
-
-
-def collapsed_representation(
-    network: nn.Module, num_super_classes: int, batches: Iterable[tuple[Tensor, Tensor]]
-) -> PointRepresentation:
-    """Compute the features that a super-class network, once it has collapsed at test time, offers to a finer task.
-
-    The network is wrapped as `OneHotDecisions`: same decisions, one point per super-class, for every input.
-
-    Args:
-        network: returns scores of the super-classes; it runs in evaluation mode on the device of its parameters, and
-            is left as it was.
-        num_super_classes: number of scores.
-        batches: inputs with the labels of the finer task.
-
-    Raises:
-        InputError: no batches; scores of another shape, or NaN.
-    """
-    collapsed = OneHotDecisions(network, num_super_classes)
-    device = collapsed.classifier.weight.device
-    features: list[Tensor] = []
-    labels: list[Tensor] = []
-    with evaluating(collapsed):
-        for inputs, fine in batches:
-            features.append(collapsed.features(inputs.to(device)).cpu())
-            labels.append(fine.cpu())
-    if not features:
-        raise InputError("collapsed_representation: the batches are empty; give inputs with labels")
-    rows, fine = torch.cat(features), torch.cat(labels)
-    bound = best_accuracy_of_points(rows, fine)
-    return PointRepresentation(rows, fine, len(torch.unique(rows, dim=0)), bound)
-
-
-def _counts_at_points(points: Tensor, labels: Tensor) -> Int[Tensor, "q k"]:
-    """Count the samples of each class at each distinct point."""
-    if points.is_floating_point() and bool(points.isnan().any()):
-        raise InputError("points: some features are NaN and have no point; correct or remove such samples")
-    numbers = torch.unique(points.cpu(), dim=0, return_inverse=True)[1]
-    classes = torch.unique(labels.cpu(), return_inverse=True)[1]
-    num_points, num_classes = int(numbers.max()) + 1, int(classes.max()) + 1
-    cells = torch.bincount(numbers * num_classes + classes, minlength=num_points * num_classes)
-    return cells.reshape(num_points, num_classes)
 
 
 def _checked_counts(class_counts: Sequence[int]) -> list[int]:

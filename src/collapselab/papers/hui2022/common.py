@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from torch import nn
+
+from collapselab.data import DataSplits
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims import Claim
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option, Recipe
+from collapselab.training.building import classifier_name
+from collapselab.training.evaluation import layer_features
 
 PAPER = "Hui, Belkin, Nakkiran, Limitations of Neural Collapse for Understanding Generalization in Deep Learning (2022)"
 BATCH_SIZE = 128  # sec. 3.2
@@ -19,6 +24,9 @@ MLP: dict[str, Option] = {"width": 1024, "depth": 3, "batch_norm": False}
 # The classes of both MNIST and the digits, in the two super-classes of sec. 4.
 ODD_EVEN = ((1, 3, 5, 7, 9), (0, 2, 4, 6, 8))
 METRICS = ("normalized_within", "train_variance", "strong_test_variance")
+
+PENALTIES = 13  # of a linear probe, to choose from
+EVALUATION_BATCH = 1024
 
 # ---------------------------------------------------------------- what the paper does not specify
 
@@ -35,19 +43,19 @@ STANDARDIZE_NOTE = (
 
 
 def images(
-    name: str,
-    *,
-    train: Sample | None = None,
-    test: Sample | None = None,
-    image_size: tuple[int, int] | None = None,
+    name: str, *, train: Sample | None = None, test: Sample | None = None, resized: bool = False
 ) -> DataSpec:
-    """Return a data set, standardised as described above; default: all samples."""
+    """Return a data set, standardised as described above; default: all samples.
+
+    With `resized`, grey images have 32 pixels instead of 28: convolutional networks halve the resolution five times.
+    """
+    is_grey = name in ("mnist", "fashion_mnist")
     return DataSpec(
         name=name,
         train=train or Sample(),
         test=test or Sample(),
-        standardize="channel" if name in ("mnist", "fashion_mnist") else "pixel",
-        image_size=image_size,
+        standardize="channel" if is_grey else "pixel",
+        image_size=(32, 32) if resized and is_grey else None,
     )
 
 
@@ -94,3 +102,15 @@ def changed(*claims: Claim) -> tuple[Claim, ...]:
     """Add a note to claims whose criterion changed after the first results of this project."""
     note = "The criterion changed after first results had been seen; see results/hui2022/README.md."
     return tuple(replace(claim, notes=[*claim.notes, note]) for claim in claims)
+
+
+def probe_accuracy(model: nn.Module, data: DataSplits, seed: int) -> float:
+    """Return the test accuracy of a linear probe of what the classifier of a network reads."""
+    from collapselab.transfer import linear_probe
+
+    layer = classifier_name(model)
+    train, test = (
+        (layer_features(model, split, layer, EVALUATION_BATCH), split.labels)
+        for split in (data.train, data.test)
+    )
+    return linear_probe(train, test, num_penalties=PENALTIES, standardize=False, seed=seed).accuracy

@@ -57,30 +57,22 @@ class Definition:
     points: str
 
 
+_NEW = "For any size of the train set, almost every new sample converges to"
 DEFINITIONS = (
     Definition(
-        1,
-        "train collapse",
+        1, "train collapse",
         "During training, every sample of the train set converges to the point of its label, one of k distinct points.",
-        "train_variance",
-        "train class means",
+        "train_variance", "train class means",
     ),
     Definition(
-        2,
-        "weak test collapse",
-        "For any size of the train set, almost every new sample converges to one of k distinct points.",
-        "weak_test_variance",
-        "k-means centres of the test features",
+        2, "weak test collapse", f"{_NEW} one of k distinct points.",
+        "weak_test_variance", "k-means centres of the test features",
     ),
     Definition(
-        3,
-        "strong test collapse",
-        "For any size of the train set, almost every new sample converges to the point of its Bayes-optimal class, one of k "
-        "distinct points.",
-        "strong_test_variance",
-        "test class means",
+        3, "strong test collapse", f"{_NEW} the point of its Bayes-optimal class, one of k distinct points.",
+        "strong_test_variance", "test class means",
     ),
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,32 +116,28 @@ def judge_run(
         InputError: rows of several runs, without step or is_last, or without a row of the last layer; points that are not
             finite; a threshold outside 0 … 1.
     """
-    metrics = [definition.metric for definition in DEFINITIONS]
-    check_names(list(references or ()), metrics, "metric")
+    check_names(list(references or ()), [definition.metric for definition in DEFINITIONS], "metric")
     if not 0 < threshold < 1:
         raise InputError(f"threshold is {threshold:g}; give a share of the spread between 0 and 1")
-    last = _one_run(rows)
-    return {
-        definition.name: _degree(definition, last, (references or {}).get(definition.metric), threshold)
-        for definition in DEFINITIONS
-    }
+    last, points = _one_run(rows), references or {}
+    return {one.name: _degree(one, last, points.get(one.metric), threshold) for one in DEFINITIONS}
 
 
 def _one_run(rows: pd.DataFrame) -> pd.DataFrame:
-    for column in ("step", "is_last"):
-        if column not in rows.columns:
-            raise InputError(f"rows: no column {column!r}; give the rows of one run from rows.csv")
-    last = last_layer(rows)
-    if last.empty:
-        raise InputError("rows: no row of the last layer (is_last); give the rows of one run")
-    for column in ("job", "seed"):
-        if column in last.columns and last[column].nunique(dropna=False) > 1:
-            values = last[column].unique().tolist()
-            raise InputError(
-                f"rows: {len(values)} values of {column} ({values[0]}, {values[1]}, …); give the rows of one run"
-            )
-    if last["step"].duplicated().any():
-        raise InputError("rows: a step has several rows of the last layer; give the rows of one run")
+    """Return the rows of the last layer; refuse all that are not those of one run."""
+    lacking = [f"no column {name!r}" for name in ("step", "is_last") if name not in rows]
+    last = rows if lacking else last_layer(rows)
+    found = lacking + [
+        f"{last[name].nunique()} values of {name}"
+        for name in ("job", "seed")
+        if name in last and last[name].nunique() > 1
+    ]
+    if not found and last.empty:
+        found.append("no row of the last layer (is_last)")
+    if not found and last["step"].duplicated().any():
+        found.append("a step has several rows of the last layer")
+    if found:
+        raise InputError(f"rows: {found[0]}; give the rows of one run from rows.csv")
     return last
 
 

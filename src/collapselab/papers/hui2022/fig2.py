@@ -7,9 +7,7 @@ from functools import partial
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import gap, stays
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
-from collapselab.experiments.rows import curve_rows
+from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import images, recipe
 from collapselab.report.builders import ACCURACY_LINES, VANISHED, VARIANCES, Lines
@@ -27,8 +25,7 @@ def _data(name: str) -> DataSpec:
     if name == "svhn":
         train, test = (Sample(method="balanced", per_class=count) for count in (4600, 1500))
         return images(name, train=train, test=test)
-    # The networks halve the resolution five times, which is too often for 28 pixels.
-    return images(name, image_size=(32, 32) if name in ("mnist", "fashion_mnist") else None)
+    return images(name, resized=True)
 
 
 def _jobs(seed: int, changes: Changes, pairs: tuple[tuple[str, str], ...] = _PAIRS) -> list[Job]:
@@ -74,16 +71,15 @@ EXPERIMENT = Experiment(
                 "batch_size": 64,
                 "measuring.count": 10,
             },
-            jobs=partial(_jobs, pairs=_CPU_PAIRS),
+            make=partial(_jobs, pairs=_CPU_PAIRS),
         ),
         smoke=At(
             f"200 + 200 digits of 8 x 8 pixels; ResNet-18 and a small plain network, a few dozen steps. {SMOKE}",
             seeds=1,
             changes={"batch_size": 32, "measuring.count": 4},
-            jobs=_smoke,
+            make=_smoke,
         ),
     ),
-    rows=curve_rows,
     charts=[
         Lines("fig2", "Train and strong test variance", VARIANCES[:2], marks=(VANISHED,), grid=True),
         ACCURACY_LINES,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collapselab.experiments.claims.judges import agrees, gap, stays, vanishes
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
-from collapselab.experiments.rows import curve_rows
+from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed, images, recipe
 from collapselab.report.builders import ACCURACY_LINES, VANISHED, VARIANCES, Lines, zero_train_error
@@ -43,7 +41,6 @@ EXPERIMENT = Experiment(
             changes={"data": digits(200, 200), "steps": 30, "batch_size": 32, "measuring.count": 4},
         ),
     ),
-    rows=curve_rows,
     charts=[
         Lines(
             "fig1",

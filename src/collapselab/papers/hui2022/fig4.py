@@ -6,9 +6,7 @@ from functools import partial
 
 from collapselab.experiments.claims.judges import correlates
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, first, job, scales
-from collapselab.experiments.rows import curve_rows
+from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, first, job, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed, images, recipe
 from collapselab.report.builders import FINAL_VARIANCES, FITTED, SPREAD, Lines, Points, by_column, ends
@@ -27,9 +25,7 @@ _OPEN = f"{common.LEFT_OPEN} {common.STEM_NOTE}"
 def _jobs(seed: int, changes: Changes, settings: tuple[tuple[str, str, int], ...] = _SETTINGS) -> list[Job]:
     jobs = []
     for name, model, size in settings:
-        # The network halves the resolution five times, which is too often for 28 pixels.
-        image_size = (32, 32) if name == "fashion_mnist" else None
-        data = images(name, train=balanced(size), image_size=image_size)
+        data = images(name, train=balanced(size), resized=True)
         one = recipe(model, data, seed, stop_below_loss=1e-6).with_changes(changes)
         jobs.append(job(one, _NAME, num_train=size))
     return jobs
@@ -64,16 +60,15 @@ EXPERIMENT = Experiment(
             "many images of each class; at most 1,500 steps, during which the learning rate falls to 0, so that most networks "
             f"end with a loss above 1e-6. No FashionMNIST. {_OPEN}",
             changes={"data.test": balanced(1000), "steps": 1500, "measuring.count": 8},
-            jobs=partial(_jobs, settings=_CPU_SETTINGS),
+            make=partial(_jobs, settings=_CPU_SETTINGS),
         ),
         smoke=At(
             f"An MLP on 100 to 400 digits of 8 x 8 pixels, 200 steps. {SMOKE}",
             seeds=2,
             changes={"steps": 200, "measuring.count": 3},
-            jobs=_smoke,
+            make=_smoke,
         ),
     ),
-    rows=curve_rows,
     charts=[
         Points(
             "fig4",

@@ -12,21 +12,11 @@ from typing import Any
 from collapselab.experiments.claims.judges import at_end, correlates
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.recipes import SMOKE, At, scales
-from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022 import common, transfer
 from collapselab.papers.hui2022.common import changed
-from collapselab.papers.hui2022.transfer import (
-    DOWNSTREAM,
-    PAGE_CHARTS,
-    best_rates,
-    kinds,
-    less_by_probing,
-    probe_checkpoints,
-    transfer_rows,
-    transfers,
-)
 from collapselab.papers.hui2022.transfer_jobs import DIGITS, LEFT_OPEN, MNIST, transfer_jobs
-from collapselab.report.builders import Points
-from collapselab.report.chart import NEUTRAL, TEST, Axis, Look
+from collapselab.report.builders import Points, by_column
+from collapselab.report.chart import Axis
 
 _PER_CHECKPOINT: dict[str, Any] = {
     "per": ("dataset",),
@@ -54,7 +44,7 @@ EXPERIMENT = Experiment(
         cpu=At(
             "Only MNIST; 20,000 steps of pre-training and 2,000 of fine-tuning instead of 100,000 each; six checkpoints, six "
             f"learning rates. {LEFT_OPEN}",
-            jobs=partial(
+            make=partial(
                 transfer_jobs,
                 halves=(MNIST,),
                 checkpoints=(200, 600, 2000, 6000, 12_000, 20_000),
@@ -66,27 +56,26 @@ EXPERIMENT = Experiment(
             + SMOKE,
             seeds=1,
             changes={"batch_size": 64},
-            jobs=partial(
+            make=partial(
                 transfer_jobs, halves=(DIGITS,), checkpoints=(20, 60, 200), tuning=60, sweep=(0.01, 0.1)
             ),
         ),
     ),
-    rows=transfer_rows,
+    rows=transfer.transfer_rows,
     charts=[
         Points(
             "fig5",
             "Accuracy after transfer, by collapse of the checkpoint",
             x="train_variance",
             y="accuracy",
-            axes=(Axis("train variance of the checkpoint (left: more collapse)", "log"), DOWNSTREAM),
-            select=transfers,
-            split=kinds,
+            axes=(Axis("train variance of the checkpoint (left: more collapse)", "log"), transfer.DOWNSTREAM),
+            select=transfer.transfers,
+            split=by_column("pretrain_step", "step {:,}"),
             group="pretrain_step",
-            label="step {:,}",
-            looks=(Look(TEST), Look(NEUTRAL, marker="square")),
+            panels=transfer.kinds,
             text="For fine-tuning, the best learning rate is chosen on these same test samples.",
         ),
-        *PAGE_CHARTS,
+        *transfer.PAGE_CHARTS,
     ],
     claims=changed(
         correlates(
@@ -95,7 +84,7 @@ EXPERIMENT = Experiment(
             "Checkpoints with more train collapse have lower accuracy after fine-tuning.",
             id="collapse-transfers-worse",
             only={"kind": "fine_tuning"},
-            rows=best_rates,
+            rows=transfer.best_rates,
             **_PER_CHECKPOINT,
         ),
         at_end(
@@ -106,10 +95,10 @@ EXPERIMENT = Experiment(
             beside="mean_accuracy_lost_by_probing",
             id="probing-is-worse",
             where="Sec. 4.2",
-            rows=less_by_probing,
+            rows=transfer.less_by_probing,
             only={"kind": "[fl]*"},  # fine-tuning and linear probes
             **_PER_CHECKPOINT,
         ),
     ),
-    extras=(Extra("linear_probe", probe_checkpoints),),
+    extras=(Extra("linear_probe", transfer.probe_checkpoints),),
 )

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collapselab.experiments.claims import judges
 from collapselab.experiments.claims.judges import ordered, stays
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
-from collapselab.experiments.rows import curve_rows
+from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
 from collapselab.frames import hidden_layers, rows_where
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed, images, recipe
@@ -57,7 +55,6 @@ EXPERIMENT = Experiment(
             },
         ),
     ),
-    rows=curve_rows,
     charts=[
         Lines(
             "fig6",

@@ -7,9 +7,7 @@ from dataclasses import replace
 from collapselab.data.recipe import DataSpec
 from collapselab.experiments.claims.judges import lower_with, stays
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import SMOKE, At, Changes, balanced, digits, job, scales
-from collapselab.experiments.rows import curve_rows
+from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import changed, images, recipe
 from collapselab.report import builders
@@ -68,7 +66,7 @@ EXPERIMENT = Experiment(
             "VGG-11 on 1,000 images of CIFAR-10 for 400 steps with batches of 64; an MLP with three layers of 512 units on 1,000 "
             f"digits of MNIST for 4,000 steps. {_OPEN}",
             changes={"data.train": balanced(1000), "data.test": balanced(500)},
-            jobs=_cpu,
+            make=_cpu,
         ),
         smoke=At(
             f"An MLP with three layers of 64 units on 300 digits of 8 x 8 pixels; no VGG. {SMOKE}",
@@ -79,10 +77,9 @@ EXPERIMENT = Experiment(
                 "measuring.count": 6,
                 "optimizer.learning_rate": 0.05,
             },
-            jobs=lambda seed, changes: _mlps(seed, digits(300, 300), changes),
+            make=lambda seed, changes: _mlps(seed, digits(300, 300), changes),
         ),
     ),
-    rows=curve_rows,
     charts=[
         Lines(
             "footnote2",

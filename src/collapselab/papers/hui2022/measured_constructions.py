@@ -8,28 +8,25 @@ from collections.abc import Callable
 import pandas as pd
 from torch import nn
 
-from collapselab.data import DataSplits, Split
+from collapselab.data import DataSplits
 from collapselab.experiments.claims import Void
-from collapselab.experiments.claims.claim import FITTED
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.jobs import Job
-from collapselab.experiments.recipes import Changes, balanced
+from collapselab.experiments.recipes import Changes, Job, balanced
 from collapselab.frames import rows_where
 from collapselab.papers.hui2022 import common
-from collapselab.papers.hui2022.bounds import any_points_bound, collapsed_representation
-from collapselab.papers.hui2022.common import images, recipe
+from collapselab.papers.hui2022.bounds import any_points_bound
+from collapselab.papers.hui2022.common import EVALUATION_BATCH, images, probe_accuracy, recipe
 from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
 from collapselab.probes import profile
 from collapselab.records.experiment import ExtraRow
+from collapselab.records.rows_csv import FITTED
 from collapselab.training.building import classifier_name
 from collapselab.training.evaluation import evaluate, layer_features
 from collapselab.training.weak_variance import fit_centres
 
-PENALTIES = 13
 # With a small batch, one epoch has hundreds of steps even on a small train set.
 _ONE_EPOCH_BATCH = 8
 _ONE_EPOCH_RATE = 0.01
-_BATCH = 1024
 # k-means centres of equal points have rounding errors; variances below this count as zero.
 _ROUNDING = 1e-24
 _COLUMNS = (
@@ -37,10 +34,7 @@ _COLUMNS = (
     "test_accuracy", "bound", "probe_accuracy",
 )  # fmt: skip
 _ZERO, _ONE = (0.0, 1e-9), (1.0, 1e-9)
-_CHANCE = (
-    0.1,
-    0.1,
-)  # on hundreds of samples, random decisions are practically always this close to accuracy 0.1
+_CHANCE = (0.1, 0.1)  # on hundreds of samples, random decisions are practically always this close to it
 # Id, network, sentence, numbers that must be near a value, and numbers that must be below a bound.
 IDENTITIES: tuple[tuple[str, str, str, dict[str, tuple[float, float]], dict[str, float]], ...] = (
     (
@@ -111,39 +105,30 @@ def measure_constructions(runs: Grid, seed: int) -> list[ExtraRow]:
 
 def _measured(model: nn.Module, data: DataSplits) -> ExtraRow:
     layer = classifier_name(model)
-    batches = data.train.batches(_BATCH), data.test.batches(_BATCH)
+    batches = data.train.batches(EVALUATION_BATCH), data.test.batches(EVALUATION_BATCH)
     last = profile(model, *batches, layers=[layer], metrics=["train_variance", "strong_test_variance"])[layer]
-    features = layer_features(model, data.test, layer, _BATCH)
+    features = layer_features(model, data.test, layer, EVALUATION_BATCH)
     weak = fit_centres(features, data.num_classes).variance(features)
     loss = nn.functional.cross_entropy
     return {
         "train_variance": last.train["train_variance"],
         "strong_test_variance": last.test["strong_test_variance"],
         "weak_test_variance": 0.0 if weak is not None and weak <= _ROUNDING else weak,
-        "train_accuracy": evaluate(model, data.train, loss, _BATCH).accuracy,
-        "test_accuracy": evaluate(model, data.test, loss, _BATCH).accuracy,
+        "train_accuracy": evaluate(model, data.train, loss, EVALUATION_BATCH).accuracy,
+        "test_accuracy": evaluate(model, data.test, loss, EVALUATION_BATCH).accuracy,
     }
 
 
 def _bound(model: nn.Module, coarse: DataSplits, fine: DataSplits, seed: int) -> ExtraRow:
-    """Return what two points can do on ten classes, and what a linear probe of them does."""
-    from collapselab.transfer import linear_probe
+    """Return what two points can do on ten classes, and what a linear probe of them does.
 
-    train, test = (
-        collapsed_representation(model, coarse.num_classes, Split(a.inputs, b.labels).batches(_BATCH))
-        for a, b in ((coarse.train, fine.train), (coarse.test, fine.test))
-    )
+    The points are the one-hot decisions: what the network offers to a finer task once it has collapsed.
+    """
+    collapsed = OneHotDecisions(model, coarse.num_classes)
     counts = fine.test.labels.bincount(minlength=fine.num_classes).tolist()
-    probe = linear_probe(
-        (train.features, train.labels),
-        (test.features, test.labels),
-        num_penalties=PENALTIES,
-        standardize=False,
-        seed=seed,
-    )
     return {
         "bound": float(any_points_bound(coarse.num_classes, counts)),
-        "probe_accuracy": probe.accuracy,
+        "probe_accuracy": probe_accuracy(collapsed, fine, seed),
     }
 
 

@@ -12,20 +12,13 @@ from collapselab.experiments.claims.judges import at_end, identity
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.recipes import At, balanced, digits, scales
 from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022 import measured_constructions as measured
 from collapselab.papers.hui2022.common import changed
-from collapselab.papers.hui2022.measured_constructions import (
-    IDENTITIES,
-    PENALTIES,
-    construction_jobs,
-    construction_rows,
-    measure_constructions,
-    network,
-)
 from collapselab.report.builders import ACCURACIES, SPREAD, VARIANCES, Dots, Quantity
 from collapselab.report.chart import NEUTRAL, WEAK, Axis, Look
 
 _ARGUED = "The paper gives an argument here, and no experiment. The networks are MLPs with"
-_PROBE_NOTE = f"The penalty of the linear probe is chosen from {PENALTIES} values."
+_PROBE_NOTE = f"The penalty of the linear probe is chosen from {common.PENALTIES} values."
 _OPEN = f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
 
 
@@ -49,7 +42,7 @@ EXPERIMENT = Experiment(
     question="Is train collapse, or weak test collapse, necessary or sufficient for a network to generalise? What can be "
     "learned from collapsed features?",
     presets=scales(
-        construction_jobs,
+        measured.construction_jobs,
         paper=At(
             f"{_ARGUED} three layers of 1024 units on MNIST, 80,000 steps or one epoch. {_PROBE_NOTE} {_OPEN}"
         ),
@@ -74,7 +67,7 @@ EXPERIMENT = Experiment(
             },
         ),
     ),
-    rows=construction_rows,
+    rows=measured.construction_rows,
     charts=[
         Dots(
             "sec2",
@@ -90,15 +83,15 @@ EXPERIMENT = Experiment(
     ],
     claims=changed(
         *(
-            identity(id, says, near, below, rows=network(of), **_CLAIMED)
-            for id, of, says, near, below in IDENTITIES
+            identity(id, says, near, below, rows=measured.network(of), **_CLAIMED)
+            for id, of, says, near, below in measured.IDENTITIES
         ),
         at_end(
             "train_variance",
             "A network trained for one epoch does not collapse on its train set.",
             above=(0.1, 0.03, 0.3),
             id="one-epoch-does-not-collapse",
-            rows=network("one_epoch"),
+            rows=measured.network("one_epoch"),
             **_CLAIMED,
         ),
         at_end(
@@ -107,10 +100,10 @@ EXPERIMENT = Experiment(
             above=(-0.05, -0.02, 0.0),
             scale="difference",
             id="one-epoch-matches",
-            rows=network("one_epoch"),
+            rows=measured.network("one_epoch"),
             **_CLAIMED,
         ),
     ),
-    extras=(Extra("constructions", measure_constructions),),
+    extras=(Extra("constructions", measured.measure_constructions),),
     is_whole=True,
 )

@@ -6,52 +6,35 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from collapselab.data import DataSplits, Split
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.jobs import Job
 from collapselab.experiments.rows import run_curve
 from collapselab.frames import rows_that, rows_where
-from collapselab.records.experiment import ExtraRow, Label
+from collapselab.papers.hui2022.common import probe_accuracy
+from collapselab.records.experiment import ExtraRow
 from collapselab.report.builders import ACCURACY_AXES, VARIANCES, Lines, Quantity, by_column
 from collapselab.report.chart import TEST, Axis, Look
-from collapselab.training.building import classifier_name
-from collapselab.training.evaluation import layer_features
 
-PENALTIES = 13
-_BATCH = 1024
 _VARIANCES = ("train_variance", "train_variance_final")
-_COLUMNS = (
-    "kind",
-    "dataset",
-    "model",
-    "seed",
-    "pretrain_step",
-    *_VARIANCES,
-    "learning_rate",
-    "accuracy",
-    "num_test",
-)
+_PLACE = ("kind", "dataset", "model", "seed", "pretrain_step")
+_COLUMNS = (*_PLACE, *_VARIANCES, "learning_rate", "accuracy", "num_test")
 
 
 def probe_checkpoints(runs: Grid, seed: int) -> list[ExtraRow]:
     """Train a linear probe of every checkpoint on the samples of fine-tuning; return one row each."""
-    from collapselab.transfer import linear_probe
-
-    pretrained = {job.labels["dataset"]: job for job in _of_kind(runs, seed, "pretraining")}
-    # All runs that start from one checkpoint have the same samples; use the first.
-    by_checkpoint: dict[tuple[str, int], Job] = {}
-    for job in _of_kind(runs, seed, "fine_tuning"):
-        by_checkpoint.setdefault(_checkpoint(job), job)
+    jobs = runs.jobs(seed)
+    pretrained = {job.labels["dataset"]: job for job in jobs if job.labels["kind"] == "pretraining"}
+    # All runs that start from one checkpoint have the same samples.
+    tuned = {
+        (job.labels["dataset"], int(job.labels["pretrain_step"])): job
+        for job in jobs
+        if job.labels["kind"] == "fine_tuning"
+    }
     rows: list[ExtraRow] = []
-    for (dataset, step), job in by_checkpoint.items():
-        data = runs.data(job.recipe)
+    for (dataset, step), job in tuned.items():
         # Features of the pre-trained network; its two outputs are not used.
-        model = runs.model(pretrained[dataset], step)
-        layer = classifier_name(model)
-        train, test = ((layer_features(model, split, layer, _BATCH), split.labels) for split in _splits(data))
-        result = linear_probe(train, test, num_penalties=PENALTIES, standardize=False, seed=seed)
+        accuracy = probe_accuracy(runs.model(pretrained[dataset], step), runs.data(job.recipe), seed)
         place: ExtraRow = {"kind": "linear_probe", "dataset": dataset, "model": job.labels["model"]}
-        rows.append(place | {"pretrain_step": step, "accuracy": result.accuracy})
+        rows.append(place | {"pretrain_step": step, "accuracy": accuracy})
     return rows
 
 
@@ -64,50 +47,30 @@ def transfer_rows(runs: Grid) -> pd.DataFrame:
         rows of pre-training, else on the classes in the end; missing where training diverged) and num_test, the test
         samples that it is a share of.
     """
-    rows = [row for seed in runs.seeds for row in _seed_rows(runs, seed)]
-    return pd.DataFrame(rows, columns=list(_COLUMNS))
+    tables = [_seed_rows(runs, seed) for seed in runs.seeds]
+    return pd.concat(tables, ignore_index=True).reindex(columns=list(_COLUMNS))
 
 
-def _seed_rows(runs: Grid, seed: int) -> list[ExtraRow]:
-    rows: list[ExtraRow] = []
-    variances: dict[tuple[str, Label | None], ExtraRow] = {}
-    num_test: dict[str, Label | None] = {}
+def _seed_rows(runs: Grid, seed: int) -> pd.DataFrame:
+    tables, num_test = [], {}
     for job in runs.jobs(seed):
-        curve = run_curve(runs.folder(job.name, seed), job, seed)
-        head: ExtraRow = {**job.labels, "seed": seed, "num_test": _num_test(runs, job, seed)}
+        folder = runs.folder(job.name, seed)
+        table = run_curve(folder, job, seed).rename(columns={"test_accuracy": "accuracy"})
+        record = folder.read_run()
+        assert record is not None, "rows are made of finished runs"
+        assert record.data is not None
         if job.labels["kind"] == "pretraining":
-            for row in curve.to_dict("records"):
-                of_step: ExtraRow = {name: row[name] for name in _VARIANCES}
-                variances[str(head["dataset"]), row["step"]] = of_step
-                rows.append(
-                    {**head, **of_step, "pretrain_step": row["step"], "accuracy": row["test_accuracy"]}
-                )
-            continue
-        last = curve.iloc[-1]
-        num_test[str(head["dataset"])] = head["num_test"]
-        accuracy = None if last["ended"] == "diverged" else float(last["test_accuracy"])
-        rows.append({**head, **variances[_checkpoint(job)], "accuracy": accuracy})
+            table["pretrain_step"] = table["step"]
+        else:
+            table = table.tail(1)
+            table = table.assign(accuracy=table["accuracy"].where(table["ended"] != "diverged"))
+            num_test[job.labels["dataset"]] = record.data.num_test
+        tables.append(table.assign(num_test=record.data.num_test))
     for row in runs.extra("linear_probe", seed):
-        dataset, step = str(row["dataset"]), row["pretrain_step"]
-        rows.append({**row, **variances[dataset, step], "seed": seed, "num_test": num_test[dataset]})
-    return rows
-
-
-def _of_kind(runs: Grid, seed: int, kind: str) -> list[Job]:
-    return [job for job in runs.jobs(seed) if job.labels["kind"] == kind]
-
-
-def _checkpoint(job: Job) -> tuple[str, int]:
-    return str(job.labels["dataset"]), int(job.labels["pretrain_step"])
-
-
-def _splits(data: DataSplits) -> tuple[Split, Split]:
-    return data.train, data.test
-
-
-def _num_test(runs: Grid, job: Job, seed: int) -> int | None:
-    record = runs.folder(job.name, seed).read_run()
-    return None if record is None or record.data is None else record.data.num_test
+        tables.append(pd.DataFrame([row | {"seed": seed, "num_test": num_test[row["dataset"]]}]))
+    rows = pd.concat(tables, ignore_index=True)
+    checkpoints = rows_where(rows, kind="pretraining").set_index(["dataset", "pretrain_step"])
+    return rows.drop(columns=list(_VARIANCES)).join(checkpoints[list(_VARIANCES)], on=checkpoints.index.names)
 
 
 # ---------------------------------------------------------------- what is drawn and judged
@@ -115,11 +78,8 @@ def _num_test(runs: Grid, job: Job, seed: int) -> int | None:
 
 def transfers(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row per checkpoint, seed and kind of transfer, with the best accuracy over learning rates (sec. 4.2)."""
-    keys = ["kind", "dataset", "model", "seed", "pretrain_step"]
-    others = {
-        name: "first" for name in ("train_variance_final", "train_variance", "num_test") if name in rows
-    }
-    grouped = rows_that(rows, rows["kind"] != "pretraining").groupby(keys, sort=False, as_index=False)
+    others = {name: "first" for name in (*_VARIANCES, "num_test") if name in rows}
+    grouped = rows_that(rows, rows["kind"] != "pretraining").groupby(list(_PLACE), sort=False, as_index=False)
     return grouped.agg({**others, "accuracy": "max"})
 
 
@@ -131,7 +91,7 @@ def best_rates(rows: pd.DataFrame) -> pd.DataFrame:
 def kinds(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Tell fine-tuning and linear probes apart."""
     tuned, probed = (rows_where(rows, kind=kind) for kind in ("fine_tuning", "linear_probe"))
-    return [("fine-tuned, best learning rate", tuned), ("linear probe", probed)]
+    return [("fine-tuned (best rate)", tuned), ("linear probe", probed)]
 
 
 def less_by_probing(rows: pd.DataFrame) -> pd.DataFrame:
@@ -139,12 +99,8 @@ def less_by_probing(rows: pd.DataFrame) -> pd.DataFrame:
     parts = best_rates(rows), rows_where(rows, kind="linear_probe")
     tuned, probed = (part.set_index("pretrain_step")["accuracy"] for part in parts)
     less = tuned - probed
-    return pd.DataFrame(
-        {
-            "least_accuracy_lost_by_probing": [less.min(skipna=False)],
-            "mean_accuracy_lost_by_probing": [less.mean()],
-        }
-    )
+    lost = {"least": less.min(skipna=False), "mean": less.mean()}
+    return pd.DataFrame([lost]).add_suffix("_accuracy_lost_by_probing")
 
 
 DOWNSTREAM = Axis("downstream test accuracy", "tight", percent=True)

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from collapselab.data.recipe import DataSpec
-from collapselab.experiments.jobs import Job, checkpoint_of
-from collapselab.experiments.recipes import Changes, balanced, digits, first
+from collapselab.experiments.recipes import Changes, Job, balanced, checkpoint_of, digits, first
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import MLP, ODD_EVEN, images, recipe
-from collapselab.papers.hui2022.transfer import PENALTIES
 from collapselab.records.recipe import Checkpoints, Option, StartFrom
 
 # "We search over 0.0005 to 0.25": six values, evenly spaced on a logarithmic scale.
@@ -19,7 +17,7 @@ _TEN = tuple((digit,) for digit in range(10))
 _OBJECTS = ("airplane", "automobile", "ship", "truck")
 _ANIMALS = ("bird", "cat", "frog", "horse")
 LEFT_OPEN = (
-    f"The batch size is {common.BATCH_SIZE}, as in sec. 3.2; the penalty of the linear probe is chosen from {PENALTIES} values. "
+    f"The batch size is {common.BATCH_SIZE}, as in sec. 3.2; the penalty of the linear probe is chosen from {common.PENALTIES} values. "
     f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE} MNIST samples are the first ones for pre-training and the "
     "following ones for fine-tuning, the same for every seed."
 )

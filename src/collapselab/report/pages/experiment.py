@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from collapselab.frames import last_rows, rows_that
 from collapselab.report.chart import Chart
-from collapselab.report.pages.rendering import Page, Section, verdict_cards, write_page
+from collapselab.report.pages.rendering import Page, Section, verdict_cards
 from collapselab.report.wording import cautions, summary
 from collapselab.text import few, words
 
@@ -31,19 +30,6 @@ _HOW = (
     "last step, centres and spread are those at the end of each run, so that a variance at an earlier step also includes how far "
     "the features still move."
 )
-
-
-def write_experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Path:
-    """Write `report.html`, one page that works offline, into the folder of an experiment.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    write_page(outcome.page, experiment_page(outcome, charts))
-    return outcome.page
 
 
 def experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Page:

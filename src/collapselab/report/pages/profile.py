@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,16 +12,8 @@ import numpy as np
 import pandas as pd
 
 from collapselab.metrics import BY_NAME
-from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Look, Mark, Missing, Number, Panel
-from collapselab.report.layers import (
-    INITIALISATION,
-    Layers,
-    Line,
-    chart_or_missing,
-    spectra_chart,
-    usual_lines,
-    value_axis,
-)  # fmt: skip
+from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Look, Mark, Number, Panel
+from collapselab.report.layers import INITIALISATION, START, Layers, chart_of, line, spectra_chart
 from collapselab.report.pages.rendering import Page, Section, section, write_page
 from collapselab.text import counted, number, percent
 
@@ -28,20 +21,16 @@ if TYPE_CHECKING:
     from collapselab.probes import Profile
     from collapselab.records.profile import ProfileMade
 
-# What each way of storing the within-class scatter lacks, and the explanation for the reader.
+# What each way of storing the within-class scatter lacks, and what was stored.
 _WITHOUT = {
-    "full": ({"class covariances"}, "only the pooled scatter of all classes was stored there"),
-    "sketch": (
-        {"covariance", "class covariances"},
-        "only a sketch of the within-class scatter was stored there",
-    ),
+    "full": ({"class covariances"}, "the pooled scatter of all classes"),
+    "sketch": ({"covariance", "class covariances"}, "a sketch of the within-class scatter"),
     "trace": (
         {"covariance", "class covariances", "top eigenvalue"},
-        "only the trace of the within-class scatter was stored there",
+        "the trace of the within-class scatter",
     ),
 }
 _MOST = 20  # singular values
-_START = "initialisation"
 _TRACES = {
     "within": Look("#d946ef", marker="triangle"),
     "between": Look("#06b6d4", "dash", "square"),
@@ -54,16 +43,7 @@ _COMPONENTS = {90: "#8b5cf6", 95: "#d946ef", 99: "#f59e0b"}
 def write_profile_page(
     folder: Path, profile: Profile, initial: Profile | None = None, made: ProfileMade | None = None
 ) -> Path:
-    """Write `report.html`, one page that works offline, into a folder that exists or is made.
-
-    Args:
-        folder: where to write the page.
-        profile: the profile to show.
-        initial: profile of the same network at initialisation, drawn for comparison.
-        made: how the numbers were computed.
-
-    Returns:
-        The path of the page.
+    """Write the page of a profile as `report.html` into a folder that exists or is made; return its path.
 
     Raises:
         ValueError: a profile without layers, or an initial profile of other layers.
@@ -75,16 +55,23 @@ def write_profile_page(
 
 
 def profile_page(profile: Profile, initial: Profile | None = None, made: ProfileMade | None = None) -> Page:
-    """Return the content of the page of a profile; it depends only on the profiles.
+    """Return the content of the page of a profile: one file that works offline.
+
+    Args:
+        profile: the profile to show.
+        initial: profile of the same network at initialisation, drawn for comparison.
+        made: how the numbers were computed.
 
     Raises:
         ValueError: a profile without layers, or an initial profile of other layers.
     """
-    shown = _Shown(profile, initial)
     if not profile.layers:
         raise ValueError("the profile has no layers")
-    if initial and not {layer.name for layer in initial.layers} & set(shown.layers.names):
+    if initial and not {layer.name for layer in initial.layers} & {layer.name for layer in profile.layers}:
         raise ValueError("the profile at initialisation has none of these layers")
+    end = _with_shares(profile)
+    start = _with_shares(initial) if initial else end.head(0)
+    shown = _Shown(end, start, profile.first_collapsed_layer, profile)
     return Page(
         f"Neural collapse by layer: {profile.model}",
         _summary(shown),
@@ -100,16 +87,25 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
     )
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """A profile, and the profile of the same network at initialisation, as series by layer."""
+def _with_shares(profile: Profile) -> pd.DataFrame:
+    """Return the metrics of a profile with two that only this page has."""
+    metrics, classes = profile.to_frame(), len(profile.classes)
+    used = ["normalized_within", "equiangularity", "mean_cosine_gap"]
+    within, spread, gap = (values for _, values in metrics.reindex(columns=used).items())
+    mean = (gap - (1 / (classes - 1) if classes > 1 else np.nan)).abs()
+    relative = (spread / mean).where(mean > 0)
+    return metrics.assign(between_share=1 - within, relative_equiangularity=relative)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown(Layers):
+    """The layers of a profile, and why some of their values are missing."""
 
     profile: Profile
-    initial: Profile | None
 
     @property
-    def layers(self) -> Layers:
-        return Layers([layer.name for layer in self.profile.layers], self.profile.first_collapsed_layer)
+    def has_start(self) -> bool:
+        return not self.start.empty
 
     @property
     def splits(self) -> list[str]:
@@ -119,39 +115,13 @@ class _Shown:
     def num_classes(self) -> int:
         return len(self.profile.classes)
 
-    def values(self, metric: str, split: str = "train", *, at_start: bool = False) -> pd.Series:
-        """Return a metric by layer; NaN if it is undefined or was not measured, or if the split does not exist."""
-        source = self.initial if at_start else self.profile
-        splits = {layer.name: layer.splits for layer in source.layers} if source else {}
-        names = self.layers.names
-        found = [
-            splits[name][split].metrics.get(metric) if split in splits.get(name, {}) else None
-            for name in names
-        ]
-        return pd.Series(found, index=pd.Index(names), dtype="float64")
-
-    def usual(self, metric: str) -> list[Line]:
-        return usual_lines(
-            self.values(metric), self.values(metric, "test"), self.values(metric, at_start=True)
-        )
-
-    def chart(
-        self, id: str, lines: Sequence[Line], *metrics: str, marks: Sequence[Mark] = (), **numbers: object
-    ) -> Chart | Missing:
-        """Chart lines; `metrics` are the metrics they are computed from."""
-        return self.layers.chart(id, lines, self.gaps(*metrics), marks, **numbers)
-
-    def metric(self, name: str) -> Chart | Missing:
-        """Chart one metric on train and test data."""
-        lines = self.usual(name)
-        told = self.layers.journey(lines[0].values, lines[1].values, value_axis(name).percent)
-        return self.chart(name, lines, name, journey=told)
-
-    def weight(self, name: str, full: Number | None) -> Chart | Missing:
+    def weight(self, name: str, full: Number | None) -> Chart:
         """Chart a property of the weights alone, which is the same on every split."""
-        own = Line("trained" if self.initial else "weight", self.values(name), Look(TRAIN))
-        lines = [own, Line(_START, self.values(name, at_start=True), INITIALISATION)]
-        told = self.layers.journey(own.values, head="Here it is")
+        lines = [
+            line("trained" if self.has_start else "weight", self.values(name), Look(TRAIN)),
+            line(START, self.values(name, at_start=True), INITIALISATION),
+        ]
+        told = self.journey(self.values(name), head="Here it is")
         return self.chart(name, lines, name, full=number(full), journey=told)
 
     def gaps(self, *metrics: str) -> str:
@@ -160,18 +130,18 @@ class _Shown:
             (layer, [name for name in metrics if layer.train.get(name) is None])
             for layer in self.profile.layers
         ]
-        reasons = [_reason(layer.scatter, names) for layer, names in missing if names]
+        reasons = Counter(_reason(layer.scatter, names) for layer, names in missing if names)
         total = len(missing)
         return " ".join(
             f"No value at {'any layer' if count == total else f'{count} of {total} layers'}: {reason}."
-            for reason, count in ((reason, reasons.count(reason)) for reason in dict.fromkeys(reasons))
+            for reason, count in reasons.items()
         )
 
 
 def _reason(scatter: str, metrics: Sequence[str]) -> str:
-    lacks, words = _WITHOUT.get(scatter, (set(), ""))
+    lacks, stored = _WITHOUT.get(scatter, (set(), ""))
     if any(BY_NAME[name].needs & lacks for name in metrics):
-        return words
+        return f"only {stored} was stored there"
     if any("weight" in BY_NAME[name].needs for name in metrics):
         return "there is no weight to compare with, or the value is undefined (see the warnings)"
     return "it was not measured or is undefined (see the warnings)"
@@ -201,14 +171,14 @@ def _sections(shown: _Shown) -> list[Section]:
 
 
 def _summary(shown: _Shown) -> str:
-    profile, names = shown.profile, shown.layers.names
+    profile, names = shown.profile, shown.names
     first = profile.first_collapsed_layer
     result = (
         f"Features have collapsed from layer {first} on"
         if first
         else f"Features have not collapsed at the last layer, {names[-1]}"
     )
-    beside = " Dotted lines show the same network at initialisation." if shown.initial else ""
+    beside = " Dotted lines show the same network at initialisation." if shown.has_start else ""
     return (
         f"{counted(len(names), 'layer')}; the features of a layer are its inputs. {result}. A layer counts as collapsed if the "
         f"within-class share of the variance on train data is below {number(profile.epsilon)} at this layer and all later "
@@ -232,74 +202,69 @@ def _facts(shown: _Shown) -> list[tuple[str, str]]:
 def _numbers(shown: _Shown) -> list[tuple[str, pd.DataFrame]]:
     """Return tables of all metrics with layers as columns: one per split, and the same for the initial network."""
     out = []
-    for at_start in (False, True) if shown.initial else (False,):
+    for at_start in (False, True) if shown.has_start else (False,):
         for split in shown.splits:
-            rows = [shown.values(name, split, at_start=at_start).rename(name) for name in BY_NAME]
-            table = pd.DataFrame([row for row in rows if row.notna().any()]).reset_index(names="metric")
-            out.append((f"Every metric on {split} data{' at initialisation' if at_start else ''}", table))
+            title = f"Every metric on {split} data{' at initialisation' if at_start else ''}"
+            out.append((title, shown.table(split, at_start=at_start)))
     return [(title, table) for title, table in out if len(table)]
 
 
 # ---------------------------------------------------------------- charts of several quantities
 
 
-def _shares(shown: _Shown) -> Chart | Missing:
-    train, test = (shown.values("normalized_within", split) for split in ("train", "test"))
-    start = shown.values("normalized_within", at_start=True)
-    lines = []
-    for split, within, look in (("train", train, Look(TRAIN)), ("test", test, Look(TEST, marker="square"))):
-        lines.append(Line(f"within, {split}", within, look))
-        lines.append(Line(f"between, {split}", 1 - within, replace(look, dash="dash")))
-    for name, values in (("within", start), ("between", 1 - start)):
-        lines.append(Line(f"{name}, train, initialisation", values, INITIALISATION, _START))
+def _shares(shown: _Shown) -> Chart:
+    metrics, lines = {"within": "normalized_within", "between": "between_share"}, []
+    for split, look in (("train", Look(TRAIN)), ("test", Look(TEST, marker="square"))):
+        for name, dash in (("within", look), ("between", replace(look, dash="dash"))):
+            lines.append(line(f"{name}, {split}", shown.values(metrics[name], split), dash))
+    for name, metric in metrics.items():
+        start = shown.values(metric, at_start=True)
+        lines.append(line(f"{name}, train, initialisation", start, INITIALISATION, START))
     first, epsilon = shown.profile.first_collapsed_layer, number(shown.profile.epsilon)
     where = f"is below {epsilon} from {first} on" if first else f"is not below {epsilon} at the last layer"
-    told = shown.layers.journey(train, test, head="It is")
+    train, test = (shown.values("normalized_within", split) for split in ("train", "test"))
+    told = shown.journey(train, test, head="It is")
     level = [Mark("y", shown.profile.epsilon, f"ε = {epsilon}")]
     return shown.chart("nc1-shares", lines, "normalized_within", marks=level, where=where, journey=told)
 
 
-def _traces(shown: _Shown) -> Chart | Missing:
+def _traces(shown: _Shown) -> Chart:
     """Traces of the covariances, a panel per split."""
     panels: list[Panel] = []
     ends = []
     for split in shown.splits:
-        lines = [Line(name, shown.values(f"{name}_trace", split), look) for name, look in _TRACES.items()]
+        lines = [line(name, shown.values(f"{name}_trace", split), look) for name, look in _TRACES.items()]
         for name, look in _TRACES.items():
             start = shown.values(f"{name}_trace", split, at_start=True)
-            lines.append(Line(f"{name}, {_START}", start, replace(look, dash="dot"), _START))
-        panels.append(shown.layers.panel("nc1-traces", lines, f"{split} data", column=len(panels)))
-        within, between = (number(line.values.iloc[-1]) for line in lines[:2])
+            lines.append(line(f"{name}, {START}", start, replace(look, dash="dot"), START))
+        panels.append(shown.panel("nc1-traces", lines, f"{split} data", column=len(panels)))
+        within, between = (
+            number(shown.values(f"{name}_trace", split).iloc[-1]) for name in ("within", "between")
+        )
         ends.append(f"{within} within and {between} between on {split} data")
     gaps = shown.gaps(*(f"{name}_trace" for name in _TRACES))
-    return chart_or_missing("nc1-traces", [one for one in panels if one.series], gaps, ends=", ".join(ends))
+    return chart_of("nc1-traces", [one for one in panels if one.series], gaps, ends=", ".join(ends))
 
 
-def _equal_angles(shown: _Shown) -> Chart | Missing:
+def _equal_angles(shown: _Shown) -> Chart:
     """Equiangularity over the size of its mean cosine."""
-    simplex = 1 / (shown.num_classes - 1) if shown.num_classes > 1 else np.nan
-    lines = []
-    for spread, gap in zip(shown.usual("equiangularity"), shown.usual("mean_cosine_gap"), strict=True):
-        mean = (gap.values - simplex).abs()
-        lines.append(replace(spread, values=(spread.values / mean).where(mean > 0)))
-    told = shown.layers.journey(lines[0].values, lines[1].values)
-    return shown.chart("relative_equiangularity", lines, "equiangularity", "mean_cosine_gap", journey=told)
+    return shown.metric("relative_equiangularity", of=["equiangularity", "mean_cosine_gap"])
 
 
-def _alignment(shown: _Shown) -> Chart | Missing:
+def _alignment(shown: _Shown) -> Chart:
     train, _, start = shown.usual("alignment")
     values = shown.values("alignment_random")
-    random = Line("two random subspaces", values, Look("#d946ef", "dash", "diamond"), "random")
-    told = shown.layers.journey(train.values)
+    random = line("two random subspaces", values, Look("#d946ef", "dash", "diamond"), "random")
+    told = shown.journey(shown.values("alignment"))
     lines = [train, start, random]
     return shown.chart("alignment", lines, "alignment", journey=told, random=number(values.iloc[-1]))
 
 
-def _weight_spectra(shown: _Shown) -> Chart | Missing:
+def _weight_spectra(shown: _Shown) -> Chart:
     known = {layer.name: layer.weight_singular_values[:_MOST] for layer in shown.profile.layers}
     table = pd.DataFrame({name: pd.Series(values) for name, values in known.items() if values})
     if table.empty:
-        return chart_or_missing("weight-spectra", [], "No layer has a weight with known singular values.")
+        return chart_of("weight-spectra", [], "No layer has a weight with known singular values.")
     count, table.index = shown.num_classes, pd.RangeIndex(1, len(table) + 1)
     last = table.iloc[:, -1].dropna()
     at = min(count, len(last))
@@ -311,28 +276,27 @@ def _weight_spectra(shown: _Shown) -> Chart | Missing:
     )
 
 
-def _stable_rank(shown: _Shown) -> Chart | Missing:
+def _stable_rank(shown: _Shown) -> Chart:
     lines, sketched = shown.usual("stable_rank"), ""
     for at, split in enumerate(("train", "test")):
-        low, high = shown.values("stable_rank_low", split), shown.values("stable_rank_high", split)
+        low, high = (shown.values(f"stable_rank_{end}", split).to_numpy() for end in ("low", "high"))
         # Bounds are equal if the full scatter was stored: nothing to draw.
         if (low < high).any():
-            lines[at] = replace(lines[at], low=low, high=high)
+            lines[at] = replace(lines[at], points=lines[at].points.assign(low=low, high=high))
             sketched = " Where the scatter was sketched, it is an estimate, with guaranteed bounds shown as a shaded band."
-    told = shown.layers.journey(lines[0].values, lines[1].values)
+    told = shown.journey(shown.values("stable_rank"), shown.values("stable_rank", "test"))
     return shown.chart("stable_rank", lines, "stable_rank", journey=told, sketched=sketched)
 
 
-def _components(shown: _Shown) -> Chart | Missing:
-    train, test, start = [], [], []
-    for share, colour in _COMPONENTS.items():
-        look, metric = Look(colour), f"components_{share}"
-        values = shown.values(metric, "test"), shown.values(metric, at_start=True)
-        train.append(Line(f"{share} %, train", shown.values(metric), look))
-        test.append(Line(f"{share} %, test", values[0], replace(look, dash="dash"), "test"))
-        start.append(Line(f"{share} %, {_START}", values[1], replace(look, dash="dot"), _START))
-    told = shown.layers.journey(
-        train[-1].values, test[-1].values, head="For 99 % on train data, the number is"
-    )
-    lines = [*train, *test, *start]
+def _components(shown: _Shown) -> Chart:
+    lines = []
+    for split, at_start in (("train", False), ("test", False), ("train", True)):
+        kind = START if at_start else split
+        dash = "dot" if at_start else "dash" if split == "test" else "solid"
+        for share, colour in _COMPONENTS.items():
+            values = shown.values(f"components_{share}", split, at_start=at_start)
+            legend = None if kind == "train" else kind
+            lines.append(line(f"{share} %, {kind}", values, Look(colour, dash), legend))
+    train, test = (shown.values("components_99", split) for split in ("train", "test"))
+    told = shown.journey(train, test, head="For 99 % on train data, the number is")
     return shown.chart("components", lines, "components_99", full=shown.num_classes - 1, journey=told)

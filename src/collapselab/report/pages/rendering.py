@@ -14,7 +14,7 @@ import pandas as pd
 from collapselab.errors import in_strings, printable
 from collapselab.records.judgement import Judgement
 from collapselab.report import screen
-from collapselab.report.chart import Chart, Missing
+from collapselab.report.chart import Chart
 from collapselab.report.layout import lay_out
 from collapselab.report.wording import sentences
 from collapselab.report.words import alternative_text, table_of
@@ -80,12 +80,10 @@ class Page:
     beside: Sequence[str] = ()
 
 
-def section(id: str, title: str, parts: Sequence[Chart | Missing], note: str = "") -> Section:
+def section(id: str, title: str, parts: Sequence[Chart], note: str = "") -> Section:
     """Return a section; its note lists charts that cannot be drawn, with the reason."""
-    charts = [part for part in parts if isinstance(part, Chart)]
-    missing = [
-        f"“{part.title}” is not drawn. {part.why}".strip() for part in parts if isinstance(part, Missing)
-    ]
+    charts = [part for part in parts if part.panels]
+    missing = [f"“{part.title}” is not drawn. {part.text}" for part in parts if not part.panels]
     notes = " ".join(filter(None, [note if charts else "", *missing]))
     return Section(id, title, charts, notes)
 
@@ -98,7 +96,7 @@ def verdict_cards(judgements: Iterable[Judgement]) -> list[Card]:
             f"{one.verdict.capitalize()}.",
             one.statement,
             sentences(one),
-            f"{one.paper}, {one.where}",
+            ", ".join(filter(None, [one.paper, one.where])),
         )
         for one in judgements
     ]

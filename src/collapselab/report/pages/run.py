@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from collapselab.frames import rows_where
-from collapselab.metrics import BY_NAME
 from collapselab.records.recipe import Recipe
 from collapselab.report.builders import SPREAD, VARIANCES, Lines
-from collapselab.report.chart import Axis, Chart, Heat, Mark, Missing, Panel
-from collapselab.report.labels import Floats
-from collapselab.report.layers import (
-    Layers,
-    chart_or_missing,
-    cosine_chart,
-    spectra_chart,
-    usual_lines,
-    value_axis,
-)
-from collapselab.report.pages.rendering import Page, section, verdict_cards, write_page
+from collapselab.report.chart import Axis, Chart, Heat, Mark, Panel
+from collapselab.report.layers import Layers, chart_of, cosine_chart, spectra_chart
+from collapselab.report.pages.rendering import Page, section, verdict_cards
+from collapselab.report.scales import Floats
 from collapselab.text import number, percent, words
 
 if TYPE_CHECKING:
     from collapselab.records.run import Run
 
 _MOST = 20  # values of a spectrum
-_PROPERTIES = {
-    "nc1": "normalized_within",
-    "nc2": "equiangularity",
-    "nc3": "alignment",
-    "nc4": "ncc_agreement",
-}
+_PROPERTIES = {"nc2": "equiangularity", "nc3": "alignment", "nc4": "ncc_agreement"}
 _VARIANCES = Lines(
     "variance",
     "Variance on train and on test data",
@@ -45,37 +31,34 @@ _VARIANCES = Lines(
 )
 
 
-def write_run_page(run: Run, path: Path) -> None:
-    """Write the page of a run.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    write_page(path, run_page(run))
-
-
 def run_page(run: Run) -> Page:
     """Say what the page of a run shows; the same run gives the same page."""
+    end, start = (rows_where(run.rows, step=step) for step in (run.last_step, 0))
+    layers = Layers(end, start, run.first_collapsed)
+    epsilon = Mark("y", run.epsilon, f"ε = {number(run.epsilon)}")
     cosines = {
         split: cosine_matrix(means.numpy())
         for split in run.splits
         if (means := run.class_means(split)) is not None and len(means) > 1
     }
-    properties = [_by_layer(run, id, metric) for id, metric in _PROPERTIES.items()]
+    properties = [
+        layers.metric("normalized_within", "nc1", marks=[epsilon]),
+        *(layers.metric(name, id) for id, name in _PROPERTIES.items()),
+    ]
     spectra = [_spectrum(run, name) for name in ("weight_singular_values", "total_eigenvalues")]
     return Page(
         f"Neural collapse: {run.record.data.name if run.record.data else 'a monitored run'}",
         _summary(run),
-        facts=_facts(run),
+        facts=_facts(run, layers),
         cards=verdict_cards(run.judgements),
         sections=[
             section("train-test", "Train against test", [_variances(run)]),
-            section("depth", "Where in the network", [_heat_maps(run)]),
+            section("depth", "Where in the network", [_heat_maps(run, layers)]),
             section("properties", "The four properties of neural collapse, per layer", properties),
             section("geometry", "Class-mean geometry", [cosine_chart(cosines)]),
             section("spectra", "Singular values", spectra),
         ],
-        numbers=[(f"Every metric on {split} data, at the end", _numbers(run, split)) for split in run.splits],
+        numbers=[(f"Every metric on {split} data, at the end", layers.table(split)) for split in run.splits],
         warnings=run.warnings,
         made=run.record.how_made(),
     )
@@ -96,13 +79,13 @@ def _summary(run: Run) -> str:
     )
 
 
-def _facts(run: Run) -> list[tuple[str, str]]:
+def _facts(run: Run, layers: Layers) -> list[tuple[str, str]]:
     last = run.variances.iloc[-1]
     train, test = last["train_variance"], last["strong_test_variance"]
     facts = [("train variance", number(train)), ("strong test variance", number(test))]
     facts += [("test over train", f"{number(test / train)}×")] if train > 0 and test > 0 else []
     facts.append(("first collapsed layer", run.first_collapsed or "none"))
-    accuracy = _values(run, "ncc_accuracy", run.last_step, "test").iloc[-1]
+    accuracy = layers.values("ncc_accuracy", "test").iloc[-1]
     return [*facts, ("nearest centre, test accuracy", percent(accuracy))] if pd.notna(accuracy) else facts
 
 
@@ -114,42 +97,26 @@ def _variances(run: Run) -> Chart:
     return _VARIANCES(rows)[0]
 
 
-def _heat_maps(run: Run) -> Chart | Missing:
+def _heat_maps(run: Run, layers: Layers) -> Chart:
     """Share of variance within classes, by layer and step, a panel per split."""
     panels: list[Panel] = []
     for split in run.splits if "normalized_within" in run.rows else ():
         rows = rows_where(run.rows, split=split)
         table = rows.pivot_table(index="layer", columns="step", values="normalized_within", dropna=False)
         steps = Axis("optimiser step", names=tuple(map(str, table.columns)))
-        heat = Heat(table.loc[run.layers].add_prefix("step "), 1e-4, 1, log=True)
-        layers = Axis(names=tuple(run.layers), reverse=True)
-        panels.append(Panel(f"{split} data", steps, layers, heat=heat, place=(0, len(panels))))
-    end = _values(run, "normalized_within", run.last_step, "train")
+        heat = Heat(table.loc[layers.names].add_prefix("step "), 1e-4, 1, log=True)
+        depth = Axis(names=tuple(layers.names), reverse=True)
+        panels.append(Panel(f"{split} data", steps, depth, heat=heat, place=(0, len(panels))))
+    end = layers.values("normalized_within")
     ends = {
         "first": number(end.iloc[0]),
         "last": number(end.iloc[-1]),
         "collapsed": (end < run.epsilon).sum(),
     }
-    return chart_or_missing("heat", panels, **ends, layers=len(end), epsilon=number(run.epsilon))
+    return chart_of("heat", panels, **ends, layers=len(end), epsilon=number(run.epsilon))
 
 
-def _by_layer(run: Run, id: str, metric: str) -> Chart | Missing:
-    """One metric by depth at the end, train against test, and on train data at initialisation."""
-    places = (run.last_step, "train"), (run.last_step, "test"), (0, "train")
-    train, test, start = (_values(run, metric, step, split) for step, split in places)
-    layers = Layers(run.layers, run.first_collapsed)
-    marks = [Mark("y", run.epsilon, f"ε = {number(run.epsilon)}")] if metric == "normalized_within" else []
-    told = layers.journey(train, test, value_axis(id).percent)
-    return layers.chart(id, usual_lines(train, test, start), marks=marks, journey=told)
-
-
-def _values(run: Run, metric: str, step: int, split: str) -> pd.Series:
-    """One metric by layer; NaN where it was not measured."""
-    rows = run.at(step, split).set_index("layer")
-    return (rows[metric] if metric in rows else pd.Series()).reindex(run.layers).astype("float64")
-
-
-def _spectrum(run: Run, name: str) -> Chart | Missing:
+def _spectrum(run: Run, name: str) -> Chart:
     """Leading values of a spectrum of each layer at the end."""
     rows = rows_where(run.spectra, when="end", split="train", name=name)
     table = rows.pivot_table(index="index", columns="layer", values="value")
@@ -162,11 +129,3 @@ def cosine_matrix(class_means: Floats) -> pd.DataFrame:
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
     unit = np.divide(centred, norms, out=np.full_like(centred, np.nan), where=norms > 0)
     return pd.DataFrame(np.clip(unit @ unit.T, -1, 1))
-
-
-def _numbers(run: Run, split: str) -> pd.DataFrame:
-    """Every metric at the end, layers as columns."""
-    rows = run.at(run.last_step, split).set_index("layer")
-    return rows[[name for name in BY_NAME if name in rows and split in BY_NAME[name].splits]].T.reset_index(
-        names="metric"
-    )
