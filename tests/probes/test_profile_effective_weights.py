@@ -427,7 +427,7 @@ def test_autocast_leaves_the_weight_in_full_precision() -> None:
             with torch.autocast("cpu", torch.bfloat16):
                 return super().forward(input).float()
 
-    model = seeded(Cast, nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3), dtype=torch.float32)
+    model = seeded(lambda: Cast(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), dtype=torch.float32)
     found = profile(model, batches(INPUTS.float(), LABELS, 18))
     for name in ("0", "2"):
         values = np.linalg.svd(model[int(name)].weight.detach().double().numpy(), compute_uv=False)

@@ -91,4 +91,4 @@ def test_other_networks_run_without_gradients() -> None:
             assert not torch.is_grad_enabled()
             return super().forward(input)
 
-    profile(seeded(Checks, nn.Linear(6, 4), nn.Linear(4, 3)), batches(INPUTS, LABELS, 9))
+    profile(seeded(lambda: Checks(nn.Linear(6, 4), nn.Linear(4, 3))), batches(INPUTS, LABELS, 9))

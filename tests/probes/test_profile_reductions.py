@@ -91,7 +91,9 @@ def test_padding_that_is_not_a_number_does_not_count() -> None:
 
 
 def test_a_network_in_half_precision_is_averaged_in_float32() -> None:
-    model = seeded(nn.Sequential, nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1), dtype=torch.bfloat16)
+    model = seeded(
+        lambda: nn.Sequential(nn.Conv2d(2, 4, 1), nn.LeakyReLU(), nn.Conv2d(4, 3, 1)), dtype=torch.bfloat16
+    )
     images = (300 + 20 * draw(2, 48, 48, labels=LABELS)).to(torch.bfloat16)
     found = profile(model, batches(images, LABELS, 12), layers="0,2", reduce="gap")
     for name in ("0", "2"):
@@ -181,6 +183,19 @@ class MapsLast(nn.Module):
         return self.head(self.seq(self.rnn(x.flatten(1, 2))[0])[:, -1])
 
 
+class Patches(nn.Module):
+    """Patches cut out by unfold; a window slid along an axis afterwards leaves the layout open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.cut, self.act = nn.Conv2d(3, 5, 1), nn.Unfold(2, stride=2), nn.ReLU()
+        self.flat, self.slid, self.head = nn.Identity(), nn.Identity(), nn.Linear(20, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.flat(self.cut(self.act(self.stem(images))))
+        return self.head(self.slid(patches.mT.unfold(1, 4, 4)).mean((1, 3)))
+
+
 WORDS = torch.randint(0, 7, (36, 8), generator=torch.Generator().manual_seed(3)) + 5 * LABELS[:, None]
 IMAGES = draw(3, 8, 8, labels=LABELS)
 # network, inputs, then for every module the axes of positions in what it reads
@@ -189,6 +204,7 @@ LAYOUTS: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[str, Any]]] = {
     "mixer": (MixerNet, IMAGES, {"mix": 1, "act": 1}),
     "attention": (Attention, draw(6, 3, labels=LABELS), {"first": 1, "second": 1}),
     "parameters": (ParametersOfOwn, draw(7, 4, labels=LABELS), {"a": 1, "b": 2}),
+    "patches": (Patches, IMAGES, {"cut": (2, 3), "act": (2, 3), "flat": 2}),
     "maps last": (MapsLast, IMAGES, {"act": (1, 2), "drop": (1, 2), "rnn": 1, "seq": 1}),
 }  # fmt: skip
 
@@ -229,6 +245,16 @@ def test_inference_mode_inside_forward_is_followed_too() -> None:
     assert (found["act"].dim, found["back"].dim) == (5, 5)
 
 
+def test_a_layout_that_an_operation_leaves_open_is_said() -> None:
+    found = profile(seeded(Patches), batches(IMAGES, LABELS, 18), layers="slid", reduce="gap")
+    assert any("slid: channels are assumed on axis -3" in text for text in found.warnings)
+    by_hand = profile(
+        seeded(Patches), batches(IMAGES, LABELS, 18), layers="slid", reduce="gap", channel_axis=2
+    )
+    rows = read(seeded(Patches), IMAGES, "slid").mean((1, 3))
+    assert share(by_hand, "slid") == pytest.approx(within_share(rows), rel=1e-9)
+
+
 class NormOfMaps(nn.LayerNorm):
     """As in ConvNeXt: a layer norm that reads channels first."""
 
@@ -236,10 +262,12 @@ class NormOfMaps(nn.LayerNorm):
         return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
+def starts_with_a_norm() -> nn.Module:
+    return nn.Sequential(NormOfMaps(3), nn.Flatten(2), nn.Conv1d(3, 4, 1), nn.Flatten(), nn.Linear(256, 3))
+
+
 def test_an_input_that_no_layer_made_is_assumed_and_said_or_given_by_hand() -> None:
-    model = seeded(
-        nn.Sequential, NormOfMaps(3), nn.Flatten(2), nn.Conv1d(3, 4, 1), nn.Flatten(), nn.Linear(256, 3)
-    )
+    model = seeded(starts_with_a_norm)
     loader = batches(IMAGES, LABELS, 18)
     found = profile(model, loader, layers="0,1", reduce="gap")
     assert [layer.dim for layer in found.layers] == [3, 3]
@@ -269,9 +297,7 @@ def test_an_input_that_no_layer_made_is_assumed_and_said_or_given_by_hand() -> N
     ids=str,
 )
 def test_a_wrong_channel_axis_is_refused_in_one_line(given: Any, message: str) -> None:
-    model = seeded(
-        nn.Sequential, NormOfMaps(3), nn.Flatten(2), nn.Conv1d(3, 4, 1), nn.Flatten(), nn.Linear(256, 3)
-    )
+    model = seeded(starts_with_a_norm)
     with pytest.raises(InputError) as caught:
         profile(model, batches(IMAGES, LABELS, 18), layers="0,2", reduce="gap", channel_axis=given)
     assert message in str(caught.value)

@@ -263,6 +263,16 @@ def test_distilled_networks_have_two_tokens_and_the_first_is_the_class_token() -
     assert found.layers[0].train["normalized_within"] == pytest.approx(within_share(rows), rel=1e-9)
 
 
+def test_a_loop_over_tokens_is_no_class_token() -> None:
+    class Loop(Tagger):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+            x = self.mix(self.embed(input_ids))
+            return self.head(torch.stack([x[:, t].tanh() for t in range(x.shape[1])]).mean(0))
+
+    with pytest.raises(InputError, match="no head of Loop takes one token"):
+        profile(seeded(Loop), loader(WORDS), reduce="token:cls")
+
+
 def test_a_network_without_a_class_token_is_refused() -> None:
     with pytest.raises(InputError, match="reduce='token:cls': no head of Tagger takes one token") as caught:
         profile(seeded(Tagger), loader(WORDS), reduce="token:cls")

@@ -15,6 +15,9 @@ from collapselab.probes.operation import FACTORS, Operation
 from collapselab.probes.products import Products, Storages
 from collapselab.probes.weights import weight_layer_in
 
+# A head reads at most so many: distilled networks have two.
+_MAX_SPECIAL_TOKENS = 2
+
 
 class Follower(TorchDispatchMode):
     """A context in which a forward pass is followed, operation by operation.
@@ -37,7 +40,7 @@ class Follower(TorchDispatchMode):
         self.products, self.axes = Products(), ChannelAxes(channel_axis)
         self.selected: tuple[int, int] | None = None
         self._layouts = Layouts()
-        self._sequence = Storages()
+        self._sequence, self._num_selected = Storages(), 0
 
     def enter(self, name: str, module: nn.Module, features: Tensor) -> int:
         """Note that a call of a module reads `features`; return their axis of channels, counted from the last.
@@ -78,5 +81,14 @@ class Follower(TorchDispatchMode):
         sequence, index = operation.inputs[0], operation.arguments["index"]
         if sequence.ndim != 3 or operation.dims("dim", 3) != [1] or not sequence.is_floating_point():
             return
-        if self._layouts.channel_axes(sequence) == [-1] and sequence not in self._sequence:
-            self.selected, self._sequence = (index, sequence.shape[1]), Storages(sequence)
+        if self._layouts.channel_axes(sequence) != [-1]:
+            return
+        if sequence not in self._sequence:
+            self.selected, self._sequence, self._num_selected = (
+                (index, sequence.shape[1]),
+                Storages(sequence),
+                0,
+            )
+        self._num_selected += 1
+        if self._num_selected > _MAX_SPECIAL_TOKENS:  # a loop over all tokens
+            self.selected = None

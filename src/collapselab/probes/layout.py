@@ -58,19 +58,16 @@ class Layouts:
                     self._known[output] = layout
 
     def _derive(self, operation: Operation, output: Tensor, data: Callable[[Tensor], bool]) -> Layout | None:
-        name = operation.name
+        name, shape = operation.name, output.shape
         if name in FACTORS:
             return self._product(operation, output, data)
-        if name == "embedding":
-            return (
-                *(_axis(size, "position") for size in output.shape[:-1]),
-                _axis(output.shape[-1], "channel"),
-            )
-        if name in _RECURRENT or name in _WHOLE_BLOCKS:
-            return (
-                *(_axis(size, "position") for size in output.shape[:-1]),
-                _axis(output.shape[-1], "channel"),
-            )
+        if name == "embedding" or name in _RECURRENT or name in _WHOLE_BLOCKS:
+            return (*(_axis(size, "position") for size in shape[:-1]), _axis(shape[-1], "channel"))
+        if name in ("im2col", "col2im"):  # patches of maps, folded into channels, and back
+            positions = (_axis(size, "position") for size in shape[2:])
+            return (_axis(shape[0], "position"), _axis(shape[1], "channel"), *positions)
+        if name in ("as_strided", "unfold"):
+            return None
         if name.startswith("_scaled_dot_product"):
             query, value = self.of(operation.arguments["query"]), self.of(operation.arguments["value"])
             return (*_resized(query, output.shape)[:-1], value[-1])
