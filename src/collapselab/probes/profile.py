@@ -68,6 +68,6 @@ def profile(
         ['0', '2']
     """
     complete = complete_options({**options, "layers": layers})
+    inner = unwrapped(model)
     with preserved_random_states(), evaluating(model), resharding(model):
-        inner = unwrapped(model)
         return ProfileRun(inner, loader, complete).profile(test_loader, name or model_name(inner))
