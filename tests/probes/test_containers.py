@@ -351,7 +351,14 @@ def test_an_early_exit_is_left_out_or_refused() -> None:
         profile(seeded(Early, False), PAIRS)
 
 
-# ---------------------------------------------------------------- torch.jit
+# ---------------------------------------------------------------- models that are no Python any more
+
+
+def test_a_traced_graph_is_measured_and_an_exported_program_refused() -> None:
+    check(profile(torch.fx.symbolic_trace(seeded(Net)), PAIRS))
+    exported = torch.export.export(seeded(Net), (INPUTS[:16],)).module()
+    with pytest.raises(InputError, match=r"the model is a torch.export program"):
+        profile(exported, PAIRS)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")

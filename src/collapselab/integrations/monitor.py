@@ -23,6 +23,7 @@ from collapselab.metrics import BY_NAME
 from collapselab.metrics.registry import Number
 from collapselab.probes import Profile, ProfileOptions, profile
 from collapselab.probes.options import complete_options, document_options, plain_options
+from collapselab.probes.select import model_name, unwrapped
 from collapselab.randomness import preserved_random_states
 from collapselab.records.run_record import MonitoredSettings, Status
 
@@ -116,7 +117,7 @@ class Monitor:
         self.epoch: float = self._derived_epoch() if first_epoch is None else float(first_epoch)
         self._out = out
         self._settings = MonitoredSettings(
-            monitored=type(model).__name__,
+            monitored=model_name(unwrapped(model)),
             every=self._schedule.every,
             at=self._schedule.steps,
             options=plain_options(self._options),

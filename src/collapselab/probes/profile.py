@@ -79,11 +79,11 @@ def profile(
                 f"{argument} is a {type(given).__name__}; give a DataLoader or a list of batches"
             )
     complete = complete_options({**options, "layers": layers})
+    inner = unwrapped(model)
     with (
         preserved_random_states(),
         own_passes(loader, test_loader) as (train, test),
         evaluating(model),
         resharding(model),
     ):
-        inner = unwrapped(model)
         return ProfileRun(inner, train, complete).profile(test, encodable(name or model_name(inner)))

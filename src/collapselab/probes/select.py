@@ -27,7 +27,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """Return the model inside `torch.compile`, `DataParallel` and `DistributedDataParallel`.
 
     Raises:
-        InputError: a `torch.jit` module, whose layers do not run in Python.
+        InputError: a `torch.jit` module, whose layers do not run in Python; a `torch.export` program, which has none.
     """
     while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(
         model, "_orig_mod"
@@ -37,6 +37,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
         raise InputError(
             "the model is a torch.jit module: its layers run outside Python, where no hook is called; give the module "
             "that it was made from"
+        )
+    if isinstance(model, torch.fx.GraphModule) and "eval" in vars(model):  # where torch.export forbids it
+        raise InputError(
+            "the model is a torch.export program, without layers; give the module that it was made from"
         )
     return model
 
