@@ -40,7 +40,9 @@ class Body(nn.Module):
 class Breaks(Body):
     """Raises in its third forward pass."""
 
-    calls = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.calls += 1
@@ -212,7 +214,7 @@ def test_an_error_of_the_model_is_one_line_with_its_cause() -> None:
         "the model takes such inputs"
     )
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    assert model.calls == 3
+    assert model.calls == 0  # restored with the rest of its state
     state.assert_as_before()
 
 
