@@ -175,19 +175,13 @@ class HiddenTeacher(nn.Module):
 
 
 class Counted(nn.Module):
-    """Counts in its class, in slots of an object and in a closure of a hook."""
+    """Counts in its class and in slots of an object."""
 
     count = 0
 
     def __init__(self) -> None:
         super().__init__()
-        self.slots, closed = _Slots(), [0]
-
-        def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-            closed[0] += 1
-            return output * (1 + closed[0] / 100)
-
-        self.register_forward_hook(hook)
+        self.slots = _Slots()
 
     def forward(self, inputs: Tensor) -> Tensor:
         Counted.count += 1

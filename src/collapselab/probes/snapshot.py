@@ -51,8 +51,7 @@ class Snapshot:
     """The state that is reachable from some objects.
 
     Found are attributes and slots of objects and their classes, lists, dictionaries and sets; tensors and arrays; random
-    generators, also those that closures, hooks, bound methods and partials hold and that methods read as global
-    variables; positions of files; extra states of modules. Not entered are objects of engines (trainers, loggers, process groups), extension
+    generators, also those that closures, bound methods and partials hold and that methods read as global variables; positions of files; extra states of modules. Not entered are objects of engines (trainers, loggers, process groups), extension
     types, and containers of more than 1,000 entries (these are restored, but their entries are not).
 
     Args:
@@ -115,9 +114,10 @@ class Snapshot:
     def _visit_container(self, place: str, value: Any) -> None:
         if not isinstance(value, tuple | frozenset):
             self._before.append((place, _restored_items(place, value)))
-        if len(value) <= _MOST_SEARCHED:
-            named = value.items() if isinstance(value, dict) else enumerate(value)
-            self._waiting.extend((f"{place}.{name}".lstrip("."), item) for name, item in named)
+        names = value if isinstance(value, dict) else range(len(value))
+        self._waiting.extend(
+            (f"{place}.{name}".lstrip("."), item) for name, item in zip(names, _entries(value), strict=False)
+        )
 
     def _visit_module(self, place: str, module: nn.Module) -> None:
         own = vars(module)
@@ -131,8 +131,6 @@ class Snapshot:
             if type(module).get_extra_state is not nn.Module.get_extra_state:
                 with suppress(Exception):  # it cannot be copied, or is not there yet
                     self._after.append((place, _extra_state(place, module)))
-        for hooks in (own.get("_forward_pre_hooks"), own.get("_forward_hooks")):
-            self._wait(place, *(hooks or {}).values())
         self._visit_class(type(module))
 
     def _visit_file(self, place: str, file: Any) -> None:
@@ -159,7 +157,9 @@ class Snapshot:
             return
         for cell in function.__closure__ or ():
             with suppress(ValueError):  # an empty cell
-                self._wait(place, cell.cell_contents)
+                content = cell.cell_contents
+                # A list that a function fills is a record of the user's, as a global one: not restored, but searched.
+                self._wait(place, *(_entries(content) if isinstance(content, _CONTAINERS) else [content]))
         self._wait(place, *(function.__defaults__ or ()), *_globals_read_by(function))
 
     def _visit_attributes(self, place: str, own: dict[str, Any], left_out: frozenset[str]) -> None:
@@ -197,6 +197,13 @@ class Snapshot:
 
     def _wait(self, place: str, *values: Any) -> None:
         self._waiting.extend((place, value) for value in values)
+
+
+def _entries(container: Any) -> Iterable[Any]:
+    """Return what to search in a container."""
+    if len(container) > _MOST_SEARCHED:
+        return ()
+    return container.values() if isinstance(container, dict) else container
 
 
 def _is_machinery(kind: type | types.FunctionType) -> bool:
