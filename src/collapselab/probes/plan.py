@@ -38,6 +38,7 @@ MAX_FULL_DIM, MAX_FULL_DIM_CLASSIFIER = 1024, 4096
 MIN_SKETCHED_DIM = 64
 # Matrices of all layers together; beyond this, the layers nearest to the input are sketched.
 MAX_MATRIX_BYTES = 2**30
+_MAX_MESSAGE = 300
 # Values of a layer's output that are kept while a network is planned.
 _MAX_KEPT_VALUES = 2**20
 # Class means of one layer, of which there are several copies; a layer with more is refused at once.
@@ -218,9 +219,8 @@ def plan_probes(
     axes, unfit = _measurable(runner.calls, geometry, modules, named)
     warnings += unfit + geometry.notes
     if not axes:
-        raise InputError(
-            "no layer is left to measure: " + ("; ".join(warnings) or "none of them ran in the forward pass")
-        )
+        why = "; ".join(warnings) or "none of them ran in the forward pass"
+        raise InputError(f"no layer is left to measure: {why}"[:_MAX_MESSAGE])
     made = {name: call.made for name, call in runner.calls.items()}
     classifier, no_classifier = find_classifier(chosen, made, hints.classifier)
     points = _points(runner.calls, axes, geometry, classifier, reduction)
