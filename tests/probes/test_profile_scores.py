@@ -101,7 +101,7 @@ DECIDED: dict[str, tuple[Any, Any, str | None]] = {
     ),
     "distances to prototypes": (lambda s, e, h: -torch.cdist(s.embed(h), s.prototypes), lambda out: out, None),
     "distances written out": (
-        lambda s, e, h: -(s.neck(h)[:, None] - s.frame).square().sum(-1), lambda out: out, None
+        lambda s, e, h: -(s.neck(h)[:, None] - s.prototypes[:, :3]).square().sum(-1), lambda out: out, None
     ),
     "turned scores": (lambda s, e, h: -s.fc(h), lambda out: out, None),
     "classes in another order": (lambda s, e, h: s.fc(h)[:, [2, 0, 1]], lambda out: out, None),

@@ -99,6 +99,8 @@ class Geometry:
         samples = self.sample_axis(full, part)
         if isinstance(samples, str):
             return samples
+        if self.cut is not None and cut is None:
+            return "not reached by inputs of another size"
         if rank == 1:
             return Axes((samples,), "none", 1, ndim)
         if cut is not None and part is not None:
@@ -138,7 +140,7 @@ class Geometry:
         if self.part is None:
             return (0, "samples first") if len(full.shape) == 2 and full.shape[0] == n * r else None
         axis = None if part is None else scaled_axis(full.shape, part.shape, n * r, m * r)
-        if part is None or axis is None:
+        if part is None or axis is None or axis not in part.picks:
             return None
         whole, some = full.picks[axis], part.picks[axis]
         if same_values(whole.unflatten(0, (n, r))[self.index].flatten(0, 1), some, roughly=True):

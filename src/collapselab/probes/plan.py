@@ -127,9 +127,8 @@ def plan_probes(
     axes, unfit = _measurable(runner.calls, geometry, modules, named)
     warnings += unfit + geometry.notes
     if not axes:
-        raise InputError(
-            "no layer is left to measure: " + ("; ".join(warnings) or "none of them ran in the forward pass")
-        )
+        why = "; ".join(warnings) or "none of them ran in the forward pass"
+        raise InputError(f"no layer is left to measure: {why}")
     made = {name: call.made for name, call in runner.calls.items()}
     classifier, no_classifier = find_classifier(chosen, made, hints.classifier)
     reduction = replace(reduction, class_token=class_token(reduction, follower, model))
