@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from cli_runner import assert_refused, example, measured, save
 from collapselab import InputError, measure
+from collapselab.features.files import NpzFile, SafetensorsFile
 from collapselab.features.measure import measure_sources
 from collapselab.features.sources import ArraySource, ShardSource, open_source
 
@@ -288,3 +289,58 @@ def test_files_of_two_splits_are_no_shards_of_one(
     with pytest.raises(InputError) as caught:
         open_source(tmp_path)
     assert says in str(caught.value)
+
+
+EARLY: dict[str, tuple[dict[str, Any], dict[str, Any] | None, str]] = {
+    "labels": ({"labels": -np.arange(24)}, None, "labels are negative"),
+    "length of labels": ({"labels": np.zeros((24, 1000))}, None, "labels have shape (24, 1000)"),
+    "one class": ({"labels": np.zeros(24)}, None, "all labels are 0"),
+    "weight": ({"weight": np.zeros((3, 4))}, None, "weight has shape (3, 4)"),
+    "values of weight": ({"weight": np.full((3, 5), np.nan)}, None, "NaN or infinite"),
+    "bias": ({"bias": np.zeros(4)}, None, "bias has shape (4,)"),
+    "predictions": ({"predictions": np.full(24, 9)}, None, "not among the training labels"),
+    "test labels": ({}, {"labels": np.full(24, 7)}, "labels that no training sample has"),
+    "test width": ({}, {"features": np.zeros((24, 6))}, "6 features per sample, but train has 5"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("case", EARLY)
+def test_what_is_wrong_is_found_before_features_are_read(
+    tmp_path: Path, case: str, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, test, says = EARLY[case]
+    paths = [save(tmp_path / f"train{suffix}", **train)]
+    if test is not None:
+        paths.append(save(tmp_path / f"other{suffix}", **test))
+    for kind in (NpzFile, SafetensorsFile):
+        monkeypatch.setattr(kind, "read", _without_features(kind.read))
+    with pytest.raises(InputError) as caught:
+        measure_sources(*(open_source(path) for path in paths))
+    assert says in str(caught.value)
+
+
+def _without_features(read: Any) -> Any:
+    def guarded(self: Any, name: str) -> Any:
+        assert name != "features", "features were read"
+        return read(self, name)
+
+    return guarded
+
+
+def test_arrays_of_a_wrong_shape_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, array in (
+        ("labels", np.zeros((24, 9))),
+        ("weight", np.zeros((7, 5))),
+        ("bias", np.zeros((3, 3))),
+    ):
+        source = save(tmp_path / f"{name}.npz", **{name: array})
+        with monkeypatch.context() as patch:
+            read = NpzFile.read
+            patch.setattr(
+                NpzFile,
+                "read",
+                lambda self, wanted, name=name, read=read: read(self, wanted) if wanted != name else 1 / 0,
+            )
+            with pytest.raises(InputError, match=f"{name} ha(s|ve) shape"):
+                measure_sources(open_source(source))
