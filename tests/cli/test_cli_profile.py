@@ -222,6 +222,7 @@ def test_out_holds_the_numbers_the_class_means_and_a_page(narrow: Made) -> None:
     assert {path.name for path in out.iterdir()} == {"profile.json", "report.html", "statistics.safetensors"}
     written = parsed((out / "profile.json").read_text())
     made = written.pop("made")
+    assert len(written.pop("digest")) == 16
     assert written == parsed(outcome.out)
     assert made["options"]["dataset"].endswith("both.npz")
     assert {"versions", "commit", "hardware", "seconds", "processes"} <= set(made)

@@ -48,7 +48,8 @@ def test_judge_prints_what_reproduce_prints(tmp_path: Path, monkeypatch: pytest.
         given.append(folder)
         return SimpleNamespace(
             folder=folder, record=SimpleNamespace(scale="smoke"), rows=pd.DataFrame(), judgements=(),
-            figures=[folder / "fig6.pdf"], page=folder / "report.html", was_finished=True, left_out=0,
+            figures=[folder / "fig6.pdf"], page=folder / "report.html", was_finished=True, is_verified=False,
+            left_out=0,
         )  # fmt: skip
 
     monkeypatch.setattr("collapselab.experiments.runner.judge_again", judge_again, raising=False)
@@ -58,6 +59,7 @@ def test_judge_prints_what_reproduce_prints(tmp_path: Path, monkeypatch: pytest.
     assert f"Figures: {tmp_path / 'fig6.pdf'}\n" in outcome.out
     assert f"Page: {tmp_path / 'report.html'}\n" in outcome.out
     assert "nothing was run" not in outcome.out
+    assert "Rows of an earlier version, without a digest" in outcome.out
 
 
 def test_judge_refuses_what_is_no_experiment(tmp_path: Path) -> None:
