@@ -304,10 +304,11 @@ def test_a_state_of_an_earlier_version_goes_on(
     random_states = state.pop("random_states")
     state |= {"random_state": random_states["torch"], "cuda_random_state": random_states["cuda"]}
     state["model"] = {
-        ".".join(filter(None, (part, name))): tensor
+        ".".join(filter(None, (part, name))): kept[0]
         for part, saved in state.pop("network")["modules"].items()
         for kind in ("parameters", "buffers")
-        for name, (tensor, _) in saved[kind].items()
+        for name, kept in saved[kind].items()
+        if kept is not None and kept[0] is not None
     }
     folder.write_trainer(state)
     run_recipe(tiny_recipe, folder)
