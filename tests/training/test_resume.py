@@ -291,3 +291,25 @@ def test_a_timestamp_is_a_seed(
 def test_durations_out_of_range_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="duration"):
         parse_duration(text)
+
+
+def test_a_state_of_an_earlier_version_goes_on(
+    tiny_recipe: Recipe, folder: RunFolder, uninterrupted: dict[str, Any], stop_at: Callable[[int], Stopper]
+) -> None:
+    """It held the state dict, and the states of torch's generators only."""
+    with pytest.raises(RunInterrupted):
+        run_recipe(tiny_recipe, folder, stopper=stop_at(7))
+    state = folder.read_trainer()
+    assert state is not None
+    random_states = state.pop("random_states")
+    state |= {"random_state": random_states["torch"], "cuda_random_state": random_states["cuda"]}
+    state["model"] = {
+        ".".join(filter(None, (part, name))): kept[0]
+        for part, saved in state.pop("network")["modules"].items()
+        for kind in ("parameters", "buffers")
+        for name, kept in saved[kind].items()
+        if kept is not None and kept[0] is not None
+    }
+    folder.write_trainer(state)
+    run_recipe(tiny_recipe, folder)
+    assert _results(folder, tiny_recipe) == uninterrupted

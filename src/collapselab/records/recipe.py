@@ -63,9 +63,7 @@ class Optimizer(Part):
     name: Literal["sgd", "adamw"] = Field(
         default="sgd", description="sgd, or adamw (which ignores momentum and nesterov)."
     )
-    learning_rate: float = Field(
-        default=0.1, gt=0, le=_LARGEST, description="Learning rate of the first step."
-    )
+    learning_rate: float = Field(default=0.1, gt=0, le=1e30, description="Learning rate of the first step.")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")
     nesterov: bool = Field(default=False, description="Use Nesterov momentum.")
     weight_decay: float = Field(

@@ -188,16 +188,19 @@ class Trainer:
         """Resume from what `save` wrote.
 
         Raises:
-            InputError: the state is that of another network or of an earlier version.
+            InputError: the state is that of another network.
         """
-        if "network" not in state:
-            raise InputError(
-                f"{self.folder.path}: was begun by an earlier version of collapselab; finish it there, or remove the folder"
-            )
         self.step, self.measured, self.ended = state["step"], state["measured"], state["ended"]
         self.saved = self.step
-        self._network.restore(state["network"])
+        device = self._fabric.device
+        if "network" in state:
+            self._network.restore(state["network"])
+            restore_random_states(state["random_states"], device)
+        else:  # of schema 2 and earlier
+            self.model.load_state_dict(state["model"])
+            torch.set_rng_state(state["random_state"])
+            if state["cuda_random_state"] is not None and device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda_random_state"], device)
         self.engine.optimizer.load_state_dict(state["optimizer"])
         self.epoch_loss.copy_(state["epoch_loss"])
-        restore_random_states(state["random_states"], self._fabric.device)
         self.clock = Clock(**state["seconds"])
