@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from typing_extensions import TypedDict
 
 from collapselab.digests import Damaged, check_tensors, seal_tensors
-from collapselab.errors import InputError, one_line
+from collapselab.errors import InputError, one_line, shortened
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -40,8 +40,13 @@ _LOOK_AGAIN_SECONDS = 1.0
 class WriteError(OSError, InputError):
     """A file cannot be written. What was there before is still there."""
 
+    def __init__(self, number: int | None, reason: str, path: str) -> None:
+        OSError.__init__(self, number, reason, path)
+
     def __str__(self) -> str:
-        return f"{self.filename}: cannot be written ({one_line(self.strerror)}); {_remedy(self.errno)}"
+        return shortened(
+            f"{self.filename}: cannot be written ({one_line(self.strerror)}); {_remedy(self.errno)}"
+        )
 
 
 def _remedy(number: int | None) -> str:

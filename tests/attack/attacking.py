@@ -14,7 +14,7 @@ from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import falls
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.jobs import Job, Preset
+from collapselab.experiments.recipes import At, Job
 from collapselab.experiments.rows import curve_rows
 from collapselab.experiments.runner import Request
 from collapselab.records.experiment import ExtraRow
@@ -51,10 +51,10 @@ EXPERIMENT = Experiment(
     title="Tiny",
     question="Does it hold?",
     presets={
-        "smoke": Preset(
-            lambda seed: [Job("only", recipe(seed), {"dataset": "digits", "model": "mlp"})],
+        "smoke": At(
+            "Everything.",
             seeds=3,
-            reduced="Everything.",
+            make=lambda seed, _: [Job("only", recipe(seed), {"dataset": "digits", "model": "mlp"})],
         )
     },
     rows=curve_rows,

@@ -55,7 +55,7 @@ def _outputs_follow(trial: Geometry) -> bool:
     # Outputs of another size than the labels tell nothing; then the layers must.
     if any(isinstance(replace(trial, cut=None).of_output(path), Axes) for path in outputs):
         return any(isinstance(trial.of_output(path), Axes) for path in outputs)
-    return any(isinstance(trial.of_call(name, channels_first=False), Axes) for name in trial.full.calls)
+    return any(isinstance(trial.of_call(name, channel_axis=-1), Axes) for name in trial.full.calls)
 
 
 def _sizes(lengths: Shape) -> list[Shape]:
