@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from probe_networks import draw, seeded, uneven
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from collapselab.errors import InputError
 from collapselab.probes import Profile, profile
+from collapselab.probes.inputs import axes_of_length, leaves, take_samples
 
 STEPS = 6
 LABELS = uneven(7, 7, 7)
@@ -201,6 +203,52 @@ def test_a_layer_that_reads_samples_in_another_order_is_left_out() -> None:
     assert any(text.startswith("layers: inner reads") and "another order" in text for text in found.warnings)
     with pytest.raises(InputError, match=r"^layers: inner reads .*another order"):
         profile(model, [(inputs, LABELS)], layers="inner")
+
+
+class Opaque:
+    """Inputs that cannot be divided, such as a graph."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        self.inputs = inputs
+
+
+class ReadsOpaque(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.fc = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, given: Opaque) -> Tensor:
+        return self.fc(self.hidden(given.inputs).tanh().mean(0))
+
+
+@pytest.mark.parametrize(("sizes", "is_known"), [([6, 7, 8], True), ([7, 7, 7], False)])
+def test_inputs_that_cannot_be_divided_are_compared_with_the_next_batch(
+    sizes: list[int], is_known: bool
+) -> None:
+    model = seeded(ReadsOpaque)
+    parts = zip(SEQUENCES.split(sizes, 1), LABELS.split(sizes), strict=True)
+    found = profile(model, [(Opaque(x), y) for x, y in parts])
+    features = inputs_of(model, lambda: model(Opaque(SEQUENCES)))
+    agrees(found, "fc", features["fc"], LABELS)
+    agrees(found, "hidden", SEQUENCES.transpose(0, 1), LABELS)
+    assert any("axes of samples are assumed" in text for text in found.warnings) != is_known
+
+
+def test_texts_and_packed_sequences_are_divided_by_samples() -> None:
+    sequences = [torch.randn(2 + number % 3, 4) for number in range(5)]
+    packed = pack_sequence(sequences, enforce_sorted=False)
+    inputs = {"texts": ["a", "b", "c", "d", "e"], "packed": packed, "size": 5}
+    assert [(path, axes_of_length(leaf, 5)) for path, leaf in leaves(inputs)] == [
+        (("texts",), [0]),
+        (("packed",), [0]),
+    ]
+    index = torch.tensor([3, 1, 1])
+    taken = take_samples(inputs, {("texts",): 0, ("packed",): 0}, index)
+    assert (taken["texts"], taken["size"]) == (["d", "b", "b"], 5)
+    padded, lengths = pad_packed_sequence(taken["packed"])
+    assert lengths.tolist() == [2, 3, 3]
+    for place, number in enumerate(index):
+        assert torch.equal(padded[: lengths[place], place], sequences[number])
 
 
 # ---------------------------------------------------------------- an image and prompts
