@@ -85,6 +85,28 @@ def profile(
             help="A layer counts as collapsed if the within-class share of its variance is below this.",
         ),
     ] = 0.2,
+    batch_axis: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-axis",
+            metavar="N",
+            help="Axis of the network's inputs that holds samples; default: found by running part of a batch.",
+        ),
+    ] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Output of the network that holds the class scores, by name or position."
+        ),
+    ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Layer that makes the class scores, where it is not found."),
+    ] = None,
+    ignore_index: Annotated[
+        int | None,
+        typer.Option("--ignore-index", metavar="N", help="Label of padding, which is not measured."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Maximum number of samples per split.")
     ] = None,
@@ -164,6 +186,10 @@ def profile(
             "weighting": weighting,
             "epsilon": epsilon,
             "seed": seed,
+            "batch_axis": batch_axis,
+            "scores": int(scores) if scores is not None and scores.isdecimal() else scores,
+            "classifier": classifier,
+            "ignore_index": ignore_index,
         },
     )
     with ProgressBars() as bars:

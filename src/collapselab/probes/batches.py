@@ -25,7 +25,6 @@ from collapselab.errors import InputError
 # Positions with this label are padding and not samples, as in torch's own losses.
 IGNORED_LABEL = -100
 _LABEL_KEYS = ("labels", "label", "targets", "target", "y")
-_LOGIT_KEYS = ("logits", "out", "output", "outputs", "scores", "pred", "prediction")
 
 # From one batch, as the loader yields it, to what the model is called with and the labels.
 SplitBatch = Callable[[Any], tuple[Any, Any]]
@@ -78,15 +77,22 @@ class Readable:
         device: where batches are put.
         split_batch: see `collapselab.probes.options`.
         split: name of the split in messages.
+        change: applied to every batch.
 
     Attributes:
         is_spent: whether the loader was an iterator and has been read.
     """
 
     def __init__(
-        self, loader: Iterable[Any], device: torch.device, split_batch: SplitBatch | None, split: str
+        self,
+        loader: Iterable[Any],
+        device: torch.device,
+        split_batch: SplitBatch | None,
+        split: str,
+        change: Callable[[Batch], Batch] = lambda batch: batch,
     ) -> None:
         self._loader, self._device, self._split_batch, self._split = loader, device, split_batch, split
+        self._change = change
         self._begun: Iterator[Any] | None = None
         self.is_spent = False
 
@@ -104,6 +110,14 @@ class Readable:
         if of_all is not None and _is_share(self._loader):
             return self._batch(of_all(), 0)
         raise InputError(f"{self._split}: the loader yields nothing; give one that yields batches")
+
+    def second(self) -> Batch | None:
+        """Return the second batch after `first`, if there is one; `read` yields both again."""
+        if self._begun is None:
+            return None
+        begun = list(itertools.islice(self._begun, 2))
+        self._begun = itertools.chain(begun, self._begun)
+        return self._batch(begun[1], 1) if len(begun) == 2 else None
 
     def read(self) -> Iterator[Batch]:
         """Yield this process's batches.
@@ -130,7 +144,8 @@ class Readable:
             yield batch
 
     def _batch(self, raw: Any, number: int) -> Batch:
-        return _read_batch(raw, f"{self._split}, batch {number}", self._device, self._split_batch)
+        batch = _read_batch(raw, f"{self._split}, batch {number}", self._device, self._split_batch)
+        return self._change(batch)
 
 
 def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBatch | None) -> Batch:
@@ -199,37 +214,6 @@ def _to_device(value: Any, device: torch.device) -> Any:
         moved = [_to_device(item, device) for item in value]
         return moved if isinstance(value, list) else tuple(moved)
     return value
-
-
-def logits_of(output: Any, labels: Tensor) -> Tensor | None:
-    """Return the class scores among a model's outputs, labels.shape + (outputs,); None if nothing has that shape.
-
-    Class scores can be a tensor, the `logits` of a mapping or of an output object of `transformers`, or the first entry
-    of a tuple that fits. Scores at positions of an image, (n, outputs, …), get their classes moved last.
-    """
-    for candidate in _candidates(output):
-        if candidate.shape[:-1] == labels.shape:
-            return candidate
-        if labels.ndim > 1 and candidate.ndim == labels.ndim + 1:
-            moved = candidate.movedim(1, -1)
-            if moved.shape[:-1] == labels.shape:
-                return moved
-    return None
-
-
-def _candidates(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        if output.ndim:
-            yield output
-    elif isinstance(output, Mapping):
-        keys = [key for key in _LOGIT_KEYS if key in output]
-        for key in (*keys, *(key for key in output if key not in keys)):
-            yield from _candidates(output[key])
-    elif isinstance(output, list | tuple):
-        for item in output:
-            yield from _candidates(item)
-    elif hasattr(output, "logits"):
-        yield from _candidates(output.logits)
 
 
 def known_labels(loader: Any) -> Tensor | None:

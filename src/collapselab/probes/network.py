@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from collapselab.distributed import run_together
 from collapselab.errors import InputError
 from collapselab.passes.stream import EndBatch, ReceiveRows
-from collapselab.probes.batches import Batch, Readable, logits_of
+from collapselab.probes.batches import Batch, Readable
 from collapselab.probes.capture import Taps
 from collapselab.probes.forward import run_model
 from collapselab.probes.plan import Identity, ProbePoint
 from collapselab.probes.reduce import Reduction
+from collapselab.probes.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,14 @@ class Network:
         modules: modules to probe, by name.
         points: by name of the call.
         reduction: how features with several axes become rows.
-        num_outputs: length of its class scores; None where it has none.
+        scores: where it returns its class scores; None where it has none.
     """
 
     model: nn.Module
     modules: dict[str, nn.Module]
     points: dict[str, ProbePoint]
     reduction: Reduction
-    num_outputs: int | None
+    scores: Scores | None
 
     @cached_property
     def hooked(self) -> dict[str, nn.Module]:
@@ -100,7 +101,7 @@ class NetworkStream:
                 reader.begin(batch, labels)
                 output = run_model(network.model, batch, taps)
                 reader.check_all_ran()
-                end_batch(labels, partial(_decisions, output, batch))
+                end_batch(labels, partial(_decisions, network.scores, output, batch))
                 del output  # it may contain features, which must not outlive their batch
 
     def _checked_labels(self, batch: Batch) -> Tensor:
@@ -109,7 +110,8 @@ class NetworkStream:
         Raises:
             InputError: a label outside the label space or the outputs of the model.
         """
-        labels, outputs = batch.counted_labels, self._network.num_outputs
+        labels, scores = batch.counted_labels, self._network.scores
+        outputs = None if scores is None else scores.num_classes
         limit = min(len(self.label_values), outputs or len(self.label_values))
         low, high = (int(value) for value in torch.aminmax(labels)) if len(labels) else (0, 0)
         if low < 0 or high >= limit:
@@ -181,13 +183,9 @@ class _BatchReader:
             )
 
 
-def _decisions(output: Any, batch: Batch) -> Tensor | None:
-    """Return the index of the highest class score for every label that counts; None without class scores."""
-    logits = logits_of(output, batch.labels)
-    if logits is None:
-        return None
-    decided, counted = logits.argmax(-1).flatten(), batch.counted
-    return decided if counted is None else decided[counted]
+def _decisions(scores: Scores | None, output: Any, batch: Batch) -> Tensor | None:
+    """Return the class that the model decides for, for every label that counts; None without class scores."""
+    return None if scores is None else scores.decisions(output, batch)
 
 
 def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
@@ -197,14 +195,14 @@ def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduct
         InputError: features and labels disagree, or features do not have the shape of the first batch.
     """
     labels, counted, mask = batch.labels, batch.counted, batch.mask
-    if labels.ndim > 1:
-        if features.shape[: labels.ndim] == labels.shape:
-            features = features.flatten(0, labels.ndim - 1)
-        labels, mask = labels.flatten(), None
-    if features.shape[:1] != labels.shape:
+    found = point.axes.rows(features, tuple(labels.shape), point.shape)
+    if found is None:
         raise InputError(
-            f"{batch.place}: {point.name} reads {features.shape[0]} rows of features for {labels.shape[0]} labels"
+            f"{batch.place}: {point.name} reads {point.axes.count(features)} rows of features for {labels.numel()} labels"
         )
+    features = found
+    if labels.ndim > 1:
+        mask = None
     if counted is not None:
         features, mask = features[counted], None if mask is None else mask[counted]
     rows = reduction(features, channels_first=point.channels_first, mask=mask)

@@ -20,6 +20,8 @@ from collapselab.metrics import BY_NAME
 from collapselab.passes import ProgressCallback
 from collapselab.probes.batches import SplitBatch
 from collapselab.probes.reduce import Reduction
+from collapselab.probes.samples import BatchAxis
+from collapselab.probes.scores import ScoresOption
 from collapselab.probes.select import Layers
 from collapselab.statistics import SCATTERS, WEIGHTINGS
 
@@ -83,6 +85,49 @@ def _metrics(value: Iterable[str] | None) -> tuple[str, ...] | None:
     return names
 
 
+def _batch_axis(value: Any) -> Any:
+    axes = value.values() if isinstance(value, Mapping) else [value]
+    if all(
+        axis is None or (isinstance(axis, int) and not isinstance(axis, bool) and axis >= 0) for axis in axes
+    ):
+        return value
+    raise InputError(
+        f"batch_axis={value!r}: give the number of an axis (0 is the first), or one for each input by its name, such as "
+        '{"input_ids": None}'
+    )
+
+
+def _scores(value: Any) -> Any:
+    if (
+        value is None
+        or value is False
+        or callable(value)
+        or (isinstance(value, str | int) and value is not True)
+    ):
+        return value
+    raise InputError(
+        f"scores={value!r}: give the name or number of an output, a function of the output, or False"
+    )
+
+
+def _classifier(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    raise InputError(f"classifier: give the name of a layer, not a {type(value).__name__}")
+
+
+def _shift_labels(value: Any) -> Any:
+    if value in (None, True, False):
+        return value
+    raise InputError(f"shift_labels={value!r}: give True, False, or None to let the model decide")
+
+
+def _ignore_index(value: Any) -> Any:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise InputError(f"ignore_index={value!r}: give a whole number, the label of padding")
+
+
 def _sketch_size(value: int) -> int:
     if value < 1:
         raise InputError(f"sketch_size={value}: a sketch has at least one column")
@@ -141,6 +186,41 @@ class MeasuringOptions(TypedDict, total=False):
     ]
     sketch_size: Annotated[int, Option(32, "number of columns of a sketch.", _sketch_size)]
     seed: Annotated[int, Option(0, "seed for sketches.")]
+    batch_axis: Annotated[
+        BatchAxis,
+        Option(
+            None,
+            "the axis of the model's inputs that holds samples. By default it is found by running a part of the first "
+            "batch. A mapping says it by the name or position of an input; None: it holds no samples.",
+            _batch_axis,
+        ),
+    ]
+    scores: Annotated[
+        ScoresOption,
+        Option(
+            None,
+            "the output that holds the class scores: its name, its position, or a function of what the model returns; "
+            "False: there is none.",
+            _scores,
+        ),
+    ]
+    classifier: Annotated[
+        str | None,
+        Option(None, "name of the layer that makes the class scores, where it is not found.", _classifier),
+    ]
+    shift_labels: Annotated[
+        bool | None,
+        Option(
+            None,
+            "whether the label of a token is the next token. By default it is where a causal language model of "
+            "`transformers` is given its input tokens as labels.",
+            _shift_labels,
+        ),
+    ]
+    ignore_index: Annotated[
+        int | None,
+        Option(None, "labels of this value are padding, as those equal to -100 always are.", _ignore_index),
+    ]
     split_batch: Annotated[
         SplitBatch | None,
         Option(
@@ -220,6 +300,8 @@ def _plain(value: Any) -> Any:
         value, Reduction
     ):  # a predicate or split_batch, recorded by its name
         return getattr(value, "__qualname__", type(value).__name__)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Iterable):
         return [_plain(item) for item in value]
     return str(value)

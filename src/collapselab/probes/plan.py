@@ -5,7 +5,9 @@ Letters: n samples of a batch, p features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,11 +18,18 @@ from collapselab.choices import AutoScatter, Scatter
 from collapselab.errors import InputError
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import Point
-from collapselab.probes.batches import Batch, logits_of
+from collapselab.probes.axes import Axes, Seen, look
+from collapselab.probes.batches import Batch
+from collapselab.probes.candidates import Made, find_classifier, find_scores, scores_of
 from collapselab.probes.capture import Taps
 from collapselab.probes.forward import run_model
+from collapselab.probes.geometry import Geometry, Record
+from collapselab.probes.inputs import Path
+from collapselab.probes.journey import Journey
 from collapselab.probes.reduce import Reduction
-from collapselab.probes.select import is_weight_layer
+from collapselab.probes.samples import BatchAxis, study
+from collapselab.probes.scores import Scores, ScoresOption, outputs_of
+from collapselab.probes.select import all_weight_layers
 from collapselab.probes.weights import reads_channels_first
 
 # The rule of scatter="auto". A covariance of 1024 features costs about as much as the layer that reads them, one of
@@ -29,6 +38,9 @@ MAX_FULL_DIM, MAX_FULL_DIM_CLASSIFIER = 1024, 4096
 MIN_SKETCHED_DIM = 64
 # Matrices of all layers together; beyond this, the layers nearest to the input are sketched.
 MAX_MATRIX_BYTES = 2**30
+_MAX_MESSAGE = 300
+# Values of a layer's output that are kept while a network is planned.
+_MAX_KEPT_VALUES = 2**20
 # Class means of one layer, of which there are several copies; a layer with more is refused at once.
 _MAX_MEANS_BYTES = 2**32
 
@@ -40,12 +52,14 @@ class ProbePoint(Point):
     Attributes:
         module_name: name of the module.
         depth: 0 for the first point that the forward pass reaches, largest for the classifier.
-        shape: shape of what it reads, without the batch.
+        shape: shape of what it reads for one label.
+        axes: which axes of what it reads belong to the labels.
     """
 
     module_name: str
     depth: int
     shape: tuple[int, ...]
+    axes: Axes
 
 
 @dataclass(frozen=True)
@@ -54,13 +68,13 @@ class Plan:
 
     Attributes:
         points: what is measured.
-        num_outputs: length of the network's class scores; None if none has the labels' shape.
-        warnings: which modules are left out, and why.
+        scores: where the network returns its class scores; None if it is not known or there are none.
+        warnings: which modules are left out and why, and what could not be found; each with the place it concerns.
     """
 
     points: tuple[ProbePoint, ...]
-    num_outputs: int | None
-    warnings: tuple[str, ...]
+    scores: Scores | None
+    warnings: tuple[tuple[str, str], ...]
 
 
 class Identity:
@@ -90,11 +104,85 @@ class _Call:
     """What one call of a module read and returned."""
 
     module_name: str
-    features_shape: tuple[int, ...]
     identity: Identity
     channels_first: bool
-    output: StorageWeakRef | None = None
-    output_shape: tuple[int, ...] = ()
+    made: Made = field(default_factory=lambda: Made(0, None))
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What the caller says of a network, and what is known of its data.
+
+    Attributes:
+        batch_axis, scores, classifier: see the options.
+        num_labels: number of classes, as far as it is known.
+    """
+
+    batch_axis: BatchAxis = None
+    scores: ScoresOption = None
+    classifier: str | None = None
+    num_labels: int = 0
+
+
+class _Runner:
+    """Runs batches, and keeps everything about the first.
+
+    Attributes:
+        calls: of the first forward pass, by name, in order.
+        tensors: what it returned.
+        journey: where these come from; None if it could not be followed.
+    """
+
+    def __init__(self, model: nn.Module, modules: dict[str, nn.Module], hints: Hints) -> None:
+        self._model, self._modules = model, modules
+        self._given = hints.scores if callable(hints.scores) else None
+        self.calls: dict[str, _Call] = {}
+        self.tensors: dict[Path, Tensor] = {}
+        self.journey: Journey | None = None
+
+    def __call__(self, batch: Batch, lengths: tuple[int, ...]) -> Record:
+        if self.calls:
+            return self._record_calls(batch, lengths, None, {})[0]
+        for journey in (Journey(), None):  # without where the model cannot be followed, or cannot run at all
+            calls: dict[str, _Call] = {}
+            try:
+                record, tensors = self._record_calls(batch, lengths, journey, calls)
+            except InputError:
+                if journey is None:
+                    raise
+                continue
+            self.calls, self.tensors, self.journey = calls, tensors, journey
+            return record
+        raise AssertionError
+
+    def _record_calls(
+        self, batch: Batch, lengths: tuple[int, ...], journey: Journey | None, calls: dict[str, _Call]
+    ) -> tuple[Record, dict[Path, Tensor]]:
+        """Run a batch; add its calls to `calls`."""
+        seen: dict[str, Seen] = {}
+        # The classifier is found among all weight layers, even where it is not to be measured.
+        others = all_weight_layers(self._model)
+
+        def receive(name: str, module: nn.Module, features: Tensor) -> None:
+            first = reads_channels_first(module, features.ndim)
+            calls[name] = _Call(name.split("#")[0], Identity(features), first)
+            seen[name] = look(features, lengths)
+            if journey is not None and calls[name].module_name in others:
+                journey.read(name, features)
+
+        def returned(name: str, _module: nn.Module, output: Any) -> None:
+            if name in calls and isinstance(output, Tensor):
+                axis = 1 if calls[name].channels_first and output.ndim > 1 else -1
+                width = output.shape[axis] if output.ndim else 1
+                # Only of the first batch, as long as it costs nothing; later operations may change it in place.
+                is_kept = not self.calls and output.ndim == 2 and output.numel() <= _MAX_KEPT_VALUES
+                calls[name].made = Made(width, output.clone() if is_kept else None)
+                if journey is not None and calls[name].module_name in others:
+                    journey.made(name, output)
+
+        with Taps(self._modules | others, receive, returned) as taps, journey or nullcontext():
+            tensors = outputs_of(run_model(self._model, batch, taps), self._given)
+        return Record(seen, {path: look(tensor, lengths) for path, tensor in tensors.items()}), tensors
 
 
 @torch.no_grad()
@@ -104,51 +192,41 @@ def plan_probes(
     named: set[str],
     batch: Batch,
     reduction: Reduction,
+    *,
+    hints: Hints,
+    second: Callable[[], Batch | None] = lambda: None,
 ) -> Plan:
-    """Run one batch and record which modules read what, in which order.
+    """Run the first batch and parts of it, and record which modules read what, in which order.
 
     Args:
         model: in evaluation mode.
         modules: modules to probe, by name.
         named: names of modules that must be probed; any other that cannot be probed is left out with a warning.
-        batch: any batch.
+        batch: the first batch.
         reduction: how features with several axes become rows.
+        hints: what is known beforehand.
+        second: returns the next batch, if there is one.
 
     Raises:
         InputError: a named layer never ran or does not read one row per label; no layer is left; the model raised.
     """
-    calls, logits = _record_calls(model, modules, batch)
-    warnings = _never_ran(modules, named, calls)
-    order, unfit = _measurable(calls, modules, named, batch.labels.shape)
-    warnings += unfit
-    if not order:
-        raise InputError(
-            "no layer is left to measure: " + ("; ".join(warnings) or "none of them ran in the forward pass")
-        )
-    classifier = _classifier(calls, logits)
-    points = _points(calls, order, classifier, batch.labels.shape, reduction)
-    return Plan(points, None if logits is None else logits.shape[-1], tuple(warnings))
-
-
-def _record_calls(
-    model: nn.Module, modules: dict[str, nn.Module], batch: Batch
-) -> tuple[dict[str, _Call], Tensor | None]:
-    """Return the calls of one forward pass by name, in order, and the class scores."""
-    calls: dict[str, _Call] = {}
-
-    def receive(name: str, module: nn.Module, features: Tensor) -> None:
-        shape, first = tuple(features.shape), reads_channels_first(module, features.ndim)
-        calls[name] = _Call(name.split("#")[0], shape, Identity(features), first)
-
-    def returned(name: str, _module: nn.Module, output: Any) -> None:
-        if name in calls and isinstance(output, Tensor):
-            calls[name].output = StorageWeakRef(output.untyped_storage())
-            calls[name].output_shape = tuple(output.shape)
-
-    # The classifier is found among all weight layers, even where it is not to be measured.
-    others = {name: part for name, part in model.named_modules() if is_weight_layer(part)}
-    with Taps(modules | others, receive, returned) as taps:
-        return calls, logits_of(run_model(model, batch, taps), batch.labels)
+    runner = _Runner(model, modules, hints)
+    geometry = study(runner, batch, second, hints.batch_axis)
+    warnings = _never_ran(modules, named, runner.calls)
+    chosen, no_scores = find_scores(
+        geometry, runner.tensors, runner.journey, batch, hints.scores, hints.num_labels
+    )
+    axes, unfit = _measurable(runner.calls, geometry, modules, named)
+    warnings += unfit + geometry.notes
+    if not axes:
+        why = "; ".join(warnings) or "none of them ran in the forward pass"
+        raise InputError(f"no layer is left to measure: {why}"[:_MAX_MESSAGE])
+    made = {name: call.made for name, call in runner.calls.items()}
+    classifier, no_classifier = find_classifier(chosen, made, hints.classifier)
+    points = _points(runner.calls, axes, geometry, classifier, reduction)
+    scores = None if chosen is None else scores_of(chosen, hints.scores)
+    of_model = [("model", text) for text in (no_scores, no_classifier) if text is not None]
+    return Plan(points, scores, (*(("layers", text) for text in warnings), *of_model))
 
 
 def _never_ran(modules: dict[str, nn.Module], named: set[str], calls: dict[str, _Call]) -> list[str]:
@@ -163,37 +241,53 @@ def _never_ran(modules: dict[str, nn.Module], named: set[str], calls: dict[str, 
 
 
 def _measurable(
-    calls: dict[str, _Call], modules: dict[str, nn.Module], named: set[str], rows: torch.Size
-) -> tuple[list[str], list[str]]:
-    """Return the names of calls that read one row of features per label, in order, and warnings about the others."""
-    order, warnings = [], []
+    calls: dict[str, _Call], geometry: Geometry, modules: dict[str, nn.Module], named: set[str]
+) -> tuple[dict[str, Axes], list[str]]:
+    """Return the axes of calls that read one row of features per label, in order, and warnings about the others."""
+    fit: dict[str, Axes] = {}
+    unfit: dict[str, list[str]] = {}
     for name, call in calls.items():
         if call.module_name not in modules:
             continue
-        shape = call.features_shape
-        if _are_folded(shape, rows) or (shape[: len(rows)] == rows and len(shape) > len(rows)):
-            order.append(name)
+        axes, shape = geometry.of_call(name, call.channels_first), geometry.full.calls[name].shape
+        if isinstance(axes, Axes) and axes.rest(shape):
+            fit[name] = axes
             continue
-        text = f"{name} reads {shape} for labels of shape {tuple(rows)}: not one row of features per label"
         if call.module_name in named:
-            raise InputError(f"layers: {text}")
-        warnings.append(f"{text}; it is left out")
-    return order, warnings
+            raise InputError(f"layers: {_unlike(name, 'reads', shape, geometry, axes)}")
+        unfit.setdefault(axes if isinstance(axes, str) else "no axis of features", []).append(name)
+    warnings = []
+    for reason, names in unfit.items():
+        many = f"{', '.join(names[:3])} and {len(names) - 3} more" if len(names) > 3 else ", ".join(names)
+        shape = geometry.full.calls[names[0]].shape
+        verb = "reads" if len(names) == 1 else "read, such as the first,"
+        warnings.append(f"{_unlike(many, verb, shape, geometry, reason)}; left out")
+    return fit, warnings
+
+
+def _unlike(name: str, verb: str, shape: tuple[int, ...], geometry: Geometry, reason: Axes | str) -> str:
+    why = f" ({reason})" if isinstance(reason, str) else ""
+    return (
+        f"{name} {verb} {shape} for labels of shape {geometry.labels}: not one row of features per label{why}"
+    )
 
 
 def _points(
-    calls: dict[str, _Call], order: list[str], classifier: str | None, rows: torch.Size, reduction: Reduction
+    calls: dict[str, _Call],
+    axes: dict[str, Axes],
+    geometry: Geometry,
+    classifier: str | None,
+    reduction: Reduction,
 ) -> tuple[ProbePoint, ...]:
     """Return the probe points in order of depth: the classifier is the deepest, even if other layers run after it."""
-    sources: dict[tuple[Identity, bool, bool], str] = {}
+    sources: dict[tuple[Any, ...], str] = {}
     points: list[ProbePoint] = []
-    for name in order:
-        call = calls[name]
-        shape = _per_row_shape(call.features_shape, rows)
+    for name, own in axes.items():
+        call, shape = calls[name], own.rest(geometry.full.calls[name].shape)
         reduced = reduction.reduces(shape, channels_first=call.channels_first)
         channels = shape[0] if call.channels_first else shape[-1]
-        # The same features have the same statistics, if they are reduced in the same way.
-        key = (call.identity, reduced, reduced and call.channels_first)
+        # The same features have the same statistics, if they are arranged and reduced in the same way.
+        key = (call.identity, own, reduced, reduced and call.channels_first)
         points.append(
             ProbePoint(
                 name=name,
@@ -204,34 +298,11 @@ def _points(
                 module_name=call.module_name,
                 depth=0,
                 shape=shape,
+                axes=own,
             )
         )
     points.sort(key=lambda point: point.is_classifier)  # stable: all others stay in order
     return tuple(replace(point, depth=depth) for depth, point in enumerate(points))
-
-
-def _are_folded(shape: tuple[int, ...], rows: torch.Size) -> bool:
-    """Return whether tokens were folded into the batch: (n * tokens, p) for labels (n, tokens)."""
-    return len(rows) > 1 and len(shape) == 2 and shape[0] == rows.numel()
-
-
-def _per_row_shape(shape: tuple[int, ...], rows: torch.Size) -> tuple[int, ...]:
-    return shape[1:] if _are_folded(shape, rows) else shape[len(rows) :]
-
-
-def _classifier(calls: dict[str, _Call], logits: Tensor | None) -> str | None:
-    """Return the layer that returned the class scores, or else the last that ran, if it returned as many values."""
-    if logits is None:
-        return None
-    scores = StorageWeakRef(logits.untyped_storage())
-    for name, call in reversed(calls.items()):
-        if call.output == scores:
-            return name
-    name, last = next(reversed(calls.items()))
-    # A convolution returns (n, classes, …) at positions that are averaged later.
-    axis = 1 if last.channels_first else -1
-    fits = len(last.output_shape) > 1 and last.output_shape[axis] == logits.shape[-1]
-    return name if fits else None
 
 
 def choose_scatter(

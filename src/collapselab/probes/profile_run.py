@@ -18,12 +18,13 @@ from collapselab.metrics import Metric, select
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
 from collapselab.passes.stream import no_progress
 from collapselab.probes.batches import Readable, known_labels
+from collapselab.probes.labels import LabelRules, decide_shift, needs_labels
 from collapselab.probes.network import Network, NetworkStream
 from collapselab.probes.options import ProfileOptions
-from collapselab.probes.plan import Plan, ProbePoint, choose_scatter, plan_probes
+from collapselab.probes.plan import Hints, Plan, ProbePoint, choose_scatter, plan_probes
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.results import LayerProfile, Profile, SplitProfile, first_collapsed, joined_warnings
-from collapselab.probes.select import choose_layers
+from collapselab.probes.select import choose_layers, named_layer
 from collapselab.probes.weights import weight_matrix
 
 # Up to this width float64 products take no noticeable time.
@@ -50,15 +51,19 @@ class ProfileRun:
         self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self._reduction = Reduction.parse(options["reduce"])
         modules, named = choose_layers(model, options["layers"])
+        if options["classifier"] is not None and options["layers"] is None:
+            modules |= named_layer(model, options["classifier"])
+        self._rules = LabelRules(options["ignore_index"], pass_on=needs_labels(model))
         self._loader = self._readable(loader, "train")
-        plan, labels = run_together(lambda: self._plan(model, modules, named))
-        self._plan_of_points = plan
-        self._warnings = [("layers", text) for text in plan.warnings]
         declared = options["class_counts"]
         self._declared = self._known_counts(loader) if declared is None else torch.as_tensor(declared)
+        self._warnings: list[tuple[str, str]] = []
+        plan, labels = run_together(lambda: self._plan(model, modules, named))
+        self._plan_of_points = plan
+        self._warnings += plan.warnings
         self._num_labels = self._label_space(labels)
         by_name = {point.name: point for point in plan.points}
-        self._network = Network(model, modules, by_name, self._reduction, plan.num_outputs)
+        self._network = Network(model, modules, by_name, self._reduction, plan.scores)
         # Statistics are summed over the whole label space, however few labels occur.
         self._scatter = choose_scatter(plan.points, self._num_labels, options["scatter"])
         self._weights = {
@@ -89,16 +94,34 @@ class ProfileRun:
         return self._result(measured, name)
 
     def _readable(self, loader: Iterable[Any], split: str) -> Readable:
-        return Readable(loader, self._device, self._options["split_batch"], split)
+        return Readable(loader, self._device, self._options["split_batch"], split, self._rules.read)
 
     def _plan(self, model: nn.Module, modules: dict[str, nn.Module], named: set[str]) -> tuple[Plan, Tensor]:
-        batch = self._loader.first()
-        return plan_probes(model, modules, named, batch, self._reduction), batch.counted_labels
+        batch, second = self._loader.first(), self._loader.second
+        if len(batch.labels) < 2:  # too few to tell samples from other axes
+            first, other = batch, second()
+            if other is not None and len(other.labels) > 1:
+                batch, second = other, lambda: first
+        self._rules.shift, said = decide_shift(model, batch, self._options["shift_labels"])
+        self._warnings += [] if said is None else [("labels", said)]
+        batch = self._rules.shifted(batch)
+        labels = batch.counted_labels
+        highest = int(labels.max()) + 1 if len(labels) else 0
+        hints = Hints(
+            self._options["batch_axis"],
+            self._options["scores"],
+            self._options["classifier"],
+            highest if self._declared is None else len(self._declared),
+        )
+        plan = plan_probes(model, modules, named, batch, self._reduction, hints=hints, second=second)
+        return plan, labels
 
     def _known_counts(self, loader: Iterable[Any]) -> Tensor | None:
         """Return the samples of each label 0 … K-1 as the data set of the loader has them; None where unknown."""
         # A caller's own `split_batch` can take other labels than those of the data set.
         labels = None if self._options["split_batch"] else known_labels(loader)
+        ignored = self._options["ignore_index"]
+        labels = labels if labels is None or ignored is None else labels[labels != ignored]
         if labels is None or len(labels) == 0 or int(labels.min()) < 0:
             return None
         return torch.bincount(labels.cpu())
@@ -112,7 +135,7 @@ class ProfileRun:
         if self._declared is not None:
             return len(self._declared)
         highest = int(labels.max()) + 1 if len(labels) else 1
-        return largest_over_ranks(max(highest, self._plan_of_points.num_outputs or 0))
+        return largest_over_ranks(max(highest, self._num_outputs or 0))
 
     def _test_stream(self, loader: Iterable[Any]) -> NetworkStream:
         declared = self._known_counts(loader)
@@ -136,12 +159,14 @@ class ProfileRun:
             seed=self._options["seed"],
         )
 
+    @property
+    def _num_outputs(self) -> int | None:
+        scores = self._plan_of_points.scores
+        return None if scores is None else scores.num_classes
+
     def _warn_of_outputs(self, num_classes: int) -> None:
-        outputs = self._plan_of_points.num_outputs
-        if outputs is None:
-            text = "returns no class scores of the labels' shape: ncc_agreement is undefined"
-            self._warnings.append(("model", text))
-        elif outputs > num_classes:
+        outputs = self._num_outputs
+        if outputs is not None and outputs > num_classes:
             text = (
                 f"{outputs} outputs for {num_classes} classes: self_duality is undefined, and a decision for any other "
                 "class counts as disagreement"

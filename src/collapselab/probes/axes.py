@@ -1,0 +1,146 @@
+"""Which axes of a tensor belong to the labels: how what a layer reads becomes one row per label.
+
+Letters: n samples of a batch, r labels of one sample (tokens, pixels), p features.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Shape = tuple[int, ...]
+
+# Values compared per sample, which tell one sample from another: fewer along axes with very many entries.
+_NUM_PICKS, _MIN_PICKS, _MAX_VALUES = 32, 4, 2**18
+# Kernels for other batch sizes round differently. Other samples differ by more than a fifth of the spread of samples.
+_ROUNDINGS, _ROUNDINGS_OF_SPREAD, _CLEAR_DIFFERENCE = 20, 5000, 0.2
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The axes of a tensor that belong to the axes of the labels; all others are features.
+
+    Attributes:
+        axes: with fold `none`, one axis of the tensor for each axis of the labels.
+        fold: `positions`: two axes, of samples and of all positions. `samples first`: one axis of length n * r in which
+            the positions of one sample are neighbours; `positions first`: in which the samples of one position are.
+        num_label_axes: number of axes of the labels.
+        ndim: number of axes of the tensor.
+    """
+
+    axes: tuple[int, ...]
+    fold: Literal["none", "positions", "samples first", "positions first"]
+    num_label_axes: int
+    ndim: int
+
+    def rest(self, shape: Shape) -> Shape:
+        """Return the shape of the features of one label."""
+        return tuple(length for axis, length in enumerate(shape) if axis not in self.axes)
+
+    def rows(self, tensor: Tensor, labels: Shape, rest: Shape) -> Tensor | None:
+        """Return (labels, *features), one row per label in the order of the flattened labels.
+
+        Args:
+            tensor: what a layer reads, or class scores.
+            labels: shape of the labels of this batch.
+            rest: shape of the features in the first batch; restores the axes that a model squeezed away in a batch of
+                one sample.
+
+        Returns:
+            None where the lengths are not those of the labels.
+        """
+        lengths = self._lengths(labels)
+        if tensor.ndim != self.ndim and labels[0] == 1:
+            free, taken = iter(rest), dict(zip(self.axes, lengths, strict=True))
+            shape = [taken[axis] if axis in taken else next(free, 1) for axis in range(self.ndim)]
+            tensor = tensor.reshape(shape) if math.prod(shape) == tensor.numel() else tensor
+        if tensor.ndim != self.ndim or tuple(tensor.shape[axis] for axis in self.axes) != lengths:
+            return None
+        front = tensor.movedim(self.axes, tuple(range(len(self.axes))))
+        if self.fold == "positions first":
+            front = front.unflatten(0, (-1, labels[0])).transpose(0, 1).flatten(0, 1)
+        return front.flatten(0, len(self.axes) - 1)
+
+    def count(self, tensor: Tensor) -> int:
+        """Return how many rows a tensor has."""
+        return math.prod(tensor.shape[axis] for axis in self.axes if axis < tensor.ndim)
+
+    def _lengths(self, labels: Shape) -> Shape:
+        labels = (*labels, *[1] * (self.num_label_axes - len(labels)))
+        if self.fold == "none":
+            return labels
+        return (labels[0], math.prod(labels[1:])) if self.fold == "positions" else (math.prod(labels),)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is remembered of a tensor: its shape and, along axes that could hold samples, a few values.
+
+    Attributes:
+        picks: by axis, (length of the axis, up to 32) values at fixed positions of the other axes.
+    """
+
+    shape: Shape
+    picks: dict[int, Tensor]
+
+
+def look(tensor: Tensor, lengths: tuple[int, ...]) -> Seen:
+    """Return what is remembered of a tensor.
+
+    Args:
+        lengths: an axis of such a length could hold samples.
+    """
+    shape = tuple(tensor.shape)
+    try:
+        picks = {axis: _pick(tensor, axis) for axis, length in enumerate(shape) if length in lengths}
+    except (RuntimeError, NotImplementedError):  # tensors that cannot be indexed, such as sparse ones
+        picks = {}
+    return Seen(shape, picks)
+
+
+def _pick(tensor: Tensor, axis: int) -> Tensor:
+    moved = tensor.detach().movedim(axis, 0)
+    if moved.is_complex():
+        moved = torch.view_as_real(moved)
+    count = max(_MIN_PICKS, min(_NUM_PICKS, _MAX_VALUES // max(len(moved), 1)))
+    steps = torch.arange(1, count + 1, dtype=torch.float64)
+    where = [
+        (steps * math.sqrt(number + 2) % 1 * size).long().to(tensor.device)
+        for number, size in enumerate(moved.shape[1:])
+    ]
+    found = (moved[(slice(None), *where)] if where else moved[:, None]).cpu()
+    return found if found.is_floating_point() else found.double()
+
+
+def same_values(one: Tensor, other: Tensor, *, roughly: bool = False) -> bool:
+    """Return whether picks of the same samples agree up to rounding.
+
+    Args:
+        roughly: whether they only need to be nearer to each other than those of other samples.
+    """
+    if len(one) != len(other):
+        return False
+    count, rounding = min(one.shape[1], other.shape[1]), torch.finfo(one.dtype).eps
+    a, b = one[:, :count].double().nan_to_num(), other[:, :count].double().nan_to_num()
+    spread, size = (a - a.mean(0)).square().mean().sqrt(), a.square().mean().sqrt()
+    share = _CLEAR_DIFFERENCE if roughly else min(_CLEAR_DIFFERENCE, _ROUNDINGS_OF_SPREAD * rounding)
+    return bool((a - b).square().mean().sqrt() <= share * spread + _ROUNDINGS * rounding * size)
+
+
+def changed_axes(before: Shape, after: Shape) -> list[int]:
+    """Return the axes whose lengths differ; all of them if the numbers of axes do."""
+    if len(before) != len(after):
+        return list(range(len(before)))
+    return [axis for axis, (one, other) in enumerate(zip(before, after, strict=True)) if one != other]
+
+
+def scaled_axis(before: Shape, after: Shape, old: int, new: int) -> int | None:
+    """Return the only axis that changed, if its length went from `old` to `new`; None otherwise."""
+    changed = changed_axes(before, after)
+    if len(changed) != 1 or len(before) != len(after):
+        return None
+    return changed[0] if (before[changed[0]], after[changed[0]]) == (old, new) else None
