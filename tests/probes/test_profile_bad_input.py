@@ -38,13 +38,13 @@ class Body(nn.Module):
 
 
 class Breaks(Body):
-    """Raises in its third forward pass."""
+    """Raises in its fourth forward pass: after the look at the first batch and a part of it."""
 
     calls = 0
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.calls += 1
-        if self.calls == 3:
+        if self.calls == 4:
             raise ZeroDivisionError("on purpose")
         return super().forward(inputs)
 
@@ -212,7 +212,7 @@ def test_an_error_of_the_model_is_one_line_with_its_cause() -> None:
         "the model takes such inputs"
     )
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    assert model.calls == 3
+    assert model.calls == 4
     state.assert_as_before()
 
 
@@ -296,7 +296,7 @@ def test_hooks_of_the_callers_own_stay() -> None:
     handle = model.first.register_forward_hook(lambda *_: calls.append(1))
     profile(model, TRAIN)
     assert len(model.first._forward_hooks) == 1
-    assert len(calls) == 1 + 3 + 3  # one look, two passes
+    assert len(calls) == 2 + 3 + 3  # a look at the first batch and at a part of it, two passes
     handle.remove()
 
 

@@ -1,0 +1,339 @@
+"""Which output decides and which layer is the classifier; what is said where neither is known."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any
+
+import pytest
+import torch
+from probe_networks import EXACT, batches, draw, measured, read_slowly, seeded, uneven
+from torch import Tensor, nn
+
+from collapselab.errors import InputError
+from collapselab.probes import Profile, profile
+
+LABELS = uneven(20, 20, 20)
+INPUTS = draw(6, labels=LABELS)
+TRAIN = batches(INPUTS, LABELS, 15)
+KNOWN = {"class_counts": [20, 20, 20]}
+
+
+class Net(nn.Module):
+    """Two hidden layers, exits after each of them, heads side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 7)
+        self.exit, self.fc, self.twin = nn.Linear(8, 3), nn.Linear(7, 3), nn.Linear(7, 3)
+        self.embed, self.prototypes = nn.Linear(7, 5), nn.Parameter(torch.randn(3, 5))
+        self.register_buffer("frame", torch.eye(3) - 1 / 3)
+        self.neck = nn.Linear(7, 3)
+
+    def forward(self, inputs: Tensor) -> Any:
+        early = self.first(inputs).relu()
+        late = self.second(early).relu()
+        return self.finish(early, late)
+
+    def finish(self, early: Tensor, late: Tensor) -> Any:
+        raise NotImplementedError
+
+
+def net(finish: Any) -> Any:
+    kind = type("Finished", (Net,), {"finish": finish})
+    return seeded(kind).eval()
+
+
+Exits = namedtuple("Exits", "main aux_logits")
+
+
+def agreement(model: nn.Module, layer: str, scores: Tensor) -> float | None:
+    features, _ = read_slowly(_Only(model, scores), TRAIN, f"model.{layer}")
+    value = measured((features, LABELS, scores.argmax(1)))["train"]["ncc_agreement"]
+    return value
+
+
+class _Only(nn.Module):
+    """A model that returns given scores, so that `read_slowly` need not look for them."""
+
+    def __init__(self, model: nn.Module, scores: Tensor) -> None:
+        super().__init__()
+        self.model, self.scores = model, scores
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.model(inputs)
+        return self.scores[: len(inputs)]
+
+
+def check(found: Profile, model: Any, scores: Tensor, classifier: str | None) -> None:
+    """The agreement of a layer is that with the decisions of `scores`, and only `classifier` has self-duality."""
+    assert found["second"].train["ncc_agreement"] == pytest.approx(
+        agreement(model, "second", scores.detach()), abs=1e-15
+    )
+    dual = [layer.name for layer in found.layers if layer.train["self_duality"] is not None]
+    assert dual == ([] if classifier is None else [classifier])
+    if classifier is not None:
+        features, _ = read_slowly(_Only(model, scores.detach()), TRAIN, f"model.{classifier}")
+        weight = model.get_submodule(classifier).weight.detach()
+        wanted = measured((features, LABELS, scores.argmax(1)), weight=weight)["train"]["self_duality"]
+        assert found[classifier].train["self_duality"] == pytest.approx(wanted, rel=EXACT)
+        assert found.layers[-1].name == classifier
+
+
+# name: (what the network returns, which of it are the class scores, its classifier)
+DECIDED: dict[str, tuple[Any, Any, str | None]] = {
+    "features and logits": (lambda s, e, h: (h, s.fc(h)), lambda out: out[1], "fc"),
+    "logits and features": (lambda s, e, h: (s.fc(h), e, h), lambda out: out[0], "fc"),
+    "features as wide as classes": (lambda s, e, h: (s.neck(h), s.fc(h)), lambda out: out[1], None),
+    "a list of exits": (lambda s, e, h: [s.exit(e), s.fc(h)], lambda out: out[1], "fc"),
+    "exits, the last first": (lambda s, e, h: (s.fc(h), s.exit(e)), lambda out: out[0], "fc"),
+    "an auxiliary head by name": (lambda s, e, h: Exits(s.fc(h), s.twin(h)), lambda out: out[0], "fc"),
+    "an auxiliary head in a mapping": (lambda s, e, h: {"aux": s.twin(h), "out": s.fc(h)}, lambda o: o["out"], "fc"),
+    "an average of heads": (lambda s, e, h: (s.fc(h) + s.twin(h)) / 2, lambda out: out, None),
+    "logits among heads": (
+        lambda s, e, h: {"first_logits": s.fc(h), "logits": (s.fc(h) + s.twin(h)) / 2}, lambda o: o["logits"], None
+    ),
+    "scaled scores": (lambda s, e, h: 7 * s.fc(h).tanh() - 1, lambda out: out, "fc"),
+    "a fixed frame": (lambda s, e, h: s.neck(h) @ s.frame, lambda out: out, None),
+    "a cosine head": (
+        lambda s, e, h: 9 * nn.functional.normalize(s.embed(h)) @ nn.functional.normalize(s.prototypes).T,
+        lambda out: out, None,
+    ),
+    "distances to prototypes": (lambda s, e, h: -torch.cdist(s.embed(h), s.prototypes), lambda out: out, None),
+    "distances written out": (
+        lambda s, e, h: -(s.neck(h)[:, None] - s.prototypes[:, :3]).square().sum(-1), lambda out: out, None
+    ),
+    "turned scores": (lambda s, e, h: -s.fc(h), lambda out: out, None),
+    "classes in another order": (lambda s, e, h: s.fc(h)[:, [2, 0, 1]], lambda out: out, None),
+    "log-probabilities": (lambda s, e, h: s.fc(h).log_softmax(1), lambda out: out, "fc"),
+    "scores and an embedding": (lambda s, e, h: (s.embed(h), s.fc(h)), lambda out: out[1], "fc"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DECIDED)
+def test_the_output_that_decides_is_found(kind: str) -> None:
+    finish, of, classifier = DECIDED[kind]
+    model = net(finish)
+    found = profile(model, TRAIN, **KNOWN)  # pyright: ignore[reportArgumentType] a list of counts
+    if kind == "features as wide as classes":  # two heads side by side: nobody can tell
+        assert found["second"].train["ncc_agreement"] is None
+        assert any("outputs 0, 1 could all be class scores" in text for text in found.warnings)
+        return
+    check(found, model, of(model(INPUTS)), classifier)
+    said = any("no layer is the classifier" in text for text in found.warnings)
+    assert said == (classifier is None)
+
+
+def test_a_neck_as_wide_as_the_classes_is_below_its_head() -> None:
+    def finish(self: Any, early: Tensor, late: Tensor) -> Any:
+        neck = self.neck(late)
+        return neck, self.fixed(neck)
+
+    model = net(finish)
+    model.fixed = nn.Linear(3, 3).double()
+    found = profile(model, TRAIN)
+    check(found, model, model(INPUTS)[1], "fixed")
+
+
+def test_probabilities_of_the_same_scores_are_one_output() -> None:
+    def finish(self: Any, early: Tensor, late: Tensor) -> Any:
+        scores = self.fc(late)
+        return {"probabilities": scores.softmax(1), "answer": scores}
+
+    model = net(finish)
+    check(profile(model, TRAIN), model, model(INPUTS)["answer"], "fc")
+
+
+def test_two_halves_of_one_layer_are_two_heads() -> None:
+    def finish(self: Any, early: Tensor, late: Tensor) -> Any:
+        return self.both(late).chunk(2, 1)
+
+    model = net(finish)
+    model.both = nn.Linear(7, 6).double()
+    found = profile(model, TRAIN)
+    assert found["second"].train["ncc_agreement"] is None
+    assert any("could all be class scores" in text for text in found.warnings)
+    by_hand = profile(model, TRAIN, scores=1)
+    assert profile(model, TRAIN, scores=-1) == by_hand
+    assert by_hand["both"].train["self_duality"] is None  # three of its six rows
+    check(by_hand, model, model(INPUTS)[1], None)
+
+
+TWINS = net(
+    lambda self, early, late: {"a": self.fc(late), "b": {"c": self.twin(late), "d": late[:, :, None]}}
+)
+
+
+@pytest.mark.parametrize("wanted", ["c", "b.c", lambda out: out["b"]["c"]], ids=["name", "path", "function"])
+def test_scores_by_hand(wanted: Any) -> None:
+    undecided = profile(TWINS, TRAIN)
+    assert undecided["fc"].train["ncc_agreement"] is None
+    assert undecided["fc"].train["self_duality"] is None
+    assert any(
+        text.startswith("model: outputs a, b.c could all be class scores") and "scores=" in text
+        for text in undecided.warnings
+    )
+    check(profile(TWINS, TRAIN, scores=wanted), TWINS, TWINS(INPUTS)["b"]["c"], "twin")
+
+
+def test_no_scores_by_hand() -> None:
+    found = profile(net(lambda s, e, h: s.fc(h)), TRAIN, scores=False)
+    assert all(layer.train["ncc_agreement"] is None for layer in found.layers)
+    assert all(layer.train["self_duality"] is None for layer in found.layers)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"scores": "e"}, r"^scores='e': the model returns a, b\.c, b\.d; give one of these"),
+        ({"scores": "d"}, r"^scores='d': has shape \(15, 7, 1\), not one row of class scores per label"),
+        ({"scores": lambda out: out["z"]}, r"^scores=: the function raised KeyError .*returned, a dict$"),
+        ({"scores": lambda out: 3}, r"^scores=: the function returned a int; let it return a tensor"),
+        ({"scores": 2.5}, r"^scores=2\.5: give the name or number"),
+        ({"classifier": "twins"}, r"^classifier='twins': no such module; did you mean 'twin'"),
+        ({"classifier": "embed"}, r"^classifier='embed': no such layer ran"),
+        ({"classifier": nn.Linear(2, 2)}, r"^classifier: give the name of a layer, not a Linear"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_refused_in_one_line(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        profile(TWINS, TRAIN, **options)
+    assert len(str(caught.value)) <= 300
+
+
+def test_classifier_by_hand() -> None:
+    model = net(lambda s, e, h: (s.fc(h) + s.twin(h)) / 2)
+    found = profile(model, TRAIN, classifier="twin")
+    assert found.layers[-1].name == "twin"
+    assert [layer.name for layer in found.layers if layer.train["self_duality"] is not None] == ["twin"]
+
+
+class CosineHead(nn.Module):
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.directions = nn.Parameter(torch.randn(classes, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return nn.functional.normalize(features) @ nn.functional.normalize(self.directions).T
+
+
+def test_a_head_of_ones_own_is_measured_where_it_is_named() -> None:
+    model = seeded(nn.Sequential, nn.Linear(6, 5), nn.Tanh(), CosineHead(5, 3))
+    assert [layer.name for layer in profile(model, TRAIN).layers] == ["0"]
+    found = profile(model, TRAIN, classifier="2")
+    assert [layer.name for layer in found.layers] == ["0", "2"]
+    features, scores = read_slowly(model, TRAIN, "2")
+    wanted = measured((features, LABELS, scores.argmax(1)))["train"]
+    for name in ("normalized_within", "ncc_agreement", "vci"):
+        assert found["2"].train[name] == pytest.approx(wanted[name], rel=EXACT)
+    assert found["2"].train["self_duality"] is None
+
+
+# ---------------------------------------------------------------- one logit, embeddings
+
+BINARY = LABELS % 2
+
+
+@pytest.mark.parametrize("form", ["(n, 1)", "(n,)", "a probability", "a mapping"])
+def test_one_logit_is_two_classes(form: str) -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.fc = nn.Linear(6, 8), nn.Linear(8, 1)
+
+        def forward(self, inputs: Tensor) -> Any:
+            logit = self.fc(self.body(inputs).tanh())
+            return {
+                "(n, 1)": logit, "(n,)": logit.squeeze(), "a probability": logit.sigmoid(), "a mapping": {"logits": logit}
+            }[form]  # fmt: skip
+
+    model = seeded(One)
+    with torch.no_grad():  # both classes occur, and every probability is above zero
+        model.fc.bias -= model.fc(model.body(INPUTS).tanh()).median()
+    found = profile(model, batches(INPUTS, BINARY, 59))
+    hidden = model.body(INPUTS).tanh().detach()
+    decided = (model.fc(hidden).flatten() > 0).long()
+    assert 0 < decided.sum() < 60
+    wanted = measured((hidden, BINARY, decided))["train"]["ncc_agreement"]
+    assert found["fc"].train["ncc_agreement"] == pytest.approx(wanted, abs=1e-15)
+    assert found.layers[-1].name == "fc"
+    assert found["fc"].train["self_duality"] is None
+    assert any("1 outputs for 2 classes" in text for text in found.warnings)
+
+
+def test_one_value_for_more_than_two_classes_is_no_score() -> None:
+    found = profile(seeded(nn.Sequential, nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 1)), TRAIN)
+    assert found["2"].train["ncc_agreement"] is None
+    assert any("1 values for 3 classes: an embedding" in text for text in found.warnings)
+
+
+def test_an_embedding_narrower_than_the_classes_decides_nothing() -> None:
+    labels = torch.arange(120) % 30
+    inputs = draw(6, labels=labels)
+    model = seeded(nn.Sequential, nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 5))
+    found = profile(model, batches(inputs, labels, 60))
+    assert len(found.classes) == 30
+    assert all(layer.train["ncc_agreement"] is None for layer in found.layers)
+    assert all(layer.train["self_duality"] is None for layer in found.layers)
+    assert any(
+        "5 values for 30 classes: an embedding, and no class scores" in text for text in found.warnings
+    )
+
+
+# ---------------------------------------------------------------- a last or first batch of one
+
+
+@pytest.mark.parametrize("sizes", [[20, 20, 19, 1], [1, 20, 20, 19], [1] * 60])
+@pytest.mark.parametrize("squeezed", ["end", "middle"])
+def test_a_batch_of_one_that_the_model_squeezes(sizes: list[int], squeezed: str) -> None:
+    class Squeezing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv1d(1, 5, 6), nn.Linear(5, 3)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            hidden = self.conv(inputs[:, None]).tanh()
+            if squeezed == "middle":
+                return self.fc(hidden.squeeze())
+            return self.fc(hidden.squeeze(2)).squeeze()
+
+    model = seeded(Squeezing)
+    train = list(zip(INPUTS.split(sizes), LABELS.split(sizes), strict=True))
+    found = profile(model, train)
+    wanted = profile(model, TRAIN)
+    assert found.warnings == wanted.warnings
+    for layer in wanted.layers:
+        assert found[layer.name].shape == layer.shape
+        for name in ("normalized_within", "ncc_agreement", "self_duality", "vci"):
+            value = layer.train[name]
+            assert found[layer.name].train[name] == (
+                None if value is None else pytest.approx(value, rel=1e-9)
+            )
+
+
+# ---------------------------------------------------------------- layers with an adapter
+
+
+class Adapted(nn.Module):
+    """As `peft` writes it: the layer and what is added to it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.base_layer = nn.Linear(inputs, outputs)
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(inputs, 2, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(2, outputs, bias=False)})
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.base_layer(inputs) + self.lora_B["default"](self.lora_A["default"](inputs))
+
+
+def test_an_adapted_layer_is_one_layer() -> None:
+    model = seeded(nn.Sequential, Adapted(6, 8), nn.Tanh(), Adapted(8, 3))
+    found = profile(model, TRAIN)
+    assert [(layer.name, layer.dim) for layer in found.layers] == [("0", 6), ("2", 8)]
+    features, scores = read_slowly(model, TRAIN, "2")
+    wanted = measured((features, LABELS, scores.argmax(1)))["train"]
+    for name in ("normalized_within", "ncc_agreement", "vci"):
+        assert found["2"].train[name] == pytest.approx(wanted[name], rel=EXACT)
+    assert not any("never ran" in text or "classifier" in text for text in found.warnings)
