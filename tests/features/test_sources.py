@@ -334,7 +334,7 @@ def test_arrays_of_a_wrong_shape_are_not_read(tmp_path: Path, monkeypatch: pytes
         ("weight", np.zeros((7, 5))),
         ("bias", np.zeros((3, 3))),
     ):
-        source = save(tmp_path / f"{name}.npz", example() | {name: array})
+        source = save(tmp_path / f"{name}.npz", {**example(), name: array})
         with monkeypatch.context() as patch:
             read = NpzFile.read
             patch.setattr(
