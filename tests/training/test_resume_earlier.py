@@ -17,7 +17,9 @@ def _without_digests(path: Path) -> None:
     """Write the files of a run as schema 2 had them."""
     for file in (path / "run.json", path / "measurements.jsonl"):
         whole = file.suffix == ".json"
-        objects = [json.loads(text) for text in ([file.read_text()] if whole else file.read_text().splitlines())]
+        objects = [
+            json.loads(text) for text in ([file.read_text()] if whole else file.read_text().splitlines())
+        ]
         for values in objects:
             del values["digest"]
             values.pop("run", None)
