@@ -33,6 +33,8 @@ def run(*arguments: object) -> Outcome:
 @contextlib.contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """Refuse larger files, as a full disk or a quota does: with true errors, in true writers."""
+    import sklearn.cluster  # noqa: F401 (joblib, which it imports, makes a semaphore at its first import: a file)
+
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -54,6 +54,12 @@ def test_what_is_empty_is_not_written(made: RunFolder) -> None:
     }
 
 
+def test_a_row_without_metrics_comes_back(made: RunFolder) -> None:
+    """As on test data, where only metrics of train data are asked for."""
+    made.append_rows([row(3).model_copy(update={"metrics": {}})])
+    assert made.read_rows()[-1].metrics == {}
+
+
 def test_nan_is_never_written(made: RunFolder) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         made.append_rows([row(3).model_copy(update={"epoch": float("nan")})])

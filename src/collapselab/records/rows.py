@@ -37,7 +37,7 @@ class Row(Versioned):
     split: Split
     layer: str
     depth: int
-    metrics: Values
+    metrics: Values = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JsonValue]:
