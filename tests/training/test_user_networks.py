@@ -248,8 +248,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 ) -> None:
     recipe = user_recipe(tmp_path, HOLDERS[holder])
     whole = trained(recipe, RunFolder(tmp_path / "whole"))
-    # Steps 3 and 7: each start asks before every step.
-    stopped = trained(recipe, RunFolder(tmp_path / "stopped"), (stop_at(4), stop_at(5)))
+    # After 6 steps; a counter also after 2 more.
+    stops = (stop_at(7), stop_at(3)) if holder == "counter" else (stop_at(7),)
+    stopped = trained(recipe, RunFolder(tmp_path / "stopped"), stops)
     assert_same(whole, stopped)
 
 
@@ -419,13 +420,13 @@ def test_what_cannot_be_trained_or_saved_is_said_before_the_first_step(kind: str
 NANS = {
     "from the start": "return h * float('nan')",
     "in training": "return h * float('nan') if self.training else h",
-    "after some steps": "self.n = getattr(self, 'n', 0) + self.training; return h / (0 if self.n > 4 else 1)",
+    "after some steps": "self.n = self.n + 1 if self.training else self.n; return h / (0 if self.n > 4 else 1)",
 }
 
 
 @pytest.mark.parametrize("when", NANS)
 def test_training_on_nan_is_diverged(when: str, tmp_path: Path) -> None:
-    code = f"class Net(Base):\n    def change(self, h):\n        {NANS[when]}\n"
+    code = f"class Net(Base):\n    n = 0\n    def change(self, h):\n        {NANS[when]}\n"
     folder = RunFolder(tmp_path / "run")
     record = run_recipe(user_recipe(tmp_path, code), folder)
     assert (record.status, record.ended) == ("finished", "diverged")
@@ -462,3 +463,47 @@ def test_what_a_captured_step_would_leave_out_is_noticed_and_undone(
     }
     if holder not in ("frozen_after_some_steps", "weight_norm_and_dropout"):  # they change tensors too
         assert torch.equal(model(torch.ones(5, 64)), outputs)
+
+
+# What a network does in evaluation mode too.
+ALWAYS = {
+    "counter": """
+        class Net(Base):
+            def begin(self):
+                self.calls = 0
+            def change(self, h):
+                self.calls += 1
+                return h * (1 + 1 / self.calls)
+    """,
+    "generator": """
+        class Net(Base):
+            def begin(self):
+                self.rng = np.random.default_rng(7)
+            def change(self, h):
+                return h * float(self.rng.random())
+    """,
+    "buffer": """
+        class Net(Base):
+            def begin(self):
+                self.register_buffer("mean", torch.zeros(8), persistent=False)
+            def change(self, h):
+                self.mean = 0.9 * self.mean + 0.1 * h.detach().mean(0)
+                return h - self.mean
+    """,
+    "torch": """
+        class Net(Base):
+            def change(self, h):
+                return F.dropout(h, 0.3, True)
+    """,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*changes its own state in evaluation mode")
+@pytest.mark.parametrize("holder", ALWAYS)
+def test_measuring_often_changes_nothing_in_networks_that_always_change(holder: str, tmp_path: Path) -> None:
+    pytest.importorskip(
+        "collapselab.probes.evaluating", reason="measurements do not restore such networks yet"
+    )
+    few = user_recipe(tmp_path, ALWAYS[holder])
+    many = few.model_copy(update={"measuring": few.measuring.model_copy(update={"at": tuple(range(13))})})
+    assert_same(trained(few, RunFolder(tmp_path / "few")), trained(many, RunFolder(tmp_path / "many")))
