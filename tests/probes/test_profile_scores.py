@@ -194,7 +194,7 @@ def test_no_scores_by_hand() -> None:
         ({"classifier": "embed"}, r"^classifier='embed': no such layer ran"),
         ({"classifier": nn.Linear(2, 2)}, r"^classifier: give the name of a layer, not a Linear"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_mistakes_are_refused_in_one_line(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
