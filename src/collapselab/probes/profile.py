@@ -74,7 +74,8 @@ def profile(
         swapped = ", and the loader after it" if isinstance(loader, nn.Module) else ""
         raise InputError(f"model is a {type(model).__name__}; give a torch.nn.Module first{swapped}")
     for argument, given in (("loader", loader), ("test_loader", [] if test_loader is None else test_loader)):
-        if isinstance(given, nn.Module) or not isinstance(given, Iterable):
+        is_scalar = getattr(given, "ndim", None) == 0  # an array without axes
+        if isinstance(given, nn.Module) or not isinstance(given, Iterable) or is_scalar:
             raise InputError(
                 f"{argument} is a {type(given).__name__}; give a DataLoader or a list of batches"
             )

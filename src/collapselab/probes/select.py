@@ -193,7 +193,7 @@ def _patterns(model: nn.Module, layers: Any, modules: dict[str, nn.Module]) -> l
     if isinstance(layers, str):
         return [text.strip() for text in layers.split(",")]
     given = [layers] if isinstance(layers, nn.Module) else layers
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Iterable) or getattr(given, "ndim", None) == 0:
         raise InputError(f"layers={layers!r}: {_FORMS}")
     patterns: list[str] = []
     for one in given:
