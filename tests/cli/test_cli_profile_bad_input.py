@@ -130,7 +130,7 @@ CASES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "a model file that cannot be imported": (("{}/broken.py:small", "--dataset", DATA), ("broken.py, line 2: ModuleNotFoundError",)),
     "a model file that is not Python": (("{}/syntax.py:small", "--dataset", DATA), ("syntax.py, line 1: SyntaxError",)),
     "a model for other inputs": (("{}/nets.py:of_seven", "--dataset", DATA), ("train, batch 0: the model (Linear) raised RuntimeError on inputs of shape (24, 5): ", "(24x5 and 7x3)", "takes such inputs")),
-    "a model that refuses the last batch": (("{}/nets.py:picky", "--dataset", DATA, "--batch-size", 10), ("train, batch 2: the model (Picky) raised ValueError on inputs of shape (4, 5): too few",)),
+    "a model that refuses the last batch": (("{}/nets.py:picky", "--dataset", DATA, "--batch-size", 10), ("train, batch 2: the model (Picky) raised ValueError on inputs of shape (4, 5): nets.py, line 14: ValueError: too few",)),
     "a model for images": (("convnet", "--dataset", DATA), ("convnet: takes images, but inputs have shape (5,)",)),
     "a model that needs too much memory": (("{}/nets.py:hungry", "--dataset", DATA), ("out of memory (CUDA out of memory. Tried to allocate 9 GiB)",)),
     "a misspelt data set": ((NET, "--dataset", "digit"), ("unknown data set 'digit'; did you mean 'digits'",)),
