@@ -55,10 +55,10 @@ def test_hollow_points_count_only_where_a_group_has_no_others() -> None:
 
 def test_groups_have_means_along_both_axes() -> None:
     table = pd.DataFrame(
-        {"x": [1.0, 4.0, 10.0], "y": [1.0, 3.0, 5.0], "group": [7, 7, 9], "label": ["a", "a", "b"]}
+        {"x": [1.0, 4.0, 10.0], "y": [1.0, 3.0, 5.0], "group": [7, 7, 9], "point": ["a", "a", "b"]}
     )
     means = over_seeds(table, True, False)
-    assert means[["x", "y", "label"]].to_numpy().tolist() == [[2.0, 2.0, "a"], [10.0, 5.0, "b"]]
+    assert means[["x", "y", "point"]].to_numpy().tolist() == [[2.0, 2.0, "a"], [10.0, 5.0, "b"]]
 
 
 def test_given_bounds_are_kept() -> None:
