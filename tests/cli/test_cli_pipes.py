@@ -37,7 +37,7 @@ def here(tmp_path: Path) -> Path:
         (("measure", "{}/shards"), REFUSED),
         (("measure", "{}/train.npz", "--output", "{}/p"), "--output"),
         (("run", "{}/p.yaml"), REFUSED),
-        (("judge", "{}/p"), "no finished experiment"),
+        (("judge", "{}/p"), "not a finished experiment"),
         (("run", "digits", "--out", "{}/p"), "cannot be created"),
         (("profile", "mlp", "--dataset", "digits", "--checkpoint", "{}/p.pt"), REFUSED),
         (("profile", "mlp", "--dataset", "digits", "--checkpoint", "{}/p.safetensors"), REFUSED),

@@ -113,7 +113,7 @@ def test_results_of_a_paper_that_were_stored_before_are_judged(tmp_path: Path) -
 
 
 def test_what_is_no_finished_experiment_is_refused(tmp_path: Path, copy: Path) -> None:
-    with pytest.raises(InputError, match="no finished experiment; give the folder of one"):
+    with pytest.raises(InputError, match="not a finished experiment; give a folder that reproduce wrote"):
         judge_again(tmp_path / "nowhere", find)
     assert not (tmp_path / "nowhere").exists()
     (copy / "rows.csv").unlink()
@@ -123,7 +123,7 @@ def test_what_is_no_finished_experiment_is_refused(tmp_path: Path, copy: Path) -
     held = read_experiment(copy)
     assert held is not None
     write_experiment(copy, held.model_copy(update={"status": "running"}))
-    with pytest.raises(InputError, match="no finished experiment"):
+    with pytest.raises(InputError, match="not a finished experiment"):
         judge_again(copy, find)
     path.write_text("{}")
     with pytest.raises(InputError, match=r"experiment.json: not an experiment's record \(experiment: Field"):

@@ -109,7 +109,9 @@ def profile(
     ] = None,
     classifier: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Layer that makes the class scores, where it is not found."),
+        typer.Option(
+            metavar="NAME", help="Layer that computes the class scores, if it is not found automatically."
+        ),
     ] = None,
     ignore_index: Annotated[
         int | None,

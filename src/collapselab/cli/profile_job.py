@@ -90,7 +90,7 @@ def _check(job: ProfileJob) -> None:
     if job.batch_size < 1:
         raise InputError(f"--batch-size {job.batch_size}: give at least 1")
     if job.against is not None and job.out is None:
-        raise InputError(f"--against {job.against}: is drawn only on the page in --out; give --out too")
+        raise InputError(f"--against {job.against}: needs --out, whose page shows both profiles")
 
 
 def _profiled(

@@ -26,7 +26,7 @@ from collapselab.errors import InputError, printable
 
 _FORMS = (
     f"a name ({DIGITS}, {', '.join(NAMED)}), a folder of Parquet files (train-*.parquet) or of images "
-    "(train/CLASS/*.png), one that datasets saved, a .npz file, or a hub id (owner/name)"
+    "(train/CLASS/*.png), a folder written by save_to_disk, a .npz file, or a hub id (owner/name)"
 )
 # One slash and no dot in front: `./sets/x` and `../x` are always paths.
 _HUB_ID = re.compile(r"(?P<hub_id>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?")

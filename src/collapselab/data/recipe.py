@@ -44,7 +44,7 @@ class Sample(Part):
     skip: _Samples = Field(
         default=0,
         ge=0,
-        description="Number of samples to skip first, in the same order: the samples differ from those of a recipe without skip.",
+        description="Skip this many samples first, in the same order, to get other samples than a recipe without skip.",
     )
 
     @model_validator(mode="after")

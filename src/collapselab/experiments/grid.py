@@ -211,7 +211,7 @@ def _changed(job: Job, changes: Mapping[str, JsonValue], names: Sequence[str]) -
 
 def _check_glob(glob: str, names: Sequence[str], where: str) -> None:
     if not fnmatch.filter(names, glob):
-        raise InputError(f"{where}: {glob} matches none of the runs; there are {few(names)}")
+        raise InputError(f"{where}: {glob} matches no run; the runs are {few(names)}")
 
 
 def _check_label(job: Job, path: str, where: str) -> None:

@@ -161,7 +161,7 @@ def judge_again(folder: Path, find: Callable[[str], Experiment]) -> Outcome:
     """
     held = read_experiment(folder) if (folder / RECORD).is_file() else None
     if held is None or held.status != "finished":
-        raise InputError(f"{folder}: no finished experiment; give the folder of one")
+        raise InputError(f"{folder}: not a finished experiment; give a folder that reproduce wrote")
     experiment = find(held.experiment)
     with writing(folder, Stopper()):
         stored = read_rows_csv(folder / "rows.csv", held.schema_, held.rows_digest)

@@ -234,7 +234,7 @@ class MeasuringOptions(TypedDict, total=False):
     ]
     classifier: Annotated[
         str | None,
-        Option(None, "name of the layer that makes the class scores, where it is not found.", _classifier),
+        Option(None, "name of the layer that computes the class scores, if it is not found.", _classifier),
     ]
     shift_labels: Annotated[
         bool | None,

@@ -123,7 +123,7 @@ class Checkpoints(Part):
 
     at: Steps | Literal["measured", "last"] = Field(
         default="last",
-        description="Steps whose weights are stored: these, every measured one, or the last one.",
+        description="Steps whose weights are stored: a list of steps, measured (every measured step) or last.",
     )
     save_every: float = Field(
         default=60.0,
