@@ -372,7 +372,7 @@ def test_a_tensor_on_the_meta_device_is_unreadable() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn], ids=str)
-def test_metrics_of_a_quantised_weight_are_null_and_said(dtype: torch.dtype) -> None:
+def test_metrics_of_a_quantised_weight_are_of_what_it_codes_for(dtype: torch.dtype) -> None:
     class Quantised(nn.Linear):
         """Multiplies with a matrix that its stored weight only codes for."""
 
@@ -386,6 +386,8 @@ def test_metrics_of_a_quantised_weight_are_null_and_said(dtype: torch.dtype) -> 
     model, inputs = nn.Sequential(Quantised(), nn.Linear(4, 3).double()), draw(5, labels=LABELS)
     found = profile(model, batches(inputs, LABELS, 20))
     assert_equals_oracle(found["0"], inputs, LABELS)
-    assert found["0"].train["alignment"] is None
-    assert found["1"].train["alignment"] is not None
-    assert any(f"0: the weight is quantised ({dtype})" in text for text in found.warnings)
+    plain = nn.Linear(5, 4)
+    plain.weight = nn.Parameter(model[0].weight.detach().float() / 20)
+    wanted = profile(nn.Sequential(plain, nn.Linear(4, 3)), batches(inputs.float(), LABELS, 20))["0"].train
+    for metric in ("alignment", "weight_stable_rank"):
+        assert found["0"].train[metric] == pytest.approx(wanted[metric], rel=1e-5)

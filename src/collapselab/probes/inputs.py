@@ -42,6 +42,8 @@ def changed(value: Any, change: Callable[[Path, Any], Any], path: Path = ()) -> 
 
 def axes_of_length(leaf: Any, length: int) -> list[int]:
     """Return the axes of an input that could hold `length` samples."""
+    if isinstance(leaf, Tensor) and (leaf.is_nested or hasattr(leaf, "get_mask")):
+        return []  # these cannot be divided
     if isinstance(leaf, Tensor):
         return [axis for axis, size in enumerate(leaf.shape) if size == length]
     count = int(leaf.batch_sizes[0]) if isinstance(leaf, PackedSequence) else len(leaf)
@@ -59,7 +61,7 @@ def take_samples(inputs: Any, choice: Choice, index: Tensor) -> Any:
         if path not in choice:
             return leaf
         if isinstance(leaf, Tensor):
-            return leaf.index_select(choice[path], index.to(leaf.device))
+            return _selected(leaf, choice[path], index.to(leaf.device))
         if isinstance(leaf, PackedSequence):
             padded, lengths = pad_packed_sequence(leaf)
             return pack_padded_sequence(
@@ -68,6 +70,13 @@ def take_samples(inputs: Any, choice: Choice, index: Tensor) -> Any:
         return type(leaf)(leaf[number] for number in index.tolist())
 
     return changed(inputs, take)
+
+
+def _selected(tensor: Tensor, axis: int, index: Tensor) -> Tensor:
+    if tensor.layout in (torch.strided, torch.sparse_coo):
+        return tensor.index_select(axis, index)
+    part = tensor.to_sparse_coo().index_select(axis, index)
+    return part.to_sparse_csr() if tensor.layout == torch.sparse_csr else part.to_sparse_csc()
 
 
 def resize_positions(inputs: Any, cuts: dict[Path, dict[int, int]]) -> Any:

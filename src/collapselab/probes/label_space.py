@@ -95,7 +95,7 @@ class LabelSpace:
             return torch.zeros_like(labels)
         if self._sorted.device != labels.device:
             self._sorted, self._order = self._sorted.to(labels.device), self._order.to(labels.device)
-        at = torch.searchsorted(self._sorted, labels).clamp_max_(len(self) - 1)
+        at = torch.searchsorted(self._sorted, labels.contiguous()).clamp_max_(len(self) - 1)
         return torch.where(self._sorted[at] == labels, self._order[at], len(self))
 
     def add(self, labels: Int[Tensor, " n"]) -> None:

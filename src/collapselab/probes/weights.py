@@ -94,6 +94,8 @@ def effective_weight(
     layer = weight_layer_in(module)
     if layer is None:
         return None, None
+    if isinstance(layer.weight, Tensor) and layer.weight.is_complex():
+        raise UnreadableError("complex")
     if call is None or not call.weights or any(_is_freed(weight) for _, weight, _ in call.weights):
         is_plain = layer is module and any(type(layer).forward is kind.forward for kind in _PLAIN)
         return (weight_matrix(layer), None) if is_plain else (None, _unknown("no product was seen inside it"))
@@ -142,7 +144,8 @@ def _only_factor(layer: nn.Module, call: LayerCall) -> Float[Tensor, "out q"] | 
         return None
     ((name, factor, is_left),) = call.weights
     own = getattr(layer, "weight", None)
-    own = own.detach() if isinstance(own, Tensor) else None
+    # A quantised weight only codes for the matrix that the layer multiplies with.
+    own = own.detach() if isinstance(own, Tensor) and own.is_floating_point() and own.itemsize > 1 else None
     if name.endswith("convolution"):
         if not isinstance(layer, _ConvNd) or own is None or own.shape != factor.shape:
             return None
