@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,15 +46,16 @@ class Attacked:
     right: Any
 
 
-def attack(attacked: Attacked, tmp_path: Path, times: int, skip: tuple[str, ...] = ()) -> None:
+def attack(attacked: Attacked, times: int, skip: tuple[str, ...] = ()) -> None:
     """Damage one file at a time, each in a new copy of the folder."""
     draw, wrong, refused = Random(SEED), [], 0
     files = [file for file in files_of(attacked.folder) if file.name not in skip]
+    short = Path(tempfile.mkdtemp())  # messages cut long paths
     for number in range(times):
         # Every kind of damage and every file has its turn.
         file = files[number % len(files)]
         name = list(DAMAGES)[(number // len(files) + number) % len(DAMAGES)]
-        copy = Path(shutil.copytree(attacked.folder, tmp_path / "copy"))
+        copy = Path(shutil.copytree(attacked.folder, short / "copy"))
         DAMAGES[name](copy / file, attacked.other / file, draw)
         try:
             found = attacked.use(copy)
@@ -70,6 +72,7 @@ def attack(attacked: Attacked, tmp_path: Path, times: int, skip: tuple[str, ...]
             if found != attacked.right:
                 wrong.append(f"{number}: {name} of {file}: another result")
         shutil.rmtree(copy)
+    short.rmdir()
     assert not wrong, f"{len(wrong)} of {times}:\n" + "\n".join(wrong)
     assert refused > times / 4, "hardly a damage was noticed"
 
@@ -103,19 +106,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_stopped_run_is_resumed_to_the_right_result_or_refused(runs: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_is_resumed_to_the_right_result_or_refused(runs: Path) -> None:
     right = _results(runs / "finished-0")
-    attack(Attacked(runs / "stopped-0", runs / "stopped-1", _resumed, right), tmp_path, 110 * TIMES)
+    attack(Attacked(runs / "stopped-0", runs / "stopped-1", _resumed, right), 110 * TIMES)
 
 
-def test_a_finished_run_is_read_right_or_refused(runs: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_read_right_or_refused(runs: Path) -> None:
     def read(folder: Path) -> list[Any]:
         record = run_recipe(recipe(), RunFolder(folder))
         run = read_run(RunFolder(folder))
         return [record, run.rows.to_csv(), run.variances.to_csv(), run.spectra.to_csv()]
 
     finished = runs / "finished-0"
-    attack(Attacked(finished, runs / "finished-1", read, read(finished)), tmp_path, 60 * TIMES)
+    attack(Attacked(finished, runs / "finished-1", read, read(finished)), 60 * TIMES)
 
 
 # ---------------------------------------------------------------- experiments
@@ -153,13 +156,13 @@ def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def test_a_finished_experiment_is_judged_right_or_refused(experiments: Path, tmp_path: Path) -> None:
+def test_a_finished_experiment_is_judged_right_or_refused(experiments: Path) -> None:
     def again(folder: Path) -> Any:
         return _judged(folder, lambda: reproduce(request(folder)), _content(folder / "verdicts.json"))
 
     right = _judged(experiments / "one", lambda: None, None)
     attacked = Attacked(experiments / "one", experiments / "other", again, right)
-    attack(attacked, tmp_path, 60 * TIMES)
+    attack(attacked, 60 * TIMES)
 
 
 def test_stored_rows_are_judged_right_or_refused(experiments: Path, tmp_path: Path) -> None:
@@ -172,7 +175,7 @@ def test_stored_rows_are_judged_right_or_refused(experiments: Path, tmp_path: Pa
     for name in ("rows.csv", "experiment.json", "verdicts.json"):
         shutil.copy(experiments / "one" / name, light / name)
     right = _judged(experiments / "one", lambda: None, None)
-    attack(Attacked(light, experiments / "other", again, right), tmp_path, 40 * TIMES)
+    attack(Attacked(light, experiments / "other", again, right), 40 * TIMES)
 
 
 # ---------------------------------------------------------------- profiles
@@ -192,4 +195,4 @@ def test_a_profile_is_read_right_or_refused(tmp_path: Path) -> None:
             raise InputError(f"{folder / 'statistics.safetensors'}: {error}") from error
         return read_profile(folder).profile.to_dict(), {name: one.tolist() for name, one in tensors.items()}
 
-    attack(Attacked(first, first, read, read(first)), tmp_path, 30 * TIMES)
+    attack(Attacked(first, first, read, read(first)), 30 * TIMES)

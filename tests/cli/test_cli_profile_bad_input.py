@@ -182,7 +182,7 @@ CASES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "against a folder of something else": ((NET, "--dataset", DATA, "--against", "{}/empty", "--out", "{}/new"), ("profile.json: no such file",)),
     "against what is no profile": ((NET, "--dataset", DATA, "--against", "{}/nets.py", "--out", "{}/new"), ("--against", "nets.py: not a profile")),
     "against what looks like a profile": ((NET, "--dataset", DATA, "--against", "{}/against.json", "--out", "{}/new"), ("not a profile", "'name'")),
-    "against without a page to draw on": ((NET, "--dataset", DATA, "--against", "{}/against.json"), ("--against", "give --out too")),
+    "against without a page to draw on": ((NET, "--dataset", DATA, "--against", "{}/against.json"), ("--against", "needs --out, whose page shows both profiles")),
     "out is a file": ((NET, "--dataset", DATA, "--out", "{}/data.npz"), ("--out", "cannot be created (File exists)")),
     "out is below a file": ((NET, "--dataset", DATA, "--out", "{}/data.npz/x"), ("cannot be created (Not a directory)",)),
     "out holds something else": ((NET, "--dataset", DATA, "--out", "{}"), ("contains something other than a profile",)),

@@ -424,6 +424,7 @@ NANS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*changes its own state in evaluation mode")
 @pytest.mark.parametrize("when", NANS)
 def test_training_on_nan_is_diverged(when: str, tmp_path: Path) -> None:
     code = f"class Net(Base):\n    n = 0\n    def change(self, h):\n        {NANS[when]}\n"

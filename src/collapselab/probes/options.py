@@ -70,7 +70,7 @@ def _epsilon(value: float) -> float:
     return value
 
 
-def _class_counts(value: ClassCounts) -> Tensor | dict[int, int] | None:
+def _class_counts(value: Any) -> Tensor | dict[int, int] | None:
     if value is None:
         return None
     if isinstance(value, Mapping):
