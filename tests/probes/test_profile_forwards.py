@@ -70,6 +70,34 @@ def test_class_scores_are_found_in(form: str) -> None:
     assert found["fc"].train["self_duality"] is not None
 
 
+class Opaque:
+    """An output of a class of the user's own."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+
+@pytest.mark.parametrize("is_opaque", [False, True])
+@pytest.mark.parametrize("size", [1, 25])
+def test_a_model_of_one_batch_size_whatever_it_returns(size: int, is_opaque: bool) -> None:
+    class OfOneSize(Net):
+        def forward(self, inputs: Tensor) -> Any:
+            if len(inputs) != size:
+                raise RuntimeError("another size")
+            scores = super().forward(inputs)
+            return Opaque(scores) if is_opaque else scores
+
+    train = batches(INPUTS[:75], LABELS[:75], size)
+    found, plain = profile(seeded(OfOneSize), train), profile(seeded(Net), train)
+    assert [layer.name for layer in found.layers] == ["hidden", "fc"]
+    for layer in plain.layers:
+        assert found[layer.name].train["normalized_within"] == pytest.approx(
+            layer.train["normalized_within"], rel=1e-9
+        )
+        agreement = None if is_opaque else layer.train["ncc_agreement"]
+        assert found[layer.name].train["ncc_agreement"] == agreement
+
+
 def test_a_model_without_class_scores_has_no_agreement() -> None:
     class Silent(Net):
         def forward(self, inputs: Tensor) -> None:

@@ -234,15 +234,23 @@ def test_the_layout_does_not_depend_on_the_batch_size(size: int) -> None:
         )
 
 
-def test_inference_mode_inside_forward_is_followed_too() -> None:
+@pytest.mark.parametrize("counts", [None, [14, 10, 12]], ids=["labels unknown", "labels known"])
+def test_inference_mode_inside_forward_is_followed_too(counts: list[int] | None) -> None:
     class Frozen(ConvTextNet):
         @torch.inference_mode()
         def forward(self, words: Tensor) -> Tensor:
             return super().forward(words)
 
-    model = seeded(Frozen)
-    found = profile(model, batches(WORDS, LABELS, 18), layers="act,back", reduce="gap")
-    assert (found["act"].dim, found["back"].dim) == (5, 5)
+    found, same = (
+        profile(
+            seeded(kind), batches(WORDS, LABELS, 18), layers="act,back", reduce="gap", class_counts=counts
+        )
+        for kind in (Frozen, ConvTextNet)
+    )
+    for one, other in zip(found.layers, same.layers, strict=True):
+        assert (one.name, one.dim) == (other.name, 5)
+        values, wanted = ({k: v for k, v in layer.train.items() if v is not None} for layer in (one, other))
+        assert values == pytest.approx(wanted, rel=1e-9)
 
 
 def test_a_layout_that_an_operation_leaves_open_is_said() -> None:
@@ -292,6 +300,8 @@ def test_an_input_that_no_layer_made_is_assumed_and_said_or_given_by_hand() -> N
         (0, "channel_axis=0: give an axis other than 0"),
         (True, "channel_axis=True: give an axis"),
         ("0=x", "give an axis other than 0"),
+        ("0,2", "channel_axis='0,2': give an axis other than 0"),
+        ("foo", "channel_axis='foo': give an axis other than 0"),
         ({}, "give an axis other than 0"),
     ],
     ids=str,

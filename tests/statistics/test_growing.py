@@ -126,6 +126,36 @@ def test_up_to_the_limit_every_class_keeps_its_covariance() -> None:
     assert stats.renumbered(torch.arange(len(COUNTS))).class_covariances().shape == (len(COUNTS), DIM, DIM)
 
 
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_room_for_labels_that_never_come_pools_no_covariance(shuffled: bool) -> None:
+    """One label at a time: room for 8 would double to 16 at the ninth, though the limit of 10 is never passed."""
+    labels = torch.arange(10).repeat_interleave(6)
+    features = torch.randn(60, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(1)) if shuffled else torch.arange(60)
+    stats = ClassStats(1, 4, "per_class", growing=True, max_per_class=10)
+    for at in order.tolist():
+        stats.update(features[at : at + 1], labels[at : at + 1])
+    stats = stats.renumbered(torch.arange(10))
+    assert stats.scatter == "per_class"
+    wanted = np.stack([np.cov(features[labels == c].numpy().T, bias=True) for c in range(10)])
+    assert_close(stats.class_covariances(), wanted, rel=1e-9, why="sums of six terms in float64")
+    stats = ClassStats(1, 4, "per_class", growing=True, max_per_class=9)
+    for label in range(10):
+        stats.update(features[:1], torch.tensor([label]))
+    assert stats.scatter == "full"
+
+
+def test_statistics_that_grew_merge_with_those_that_did_not() -> None:
+    features, labels = torch.eye(10).repeat(2, 1), torch.arange(10).repeat(2)
+    parts = [ClassStats(room, 10, "per_class", growing=True, max_per_class=10) for room in (8, 10)]
+    for part, half in zip(parts, (labels < 9, labels > 3), strict=True):
+        for at in half.nonzero()[:, 0].tolist():
+            part.update(features[at : at + 1], labels[at : at + 1])
+    merged = ClassStats.merge([part.renumbered(torch.arange(10)) for part in parts])
+    assert merged.scatter == "per_class"
+    assert merged.counts.tolist() == [2] * 4 + [4] * 5 + [2]
+
+
 def test_statistics_without_samples_are_renumbered_too() -> None:
     parts = [ClassStats(1, DIM, growing=True).renumbered(torch.full((3,), -1)) for _ in range(2)]
     parts[0].update(torch.ones(2, DIM), torch.tensor([0, 2]))

@@ -123,10 +123,14 @@ class Taps:
 
 @contextmanager
 def _own_precision() -> Iterator[None]:
-    """Leave the precision in which the model runs: autocast, and the default dtype for new tensors."""
+    """Leave the modes in which the model runs: autocast, the default dtype, and inference mode, whose tensors no later
+    forward pass could update.
+    """
     default = torch.get_default_dtype()
     devices = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
         for device in devices:
             stack.enter_context(torch.autocast(device, enabled=False))
         stack.callback(torch.set_default_dtype, default)

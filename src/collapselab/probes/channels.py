@@ -151,19 +151,22 @@ def parse_channel_axis(value: Any) -> ChannelAxis:
     Raises:
         InputError: anything else, or axis 0, which holds the samples.
     """
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value != 0):
-        return value
-    if isinstance(value, str):
-        parts = [part.rpartition("=") for part in value.split(",")]
-        if len(parts) == 1 and not parts[0][1]:
-            return parse_channel_axis(_whole_number(value))
-        value = {name.strip(): _whole_number(axis) for name, _, axis in parts}
-    if isinstance(value, Mapping) and value and all(_is_axis(name, axis) for name, axis in value.items()):
-        return dict(value)
+    axes = _axes_in(value) if isinstance(value, str) else value
+    if axes is None or (isinstance(axes, int) and not isinstance(axes, bool) and axes != 0):
+        return axes
+    if isinstance(axes, Mapping) and axes and all(_is_axis(name, axis) for name, axis in axes.items()):
+        return dict(axes)
     raise InputError(
         f"channel_axis={value!r}: give an axis other than 0 (the samples), such as 1 or -1, or axes by layer: "
         "{'norm*': 1}"
     )
+
+
+def _axes_in(text: str) -> Any:
+    parts = [part.rpartition("=") for part in text.split(",")]
+    if len(parts) == 1 and not parts[0][1]:
+        return _whole_number(text)
+    return {name.strip(): _whole_number(axis) for name, _, axis in parts}
 
 
 def _is_axis(name: Any, axis: Any) -> bool:

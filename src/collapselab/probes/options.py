@@ -49,17 +49,17 @@ class Option:
     decides_numbers: bool = True
 
 
-def _reduce(value: str | Reduction) -> str | Reduction:
+def _reduce(value: Any) -> str | Reduction:
     Reduction.parse(value)
     return value
 
 
-def _scatter(value: str) -> str:
+def _scatter(value: Any) -> str:
     check_names([value], ("auto", *SCATTERS), "scatter")
     return value
 
 
-def _weighting(value: str) -> str:
+def _weighting(value: Any) -> str:
     check_names([value], WEIGHTINGS, "weighting")
     return value
 
@@ -76,7 +76,8 @@ def _class_counts(value: Any) -> Tensor | dict[int, int] | None:
     if isinstance(value, Mapping):
         with suppress(TypeError):
             by_label = dict(sorted((index(label), index(count)) for label, count in value.items()))
-            if len(by_label) > 1 and min(*by_label, *by_label.values()) >= 0:
+            numbers = (*by_label, *by_label.values())
+            if len(by_label) > 1 and min(numbers) >= 0 and max(numbers) < 2**63:
                 return by_label
         raise InputError("class_counts: give the whole number of samples of each label, of at least two")
     try:
@@ -92,7 +93,7 @@ def _class_counts(value: Any) -> Tensor | dict[int, int] | None:
     return counts.long()
 
 
-def _metrics(value: Iterable[str] | None) -> tuple[str, ...] | None:
+def _metrics(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
     names = (value,) if isinstance(value, str) else tuple(value)  # an iterator can be read once

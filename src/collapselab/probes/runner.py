@@ -78,14 +78,21 @@ class Runner:
         self._given = scores if callable(scores) else None
         self.calls: dict[str, Call] = {}
         self.tensors: dict[Path, Tensor] = {}
-        self.journey: Journey | None = Journey()
+        self.journey: Journey | None = None
         self.unreadable: dict[str, str] = {}
+        self._has_run = False
 
     def __call__(self, batch: Batch, lengths: tuple[int, ...]) -> Record:
-        if self.tensors:
+        if self._has_run:
             return self._record(batch, lengths, is_first=False)
+        record = self._first(batch, lengths)
+        self._has_run = True
+        return record
+
+    def _first(self, batch: Batch, lengths: tuple[int, ...]) -> Record:
+        self.calls.clear()
+        self.journey = Journey()  # what an earlier batch left, which could not run, is forgotten
         try:
-            assert self.journey is not None
             with self._follower, self.journey:
                 return self._record(batch, lengths, is_first=True)
         except InputError:  # the model cannot be followed, or cannot run at all

@@ -106,7 +106,7 @@ class ClassStats(ClassReadings):
         if len(labels) == 0:
             return
         if high >= self.num_classes:
-            self._grow(max(2 * self.num_classes, high + 1))
+            self._grow(self._room_for(high + 1))
         moments = self._allocate(features)
         features = features.to(self._device)
         labels = labels.to(device=self._device, dtype=torch.int64)
@@ -129,6 +129,12 @@ class ClassStats(ClassReadings):
         if within is not None:
             within.push(block, labels)
         self._move_centres(moments.poor_centres())
+
+    def _room_for(self, num_classes: int) -> int:
+        """Return twice the room there is, but not room for more classes than `max_per_class` before they have come."""
+        limit = self._max_per_class or 0
+        room = max(2 * self.num_classes, num_classes)
+        return min(room, limit) if num_classes <= limit else room
 
     def _grow(self, num_classes: int) -> None:
         self.num_classes = num_classes
