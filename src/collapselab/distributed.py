@@ -216,13 +216,13 @@ def raise_together(error: Exception | None) -> None:
         if error is not None:
             raise error
         return
-    found = _gathered(None if error is None else (type(error).__name__, str(error)))
+    found = _gathered(None if error is None else (isinstance(error, InputError), str(error)))
     if error is not None:
         raise error
     for rank, problem in enumerate(found):
         if problem is not None:
-            kind, text = problem
-            raise (InputError if kind == "InputError" else RuntimeError)(f"process {rank}: {text}")
+            is_of_user, text = problem
+            raise (InputError if is_of_user else RuntimeError)(f"process {rank}: {text}")
 
 
 def _gathered(value: Any) -> list[Any]:
