@@ -185,6 +185,11 @@ def union_over_ranks(values: Tensor) -> Tensor:
     return torch.cat(_gathered(values.cpu())).unique()
 
 
+def is_same_over_ranks(value: str) -> bool:
+    """Return whether all processes have the same value."""
+    return len(set(_gathered(value))) == 1
+
+
 def largest_over_ranks(value: int) -> int:
     """Return the largest of all processes' values."""
     return max(_gathered(value))
