@@ -185,6 +185,11 @@ def union_over_ranks(values: Tensor) -> Tensor:
     return torch.cat(_gathered(values.cpu())).unique()
 
 
+def is_same_over_ranks(value: str) -> bool:
+    """Return whether all processes have the same value."""
+    return len(set(_gathered(value))) == 1
+
+
 def largest_over_ranks(value: int) -> int:
     """Return the largest of all processes' values."""
     return max(_gathered(value))
@@ -216,13 +221,13 @@ def raise_together(error: Exception | None) -> None:
         if error is not None:
             raise error
         return
-    found = _gathered(None if error is None else (type(error).__name__, str(error)))
+    found = _gathered(None if error is None else (isinstance(error, InputError), str(error)))
     if error is not None:
         raise error
     for rank, problem in enumerate(found):
         if problem is not None:
-            kind, text = problem
-            raise (InputError if kind == "InputError" else RuntimeError)(f"process {rank}: {text}")
+            is_of_user, text = problem
+            raise (InputError if is_of_user else RuntimeError)(f"process {rank}: {text}")
 
 
 def _gathered(value: Any) -> list[Any]:

@@ -150,3 +150,22 @@ def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be created"):
         RunFolder(tmp_path / "file" / "run").create()
+
+
+def test_a_state_that_cannot_be_read_is_not_called_damaged(folder: RunFolder) -> None:
+    folder.create()
+    (folder.path / "checkpoints" / "trainer.pt").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\); check the file"):
+        folder.read_trainer()
+
+
+def test_want_of_memory_is_not_called_damage(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.create()
+    folder.write_trainer({"step": 1})
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", no_memory)
+    with pytest.raises(MemoryError):
+        folder.read_trainer()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from collapselab.cli.options import Format
 from collapselab.cli.terminal import is_terminal, note, print_text, terminal_width, uses_colour
 from collapselab.errors import InputError, encodable, in_strings, one_line, printable
-from collapselab.storage import replace_text, write_to_device
+from collapselab.storage import WriteError, replace_text, write_to_device
 
 if TYPE_CHECKING:
     from collapselab.features.measure import Measurement
@@ -104,7 +104,5 @@ def write_text(path: Path, text: str) -> None:
             write_to_device(path, text.encode("utf-8", errors="backslashreplace"))
             return
         replace_text(path, text)
-    except OSError as error:
-        raise InputError(
-            f"--output {path}: cannot be written ({one_line(error.strerror or error)}); choose another file"
-        ) from error
+    except WriteError as error:
+        raise InputError(f"--output {error}") from error

@@ -22,7 +22,7 @@ from collapselab.passes import ProgressCallback
 from collapselab.probes import Profile, ProfileOptions, profile
 from collapselab.probes.options import complete_options
 from collapselab.records.profile import ProfileMade, StoredProfile, read_profile, write_profile
-from collapselab.storage import check_regular, provenance
+from collapselab.storage import WriteError, check_regular, provenance
 
 
 @dataclass(frozen=True)
@@ -232,8 +232,6 @@ def _write(out: Path, result: Profile, made: ProfileMade, initial: Profile | Non
     try:
         write_profile(out, StoredProfile(result, made))
         write_profile_page(out, result, initial, made)
-    except OSError as error:
-        raise InputError(
-            f"--out {out}: cannot be written ({one_line(error.strerror or error)}); choose another folder"
-        ) from error
+    except WriteError as error:
+        raise InputError(f"--out {error}") from error
     return lines

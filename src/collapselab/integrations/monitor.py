@@ -13,6 +13,7 @@ from torch import nn
 from typing_extensions import Unpack
 
 from collapselab.checks import check_names
+from collapselab.distributed import run_together
 from collapselab.errors import InputError, one_line
 from collapselab.integrations.destinations import MAIN_METRICS, destinations, scalars
 from collapselab.integrations.loaders import loader_for_measuring
@@ -204,9 +205,12 @@ class Monitor:
                 run.append(self.current_step, self.epoch, measured, bool(self._options.get("spectra")))
             self.profile, self._measured_step = measured, self.current_step
             self.failures.pop(self.current_step, None)
-            self._log(measured)
-            run.count(measuring=time.perf_counter() - start)
-            run.write("running")
+            run_together(lambda: self._note(measured, start))
+
+    def _note(self, measured: Profile, start: float) -> None:
+        self._log(measured)
+        self._opened_run.count(measuring=time.perf_counter() - start)
+        self._opened_run.write("running")
 
     def _attempt(self, act: Callable[[], None]) -> None:
         """Measure or write; a failure must not end the training: the first is reported in a warning."""

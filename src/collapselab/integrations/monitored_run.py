@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from collapselab.distributed import raise_together, rank_and_world
+from collapselab.distributed import rank_and_world, run_together
 from collapselab.errors import InputError
 from collapselab.probes import Profile
 from collapselab.records.run_folder import RunFolder
@@ -26,48 +26,55 @@ class MonitoredRun:
 
     Raises:
         InputError: the folder holds another run, or rows that would be lost.
+        WriteError: the folder cannot be written to.
     """
 
     def __init__(self, path: Path | str, settings: MonitoredSettings, first_step: int) -> None:
         self.folder = RunFolder(path)
         self._writes = rank_and_world()[0] == 0
-        record, steps = self._read(settings, first_step)
+        # No process writes before all have read.
+        record, steps = run_together(lambda: self._read(settings, first_step))
         self._steps = {step for step in steps if step <= first_step} if first_step else set()
         self.is_continued = bool(self._steps)
         self._seconds = record.seconds if record is not None and first_step else Seconds()
         self._record = RunRecord(**provenance(), recipe=settings, status="running")
+        run_together(lambda: self._open(first_step))
+        self._since = time.perf_counter()
+
+    def _read(self, settings: MonitoredSettings, first_step: int) -> tuple[RunRecord | None, set[int]]:
+        """Return the record and the measured steps of the folder.
+
+        Raises:
+            InputError: the folder holds something else.
+        """
+        record = self.folder.read_run()
+        steps = {row.step for row in self.folder.read_rows()}
+        if record is not None:
+            _check(record, steps, settings, first_step, self.folder.path)
+        return record, steps
+
+    def _open(self, first_step: int) -> None:
         if self._writes:
             self.folder.create()
             self.write("running")
             self.folder.drop_rows_after(first_step if first_step else -1)
-        self._since = time.perf_counter()
-
-    def _read(self, settings: MonitoredSettings, first_step: int) -> tuple[RunRecord | None, set[int]]:
-        """Return the record and the measured steps of the folder. No process writes before all have read.
-
-        Raises:
-            InputError: in every process, where one of them found something else in the folder.
-        """
-        error: InputError | None = None
-        record, steps = None, set[int]()
-        try:
-            record = self.folder.read_run()
-            steps = {row.step for row in self.folder.read_rows()}
-            if record is not None:
-                _check(record, steps, settings, first_step, self.folder.path)
-        except InputError as problem:
-            error = problem
-        raise_together(error)
-        return record, steps
 
     def has(self, step: int) -> bool:
         """Whether the rows of a step are there."""
         return step in self._steps
 
     def append(self, step: int, epoch: float, profile: Profile, spectra: bool) -> None:
-        """Add the rows of a step that has none."""
-        if self._writes:
-            self.folder.append_profile(step, epoch, profile, spectra=spectra)
+        """Add the rows of a step that has none; all processes call it.
+
+        Raises:
+            Exception: in every process, if they cannot be written. Otherwise one would measure the step again, alone.
+        """
+
+        def write() -> None:
+            if self._writes:
+                self.folder.append_profile(step, epoch, profile, spectra=spectra)
+
+        run_together(write)
         self._steps.add(step)
 
     @property
@@ -85,7 +92,7 @@ class MonitoredRun:
         self._since = now
 
     def write(self, status: Status) -> None:
-        """Replace run.json."""
+        """Replace run.json; a process that stops calls it alone."""
         if self._writes:
             rounded = {name: round(value, 2) for name, value in self._seconds}
             update = {"status": status, "seconds": Seconds(**rounded)}

@@ -5,19 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from collapselab.distributed import run_together, splits_of, whole_parameters
+from collapselab.distributed import (
+    is_same_over_ranks,
+    largest_over_ranks,
+    run_together,
+    splits_of,
+    whole_parameters,
+)
 from collapselab.errors import InputError
 from collapselab.metrics import Metric, select
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
 from collapselab.passes.stream import no_progress
-from collapselab.probes.batches import Readable, known_labels
+from collapselab.probes.batches import Batch, Readable, known_labels
 from collapselab.probes.channels import parse_channel_axis
 from collapselab.probes.following import Follower
 from collapselab.probes.label_space import LabelSpace
@@ -70,7 +76,7 @@ class ProfileRun:
             for name in scripted_parts(model)
         ]
         follower = Follower(parse_channel_axis(options["channel_axis"]))
-        plan, labels = run_together(lambda: self._plan(model, modules, named, follower))
+        plan, labels = self._plan(model, modules, named, follower)
         self._plan_of_points, self._reduction = plan, plan.reduction
         self._warnings += plan.warnings
         self._labels = self._label_space(labels)
@@ -129,6 +135,25 @@ class ProfileRun:
     def _plan(
         self, model: nn.Module, modules: dict[str, nn.Module], named: set[str], follower: Follower
     ) -> tuple[Plan, Tensor]:
+        """Return the plan, the same in every process, and the labels of this process's first batch."""
+        batch, second = run_together(lambda: self._planned_batches(model))
+        labels = batch.counted_labels
+        hints = Hints(
+            self._options["batch_axis"],
+            self._options["scores"],
+            self._options["classifier"],
+            largest_over_ranks(self._num_labels(labels)),
+        )
+        plan = run_together(
+            lambda: plan_probes(
+                model, modules, named, batch, self._reduction, follower, hints=hints, second=second
+            )
+        )
+        _check_agreement(plan)
+        return plan, labels
+
+    def _planned_batches(self, model: nn.Module) -> tuple[Batch, Callable[[], Batch | None]]:
+        """Return the batch to plan with, and a function that returns another one, or None."""
         batch, second = self._loader.first(), self._loader.second
         if len(batch.labels) < 2:  # too few to tell samples from other axes
             first, other = batch, second()
@@ -136,18 +161,7 @@ class ProfileRun:
                 batch, second = other, lambda: first
         self._rules.shift, said = decide_shift(model, batch, self._options["shift_labels"])
         self._warnings += [] if said is None else [("labels", said)]
-        batch = self._rules.shifted(batch)
-        labels = batch.counted_labels
-        hints = Hints(
-            self._options["batch_axis"],
-            self._options["scores"],
-            self._options["classifier"],
-            self._num_labels(labels),
-        )
-        plan = plan_probes(
-            model, modules, named, batch, self._reduction, follower, hints=hints, second=second
-        )
-        return plan, labels
+        return self._rules.shifted(batch), second
 
     def _num_labels(self, first: Tensor) -> int:
         """Return the number that all labels lie below, as far as it is known.
@@ -181,7 +195,11 @@ class ProfileRun:
         return PointWeight(weight)
 
     def _known_labels(self, loader: Iterable[Any]) -> Tensor | None:
-        """Return the labels of all samples as the data set of the loader has them; None where unknown."""
+        """Return the labels of all samples as the data set of the loader has them; None where unknown to any process."""
+        labels = run_together(lambda: self._own_known_labels(loader))
+        return None if largest_over_ranks(int(labels is None)) else labels
+
+    def _own_known_labels(self, loader: Iterable[Any]) -> Tensor | None:
         # A caller's own `split_batch` can take other labels than those of the data set.
         labels = None if self._options["split_batch"] else known_labels(loader)
         ignored = self._options["ignore_index"]
@@ -271,6 +289,21 @@ class ProfileRun:
             scatter=measured["train"].scatter[point.source],
             splits={split: _split_profile(point, found, classes) for split, found in measured.items()},
             weight_singular_values=tuple(values),
+        )
+
+
+def _check_agreement(plan: Plan) -> None:
+    """Refuse plans that differ between processes, whose statistics cannot be merged.
+
+    Raises:
+        InputError: in every process.
+    """
+    scores = None if plan.scores is None else (plan.scores.path, plan.scores.axes, plan.scores.rest)
+    points = [(p.name, p.source, p.dim, p.axes, p.channel_axis, p.is_classifier) for p in plan.points]
+    if not is_same_over_ranks(repr((points, scores))):
+        raise InputError(
+            "the first batches of the processes give different layers, shapes or class scores; give every process batches "
+            "of the same kind and size"
         )
 
 

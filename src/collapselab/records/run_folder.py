@@ -328,7 +328,7 @@ class RunFolder:
         """Return the state to resume from, or None; only tensors and plain values are unpickled.
 
         Raises:
-            InputError: the file is damaged, or is of another run.
+            InputError: the file cannot be read, is damaged, or is of another run.
         """
         try:
             content, run = unseal_content(read_bytes(self._trainer))
@@ -338,6 +338,11 @@ class RunFolder:
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
+        except MemoryError:
+            raise
+        except OSError as error:
+            reason = f"cannot be read ({what_is_wrong(error)})"
+            raise InputError(f"{self._trainer}: {reason}; check the file and its permissions") from error
         except Exception as error:  # of zip files, of unpickling, of torch: the file is damaged in each case
             raise self._is_damaged(self._trainer, error) from error
 
