@@ -89,7 +89,7 @@ class Seen:
     """What is remembered of a tensor: its shape and, along axes that could hold samples, a few values.
 
     Attributes:
-        picks: by axis, (length of the axis, up to 32) values at fixed positions of the other axes.
+        picks: by axis, (length of the axis, up to 32) sums over the other axes, with fixed signs.
     """
 
     shape: Shape
@@ -115,13 +115,16 @@ def _pick(tensor: Tensor, axis: int) -> Tensor:
     if moved.is_complex():
         moved = torch.view_as_real(moved)
     count = max(_MIN_PICKS, min(_NUM_PICKS, _MAX_VALUES // max(len(moved), 1)))
-    steps = torch.arange(1, count + 1, dtype=torch.float64)
-    where = [
-        (steps * math.sqrt(number + 2) % 1 * size).long().to(tensor.device)
-        for number, size in enumerate(moved.shape[1:])
-    ]
-    found = (moved[(slice(None), *where)] if where else moved[:, None]).cpu()
-    return found if found.is_floating_point() else found.double()
+    flat = moved.reshape(len(moved), -1)
+    # Sums of all values with fixed signs: a few values alone can be equal in all rows, as those of one-hot vectors are.
+    number = torch.arange(flat.shape[1], device=flat.device)
+    signs = 1 - 2 * (number * 2654435761 // 65536 % 2)
+    wide = torch.promote_types(flat.dtype, torch.float32)
+    rest = -flat.shape[1] % _NUM_PICKS if flat.shape[1] > _NUM_PICKS else 0
+    padded = torch.nn.functional.pad(flat.to(wide) * signs, (0, rest))
+    groups = padded.unflatten(1, (-1, min(padded.shape[1], _NUM_PICKS)))
+    found = (groups.sum(1) / math.sqrt(groups.shape[1]))[:, :count].cpu()
+    return found.to(flat.dtype) if flat.is_floating_point() else found.double()
 
 
 def same_values(one: Tensor, other: Tensor, *, roughly: bool = False) -> bool:

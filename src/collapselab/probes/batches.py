@@ -24,6 +24,7 @@ from torch.utils.data import (
 from collapselab.distributed import rank_and_world
 from collapselab.errors import InputError
 from collapselab.probes.containers import LABEL_KEYS, call, moved, split_labels
+from collapselab.probes.reduce import kept_tokens
 from collapselab.probes.tensors import UnreadableError, ordinary
 
 # Positions with this label are padding and not samples, as in torch's own losses.
@@ -181,12 +182,14 @@ def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBa
             "sample"
         )
     is_mapping = isinstance(inputs, Mapping)
-    mask = inputs.get("attention_mask") if is_mapping else getattr(inputs, "attention_mask", None)
+    kept = kept_tokens(
+        inputs.get("attention_mask") if is_mapping else getattr(inputs, "attention_mask", None)
+    )
     return Batch(
         place=place,
         inputs=moved(inputs, device),
         labels=labels.to(device=device, dtype=torch.int64),
-        mask=mask.to(device).bool() if isinstance(mask, Tensor) and mask.ndim == 2 else None,
+        mask=None if kept is None else kept.to(device),
     )
 
 

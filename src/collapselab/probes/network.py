@@ -139,7 +139,8 @@ class NetworkStream:
         if low < 0 or (outputs is not None and high >= outputs):
             what = "classes" if outputs is None else f"{outputs} outputs of the model (0 … {outputs - 1})"
             raise InputError(
-                f"{batch.place}: label {low if low < 0 else high} is outside the {what}; correct the labels"
+                f"{batch.place}: label {low if low < 0 else high} is outside the {what}; correct the "
+                "labels, or give scores=False if the outputs are no class scores (an embedding)"
             )
         numbers = space.numbers(labels)
         unknown = numbers == len(space)

@@ -163,7 +163,8 @@ class Reduction:
         if isinstance(inputs, tuple):
             inputs = dict(zip(self.arguments, inputs, strict=False))
             given = inputs.get("attention_mask")
-            mask = given.bool() if isinstance(given, Tensor) and given.ndim == 2 else mask
+            given = kept_tokens(given)
+            mask = mask if given is None else given
             ids = next(iter(inputs.values()), None)
         else:
             ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else inputs
@@ -176,6 +177,17 @@ class Reduction:
         if self.index == "last" and mask.shape == by_id.shape and _differ(mask, by_id):
             self.notes.add("disagree")
         return mask
+
+
+def kept_tokens(mask: Any) -> Bool[Tensor, "n t"] | None:
+    """Return where an attention mask keeps tokens, None if it is no such mask.
+
+    It keeps those that are not zero; a mask with negative values is added to attention scores, and keeps the others.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        return None
+    is_additive = mask.dtype != torch.bool and bool((mask < 0).any())
+    return mask >= 0 if is_additive else mask.bool()
 
 
 def _differ(mask: Tensor, other: Tensor) -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,9 +62,14 @@ class Logistic:
     gradient: float
     iterations: int
 
-    def predict(self, features: Float[Tensor, "n p"]) -> Int[Tensor, " n"]:
-        """Return the label of the class with the largest score, the lowest of equal ones."""
-        scores = features.detach().to(device="cpu", dtype=torch.float64) @ self.weight.T + self.bias
+    def predict(self, features: Any) -> Int[Tensor, " n"]:
+        """Return the label of the class with the largest score, the lowest of equal ones.
+
+        Args:
+            features: (n, p), a tensor or an array.
+        """
+        rows = torch.as_tensor(features).detach().to(device="cpu", dtype=torch.float64)
+        scores = rows @ self.weight.T + self.bias
         return self.classes[scores.argmax(dim=1)]
 
 
