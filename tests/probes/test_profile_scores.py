@@ -337,3 +337,32 @@ def test_an_adapted_layer_is_one_layer() -> None:
     for name in ("normalized_within", "ncc_agreement", "vci"):
         assert found["2"].train[name] == pytest.approx(wanted[name], rel=EXACT)
     assert not any("never ran" in text or "classifier" in text for text in found.warnings)
+
+
+class Wrapped(nn.Module):
+    """An adapter of an adapter."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.base_layer = Adapted(inputs, outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.base_layer(inputs)
+
+
+def test_an_adapter_of_an_adapter_is_one_layer_too() -> None:
+    model = seeded(nn.Sequential, Wrapped(6, 8), nn.Tanh(), Wrapped(8, 3))
+    found, plain = profile(model, TRAIN), profile(model, TRAIN, layers=["0.base_layer", "2.base_layer"])
+    assert [(layer.name, layer.dim) for layer in found.layers] == [("0", 6), ("2", 8)]
+    assert found["2"].train["normalized_within"] == plain["2.base_layer"].train["normalized_within"]
+    assert found["2"].train["self_duality"] is not None
+
+
+def test_a_classifier_whose_name_is_not_unicode_is_found() -> None:
+    model = seeded(nn.Sequential, nn.Linear(6, 8), nn.Tanh())
+    model.add_module("head\udc80", seeded(nn.Linear, 8, 3))
+    for layers in (None, "head\udc80"):
+        found = profile(model, TRAIN, layers=layers)
+        assert found.layers[-1].name == "head\\udc80"
+        assert found.layers[-1].train["self_duality"] is not None
+        assert not found.warnings

@@ -13,7 +13,7 @@ from collapselab.probes.channels import ChannelAxes, ChannelAxis
 from collapselab.probes.layout import Layouts
 from collapselab.probes.operation import FACTORS, Operation
 from collapselab.probes.products import Products, Storages
-from collapselab.probes.weights import weight_layer_in
+from collapselab.probes.select import weight_layer_in
 
 # A head reads at most so many: distilled networks have two.
 _MAX_SPECIAL_TOKENS = 2
