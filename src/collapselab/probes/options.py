@@ -327,12 +327,9 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if callable(value) and not isinstance(
-        value, Reduction
-    ):  # a predicate or split_batch, recorded by its name
+    if callable(value) and not isinstance(value, Reduction):
+        # A predicate or split_batch, recorded by its name.
         return getattr(value, "__qualname__", type(value).__name__)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Iterable):
         return [_plain(item) for item in value]
     return str(value)

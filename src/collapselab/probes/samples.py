@@ -197,7 +197,7 @@ def _evidence(full: Record, part: Record) -> list[tuple[Seen, Seen | None]]:
 def _judged(trial: Geometry, choice: Choice, seen: list[tuple[Seen, Seen | None]]) -> _Attempt | None:
     following, silent, agreeing = 0, 0, 0
     for full, part in seen:
-        folded = trial._fold(full, part) if part is not None else None
+        folded = trial.fold(full, part) if part is not None else None
         if folded is not None:
             following, agreeing = following + 1, agreeing + (folded[1] != "unknown")
         elif not isinstance(axis := trial.sample_axis(full, part), str):
