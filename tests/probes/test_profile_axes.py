@@ -301,6 +301,10 @@ def test_two_inputs_that_could_both_hold_the_samples_are_not_guessed() -> None:
     one = [{"prompts": PROMPTS, "images": IMAGES[:3], "labels": torch.tensor([0, 1, 2])}]
     with pytest.raises(InputError, match=r"^either images or prompts could hold the samples; .*batch_axis="):
         profile(model, one)
+    with pytest.raises(
+        InputError, match=r"^batch_axis: no input is named 'promts'; did you mean 'prompts'\?"
+    ):
+        profile(model, one, batch_axis={"promts": None})
     found = profile(model, one, batch_axis={"prompts": None})
     assert [layer.name for layer in found.layers] == ["image", "image_head"]
 
