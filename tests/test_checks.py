@@ -230,7 +230,8 @@ def test_the_longest_text_in_brackets_loses_its_middle_and_all_else_stays() -> N
 
 
 def test_what_is_between_two_texts_in_brackets_stays() -> None:
-    text = "row 12 of 40 has the value 3.5 where whole numbers were said in line 3 (labels); correct it"
+    text = "row 12 of 40 has the value 3.5 where every other number of this column was said to be whole in the header of the "
+    text += "same file, line 3 (labels); correct it"
     shown = str(InputError(f"split (train): /folder{'/deep' * 60}/a.npz: {text}"))
     assert len(shown) <= 300
     assert shown.startswith("split (train): /folder/deep")
