@@ -164,7 +164,7 @@ def _ignore_index(value: Any) -> Any:
 def _sketch_size(value: Any) -> int:
     if _is_whole(value) and index(value) >= 1:
         return index(value)
-    raise InputError(f"sketch_size={value!r}: give a whole number of columns, at least 1")
+    raise InputError(f"sketch_size={value!r}: a sketch has a whole number of columns, at least one")
 
 
 def _seed(value: Any) -> int:
