@@ -217,3 +217,22 @@ def test_strings_in_nested_values_are_changed_names_included() -> None:
     values = {"a\x00": [1, None, ("\ud800", {"b": "c\x07"})]}
     assert in_strings(printable, values) == {"a\\x00": [1, None, ["\\ud800", {"b": "c\\x07"}]]}
     assert encodable("a\x1b\ud800é") == "a\x1b\\ud800é"
+
+
+def test_the_longest_text_in_brackets_loses_its_middle_and_all_else_stays() -> None:
+    reason = "mat1 (8x3) and mat2 (4x5) " * 12
+    shown = str(
+        InputError(f"batch 0: the model (Net) raised TypeError ({reason}) on inputs (8, 3); check it")
+    )
+    assert len(shown) <= 300
+    assert shown.startswith("batch 0: the model (Net) raised TypeError (mat1")
+    assert shown.endswith(") on inputs (8, 3); check it")
+
+
+def test_what_is_between_two_texts_in_brackets_stays() -> None:
+    text = "row 12 of 40 has the value 3.5 where every other number of this column was said to be whole in the header of the "
+    text += "same file, line 3 (labels); correct it"
+    shown = str(InputError(f"split (train): /folder{'/deep' * 60}/a.npz: {text}"))
+    assert len(shown) <= 300
+    assert shown.startswith("split (train): /folder/deep")
+    assert shown.endswith(f"/a.npz: {text}")

@@ -15,6 +15,7 @@ MAX_MESSAGE = 300
 # Paths and names are cut to the first of these widths that makes the message fit.
 _WORD_WIDTHS = (120, 80, 50)
 _REASON_WIDTH = 60
+_BRACKETS = re.compile(r"\((?:[^()]|\([^()]*\))*\)")
 
 
 class InputError(ValueError):
@@ -75,15 +76,12 @@ def one_line(text: object) -> str:
 def shortened(message: str, limit: int = MAX_MESSAGE) -> str:
     """Return a message of one line in at most `limit` characters: what is wrong, where, and what to do all remain.
 
-    A reason in brackets loses its middle first, then long words (paths and names), then what precedes and what follows
+    The longest text in brackets loses its middle first, then long words (paths and names), then what precedes and what follows
     the last semicolon: the problem and the remedy.
     """
-    spare = limit - len(message)
-    message = re.sub(
-        r"\(.+\)",
-        lambda part: without_middle(part[0], max(_REASON_WIDTH, len(part[0]) + min(spare, 0))),
-        message,
-    )
+    for part in sorted(_BRACKETS.findall(message), key=len, reverse=True):
+        width = max(_REASON_WIDTH, len(part) + min(limit - len(message), 0))
+        message = message.replace(part, without_middle(part, width), 1)
     for width in _WORD_WIDTHS:
         if len(message) <= limit:
             return message

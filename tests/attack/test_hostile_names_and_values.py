@@ -24,6 +24,7 @@ from cli_runner import run
 from collapselab import InputError
 from collapselab.cli.output import as_text
 from collapselab.data import open_data_set
+from collapselab.probes.options import OPTIONS
 from collapselab.transfer import linear_probe as typed_linear_probe
 
 TIMES = int(os.environ.get("COLLAPSELAB_ATTACK", "1"))
@@ -403,3 +404,33 @@ def test_arguments_of_any_type_are_taken_or_refused_in_one_line() -> None:
             refusal(lambda value=value, number=number: calls[number % len(calls)](value))
         except Exception as error:
             raise AssertionError((number % len(calls), ascii(repr(value))[:100])) from error
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("option", OPTIONS)
+def test_options_of_any_type_give_numbers_or_are_refused_in_one_line(option: str) -> None:
+    net, batches = model_named(["a"]), [(INPUTS, LABELS)]
+    for value in (
+        *ARGUMENTS,
+        True,
+        0.5,
+        1.5,
+        -1.0,
+        10**400,
+        np.float64(0.3),
+        np.int64(3),
+        "token",
+        [[]],
+        {"a": 1},
+    ):
+        if option in ("split_batch", "progress") and callable(value):
+            continue  # what a function raises is its own
+        found: list[Any] = []
+        call = lambda v=value, out=found: out.append(profile(net, batches, **{option: v}))  # noqa: E731
+        try:
+            refusal(call)
+        except Exception as error:
+            raise AssertionError((option, ascii(repr(value))[:100])) from error
+        for result in found:
+            json.dumps(result.to_dict(), allow_nan=False)
+            assert result.layers

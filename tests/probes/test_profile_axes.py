@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from probe_networks import draw, seeded, uneven
+from probe_networks import batches, draw, seeded, uneven
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
@@ -301,6 +301,10 @@ def test_two_inputs_that_could_both_hold_the_samples_are_not_guessed() -> None:
     one = [{"prompts": PROMPTS, "images": IMAGES[:3], "labels": torch.tensor([0, 1, 2])}]
     with pytest.raises(InputError, match=r"^either images or prompts could hold the samples; .*batch_axis="):
         profile(model, one)
+    with pytest.raises(
+        InputError, match=r"^batch_axis: no input is named 'promts'; did you mean 'prompts'\?"
+    ):
+        profile(model, one, batch_axis={"promts": None})
     found = profile(model, one, batch_axis={"prompts": None})
     assert [layer.name for layer in found.layers] == ["image", "image_head"]
 
@@ -441,3 +445,24 @@ def test_a_model_of_one_length_only_is_read_by_the_kind_of_its_layers() -> None:
     for name in ("first", "fc"):
         agrees(found, name, features[name].flatten(0, 1), TOKEN_LABELS.flatten())
     assert any("axes of positions are assumed" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_want_of_memory_for_larger_maps_ends_the_trial_only(error: Exception) -> None:
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.head = nn.Conv2d(2, 5, 1), nn.Conv2d(5, 3, 1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            if images.shape[-1] > 4:
+                raise error
+            return self.head(self.inner(images).relu())
+
+    pixels = torch.arange(6 * 4 * 4).reshape(6, 4, 4) % 3
+    images = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(0)).double() + pixels[:, None]
+    found = profile(seeded(Small), batches(images, pixels, 3))
+    assert [(layer.name, layer.dim) for layer in found.layers] == [("inner", 2), ("head", 5)]
+    assert found.num_samples == {"train": 96}

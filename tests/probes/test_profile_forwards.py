@@ -360,3 +360,32 @@ def test_a_model_that_is_a_single_layer() -> None:
     assert len(found.layers) == 1
     wanted = measured((INPUTS, LABELS, model(INPUTS).argmax(1)), weight=model.weight.detach())
     assert_equals_measure(found.layers[0], wanted)
+
+
+class Branches(Net):
+    """One of two branches, chosen by a value, as `torch.cond` does once it has traced them."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.hidden(inputs)
+        branch = torch.ops.higher_order.cond(hidden.sum() > -1e9, torch.relu, torch.tanh, (hidden,))
+        return self.fc(branch)
+
+
+def test_a_model_with_branches_is_followed() -> None:
+    found, plain = profile(seeded(Branches), TRAIN), profile(seeded(Net), TRAIN)
+    assert found["fc"].train["self_duality"] == plain["fc"].train["self_duality"]
+    assert found.warnings == plain.warnings
+
+
+@pytest.mark.parametrize("is_inference", [False, True])
+def test_a_product_after_the_last_layer_is_seen_in_inference_mode_too(is_inference: bool) -> None:
+    """Even where it changes nothing."""
+
+    class Product(Net):
+        def forward(self, inputs: Tensor) -> Tensor:
+            with torch.inference_mode(is_inference):
+                return super().forward(inputs).matmul(torch.eye(3, dtype=inputs.dtype))
+
+    found = profile(seeded(Product), TRAIN)
+    assert found["fc"].train["self_duality"] is None
+    assert any("computed by an operation that is no layer" in text for text in found.warnings)

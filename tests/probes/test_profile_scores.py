@@ -188,6 +188,8 @@ def test_no_scores_by_hand() -> None:
         ({"scores": "e"}, r"^scores='e': the model returns a, b\.c, b\.d; give one of these"),
         ({"scores": "d"}, r"^scores='d': has shape \(15, 7, 1\), not one row of class scores per label"),
         ({"scores": lambda out: out["z"]}, r"^scores=: the function raised KeyError .*returned, a dict$"),
+        ({"scores": lambda out: out["a"].argmax(-1)}, r"^scores=<lambda>: a loss, whole numbers"),
+        ({"scores": lambda out: out["a"][..., 0]}, r"^scores=<lambda>: a loss, whole numbers"),
         ({"scores": lambda out: 3}, r"^scores=: the function returned a int; let it return a tensor"),
         ({"scores": 2.5}, r"^scores=2\.5: give the name or number"),
         ({"classifier": "twins"}, r"^classifier='twins': no such module; did you mean 'twin'"),
@@ -200,6 +202,28 @@ def test_mistakes_are_refused_in_one_line(options: dict[str, Any], says: str) ->
     with pytest.raises(InputError, match=says) as caught:
         profile(TWINS, TRAIN, **options)
     assert len(str(caught.value)) <= 300
+
+
+def test_a_name_where_there_is_one_output_without_a_name() -> None:
+    with pytest.raises(
+        InputError, match=r"^scores='nothing': the model returns one output without a name; leave"
+    ):
+        profile(seeded(nn.Linear, 6, 3), TRAIN, scores="nothing")
+
+
+def test_a_loss_by_name_is_no_class_score() -> None:
+    class WithLoss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            scores = self.fc(x)
+            return {"logits": scores, "loss": scores.logsumexp(1), "idx": scores.argmax(1)}
+
+    for name in ("loss", "idx"):
+        with pytest.raises(InputError, match=rf"^scores='{name}': a loss, whole numbers"):
+            profile(seeded(WithLoss), TRAIN, scores=name)
 
 
 def test_classifier_by_hand() -> None:
@@ -337,3 +361,32 @@ def test_an_adapted_layer_is_one_layer() -> None:
     for name in ("normalized_within", "ncc_agreement", "vci"):
         assert found["2"].train[name] == pytest.approx(wanted[name], rel=EXACT)
     assert not any("never ran" in text or "classifier" in text for text in found.warnings)
+
+
+class Wrapped(nn.Module):
+    """An adapter of an adapter."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.base_layer = Adapted(inputs, outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.base_layer(inputs)
+
+
+def test_an_adapter_of_an_adapter_is_one_layer_too() -> None:
+    model = seeded(nn.Sequential, Wrapped(6, 8), nn.Tanh(), Wrapped(8, 3))
+    found, plain = profile(model, TRAIN), profile(model, TRAIN, layers=["0.base_layer", "2.base_layer"])
+    assert [(layer.name, layer.dim) for layer in found.layers] == [("0", 6), ("2", 8)]
+    assert found["2"].train["normalized_within"] == plain["2.base_layer"].train["normalized_within"]
+    assert found["2"].train["self_duality"] is not None
+
+
+def test_a_classifier_whose_name_is_not_unicode_is_found() -> None:
+    model = seeded(nn.Sequential, nn.Linear(6, 8), nn.Tanh())
+    model.add_module("head\udc80", seeded(nn.Linear, 8, 3))
+    for layers in (None, "head\udc80"):
+        found = profile(model, TRAIN, layers=layers)
+        assert found.layers[-1].name == "head\\udc80"
+        assert found.layers[-1].train["self_duality"] is not None
+        assert not found.warnings

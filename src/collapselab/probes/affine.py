@@ -60,10 +60,8 @@ def _by_gradients(function: Function, layer: _ConvNd, features: Tensor) -> Tenso
     outside of the kernel are left out.
     """
     bias = function(torch.zeros_like(features[:2]))
-    one, other = (
-        features[:1] / 2,
-        -features[-1:],
-    )  # the minus tells where a function is linear for one sign only
+    # The minus tells where a function is linear for one sign only.
+    one, other = features[:1] / 2, -features[-1:]
     sums = function(one + other) - bias[:1], function(one) + function(other) - 2 * bias[:1]
     if not _agree(*sums, bias):
         return None

@@ -183,6 +183,11 @@ def find_scores(
         if not isinstance(one, str)
     ]
     known = [one for one in found if one is not None]
+    if wanted is not None and not known:
+        raise InputError(
+            f"scores={_shown(wanted)}: a loss, whole numbers or one value for several classes are no class scores; choose "
+            "another output, or False for none"
+        )
     _check_no_rows_of_bits(batch.labels, tensors, bool(known), batch.place)
     chosen, reason = choose_scores(known, num_labels)
     return chosen, None if chosen is not None else reason or _NO_SCORES
@@ -201,16 +206,23 @@ def _given_output(found: dict[Path, Axes | str], tensors: dict[Path, Tensor], wa
         wanted = max(numbers) + 1 + wanted if numbers else wanted
     path = () if callable(wanted) else next((path for path in tensors if _is_named(path, wanted)), None)
     if path is None:
+        if list(tensors) == [()]:
+            raise InputError(
+                f"scores={wanted!r}: the model returns one output without a name; leave scores= out, or give a function"
+            )
         names = ", ".join(describe(one) for one in list(tensors)[:6]) or "no tensor"
         raise InputError(f"scores={wanted!r}: the model returns {names}; give one of these, or a function")
     axes = found[path]
     if isinstance(axes, str) or len(axes.rest(tuple(tensors[path].shape))) > 1:
-        name = getattr(wanted, "__name__", repr(wanted))
         raise InputError(
-            f"scores={name}: has shape {tuple(tensors[path].shape)}, not one row of class scores per label; choose "
+            f"scores={_shown(wanted)}: has shape {tuple(tensors[path].shape)}, not one row of class scores per label; choose "
             "another output"
         )
     return path
+
+
+def _shown(wanted: ScoresOption) -> str:
+    return getattr(wanted, "__name__", repr(wanted))
 
 
 def _is_named(path: Path, wanted: ScoresOption) -> bool:

@@ -13,8 +13,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from collapselab.checks import near_matches
 from collapselab.errors import InputError
-from collapselab.probes.select import is_weight_layer
-from collapselab.probes.weights import weight_layer_in
+from collapselab.probes.select import is_weight_layer, weight_layer_in
 
 # One axis for every layer, or an axis by name or glob; counted as in the tensor that the layer reads.
 ChannelAxis = int | Mapping[str, int] | None

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from collapselab.probes.channels import ChannelAxes, ChannelAxis
 from collapselab.probes.layout import Layouts
-from collapselab.probes.operation import FACTORS, Operation
+from collapselab.probes.operation import Operation, decomposed
 from collapselab.probes.products import Products, Storages
-from collapselab.probes.weights import weight_layer_in
+from collapselab.probes.select import weight_layer_in
 
 # A head reads at most so many: distilled networks have two.
 _MAX_SPECIAL_TOKENS = 2
@@ -61,11 +60,9 @@ class Follower(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if torch.is_inference_mode_enabled() and func.name().rpartition("::")[2] not in FACTORS:
-            with self:  # composite operations arrive whole
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+        result = decomposed(self, func, args, kwargs)
+        if result is not NotImplemented:
+            return result
         result = func(*args, **kwargs)
         with contextlib.suppress(Exception):  # sparse tensors, operators of other libraries, …
             operation = Operation(func, args, kwargs, result)

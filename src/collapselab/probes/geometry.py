@@ -87,7 +87,7 @@ class Geometry:
         self, full: Seen, part: Seen | None, cut: Seen | None, channel_axes: tuple[int, ...]
     ) -> Axes | str:
         ndim, rank = len(full.shape), len(self.labels)
-        fold = self._fold(full, part)
+        fold = self.fold(full, part)
         if fold is not None:
             axis, order = fold
             if cut is not None and part is not None:
@@ -132,7 +132,7 @@ class Geometry:
             full.picks[axis][self.index], part.picks[axis], roughly=True
         )
 
-    def _fold(self, full: Seen, part: Seen | None) -> tuple[int, Any] | None:
+    def fold(self, full: Seen, part: Seen | None) -> tuple[int, Any] | None:
         """Return the axis that holds samples and positions together, and in which order."""
         n, m, r = self.labels[0], len(self.index), math.prod(self.labels[1:])
         if r == 1 or len(self.labels) == 1:

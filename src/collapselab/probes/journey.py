@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from collapselab.probes.operation import decomposed
 
 # Operations that mix features: products, distances, attention, recurrent layers.
 _MIXING = re.compile(
@@ -55,6 +57,7 @@ class Ancestry:
 class Journey(TorchDispatchMode):
     """A record of where tensors come from. Open it around a forward pass, and tell it of calls of weight layers."""
 
+    supports_higher_order_operators: ClassVar[bool] = True
     _origins: dict[int, tuple[StorageWeakRef, frozenset[Origin]]] = field(default_factory=dict)
     _upstream: dict[str, Ancestry] = field(default_factory=dict)
 
@@ -83,7 +86,11 @@ class Journey(TorchDispatchMode):
         return self._upstream.get(call, Ancestry())
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        out = decomposed(self, func, args, kwargs)
+        if out is not NotImplemented:
+            return out
+        out = func(*args, **kwargs)
         read = [self.origins(tensor) for tensor in _tensors(tree_leaves((args, kwargs)))]
         found = frozenset[Origin]().union(*read)
         if found:

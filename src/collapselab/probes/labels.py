@@ -120,9 +120,8 @@ def _causal(model: nn.Module) -> nn.Module | None:
     inner = _pretrained(model)
     if inner is None or getattr(inner.config, "is_encoder_decoder", False):
         return None
-    names = [
-        kind.__name__ for kind in type(inner).__mro__
-    ]  # a user's own subclass counts as what it is made of
+    # A user's own subclass counts as what it is made of.
+    names = [kind.__name__ for kind in type(inner).__mro__]
     causal = any(name.endswith(_CAUSAL) and not name.startswith(_NOT_CAUSAL) for name in names)
     return inner if causal else None
 

@@ -261,8 +261,10 @@ def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduct
         raise InputError(
             f"{batch.place}: {point.name} reads {point.axes.count(features)} rows of features for {labels.numel()} labels"
         )
-    features = found
+    # A model may be spread over devices.
+    features, mask = found, None if mask is None else mask.to(found.device)
     if counted is not None:
+        counted = counted.to(found.device)
         features, mask = features[counted], None if mask is None else mask[counted]
     parts = (features.real, features.imag) if features.is_complex() else (features,)
     reduced = [reduction(part, channel_axis=point.channel_axis, mask=mask) for part in parts]

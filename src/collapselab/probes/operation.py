@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # Operators that multiply two tensors and sum over an axis: names of the left and the right factor.
 FACTORS = {
@@ -19,6 +21,20 @@ FACTORS = {
     "convolution": ("input", "weight"),
     "_convolution": ("input", "weight"),
 }
+
+
+def decomposed(mode: TorchDispatchMode, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return what a composite operator returns, with its parts seen by `mode`; NotImplemented for any other.
+
+    In inference mode, composite operators arrive whole.
+    """
+    is_operator = isinstance(function, torch._ops.OpOverload)
+    if not torch.is_inference_mode_enabled() or not is_operator:
+        return NotImplemented
+    if function.name().rpartition("::")[2] in FACTORS:
+        return NotImplemented
+    with mode:
+        return function.decompose(*args, **kwargs)
 
 
 class Operation:

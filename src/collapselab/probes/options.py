@@ -50,23 +50,36 @@ class Option:
 
 
 def _reduce(value: Any) -> str | Reduction:
+    if not isinstance(value, Reduction):
+        _check_text(value, "reduce")
     Reduction.parse(value)
     return value
 
 
+def _check_text(value: Any, option: str) -> None:
+    if not isinstance(value, str):
+        raise InputError(f"{option}: give a name, not a {type(value).__name__}")
+
+
 def _scatter(value: Any) -> str:
+    _check_text(value, "scatter")
     check_names([value], ("auto", *SCATTERS), "scatter")
     return value
 
 
 def _weighting(value: Any) -> str:
+    _check_text(value, "weighting")
     check_names([value], WEIGHTINGS, "weighting")
     return value
 
 
-def _epsilon(value: float) -> float:
-    if not 0 < value < 1:
-        raise InputError(f"epsilon={value}: give a share of variance between 0 and 1")
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _epsilon(value: Any) -> float:
+    if not _is_number(value) or not 0 < value < 1:
+        raise InputError(f"epsilon={value!r}: give a share of variance between 0 and 1")
     return value
 
 
@@ -96,7 +109,11 @@ def _class_counts(value: Any) -> Tensor | dict[int, int] | None:
 def _metrics(value: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
+    if not isinstance(value, Iterable) or getattr(value, "ndim", None) == 0:
+        raise InputError(f"metrics: give names of metrics, not a {type(value).__name__}")
     names = (value,) if isinstance(value, str) else tuple(value)  # an iterator can be read once
+    for name in names:
+        _check_text(name, "metrics")
     check_names(names, BY_NAME, "metric")
     return names
 
@@ -133,21 +150,49 @@ def _classifier(value: Any) -> Any:
 
 
 def _shift_labels(value: Any) -> Any:
-    if value in (None, True, False):
+    if value is None or isinstance(value, bool):
         return value
     raise InputError(f"shift_labels={value!r}: give True, False, or None to let the model decide")
 
 
 def _ignore_index(value: Any) -> Any:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
+    if value is None or _is_whole(value):
+        return value if value is None else index(value)
     raise InputError(f"ignore_index={value!r}: give a whole number, the label of padding")
 
 
-def _sketch_size(value: int) -> int:
-    if value < 1:
-        raise InputError(f"sketch_size={value}: a sketch has at least one column")
-    return value
+def _sketch_size(value: Any) -> int:
+    if _is_whole(value) and index(value) >= 1:
+        return index(value)
+    raise InputError(f"sketch_size={value!r}: a sketch has a whole number of columns, at least one")
+
+
+def _seed(value: Any) -> int:
+    if _is_whole(value):
+        return index(value)
+    raise InputError(f"seed={value!r}: give a whole number of at most 64 bits")
+
+
+def _spectra(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InputError(f"spectra={value!r}: give True or False")
+
+
+def _function(name: str) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value is None or callable(value):
+            return value
+        raise InputError(f"{name}: give a function, not a {type(value).__name__}")
+
+    return check
+
+
+def _is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number of at most 64 bits."""
+    with suppress(TypeError):
+        return not isinstance(value, bool | Tensor) and -(2**63) <= index(value) < 2**63
+    return False
 
 
 class MeasuringOptions(TypedDict, total=False):
@@ -211,10 +256,10 @@ class MeasuringOptions(TypedDict, total=False):
         ),
     ]
     spectra: Annotated[
-        bool, Option(False, "also return the eigenvalues of covariances that are stored whole.")
+        bool, Option(False, "also return the eigenvalues of covariances that are stored whole.", _spectra)
     ]
     sketch_size: Annotated[int, Option(32, "number of columns of a sketch.", _sketch_size)]
-    seed: Annotated[int, Option(0, "seed for sketches.")]
+    seed: Annotated[int, Option(0, "seed for sketches.", _seed)]
     batch_axis: Annotated[
         BatchAxis,
         Option(
@@ -255,6 +300,7 @@ class MeasuringOptions(TypedDict, total=False):
         Option(
             None,
             "function from a batch, as the loader yields it, to (inputs, labels), for batches of any other form.",
+            _function("split_batch"),
         ),
     ]
     progress: Annotated[
@@ -262,6 +308,7 @@ class MeasuringOptions(TypedDict, total=False):
         Option(
             None,
             "called with what is being done, samples done and samples in total (0 where unknown).",
+            _function("progress"),
             decides_numbers=False,
         ),
     ]
@@ -327,12 +374,9 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if callable(value) and not isinstance(
-        value, Reduction
-    ):  # a predicate or split_batch, recorded by its name
+    if callable(value) and not isinstance(value, Reduction):
+        # A predicate or split_batch, recorded by its name.
         return getattr(value, "__qualname__", type(value).__name__)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Iterable):
         return [_plain(item) for item in value]
     return str(value)

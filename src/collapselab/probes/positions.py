@@ -6,7 +6,6 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from collapselab.errors import InputError
@@ -14,6 +13,7 @@ from collapselab.probes.axes import Axes, Shape
 from collapselab.probes.batches import Batch
 from collapselab.probes.geometry import Geometry, Run
 from collapselab.probes.inputs import Choice, Path, leaves, resize_positions
+from collapselab.user_code import is_out_of_memory
 
 _MAX_RUNS = 4
 
@@ -33,8 +33,10 @@ def find_positions(geometry: Geometry, run: Run, part: Batch | None, choice: Cho
         assert part is not None
         try:
             cut = run(_resized(part, sizes, axes), ())
-        except (InputError, MemoryError, torch.OutOfMemoryError):
-            continue
+        except Exception as error:  # of torch, too, which has no class for want of memory on the CPU
+            if isinstance(error, InputError) or is_out_of_memory(error):
+                continue
+            raise
         trial = replace(geometry, cut=cut, sizes=sizes, num_cut=len(part.labels))
         if _outputs_follow(trial):
             geometry.cut, geometry.sizes, geometry.num_cut = cut, sizes, len(part.labels)

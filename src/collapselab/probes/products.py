@@ -40,7 +40,6 @@ class LayerCall:
     Attributes:
         module: the layer.
         features: what it read.
-        output: what it returned, if a tensor.
         weights: every weight that multiplied data, as (name of the operator, weight, whether it is the left factor).
         is_random: whether one of them was drawn at random.
         is_exact: whether the layer is one product of its unchanged input with a weight, plus a bias.
@@ -48,7 +47,6 @@ class LayerCall:
 
     module: nn.Module
     features: Tensor | None
-    output: Tensor | None = None
     weights: list[tuple[str, Tensor, bool]] = field(default_factory=list)
     is_random: bool = False
     is_exact: bool = False
@@ -80,9 +78,8 @@ class Products:
         if call is None or not isinstance(output, Tensor):
             return
         call.is_exact = len(call.weights) == 1 and call.reads_input and output in call.products
-        call.output = output.detach()
         if call.is_exact:  # nothing is left to find out: features must not outlive their batch
-            call.features = call.output = None
+            call.features = None
         self.calls[name] = call
 
     def follow(self, operation: Operation) -> None:

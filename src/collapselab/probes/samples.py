@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from collapselab.checks import near_matches
 from collapselab.errors import InputError
 from collapselab.probes.axes import Seen, same_values
 from collapselab.probes.batches import Batch
@@ -117,6 +118,8 @@ def _attempts(
 
 def _given_axes(batch: Batch, n: int, batch_axis: BatchAxis) -> dict[Path, list[int]]:
     """Return the axes of each input that could hold samples, the likeliest first."""
+    if isinstance(batch_axis, Mapping):
+        _check_inputs_named(batch_axis, batch.inputs)
     found: dict[Path, list[int]] = {}
     for path, leaf in leaves(batch.inputs):
         axes = axes_of_length(leaf, n)
@@ -133,6 +136,16 @@ def _given_axes(batch: Batch, n: int, batch_axis: BatchAxis) -> dict[Path, list[
             f"batch_axis={batch_axis}: no input has {n} entries there, as many as there are labels"
         )
     return found
+
+
+def _check_inputs_named(batch_axis: Mapping[Any, int | None], inputs: Any) -> None:
+    known = {key for path, _ in leaves(inputs) for key in path or (0,)}
+    known |= set(inputs) if isinstance(inputs, Mapping) else set()
+    unused = next((key for key in batch_axis if key not in known), None)
+    if unused is not None:
+        raise InputError(
+            f"batch_axis: no input is named {unused!r}; {near_matches(str(unused), map(str, known))}"
+        )
 
 
 def _choices(
@@ -197,7 +210,7 @@ def _evidence(full: Record, part: Record) -> list[tuple[Seen, Seen | None]]:
 def _judged(trial: Geometry, choice: Choice, seen: list[tuple[Seen, Seen | None]]) -> _Attempt | None:
     following, silent, agreeing = 0, 0, 0
     for full, part in seen:
-        folded = trial._fold(full, part) if part is not None else None
+        folded = trial.fold(full, part) if part is not None else None
         if folded is not None:
             following, agreeing = following + 1, agreeing + (folded[1] != "unknown")
         elif not isinstance(axis := trial.sample_axis(full, part), str):

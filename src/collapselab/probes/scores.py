@@ -62,7 +62,7 @@ class Scores:
             )
         decided = (rows.flatten() > self.threshold).long() if self.is_one_logit else rows.argmax(-1)
         counted = batch.counted
-        return decided if counted is None else decided[counted]
+        return decided if counted is None else decided[counted.to(decided.device)]
 
 
 def describe(path: Path) -> str:

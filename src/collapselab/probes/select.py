@@ -57,8 +57,8 @@ def named_parts(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def plain_name(name: str) -> str:
-    """Return the name of a module without what wrappers insert."""
-    return ".".join(part for part in name.split(".") if part not in _WRAPPED)
+    """Return the name of a module without what wrappers insert, as columns, keys and pages can hold it: in Unicode."""
+    return encodable(".".join(part for part in name.split(".") if part not in _WRAPPED))
 
 
 def scripted_parts(model: nn.Module) -> list[str]:
@@ -82,12 +82,22 @@ def is_transposed_linear(module: object) -> bool:
     return model_name(module) == "Conv1D" and hasattr(module, "nf") and hasattr(module, "weight")
 
 
+def weight_layer_in(module: nn.Module) -> nn.Module | None:
+    """Return the linear or convolution layer that a module is, or that it wraps as an adapter does (`base_layer`)."""
+    while not is_weight_layer(module):
+        inner = getattr(module, "base_layer", None)
+        if not isinstance(inner, nn.Module):
+            return None
+        module = inner
+    return module
+
+
 def is_adapted_layer(module: nn.Module) -> bool:
     """Return whether a module adds something to a weight layer, as LoRA does: it is one layer with one weight.
 
-    The adapters of `peft`, and those written like them, hold the layer as `base_layer`.
+    The adapters of `peft`, and those written like them, hold the layer, or another adapter, as `base_layer`.
     """
-    return is_weight_layer(getattr(module, "base_layer", None))
+    return weight_layer_in(module) not in (None, module)
 
 
 def all_weight_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -134,12 +144,6 @@ def choose_layers(model: nn.Module, layers: Any = None) -> tuple[dict[str, nn.Mo
         InputError: a name or glob that matches nothing, with near matches; a module that is not in the network;
             anything else.
     """
-    chosen, named = _chosen(model, layers)
-    # Names become columns, keys and pages, which cannot hold what is not Unicode.
-    return {encodable(name): module for name, module in chosen.items()}, {encodable(name) for name in named}
-
-
-def _chosen(model: nn.Module, layers: Any) -> tuple[dict[str, nn.Module], set[str]]:
     if layers is None:
         return weight_layers(model), set()
     modules = {

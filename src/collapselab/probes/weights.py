@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from collapselab.errors import InputError
 from collapselab.probes.affine import affine_matrix
 from collapselab.probes.products import LayerCall
-from collapselab.probes.select import is_transposed_linear, is_weight_layer
+from collapselab.probes.select import is_transposed_linear, is_weight_layer, weight_layer_in
 from collapselab.probes.tensors import UnreadableError, ordinary
 
 _PLAIN = (
@@ -20,16 +20,6 @@ _UNKNOWN = (
     "{what}: alignment, self_duality and the spectrum of the weight are undefined, as its parameters are not what "
     "multiplies the features"
 )
-
-
-def weight_layer_in(module: nn.Module) -> nn.Module | None:
-    """Return the linear or convolution layer that a module is, or that it wraps as an adapter does (`base_layer`)."""
-    while not is_weight_layer(module):
-        inner = getattr(module, "base_layer", None)
-        if not isinstance(inner, nn.Module):
-            return None
-        module = inner
-    return module
 
 
 def weight_matrix(module: nn.Module) -> Float[Tensor, "out q"] | None:
@@ -64,9 +54,8 @@ def _as_matrix(layer: nn.Module, weight: Tensor) -> Float[Tensor, "out q"]:
 def _real(weight: Tensor) -> Tensor:
     if weight.is_complex():  # its rows do not read the real and imaginary parts one by one
         raise UnreadableError("complex")
-    if (
-        not weight.is_floating_point() or weight.itemsize == 1
-    ):  # the layer multiplies with another, scaled matrix
+    # With a quantised weight, the layer multiplies with another, scaled matrix.
+    if not weight.is_floating_point() or weight.itemsize == 1:
         raise UnreadableError(f"quantised ({weight.dtype})")
     return ordinary(weight)
 
