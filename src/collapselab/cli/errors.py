@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from collapselab.errors import MAX_MESSAGE, InputError, one_line, shortened
+from collapselab.user_code import is_out_of_memory
 
 # Arguments of library functions that the command line gives another name.
 _OTHER_NAMES = {"copies": "--data", "changes": "--set", "out": "FOLDER"}
@@ -33,7 +34,7 @@ def _message(error: Exception, app: Any, arguments: Sequence[str]) -> str | None
         return in_options(str(error), _options(app, arguments))
     if isinstance(error, ImportError):
         return one_line(error)
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return f"out of memory ({one_line(error) or 'no details'}); measure fewer features or samples at once"
     if isinstance(error, OSError):
         where = "" if error.filename is None else f"{error.filename}: "
@@ -67,12 +68,6 @@ def _options(app: Any, arguments: Sequence[str]) -> dict[str, str]:
         for param in ([] if command is None else command.params)
     }
     return {name: option for name, option in _OTHER_NAMES.items() if option in own.values()} | own
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch has no MemoryError.
-    named = "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
-    return isinstance(error, RuntimeError) and named
 
 
 def _usage_line(error: Any) -> str:
