@@ -75,13 +75,13 @@ def _refusing_damage(where: str) -> Iterator[None]:
             yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(
-            f"{where}: more pixels than pillow takes ({one_line(error)[:120]}); shrink the image, or raise "
+            f"{where}: more pixels than pillow takes ({one_line(error)}); shrink the image, or raise "
             "PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         ) from error
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        reason = one_line(error)[:200] or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(
             f"{where}: not an image, damaged or truncated ({reason}); replace or remove it"
         ) from error
