@@ -260,7 +260,7 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
     (tmp_path / "folder.pt").mkdir()
     assert "is no file" in refusal(tmp_path / "folder.pt")
     os.mkfifo(tmp_path / "pipe.pt")
-    assert "is no file" in refusal(tmp_path / "pipe.pt")
+    assert "a pipe or a device, not a file" in refusal(tmp_path / "pipe.pt")
     np.savez(tmp_path / "arrays.npz", a=np.ones(3))
     assert "not a checkpoint by its name" in refusal(tmp_path / "arrays.npz")
     (tmp_path / "arrays.npz").rename(tmp_path / "arrays.pt")
