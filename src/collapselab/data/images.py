@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapselab.errors import InputError, one_line
+from collapselab.storage import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,14 +45,13 @@ def read_regular(path: Path, where: str) -> bytes:
         InputError: no regular file (a device or a pipe has no end), too large, or not readable.
     """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{where}: not a regular file; replace or remove it")
-        if status.st_size > MAX_FILE_BYTES:
-            raise InputError(
-                f"{where}: {status.st_size / 2**20:.0f} MiB are too many for an image; replace or remove it"
-            )
-        return path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise InputError(
+                    f"{where}: {size / 2**20:.0f} MiB are too many for an image; replace or remove it"
+                )
+            return file.read()
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
