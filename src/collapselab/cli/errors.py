@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import typer
 
 from collapselab.errors import MAX_MESSAGE, InputError, one_line, shortened
 from collapselab.user_code import is_out_of_memory
@@ -27,6 +29,11 @@ def error_line(error: Exception, app: Any, arguments: Sequence[str]) -> str | No
     """
     line = _message(error, app, arguments)
     return None if line is None else shortened(line, MAX_MESSAGE - len("error: "))
+
+
+def warning_line(message: object, app: Any, arguments: Sequence[str]) -> str:
+    """Return a warning of the library on one line, with options in place of arguments of Python."""
+    return in_options(one_line(message), _options(app, arguments))
 
 
 def _message(error: Exception, app: Any, arguments: Sequence[str]) -> str | None:
@@ -60,7 +67,17 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
 
 def _options(app: Any, arguments: Sequence[str]) -> dict[str, str]:
     """Return the options and arguments of the current command by parameter name."""
-    command = next((app.commands[name] for name in arguments if name in app.commands), None)
+    return _options_of(next((app.commands[name] for name in arguments if name in app.commands), None))
+
+
+def options_of(command: Callable[..., Any]) -> dict[str, str]:
+    """Return the options and arguments of the command that a function implements, by parameter name."""
+    alone = typer.Typer()
+    alone.command()(command)
+    return _options_of(typer.main.get_command(alone))
+
+
+def _options_of(command: Any) -> dict[str, str]:
     own = {
         param.name.rstrip("_"): max(param.opts, key=len)
         if param.opts[0].startswith("-")
