@@ -20,9 +20,8 @@ from collapselab.checks import (
     check_predictions,
     features_dtype,
     near_matches,
-    one_line,
 )
-from collapselab.errors import encodable, in_strings, printable
+from collapselab.errors import encodable, in_strings, one_line, printable
 
 
 @given(st.text())

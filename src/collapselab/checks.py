@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from collapselab.errors import InputError
-from collapselab.errors import one_line as one_line
 
 _MOST_KNOWN = 12
 

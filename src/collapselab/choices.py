@@ -1,4 +1,7 @@
-"""Types for arguments with fixed choices. Nothing heavy is imported, so that the help of the command line appears immediately."""
+"""Types for arguments with fixed choices.
+
+Nothing heavy is imported, so that the help of the command line appears immediately.
+"""
 
 from __future__ import annotations
 

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from cli_runner import run
 from collapselab import InputError
 from collapselab.cli.errors import error_line, in_options
 
 OPTIONS = {"out": "--out", "reduce": "--reduce", "limit": "--limit", "copies": "--data", "set": "--set"}
+
+# Averaged heads have no classifier; the warning says that `classifier=` names one.
+NETWORK = """
+from torch import nn
+
+def build(num_classes, input_shape):
+    class Averaged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = nn.Linear(64, num_classes), nn.Linear(64, num_classes)
+
+        def forward(self, inputs):
+            return (self.one(inputs.flatten(1)) + self.other(inputs.flatten(1))) / 2
+
+    return Averaged()
+"""
 
 
 @pytest.mark.parametrize(
@@ -60,3 +79,14 @@ def test_options_of_profiling_have_the_defaults_of_the_library() -> None:
         "ignore_index",
     }  # fmt: skip
     assert {name: given[name].default for name in shared} == {name: OPTIONS[name].default for name in shared}
+
+
+def test_warnings_speak_of_options_too(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NETWORK)
+    arguments = ("profile", f"{tmp_path / 'net.py'}:build", "--dataset", "digits", "--limit", "40")
+    for format in ("table", "csv", "json"):
+        outcome = run(*arguments, "--format", format)
+        assert outcome.code == 0
+        said = " ".join((outcome.out + outcome.err).split())
+        assert "--classifier" in said
+        assert "classifier=" not in said

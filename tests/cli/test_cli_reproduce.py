@@ -63,7 +63,7 @@ def test_judge_prints_what_reproduce_prints(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_judge_refuses_what_is_no_experiment(tmp_path: Path) -> None:
-    assert_refused(run("judge", tmp_path / "none"), tmp_path / "none")
+    assert_refused(run("judge", tmp_path / "none"), f"{tmp_path / 'none'}: no such folder")
     (tmp_path / "thesis.tex").write_text("precious")
     assert_refused(
         run("judge", tmp_path), f"{tmp_path}: not a finished experiment; give a folder that reproduce wrote"

@@ -113,7 +113,7 @@ def test_results_of_a_paper_that_were_stored_before_are_judged(tmp_path: Path) -
 
 
 def test_what_is_no_finished_experiment_is_refused(tmp_path: Path, copy: Path) -> None:
-    with pytest.raises(InputError, match="not a finished experiment; give a folder that reproduce wrote"):
+    with pytest.raises(InputError, match="no such folder; give the folder of a finished experiment"):
         judge_again(tmp_path / "nowhere", find)
     assert not (tmp_path / "nowhere").exists()
     (copy / "rows.csv").unlink()

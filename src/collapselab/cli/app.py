@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from collapselab import __version__
-from collapselab.cli.errors import error_line
+from collapselab.cli.errors import error_line, warning_line
 from collapselab.cli.judge import judge
 from collapselab.cli.measure import measure
 from collapselab.cli.profile import profile
@@ -21,7 +21,6 @@ from collapselab.cli.reproduce import reproduce
 from collapselab.cli.run import run
 from collapselab.cli.stdout import give_up_stdout, keep_descriptors_open, owning_stdout
 from collapselab.cli.terminal import INTERRUPTED, ReaderLeft, note
-from collapselab.errors import one_line
 
 _FAILED = 2
 _BROKEN_PIPE = 141
@@ -80,7 +79,9 @@ def _run(arguments: list[str]) -> int:
     """Run a command and return the exit code."""
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: note(f"warning: {one_line(message)}")
+            warnings.showwarning = lambda message, *_: note(
+                f"warning: {warning_line(message, typer.main.get_command(app), arguments)}"
+            )
             code = app(args=arguments, prog_name="collapselab", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

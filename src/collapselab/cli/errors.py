@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import typer
+
 from collapselab.errors import MAX_MESSAGE, InputError, one_line, shortened
+from collapselab.user_code import is_out_of_memory
 
 # Arguments of library functions that the command line gives another name.
 _OTHER_NAMES = {"copies": "--data", "changes": "--set", "out": "FOLDER"}
@@ -28,12 +31,17 @@ def error_line(error: Exception, app: Any, arguments: Sequence[str]) -> str | No
     return None if line is None else shortened(line, MAX_MESSAGE - len("error: "))
 
 
+def warning_line(message: object, app: Any, arguments: Sequence[str]) -> str:
+    """Return a warning of the library on one line, with options in place of arguments of Python."""
+    return in_options(one_line(message), _options(app, arguments))
+
+
 def _message(error: Exception, app: Any, arguments: Sequence[str]) -> str | None:
     if isinstance(error, InputError):
         return in_options(str(error), _options(app, arguments))
     if isinstance(error, ImportError):
         return one_line(error)
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return f"out of memory ({one_line(error) or 'no details'}); measure fewer features or samples at once"
     if isinstance(error, OSError):
         where = "" if error.filename is None else f"{error.filename}: "
@@ -59,7 +67,17 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
 
 def _options(app: Any, arguments: Sequence[str]) -> dict[str, str]:
     """Return the options and arguments of the current command by parameter name."""
-    command = next((app.commands[name] for name in arguments if name in app.commands), None)
+    return _options_of(next((app.commands[name] for name in arguments if name in app.commands), None))
+
+
+def options_of(command: Callable[..., Any]) -> dict[str, str]:
+    """Return the options and arguments of the command that a function implements, by parameter name."""
+    alone = typer.Typer()
+    alone.command()(command)
+    return _options_of(typer.main.get_command(alone))
+
+
+def _options_of(command: Any) -> dict[str, str]:
     own = {
         param.name.rstrip("_"): max(param.opts, key=len)
         if param.opts[0].startswith("-")
@@ -67,12 +85,6 @@ def _options(app: Any, arguments: Sequence[str]) -> dict[str, str]:
         for param in ([] if command is None else command.params)
     }
     return {name: option for name, option in _OTHER_NAMES.items() if option in own.values()} | own
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # torch has no MemoryError.
-    named = "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError"
-    return isinstance(error, RuntimeError) and named
 
 
 def _usage_line(error: Any) -> str:

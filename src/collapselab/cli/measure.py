@@ -85,7 +85,7 @@ def measure(
             rcond=rcond,
             progress=bars.samples,
         )
-    show(measurement, format, output)
+    show(measurement, format, output, measure)
 
 
 def _metric_names(options: list[str] | None, *, has_test: bool) -> list[str] | None:

@@ -94,7 +94,7 @@ def changes_from(pairs: list[str] | None) -> dict[str, Any]:
             changes[name.strip()] = read_yaml(text, "the value")
         except InputError as error:
             raise InputError(
-                f"--set {pair[:60]}: the value cannot be read ({error}); give a number, true, or [a, b]"
+                f"--set {pair}: the value cannot be read ({error}); give a number, true, or [a, b]"
             ) from error
     return changes
 
@@ -118,7 +118,7 @@ def stopper_from(stop_after: str | None) -> Stopper:
         return Stopper(time.monotonic() + parse_duration(stop_after))
     except InputError as error:
         raise InputError(
-            f"--stop-after {stop_after[:40]}: give a positive duration such as 90s, 9m or 1h30m"
+            f"--stop-after {stop_after}: give a positive duration such as 90s, 9m or 1h30m"
         ) from error
 
 

@@ -6,10 +6,12 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from collapselab.cli.errors import in_options, options_of
 from collapselab.cli.options import Format
 from collapselab.cli.terminal import is_terminal, note, print_text, terminal_width, uses_colour
 from collapselab.errors import InputError, encodable, in_strings, one_line, printable
@@ -20,8 +22,19 @@ if TYPE_CHECKING:
     from collapselab.probes import Profile
 
 
-def show(result: Measurement | Profile, format: Format, output: Path | None) -> None:
-    """Print a result, or write it to a file; csv has no warnings, so they go to stderr."""
+def show(
+    result: Measurement | Profile, format: Format, output: Path | None, command: Callable[..., Any]
+) -> None:
+    """Print a result, or write it to a file; csv has no warnings, so they go to stderr.
+
+    Args:
+        result: its warnings are shown with options of the command in place of arguments of Python.
+        format: of the text.
+        output: file to write; None for standard output.
+        command: function of the command that shows it.
+    """
+    options = options_of(command)
+    result = replace(result, warnings=tuple(in_options(text, options) for text in result.warnings))
     text = as_text(result, format, to_terminal=output is None and is_terminal())
     if format == "csv":
         for warning in result.warnings:

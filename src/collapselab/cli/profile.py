@@ -209,6 +209,6 @@ def profile(
         result, lines = run_job(job, bars.samples)
     if result is None:  # another process prints
         return
-    show(result, format, output)
+    show(result, format, output, profile)
     for line in lines:
         note(line)

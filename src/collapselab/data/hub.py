@@ -72,7 +72,7 @@ def _refusal(error: Exception, hub_id: str, config: str | None, name: str | None
     from datasets.exceptions import DatasetNotFoundError
 
     where = hub_id if config is None else f"{hub_id}:{config}"
-    reason = one_line(error)[:300] or type(error).__name__
+    reason = one_line(error) or type(error).__name__
     if name is None:
         start, by_copy = f"{where}: no such file or folder, and", "check the path or the name"
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collapselab.errors import InputError, one_line
+from collapselab.storage import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,14 +45,13 @@ def read_regular(path: Path, where: str) -> bytes:
         InputError: no regular file (a device or a pipe has no end), too large, or not readable.
     """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{where}: not a regular file; replace or remove it")
-        if status.st_size > MAX_FILE_BYTES:
-            raise InputError(
-                f"{where}: {status.st_size / 2**20:.0f} MiB are too many for an image; replace or remove it"
-            )
-        return path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise InputError(
+                    f"{where}: {size / 2**20:.0f} MiB are too many for an image; replace or remove it"
+                )
+            return file.read()
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -75,13 +74,13 @@ def _refusing_damage(where: str) -> Iterator[None]:
             yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(
-            f"{where}: more pixels than pillow takes ({one_line(error)[:120]}); shrink the image, or raise "
+            f"{where}: more pixels than pillow takes ({one_line(error)}); shrink the image, or raise "
             "PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         ) from error
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        reason = one_line(error)[:200] or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(
             f"{where}: not an image, damaged or truncated ({reason}); replace or remove it"
         ) from error

@@ -168,7 +168,7 @@ def _refusing_damage(path: Path) -> Iterator[None]:
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        reason = one_line(error)[:200] or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(
             f"{path}: not a Parquet file, damaged or truncated ({reason}); copy it again"
         ) from error

@@ -51,7 +51,7 @@ def _tables(folder: Path) -> DatasetDict:
     except MemoryError:
         raise
     except Exception as error:  # Arrow, JSON and the library each have their own kinds
-        reason = one_line(error)[:200] or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(
             f"{folder}: saved by datasets, but cannot be read ({reason}); save it again"
         ) from error

@@ -159,6 +159,8 @@ def judge_again(folder: Path, find: Callable[[str], Experiment]) -> Outcome:
     Raises:
         InputError: the folder holds no finished experiment, or its rows cannot be read.
     """
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder; give the folder of a finished experiment")
     held = read_experiment(folder) if (folder / RECORD).is_file() else None
     if held is None or held.status != "finished":
         raise InputError(f"{folder}: not a finished experiment; give a folder that reproduce wrote")
@@ -173,7 +175,7 @@ def judge_again(folder: Path, find: Callable[[str], Experiment]) -> Outcome:
             if held.rows_digest or isinstance(error, InputError):
                 raise
             raise InputError(
-                f"{folder / 'rows.csv'}: not the rows of {experiment.id} ({one_line(error)[:100]}); restore it"
+                f"{folder / 'rows.csv'}: not the rows of {experiment.id} ({one_line(error)}); restore it"
             ) from error
         return replace(outcome, is_verified=bool(held.rows_digest))
 

@@ -101,7 +101,7 @@ def _refusing(value: Any, name: str, where: str) -> Iterator[None]:
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        reason = one_line(error)[:120] or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(
             f"{where}: {name} ({type(value).__name__}) cannot be read as numbers ({reason}); {_REMEDY}"
         ) from error

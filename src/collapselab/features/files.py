@@ -92,7 +92,7 @@ def _refusing_damage(path: Path, what: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; check the path") from error
     except Exception as error:
-        reason = one_line(error)[:200] or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(f"{path}: {what} is damaged or cut off ({reason}); {_REMEDY}") from error
 
 

@@ -68,10 +68,9 @@ def read_checkpoint(path: Path) -> State:
         ) from error
     except (InputError, MemoryError):
         raise
-    except (
-        Exception
-    ) as error:  # torch, zipfile and safetensors raise more kinds of exception for damage than can be listed
-        reason = one_line(error)[:100] or type(error).__name__
+    except Exception as error:
+        # torch, zipfile and safetensors raise more kinds of exception for damage than can be listed.
+        reason = one_line(error) or type(error).__name__
         raise InputError(
             f"{path}: cannot be read, damaged or cut off ({reason}); copy or save it again"
         ) from error
@@ -226,9 +225,7 @@ def _state(content: Any, path: Path) -> State:
     for name, tensor in state.items():
         kind = _unusable(tensor)
         if kind is not None:
-            raise InputError(
-                f"{path}: {one_line(name)[:_MAX_NAMES]} is {kind}; save the state dict with dense tensors"
-            )
+            raise InputError(f"{path}: {name} is {kind}; save the state dict with dense tensors")
     return state
 
 

@@ -36,7 +36,7 @@ def _check_whole(model: str, name: str, value: object, low: int, high: int) -> N
         InputError: naming the option.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{model}: {name} {str(value)[:20]}: give a whole number from {low} to {high:,}")
+        raise InputError(f"{model}: {name} {value}: give a whole number from {low} to {high:,}")
 
 
 def _check_share(model: str, name: str, value: object) -> None:
@@ -46,7 +46,7 @@ def _check_share(model: str, name: str, value: object) -> None:
         InputError: naming the option.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise InputError(f"{model}: {name} {str(value)[:20]}: give a number from 0 to below 1")
+        raise InputError(f"{model}: {name} {value}: give a number from 0 to below 1")
 
 
 def check_parameters(model: str, count: int) -> None:

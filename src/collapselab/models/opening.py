@@ -107,7 +107,7 @@ def _refusing_options(name: str, builder: _Builder, options: Mapping[str, Any] |
                 raise
             given = ", ".join(f"{option}={value!r}" for option, value in options.items())
             raise InputError(
-                f"{name}: cannot be built with {given[:100]} ({one_line(error)[:100]}); correct the options"
+                f"{name}: cannot be built with {given} ({one_line(error)}); correct the options"
             ) from error
 
     return built

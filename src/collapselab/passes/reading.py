@@ -34,8 +34,8 @@ class PassRequest:
         decisions: whether nearest centres are compared with the network's decisions.
         refinements: functions that create the refinements of sketched spectra, over the classes of this split.
         own_classes: (o,) label numbers of the classes of this split, for `refinements` and `class_means`.
-        class_means: (o, p) class means of this split, to find the largest eigenvalue of each class's own covariance. Only features
-            in memory have them.
+        class_means: (o, p) class means of this split, to find the largest eigenvalue of each class's own covariance.
+            Only features in memory have them.
         kmeans_rows: sources whose rows k-means is fitted on: all of them, or a seeded sample of many.
         kmeans_centres: fitted centres by name of the metric, to find the mean squared distance of the samples from the
             nearest one.

@@ -6,12 +6,12 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from collapselab.distributed import resharding
 from collapselab.errors import InputError
 from collapselab.probes.snapshot import Snapshot
 from collapselab.randomness import preserved_random_states
@@ -40,11 +40,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             for parameter in model.parameters():
                 parameter.grad = None  # a backward pass in forward must not add to it
             model.eval()
-            with torch.no_grad():
+            with resharding(model), torch.no_grad():
                 yield
         finally:
             try:
-                _end(model, training)
+                model.train(training)
             finally:
                 changed, lost = state.restore()
     _warn(model, changed, lost)
@@ -54,15 +54,6 @@ def _state_of(model: nn.Module) -> Snapshot:
     # Script modules show their tensors by these methods only.
     tensors = (*model.named_parameters(), *model.named_buffers())
     return Snapshot([("", model), *tensors])
-
-
-def _end(model: nn.Module, training: bool) -> None:
-    """Let the model undo what it did for evaluation."""
-    for module in model.modules():
-        reshard: Any = getattr(module, "reshard", None)
-        if callable(reshard) and type(module).__name__.startswith("FSDP"):
-            reshard()  # sharded weights, gathered for a forward pass, are put away
-    model.train(training)
 
 
 def _refuse_lazy(model: nn.Module) -> None:

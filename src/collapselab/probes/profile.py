@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 from typing_extensions import Unpack
 
-from collapselab.distributed import resharding
 from collapselab.errors import InputError, encodable
 from collapselab.probes.evaluating import evaluating
 from collapselab.probes.options import MeasuringOptions, complete_options, document_options
@@ -43,8 +42,8 @@ def profile(
     Args:
         model: any module; it is measured in evaluation mode, on the device of its parameters.
         loader: yields (inputs, labels), (input, input, …, labels), or mappings with `labels` whose other entries the
-            model takes by keyword, named tuples and objects that name their labels. Labels are whole numbers, one per sample or, as (n, tokens), one per token; those
-            equal to -100 are padding.
+            model takes by keyword, named tuples and objects that name their labels. Labels are whole numbers, one per
+            sample or, as (n, tokens), one per token; those equal to -100 are padding.
         test_loader: the same for test data.
         name: name of the model in tables; default its class.
         layers: the layers to measure; see the options.
@@ -85,6 +84,5 @@ def profile(
         preserved_random_states(),
         own_passes(loader, test_loader) as (train, test),
         evaluating(model),
-        resharding(model),
     ):
         return ProfileRun(inner, train, complete).profile(test, encodable(name or model_name(inner)))

@@ -51,8 +51,9 @@ class Snapshot:
     """The state that is reachable from some objects.
 
     Found are attributes and slots of objects and their classes, lists, dictionaries and sets; tensors and arrays; random
-    generators, also those that closures, bound methods and partials hold and that methods read as global variables; positions of files; extra states of modules. Not entered are objects of engines (trainers, loggers, process groups), extension
-    types, and containers of more than 1,000 entries (these are restored, but their entries are not).
+    generators, also those that closures, bound methods and partials hold and that methods read as global variables;
+    positions of files; extra states of modules. Not entered are objects of engines (trainers, loggers, process groups),
+    extension types, and containers of more than 1,000 entries (these are restored, but their entries are not).
 
     Args:
         roots: objects by name.

@@ -52,7 +52,7 @@ def read_yaml(text: str, where: str) -> Any:
         _check_size(text, where)
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise InputError(f"{where}: not YAML ({one_line(error)[:150]}); {_REMEDY}") from error
+        raise InputError(f"{where}: not YAML ({one_line(error)}); {_REMEDY}") from error
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise

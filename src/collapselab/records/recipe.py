@@ -264,7 +264,7 @@ class Recipe(Part):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or one_line(error)[:100]
+            reason = getattr(error, "strerror", None) or one_line(error)
             raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
         values = read_yaml(text, str(path))
         return Recipe.parse({} if values is None else values, str(path))

@@ -311,9 +311,8 @@ class RunFolder:
         return InputError(f"{path}: is gone; restore it, or remove {self.path} so that it is run again")
 
     def _is_damaged(self, path: Path, error: Exception) -> InputError:
-        reason = what_is_wrong(error)[:100]
         return InputError(
-            f"{path}: damaged ({reason}); restore it, or remove {self.path} so that it is run again"
+            f"{path}: damaged ({what_is_wrong(error)}); restore it, or remove {self.path} so that it is run again"
         )
 
     # ---------------------------------------------------------------- the state to resume from

@@ -83,7 +83,6 @@ class LogisticPath:
         labels: (n,), 0 … num_classes - 1; a class may be missing.
         num_classes: c.
         standardize: divide each feature by its standard deviation; one that is constant up to rounding is left out.
-        classes: (c,) labels that a classifier predicts; default 0 … num_classes - 1.
 
     Raises:
         InputError: features are NaN, there are no samples, labels are out of range, or all are of one class.
@@ -96,7 +95,6 @@ class LogisticPath:
         num_classes: int,
         *,
         standardize: bool = False,
-        classes: Int[Tensor, " c"] | None = None,
     ) -> None:
         check_finite(features, "linear probe, features")
         if len(features) != len(labels) or not len(features):
@@ -113,7 +111,6 @@ class LogisticPath:
         self._mean = rows.mean(dim=0)
         self._units = _units(rows, features.dtype) if standardize else torch.ones_like(self._mean)
         self._axes, self._coordinates = _principal_axes((rows - self._mean) * self._units)
-        self._classes = torch.arange(num_classes) if classes is None else classes
         self._targets = torch.nn.functional.one_hot(labels.cpu().long(), num_classes).double().numpy()
         # Start from zero weights and the class frequencies; a class without samples counts as half a sample.
         counts = self._targets.sum(axis=0)
@@ -160,7 +157,9 @@ class LogisticPath:
         self._weights = self._weights * scale
         weight = (torch.from_numpy(self._weights) @ self._axes.T) * self._units
         bias = torch.from_numpy(self._bias - self._bias.mean()) - weight @ self._mean
-        return Logistic(weight, bias, self._classes, penalty, float(found.fun), reached, int(found.nit))
+        return Logistic(
+            weight, bias, torch.arange(len(weight)), penalty, float(found.fun), reached, int(found.nit)
+        )
 
 
 @dataclass(frozen=True)
