@@ -37,7 +37,7 @@ class Net(nn.Module):
             nn.Linear(7, 1),
         )
         self.deep, self.deepest = nn.Linear(7, 6), nn.Linear(6, 3)
-        self.norm.running_var.copy_(torch.tensor([0.9, 1.0, 1.2]))
+        self.norm.register_buffer("running_var", torch.tensor([0.9, 1.0, 1.2]))
         self.register_buffer("scale", torch.tensor([0.98, 1.0, 1.05]))
         self.aux_free = nn.ModuleDict({"fc": nn.Linear(7, 3)})
         self.aux_head = nn.Linear(7, 3)
