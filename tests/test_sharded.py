@@ -93,5 +93,5 @@ def test_what_cannot_be_right_is_refused_in_every_process(by_rank: list[dict[str
     )
     assert "layer 0: features contain NaN" in second["poisoned"]
     assert first["poisoned"] == f"process 1: {second['poisoned']}"
-    assert "label 7 is outside the 4 outputs" in second["mislabelled"]
-    assert first["mislabelled"] == f"process 1: {second['mislabelled']}"
+    assert first["mislabelled"] == second["mislabelled"]
+    assert "the data sets of the processes have different labels" in first["mislabelled"]

@@ -15,6 +15,7 @@ from collapselab.probes import Profile, profile
 
 LABELS = uneven(20, 20, 20)
 INPUTS = draw(6, labels=LABELS)
+BINARY = LABELS % 2
 TRAIN = batches(INPUTS, LABELS, 15)
 KNOWN = {"class_counts": [20, 20, 20]}
 
@@ -28,7 +29,22 @@ class Net(nn.Module):
         self.exit, self.fc, self.twin = nn.Linear(8, 3), nn.Linear(7, 3), nn.Linear(7, 3)
         self.embed, self.prototypes = nn.Linear(7, 5), nn.Parameter(torch.randn(3, 5))
         self.register_buffer("frame", torch.eye(3) - 1 / 3)
-        self.neck = nn.Linear(7, 3)
+        self.neck, self.also = nn.Linear(7, 3), nn.Linear(8, 3)
+        self.norm, self.wide, self.pair, self.one = (
+            nn.BatchNorm1d(3),
+            nn.Linear(7, 16),
+            nn.Linear(7, 2),
+            nn.Linear(7, 1),
+        )
+        self.deep, self.deepest = nn.Linear(7, 6), nn.Linear(6, 3)
+        self.norm.register_buffer("running_var", torch.tensor([0.9, 1.0, 1.2]))
+        self.register_buffer("scale", torch.tensor([0.98, 1.0, 1.05]))
+        self.aux_free = nn.ModuleDict({"fc": nn.Linear(7, 3)})
+        self.aux_head = nn.Linear(7, 3)
+
+    def further(self, late: Tensor) -> Tensor:
+        """Scores of another kind, of a deeper head."""
+        return self.deepest(self.deep(late).tanh())
 
     def forward(self, inputs: Tensor) -> Any:
         early = self.first(inputs).relu()
@@ -85,8 +101,40 @@ DECIDED: dict[str, tuple[Any, Any, str | None]] = {
     "features and logits": (lambda s, e, h: (h, s.fc(h)), lambda out: out[1], "fc"),
     "logits and features": (lambda s, e, h: (s.fc(h), e, h), lambda out: out[0], "fc"),
     "features as wide as classes": (lambda s, e, h: (s.neck(h), s.fc(h)), lambda out: out[1], None),
-    "a list of exits": (lambda s, e, h: [s.exit(e), s.fc(h)], lambda out: out[1], "fc"),
-    "exits, the last first": (lambda s, e, h: (s.fc(h), s.exit(e)), lambda out: out[0], "fc"),
+    "a list of exits": (lambda s, e, h: [s.exit(e), s.also(e), s.fc(h)], lambda out: out[2], "fc"),
+    "exits, the last first": (lambda s, e, h: (s.fc(h), s.exit(e), s.also(e)), lambda out: out[0], "fc"),
+    "exits by name": (lambda s, e, h: {"exit_1": s.exit(e), "exit_2": s.fc(h)}, lambda out: out["exit_2"], "fc"),
+    "stages of a list by name": (lambda s, e, h: {"stages": [s.exit(e), s.fc(h)]}, lambda o: o["stages"][1], "fc"),
+    "logits and boxes": (
+        lambda s, e, h: {"pred_logits": s.fc(h), "pred_boxes": s.further(h)}, lambda o: o["pred_logits"], "fc"
+    ),
+    "logits and a prediction": (
+        lambda s, e, h: {"class_logits": s.fc(h), "pred": s.further(h)}, lambda o: o["class_logits"], "fc"
+    ),
+    "logits and an output": (
+        lambda s, e, h: {"output": s.further(h), "class_logits": s.fc(h)}, lambda o: o["class_logits"], "fc"
+    ),
+    "auxiliary logits and an output": (
+        lambda s, e, h: {"output": s.fc(h), "aux_logits": s.twin(h)}, lambda o: o["output"], "fc"
+    ),
+    "wide features that are the output": (
+        lambda s, e, h: {"output": s.wide(h), "class_logits": s.fc(h)}, lambda o: o["class_logits"], "fc"
+    ),
+    "an embedding that is the output": (
+        lambda s, e, h: {"out": s.wide(h)[:, :8], "scores": s.fc(h)}, lambda o: o["scores"], "fc"
+    ),
+    "wide logits of something else": (
+        lambda s, e, h: {"logits": s.wide(h), "scores": s.fc(h)}, lambda o: o["scores"], "fc"
+    ),
+    "a network without auxiliary heads": (
+        lambda s, e, h: (s.aux_free["fc"](h), s.aux_head(h)), lambda out: out[0], "aux_free.fc"
+    ),
+    "one layer read thrice": (lambda s, e, h: (s.fc(h) + s.fc(h) + s.fc(h)) / 3, lambda out: out, "fc"),
+    "one layer read of two inputs": (lambda s, e, h: (s.fc(h) + s.fc(h.square())) / 2, lambda out: out, None),
+    "normalised scores": (lambda s, e, h: s.norm(s.fc(h)), lambda out: out, None),
+    "scores with a scale for each class": (lambda s, e, h: s.fc(h) * s.scale, lambda out: out, None),
+    "scores with an offset for each class": (lambda s, e, h: s.fc(h) + 20 * s.scale, lambda out: out, "fc"),
+    "scores at a temperature": (lambda s, e, h: (s.fc(h) / s.scale[:1].exp()).softmax(1), lambda out: out, "fc"),
     "an auxiliary head by name": (lambda s, e, h: Exits(s.fc(h), s.twin(h)), lambda out: out[0], "fc"),
     "an auxiliary head in a mapping": (lambda s, e, h: {"aux": s.twin(h), "out": s.fc(h)}, lambda o: o["out"], "fc"),
     "an average of heads": (lambda s, e, h: (s.fc(h) + s.twin(h)) / 2, lambda out: out, None),
@@ -122,6 +170,98 @@ def test_the_output_that_decides_is_found(kind: str) -> None:
     check(found, model, of(model(INPUTS)), classifier)
     said = any("no layer is the classifier" in text for text in found.warnings)
     assert said == (classifier is None)
+
+
+TWO_HEADS: dict[str, Any] = {
+    "a pair": lambda s, e, h: (s.fc(h), s.further(h)),
+    "a projection": lambda s, e, h: {"cls": s.fc(h), "projection": s.further(h)},
+    "logits of two kinds": lambda s, e, h: {"class_logits": s.fc(h), "domain_logits": s.further(h)},
+    "one exit": lambda s, e, h: {"exit": s.exit(e), "projection": s.further(h)},
+}
+
+
+@pytest.mark.parametrize("kind", TWO_HEADS)
+def test_the_deeper_of_two_heads_is_not_taken(kind: str) -> None:
+    found = profile(net(TWO_HEADS[kind]), TRAIN, **KNOWN)  # pyright: ignore[reportArgumentType]
+    assert all(layer.train["ncc_agreement"] is None for layer in found.layers)
+    assert all(layer.train["self_duality"] is None for layer in found.layers)
+    assert any("could all be class scores" in text for text in found.warnings)
+
+
+def test_a_neck_below_a_wider_head_is_not_taken_for_its_width() -> None:
+    def finish(self: Any, early: Tensor, late: Tensor) -> Any:
+        neck = self.neck(late)
+        return neck, self.above(neck)
+
+    model = net(finish)
+    model.above = nn.Linear(3, 10).double()
+    found = profile(model, TRAIN)
+    assert found["second"].train["ncc_agreement"] is None
+    assert any("outputs 0, 1 could all be class scores" in text for text in found.warnings)
+
+
+def test_the_first_classes_of_sorted_data_do_not_tell_the_width() -> None:
+    labels = torch.arange(8).repeat_interleave(8)
+    inputs = draw(6, labels=labels)
+    model = net(lambda s, e, h: {"output": s.wide(h), "embedding": s.fc(h)})
+    found = profile(model, batches(inputs, labels, 24))  # three classes in the first batch
+    assert found["second"].train["ncc_agreement"] is None
+    assert any("outputs embedding, output could all be" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize(
+    "finish",
+    [
+        lambda s, e, h: {"logits": s.pair(h), "confidence": s.one(h).squeeze(1)},
+        lambda s, e, h: (s.pair(h), s.one(h)),
+        lambda s, e, h: {"policy": s.pair(h), "output": s.one(h).sigmoid()},
+    ],
+    ids=["confidence", "value", "a better name"],
+)
+def test_two_scores_come_before_a_single_value(finish: Any) -> None:
+    model = net(finish)
+    found = profile(model, batches(INPUTS, BINARY, 15))
+    out = model(INPUTS)
+    scores = next(iter(out.values())) if isinstance(out, dict) else out[0]
+    features, _ = read_slowly(_Only(model, scores.detach()), TRAIN, "model.pair")
+    wanted = measured((features, BINARY, scores.argmax(1)))["train"]["ncc_agreement"]
+    assert found["pair"].train["ncc_agreement"] == pytest.approx(wanted, abs=1e-15)
+    assert found.layers[-1].name == "pair"
+    assert found["pair"].train["self_duality"] is not None
+
+
+FIXED_HEADS: dict[str, Any] = {
+    "distances": lambda s, e, h: -((s.neck(h)[:, None] - s.prototypes[:, :3]) ** 2).sum(-1),
+    "products": lambda s, e, h: (s.neck(h)[:, None] * s.prototypes[:, :3]).sum(-1),
+    "expanded products": lambda s, e, h: (s.neck(h)[:, None].expand(-1, 3, -1) * s.prototypes[:, :3]).sum(-1),
+    "one class at a time": lambda s, e, h: torch.stack(
+        [(s.neck(h) * row[:3]).sum(1) for row in s.prototypes], 1
+    ),
+}
+
+
+@pytest.mark.parametrize("size", [2, 4, 20])
+@pytest.mark.parametrize("kind", FIXED_HEADS)
+def test_a_fixed_head_is_never_the_layer_below_it(kind: str, size: int) -> None:
+    torch.manual_seed(size)
+    for _ in range(2 if size < 4 else 1):
+        model = net(FIXED_HEADS[kind])
+        model.prototypes.data.normal_().add_(2 * torch.eye(3, 5))  # such a head often keeps the order
+        found = profile(model, batches(INPUTS, LABELS, size)[:4])
+        assert all(layer.train["self_duality"] is None for layer in found.layers)
+        assert any("no layer is the classifier" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize("size", [2, 5])
+@pytest.mark.parametrize(
+    "after",
+    [lambda x: x, lambda x: x / 3, lambda x: x.softmax(1), lambda x: x.log_softmax(1), lambda x: x.sigmoid()],
+    ids=["nothing", "temperature", "softmax", "log_softmax", "sigmoid"],
+)
+def test_the_classifier_is_known_from_few_samples(after: Any, size: int) -> None:
+    found = profile(net(lambda s, e, h: after(s.fc(h))), batches(INPUTS, LABELS, size)[:8])
+    assert found.layers[-1].name == "fc"
+    assert found.layers[-1].train["self_duality"] is not None
 
 
 def test_a_neck_as_wide_as_the_classes_is_below_its_head() -> None:
@@ -255,8 +395,6 @@ def test_a_head_of_ones_own_is_measured_where_it_is_named() -> None:
 
 
 # ---------------------------------------------------------------- one logit, embeddings
-
-BINARY = LABELS % 2
 
 
 @pytest.mark.parametrize("form", ["(n, 1)", "(n,)", "a probability", "a mapping"])

@@ -387,7 +387,7 @@ def test_metrics_of_a_quantised_weight_are_of_what_it_codes_for(dtype: torch.dty
     found = profile(model, batches(inputs, LABELS, 20))
     assert_equals_oracle(found["0"], inputs, LABELS)
     plain = nn.Linear(5, 4)
-    plain.weight = nn.Parameter(model[0].weight.detach().float() / 20)
+    plain.weight = nn.Parameter(model.get_parameter("0.weight").detach().float() / 20)
     wanted = profile(nn.Sequential(plain, nn.Linear(4, 3)), batches(inputs.float(), LABELS, 20))["0"].train
     for metric in ("alignment", "weight_stable_rank"):
         assert found["0"].train[metric] == pytest.approx(wanted[metric], rel=1e-5)

@@ -502,9 +502,6 @@ ALWAYS = {
 @pytest.mark.filterwarnings("ignore:.*changes its own state in evaluation mode")
 @pytest.mark.parametrize("holder", ALWAYS)
 def test_measuring_often_changes_nothing_in_networks_that_always_change(holder: str, tmp_path: Path) -> None:
-    pytest.importorskip(
-        "collapselab.probes.evaluating", reason="measurements do not restore such networks yet"
-    )
     few = user_recipe(tmp_path, ALWAYS[holder])
     many = few.model_copy(update={"measuring": few.measuring.model_copy(update={"at": tuple(range(13))})})
     assert_same(trained(few, RunFolder(tmp_path / "few")), trained(many, RunFolder(tmp_path / "many")))

@@ -6,6 +6,7 @@ Every choice has a reason; where none holds, nothing is chosen and a warning say
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +19,17 @@ from collapselab.probes.batches import Batch
 from collapselab.probes.geometry import Geometry
 from collapselab.probes.inputs import Path
 from collapselab.probes.journey import Journey, Origin
+from collapselab.probes.rising import is_rising
 from collapselab.probes.scores import Scores, ScoresOption, describe
 
-# Names of outputs that are class scores, the surest first; any name that begins with the second is as sure.
+# Names of outputs that are class scores, the surest first; any name with the word `logits` is as sure as the second.
 _NAMES = ("logits", "logits_", "out", "output", "outputs", "scores", "pred", "prediction")
+_LOGITS = re.compile(r"(^|_)logits(_|$)")
+_EXIT = re.compile(r"(^|_)(exit|stage)s?_?\d*(_|$)")
+# Parts of the path of an auxiliary head.
+_AUXILIARY = re.compile(
+    r"aux(iliary)?_?\d*|aux(iliary)?_(logits|head|heads|classifier|out|output)_?\d*|AuxLogits"
+)
 _NO_SCORES = "returns no class scores of the labels' shape: ncc_agreement is undefined"
 
 
@@ -76,18 +84,23 @@ def candidate(
     return Candidate(path, axes, rest, origins, depth, behind, width, rows)
 
 
-def choose_scores(candidates: list[Candidate], num_labels: int) -> tuple[Candidate | None, str | None]:
+def choose_scores(
+    candidates: list[Candidate], num_labels: int, *, is_sure: bool = True
+) -> tuple[Candidate | None, str | None]:
     """Return which output decides, and otherwise why none does.
 
-    Of several outputs these rules choose: the name `logits` or a similar one; not an auxiliary head; not what another
-    output was computed from; as many scores as classes; of heads of equal width, the deepest.
+    Of several outputs these rules choose: not an auxiliary head; as many scores as classes; the name `logits` or a
+    similar one; not what another output was computed from; of exits of equal width, the deepest.
 
     Args:
         candidates: outputs with one row per label.
         num_labels: number of classes, as far as it is known.
+        is_sure: whether there can be no other classes.
     """
-    found = _without_auxiliary(_best_named(candidates))
-    found = [one for one in found if not any(one.makers & other.behind for other in found)]
+    found = _of_two_classes(_without_auxiliary(candidates))
+    found, is_doubtful = _as_wide_and_named(found, num_labels, is_sure)
+    if not is_doubtful:
+        found = [one for one in found if not any(one.makers & other.behind for other in found)]
     wide = [one for one in found if one.width >= num_labels]
     if found and not wide:
         one = found[-1]
@@ -95,33 +108,74 @@ def choose_scores(candidates: list[Candidate], num_labels: int) -> tuple[Candida
             f"{describe(one.path)} has {one.width} values for {num_labels} classes: an embedding, and no class scores; "
             "ncc_agreement is undefined"
         )
-    equal = [one for one in wide if one.width == num_labels] or wide
-    deepest = _deepest(_distinct(equal))
-    if len(deepest) == 1:
-        return deepest[0], None
-    if not deepest:
+    equal = [one for one in wide if one.width == num_labels and not is_doubtful] or wide
+    left = _deepest_exit(_distinct(equal))
+    if len(left) == 1:
+        return left[0], None
+    if not left:
         return None, None
-    names = ", ".join(describe(one.path) for one in deepest[:4])
+    names = ", ".join(describe(one.path) for one in left[:4])
     return None, (
         f"outputs {names} could all be class scores, so none decides and ncc_agreement is undefined; choose one with "
         "scores="
     )
 
 
-def _best_named(found: list[Candidate]) -> list[Candidate]:
-    def rank(one: Candidate) -> int:
-        names = [str(key) for key in one.path]
-        exact = [number for number, name in enumerate(_NAMES) if name in names]
-        begins = [1] if any(name.startswith("logits_") for name in names) else []
-        return min(exact + begins, default=len(_NAMES))
+def _as_wide_and_named(
+    found: list[Candidate], num_labels: int, is_sure: bool
+) -> tuple[list[Candidate], bool]:
+    """Return the outputs that are as wide as there are classes, or else the best named, and whether both could be meant.
 
-    best = min(map(rank, found), default=0)
-    return [one for one in found if rank(one) == best]
+    What such an output was computed from is never meant. What was computed of it may be a wider head above a neck.
+    """
+    exact = [one for one in found if one.width == num_labels]
+    best = _best_named(found)
+    others = [
+        one
+        for one in best
+        if one.width > num_labels and not any(one.makers & other.behind for other in exact)
+    ]
+    if not exact or not others:
+        return _best_named(exact) if exact else best, False
+    if is_sure and not any(one.makers & other.behind for one in exact for other in others):
+        return _best_named(exact), False
+    return exact + others, True
+
+
+def _of_two_classes(found: list[Candidate]) -> list[Candidate]:
+    """Drop single values, such as a confidence, beside two scores that they were not computed from."""
+    single = [one for one in found if one.rest in ((), (1,))]
+    pairs = [
+        one for one in found if one.rest == (2,) and not any(one.makers & other.behind for other in single)
+    ]
+    is_named = min(map(_rank, single), default=0) <= 1 < min(map(_rank, pairs), default=2)
+    return found if not pairs or is_named else [one for one in found if one not in single]
+
+
+def _rank(one: Candidate) -> int:
+    names = [str(key) for key in one.path]
+    exact = [number for number, name in enumerate(_NAMES) if name in names]
+    words = [1] if any(_LOGITS.search(name) for name in names) else []
+    return min(exact + words, default=len(_NAMES))
+
+
+def _best_named(found: list[Candidate]) -> list[Candidate]:
+    best = min(map(_rank, found), default=0)
+    return [one for one in found if _rank(one) == best]
 
 
 def _without_auxiliary(found: list[Candidate]) -> list[Candidate]:
-    main = [one for one in found if not any("aux" in str(key) for key in (*one.path, *one.makers))]
-    return main or found
+    def is_auxiliary(one: Candidate) -> bool:
+        parts = [str(key) for key in one.path]
+        parts += [part for call in one.makers for part in _module(call).split(".")]
+        return any(_AUXILIARY.fullmatch(part) for part in parts)
+
+    return [one for one in found if not is_auxiliary(one)] or found
+
+
+def _module(call: str) -> str:
+    """Return the name of the module of a call: `fc` for `fc#2`."""
+    return call.split("#")[0]
 
 
 def _distinct(found: list[Candidate]) -> list[Candidate]:
@@ -142,9 +196,15 @@ def _is_same(one: Candidate, other: Candidate) -> bool:
     return torch.equal(one.rows, other.rows)
 
 
-def _deepest(found: list[Candidate]) -> list[Candidate]:
-    """Of heads of equal width the deepest, as in a list of exits; all where widths or depths do not tell."""
-    if len({one.width for one in found}) > 1:
+def _deepest_exit(found: list[Candidate]) -> list[Candidate]:
+    """Of exits of equal width the deepest; all where widths, depths or names do not tell.
+
+    Two heads side by side, such as for classes and for domains, are no exits, whatever lies below them.
+    """
+    is_list = len(found) > 2 and all(one.path and isinstance(one.path[-1], int) for one in found)
+    is_list = is_list and len({one.path[:-1] for one in found}) == 1
+    is_named = all(any(_EXIT.search(str(key)) for key in one.path) for one in found)
+    if len({one.width for one in found}) > 1 or not (is_list or is_named):
         return found
     depth = max((one.depth for one in found), default=0)
     return [one for one in found if one.depth == depth]
@@ -189,8 +249,15 @@ def find_scores(
             "another output, or False for none"
         )
     _check_no_rows_of_bits(batch.labels, tensors, bool(known), batch.place)
-    chosen, reason = choose_scores(known, num_labels)
+    chosen, reason = choose_scores(known, num_labels, is_sure=_shows_all(batch.counted_labels, num_labels))
     return chosen, None if chosen is not None else reason or _NO_SCORES
+
+
+def _shows_all(labels: Tensor, num_labels: int) -> bool:
+    """Return whether there are likely no more classes: a batch of sorted data shows only the first ones."""
+    labels = labels.flatten()
+    is_sorted = bool((labels.diff() >= 0).all())
+    return len(labels) > 0 and (num_labels > int(labels.max()) + 1 or not is_sorted)
 
 
 def scores_of(chosen: Candidate, wanted: ScoresOption) -> Scores:
@@ -300,12 +367,14 @@ def find_classifier(
         return wanted, None
     if chosen is None:
         return None, None
-    maker = next(iter(chosen.makers), "")
+    maker = _only_maker(chosen, made)
     is_mixed = any(origin.is_mixed for origin in chosen.origins)
-    if not is_mixed and len(chosen.makers) == 1 and _keeps_order(made[maker], chosen):
+    if not is_mixed and maker is not None and _is_made_by(made[maker], chosen):
         return maker, None
     if not chosen.origins:
         what = "the class scores cannot be followed back to a layer"
+    elif maker is not None and not is_mixed and any(origin.is_rescaled for origin in chosen.origins):
+        what = f"the class scores are those of {maker} with another scale for each class"
     elif len(chosen.makers) > 1 and not is_mixed:
         what = f"the class scores are computed of several layers ({', '.join(sorted(chosen.makers)[:3])})"
     else:
@@ -316,21 +385,25 @@ def find_classifier(
     return None, f"{what}: no layer is the classifier and self_duality is undefined; classifier= names one"
 
 
-def _keeps_order(made: Made, chosen: Candidate) -> bool:
-    """Return whether class scores are what a layer returned, up to a rising function of each class or of each sample.
+def _only_maker(chosen: Candidate, made: dict[str, Made]) -> str | None:
+    """Return the one layer that class scores are made of: the first call of those that returned the same."""
+    calls = sorted(chosen.makers, key=list(made).index)
+    if len(calls) == 1:
+        return calls[0]
+    if len({_module(call) for call in calls}) != 1:
+        return None
+    first, *others = (made[call].rows for call in calls)
+    is_same = first is not None and all(other is not None and torch.equal(first, other) for other in others)
+    return calls[0] if is_same else None
 
-    A fixed head that is written as products and sums over features is no single operation, but it changes both orders.
-    """
+
+def _is_made_by(made: Made, chosen: Candidate) -> bool:
+    """Return whether class scores are what a layer returned, up to one rising function and offsets."""
     width = chosen.rest[0] if chosen.rest else 1
     if made.width != width:
         return False
+    is_rescaled = any(origin.is_rescaled for origin in chosen.origins)
     scores = chosen.rows.reshape(-1, width)
     if made.rows is None or made.rows.shape != scores.shape:
-        return True
-    return any(_rises(made.rows.to(scores), scores, axis) for axis in ((0, 1) if width > 1 else (0,)))
-
-
-def _rises(values: Tensor, scores: Tensor, axis: int) -> bool:
-    steps = scores.gather(axis, values.argsort(axis)).diff(dim=axis)
-    size = float(scores.abs().nan_to_num(posinf=0.0).max()) if scores.numel() else 0.0
-    return bool((steps >= -100 * torch.finfo(scores.dtype).eps * size).all())
+        return not is_rescaled
+    return is_rising(made.rows.to(scores), scores, may_differ=is_rescaled)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,9 +21,15 @@ from collapselab.probes.operation import decomposed
 
 # Operations that mix features: products, distances, attention, recurrent layers.
 _MIXING = re.compile(
-    r"mm_?$|mv_?$|dot$|^_*(mkldnn_)?linear|convolution|cdist|euclidean|attention|rnn|lstm|gru|addmm_activation"
+    r"mm_?$|mv_?$|dot$|matmul$|einsum$|^_*(mkldnn_)?linear|convolution|cdist|euclidean|cosine_similarity|"
+    "pairwise_distance|attention|rnn|lstm|gru|addmm_activation"
 )
 _SQUASHING = re.compile(r"^(hard)?sigmoid_?$")
+_SUMMING = re.compile(r"^(nan)?sum$|^mean$|^(linalg_)?(vector_)?norm$|^logsumexp$|^prod$|^a(max|min)$")
+_ELEMENTWISE = re.compile(r"^(add|r?sub|mul|div|true_divide|pow|minimum|maximum|addcmul|addcdiv)_?$")
+_RESCALING = re.compile(
+    r"^(mul|div|true_divide|addcmul|addcdiv)_?$|(batch|layer|group|rms|instance)_norm|^prelu$"
+)
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,15 @@ class Origin:
         call: name of the call of the layer.
         is_mixed: whether its output was multiplied with something else since, other than in a weight layer.
         is_probability: whether a sigmoid followed.
+        is_spread: whether it was repeated along an axis to meet another tensor; a sum of that is a product.
+        is_rescaled: whether its channels were multiplied with one factor each.
     """
 
     call: str
     is_mixed: bool = False
     is_probability: bool = False
+    is_spread: bool = False
+    is_rescaled: bool = False
 
 
 @dataclass
@@ -90,24 +101,87 @@ class Journey(TorchDispatchMode):
         out = decomposed(self, func, args, kwargs)
         if out is not NotImplemented:
             return out
+        tensors = list(_tensors(tree_leaves((args, kwargs))))
+        read = [(tensor, self.origins(tensor)) for tensor in tensors]
+        shapes = [_shape(tensor) for tensor in tensors]  # before the call, which may work in place
         out = func(*args, **kwargs)
-        read = [self.origins(tensor) for tensor in _tensors(tree_leaves((args, kwargs)))]
-        found = frozenset[Origin]().union(*read)
-        if found:
-            name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
-            mixed, squashed = _MIXING.search(name) is not None, _SQUASHING.search(name) is not None
-            if mixed or squashed:
-                found = frozenset(
-                    Origin(one.call, one.is_mixed or mixed, one.is_probability or squashed) for one in found
-                )
-            for tensor in _tensors(tree_leaves(out)):
-                self._put(tensor, found)
+        if not any(found for _, found in read):
+            return out
+        name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
+        returned = list(_tensors(tree_leaves(out)))
+        after = _shape(returned[0]) if returned else torch.Size()
+        all_found = frozenset[Origin]().union(
+            *(_passed_on(name, number, read, shapes, after) for number in range(len(read)))
+        )
+        for tensor in returned:
+            self._put(tensor, all_found)
         return out
 
     def _put(self, tensor: Tensor, found: frozenset[Origin]) -> None:
         key = _storage(tensor)
         if key is not None:
             self._origins[key.cdata] = key, found
+
+
+def _passed_on(
+    name: str,
+    number: int,
+    read: list[tuple[Tensor, frozenset[Origin]]],
+    shapes: list[torch.Size],
+    after: torch.Size,
+) -> frozenset[Origin]:
+    """Return the origins that an operation passes on from one of the tensors that it reads.
+
+    Args:
+        name: of the operation.
+        number: which of the tensors.
+        read: what the operation reads, with origins.
+        shapes: of these.
+        after: shape of what it returns.
+    """
+    tensor, found = read[number]
+    if not found:
+        return found
+    calls = {origin.call for origin in found}
+    others = [
+        shape
+        for (other, origins), shape in zip(read, shapes, strict=True)
+        if other is not tensor and {origin.call for origin in origins} != calls
+    ]
+    mixed, squashed = _MIXING.search(name) is not None, _SQUASHING.search(name) is not None
+    summed = _SUMMING.search(name) is not None
+    spread = (
+        bool(others) and _ELEMENTWISE.search(name) is not None and _is_repeated(tensor, shapes[number], after)
+    )
+    rescaled = _RESCALING.search(name) is not None and any(_is_per_channel(shape, after) for shape in others)
+    return frozenset(
+        Origin(
+            one.call,
+            one.is_mixed or mixed or (summed and one.is_spread),
+            one.is_probability or squashed,
+            one.is_spread or spread,
+            one.is_rescaled or rescaled,
+        )
+        for one in found
+    )
+
+
+def _is_repeated(tensor: Tensor, shape: torch.Size, after: torch.Size) -> bool:
+    """Return whether a tensor is repeated to get another shape, or was before: `expand` leaves steps of zero."""
+    is_plain = tensor.layout == torch.strided and not tensor.is_nested
+    steps = zip(tensor.shape, tensor.stride(), strict=True) if is_plain else ()
+    return any(size > 1 and step == 0 for size, step in steps) or after.numel() > shape.numel()
+
+
+def _is_per_channel(factor: torch.Size, after: torch.Size) -> bool:
+    """Return whether a factor can differ between channels, which are on the last axis or, in maps, on axis 1."""
+    full = (1,) * (len(after) - len(factor)) + tuple(factor)
+    varying = [axis for axis, size in enumerate(full) if size > 1]
+    return len(factor) > 0 and (full[-1] > 1 or varying == [1])
+
+
+def _shape(tensor: Tensor) -> torch.Size:
+    return torch.Size() if tensor.is_nested else tensor.shape
 
 
 def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:

@@ -213,13 +213,19 @@ class ProfileRun:
 
         Args:
             first: labels of the first batch.
+
+        Raises:
+            InputError: the data sets of the processes have other labels, in every process.
         """
         declared = self._options["class_counts"]
-        if declared is not None:
-            return LabelSpace.of_counts(declared)
-        if self._known is None:
+        if declared is None and self._known is None:
             return LabelSpace.open(first, self._num_outputs)
-        return LabelSpace.of_labels(self._known)
+        space = LabelSpace.of_labels(self._known) if declared is None else LabelSpace.of_counts(declared)
+        if not is_same_over_ranks(repr(space.values.tolist())):
+            raise InputError(
+                "train: the data sets of the processes have different labels; give every process the same data set"
+            )
+        return space
 
     def _stream(self, readable: Readable, split: str, labels: LabelSpace) -> NetworkStream:
         is_shared = readable.is_share or self._splits is None
