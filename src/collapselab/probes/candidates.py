@@ -19,6 +19,7 @@ from collapselab.probes.batches import Batch
 from collapselab.probes.geometry import Geometry
 from collapselab.probes.inputs import Path
 from collapselab.probes.journey import Journey, Origin
+from collapselab.probes.labels import check_no_rows_of_bits
 from collapselab.probes.rising import is_rising
 from collapselab.probes.scores import Scores, ScoresOption, describe
 
@@ -248,7 +249,7 @@ def find_scores(
             f"scores={_shown(wanted)}: a loss, whole numbers or one value for several classes are no class scores; choose "
             "another output, or False for none"
         )
-    _check_no_rows_of_bits(batch.labels, tensors, bool(known), batch.place)
+    check_no_rows_of_bits(batch.labels, tensors, bool(known), batch.place)
     chosen, reason = choose_scores(known, num_labels, is_sure=_shows_all(batch.counted_labels, num_labels))
     return chosen, None if chosen is not None else reason or _NO_SCORES
 
@@ -304,30 +305,6 @@ def _threshold(one: Candidate) -> float:
     if not one.origins:
         is_probability = bool(((one.rows >= 0) & (one.rows <= 1)).all())
     return 0.5 if one.rest in ((), (1,)) and is_probability else 0.0
-
-
-def _check_no_rows_of_bits(labels: Tensor, tensors: dict[Path, Tensor], has_scores: bool, place: str) -> None:
-    """Refuse one-hot and multi-label rows, which look like token labels of 0 and 1.
-
-    Raises:
-        InputError: labels (n, k) of 0 and 1 where no output has scores for each of them.
-    """
-    if labels.ndim < 2 or has_scores or not tensors or not bool(((labels == 0) | (labels == 1)).all()):
-        return
-    if any(bool((labels.sum(axis) == 1).all()) for axis in (1, -1)):
-        what, remedy = (
-            "one-hot rows",
-            "give class numbers, labels.argmax(1), in the loader or with split_batch=",
-        )
-    else:
-        what, remedy = (
-            "rows of several labels",
-            "give one class number per sample, such as one of the attributes",
-        )
-    raise InputError(
-        f"{place}: labels of shape {tuple(labels.shape)} hold only 0 and 1, and no output of the model has scores for each "
-        f"of them: not one row of features per label, but {what}; {remedy}"
-    )
 
 
 # ---------------------------------------------------------------- the classifier

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from collapselab.errors import InputError
 from collapselab.probes.batches import IGNORED_LABEL, Batch
+from collapselab.probes.inputs import Path
 
 _CAUSAL = (
     "ForCausalLM", "LMHeadModel", "DoubleHeadsModel", "ForConditionalGeneration", "ForCausalImageModeling",
@@ -138,3 +139,27 @@ def _shifts(model: nn.Module, inner: nn.Module, batch: Batch) -> bool:
         return bool((out["loss"] - plain).abs() >= (out["loss"] - moved).abs())
     except Exception:  # a model of another kind under that name: its class decides
         return True
+
+
+def check_no_rows_of_bits(labels: Tensor, tensors: dict[Path, Tensor], has_scores: bool, place: str) -> None:
+    """Refuse one-hot and multi-label rows, which look like token labels of 0 and 1.
+
+    Raises:
+        InputError: labels (n, k) of 0 and 1 where no output has scores for each of them.
+    """
+    if labels.ndim < 2 or has_scores or not tensors or not bool(((labels == 0) | (labels == 1)).all()):
+        return
+    if any(bool((labels.sum(axis) == 1).all()) for axis in (1, -1)):
+        what, remedy = (
+            "one-hot rows",
+            "give class numbers, labels.argmax(1), in the loader or with split_batch=",
+        )
+    else:
+        what, remedy = (
+            "rows of several labels",
+            "give one class number per sample, such as one of the attributes",
+        )
+    raise InputError(
+        f"{place}: labels of shape {tuple(labels.shape)} hold only 0 and 1, and no output of the model has scores for each "
+        f"of them: not one row of features per label, but {what}; {remedy}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from collapselab.probes.inputs import Path
 from collapselab.probes.journey import Journey
 from collapselab.probes.scores import ScoresOption, outputs_of
 from collapselab.probes.select import all_weight_layers
+from collapselab.probes.tensors import UnreadableError, ordinary
 
 # Values of a layer's output that are kept while a network is planned.
 _MAX_KEPT_VALUES = 2**20
@@ -129,6 +131,9 @@ class Runner:
         call = self.calls.get(name)
         if call is None or not isinstance(output, Tensor):
             return
+        if type(output) is not Tensor:  # the class scores are an ordinary tensor, too
+            with suppress(UnreadableError):
+                output = ordinary(output)
         axis = call.channel_axis if output.ndim >= -call.channel_axis else -1
         width = output.shape[axis] if output.ndim else 1
         # As long as it costs nothing; later operations may change it in place.
