@@ -218,9 +218,12 @@ class ProfileRun:
             InputError: the data sets of the processes have other labels, in every process.
         """
         declared = self._options["class_counts"]
-        if declared is None and self._known is None:
+        if declared is not None:
+            space = LabelSpace.of_counts(declared)
+        elif self._known is not None:
+            space = LabelSpace.of_labels(self._known)
+        else:
             return LabelSpace.open(first, self._num_outputs)
-        space = LabelSpace.of_labels(self._known) if declared is None else LabelSpace.of_counts(declared)
         if not is_same_over_ranks(repr(space.values.tolist())):
             raise InputError(
                 "train: the data sets of the processes have different labels; give every process the same data set"
