@@ -20,20 +20,10 @@ from collapselab.records.profile import StoredProfile, read_profile, write_profi
 from collapselab.records.run import read_run
 from collapselab.records.verdicts import read_verdicts
 from collapselab.storage import load_tensors
-from collapselab.training import RunFolder, RunInterrupted, Stopper, run_recipe
+from collapselab.training import RunFolder, RunInterrupted, run_recipe
+from tests.conftest import StopAt
 
 LONGEST = 300
-
-
-class _StopAt(Stopper):
-    def __init__(self, times: int) -> None:
-        super().__init__()
-        self._left = times
-
-    @property
-    def reason(self) -> str | None:
-        self._left -= 1
-        return "out of time" if self._left < 0 else None
 
 
 @dataclass(frozen=True)
@@ -102,7 +92,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         run_recipe(recipe(seed), RunFolder(out / f"finished-{seed}"))
         with pytest.raises(RunInterrupted):
-            run_recipe(recipe(seed), RunFolder(out / f"stopped-{seed}"), stopper=_StopAt(5))
+            run_recipe(recipe(seed), RunFolder(out / f"stopped-{seed}"), stopper=StopAt(5))
     return out
 
 
@@ -167,8 +157,9 @@ def test_a_finished_experiment_is_judged_right_or_refused(experiments: Path) -> 
 
 def test_stored_rows_are_judged_right_or_refused(experiments: Path, tmp_path: Path) -> None:
     def again(folder: Path) -> Any:
-        work = lambda: judge_again(folder, lambda _: EXPERIMENT)  # noqa: E731
-        return _judged(folder, work, _content(folder / "verdicts.json"))
+        return _judged(
+            folder, lambda: judge_again(folder, lambda _: EXPERIMENT), _content(folder / "verdicts.json")
+        )
 
     light = tmp_path / "light"
     light.mkdir()

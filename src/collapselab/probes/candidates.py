@@ -198,7 +198,7 @@ def _is_same(one: Candidate, other: Candidate) -> bool:
 
 
 def _deepest_exit(found: list[Candidate]) -> list[Candidate]:
-    """Of exits of equal width the deepest; all where widths, depths or names do not tell.
+    """Return the deepest of several exits of equal width; all outputs if they are not known to be exits.
 
     Two heads side by side, such as for classes and for domains, are no exits, whatever lies below them.
     """

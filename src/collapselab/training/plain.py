@@ -209,7 +209,7 @@ def _memory(tensor: Tensor) -> Any:
     """Return what tensors that share memory have in common; None for those that have no memory of their own."""
     try:
         return StorageWeakRef(tensor.untyped_storage()) if tensor.numel() else None
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError):  # a tensor without one storage, such as a sparse one
         return None
 
 

@@ -26,7 +26,7 @@ SAMPLES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, 
 
 
 def best_accuracy(points: Iterable[int], labels: Iterable[int]) -> Fraction:
-    """Of any classifier that sees the point alone: it is right about the most frequent class of each point."""
+    """Return the best accuracy of a classifier that sees only the point: it predicts each point's most frequent class."""
     counts = Counter(zip(points, labels, strict=True))
     best = {point: max(count for (at, _), count in counts.items() if at == point) for point, _ in counts}
     return Fraction(sum(best.values()), counts.total())
