@@ -20,18 +20,12 @@ pytest.importorskip("lightning")
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning_warnings import QUIET
 
 from collapselab.integrations import lightning as integration
 from collapselab.integrations.lightning import NeuralCollapseCallback
 
-pytestmark = [
-    # What Lightning thinks of small machines and small data.
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches"),
-    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
-    # It flattens loaders through a name that torch has deprecated.
-    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
-]
+pytestmark = QUIET
 
 BATCHES = 4
 

@@ -13,14 +13,12 @@ from torch.utils.data import DataLoader, TensorDataset
 pytest.importorskip("lightning")
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning_warnings import QUIET
 
 from collapselab.integrations.lightning import NeuralCollapseCallback
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches"),
-    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
-    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
+    *QUIET,
     pytest.mark.filterwarnings("ignore:You have overridden"),
 ]
 
