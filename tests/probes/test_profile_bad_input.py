@@ -39,7 +39,7 @@ class Body(nn.Module):
 
 
 class Breaks(Body):
-    """Raises in its fourth forward pass: after the look at the first batch and a part of it."""
+    """Raises in its sixth forward pass: after looks at the first two batches and the first of the pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Breaks(Body):
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.calls += 1
-        if self.calls == 4:
+        if self.calls == 6:
             raise ZeroDivisionError("on purpose")
         return super().forward(inputs)
 
@@ -304,7 +304,8 @@ def test_hooks_of_the_callers_own_stay() -> None:
     handle = model.first.register_forward_hook(lambda *_: calls.append(1))
     profile(model, TRAIN)
     assert len(model.first._forward_hooks) == 1
-    assert len(calls) == 2 + 3 + 3  # a look at the first batch and at a part of it, two passes
+    # The first batch, a part of it, a part of the second in two orders; two passes.
+    assert len(calls) == 2 + 2 + 3 + 3
     handle.remove()
 
 

@@ -65,3 +65,67 @@ def test_a_mask_that_is_added_to_attention_scores_marks_padding_by_negative_valu
     with torch.no_grad():
         rows = (model.embed(ids) * ~padding[:, :, None]).sum(1) / (~padding).sum(1)[:, None]
     assert found == pytest.approx(share(rows, labels), rel=1e-5)
+
+
+class SortsByLength(nn.Module):
+    """Sorts its samples by length, as for a packed sequence, and restores their order before the last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.middle, self.out = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, tokens: Tensor, length: Tensor) -> Tensor:
+        order = length.argsort(descending=True, stable=True)
+        hidden = self.embed(tokens[order]).tanh().mean(1)
+        return self.out(self.middle(hidden).tanh()[order.argsort()])
+
+
+@pytest.mark.parametrize("is_bucketed", [True, False])
+def test_layers_that_read_samples_in_another_order_are_left_out(is_bucketed: bool) -> None:
+    """The first batch alone would not show it where its samples have one length."""
+    torch.manual_seed(0)
+    labels = torch.arange(80) % 3
+    tokens, length = torch.randn(80, 6, 5) + labels[:, None, None], torch.randint(2, 7, (80,))
+    if is_bucketed:
+        length[:20] = 6
+    model = SortsByLength()
+    found = profile(model, list(zip(tokens.split(20), length.split(20), labels.split(20), strict=True)))
+    assert [layer.name for layer in found.layers] == ["out"]
+    assert any("embed, middle" in text and "another order" in text for text in found.warnings)
+    with torch.no_grad():
+        rows = model.middle(model.embed(tokens).tanh().mean(1)).tanh()
+    assert found["out"].train["normalized_within"] == pytest.approx(share(rows, labels), rel=1e-5)
+
+
+class NeedsSortedLengths(nn.Module):
+    """Packs its sequences, which must come from the longest to the shortest, and reads them time first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.middle, self.out = nn.LSTM(5, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, tokens: Tensor, length: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(tokens.transpose(0, 1), length)
+        hidden = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], total_length=tokens.shape[1])[0]
+        return self.out(self.middle(hidden).tanh().mean(0))
+
+
+@pytest.mark.parametrize("size", [6, 8, 15])
+def test_networks_that_need_sorted_samples_are_measured(size: int) -> None:
+    """Also where a batch has as many samples as its sequences have tokens, six."""
+    torch.manual_seed(0)
+    labels = torch.arange(120) % 3
+    tokens, length = torch.randn(120, 6, 5) + labels[:, None, None], torch.randint(2, 7, (120,))
+    length[::size] = 6
+    length = torch.cat([part.sort(descending=True).values for part in length.split(size)])
+    model = NeedsSortedLengths()
+    data = list(zip(tokens.split(size), length.split(size), labels.split(size), strict=True))
+    found = profile(model, data, reduce="gap")
+    rows = []
+    with torch.no_grad():
+        for part, lengths, _ in data:
+            packed = nn.utils.rnn.pack_padded_sequence(part.transpose(0, 1), lengths)
+            rows.append(nn.utils.rnn.pad_packed_sequence(model.rnn(packed)[0], total_length=6)[0].mean(0))
+    assert found["middle"].train["normalized_within"] == pytest.approx(
+        share(torch.cat(rows), labels), rel=1e-5
+    )

@@ -60,6 +60,7 @@ class Geometry:
         num_cut: number of samples in `cut`.
         assumed_axis: the axis of samples where `part` is None.
         notes: what is assumed.
+        reordered: calls that read the samples of another batch in another order than they are given.
     """
 
     labels: Shape
@@ -72,9 +73,12 @@ class Geometry:
     num_cut: int = 0
     assumed_axis: int = 0
     notes: list[str] = field(default_factory=list)
+    reordered: frozenset[str] = frozenset()
 
     def of_call(self, name: str, channel_axis: int) -> Axes | str:
         """Return the axes of what a call reads, or why it has none of one row per label."""
+        if name in self.reordered:
+            return "samples in another order"
         three = [None if run is None else run.calls.get(name) for run in (self.part, self.cut)]
         return self._axes(self.full.calls[name], *three, channel_axes=(channel_axis,))
 

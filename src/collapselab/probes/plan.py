@@ -82,12 +82,14 @@ class Hints:
     Attributes:
         batch_axis, scores, classifier: see the options.
         num_labels: number of classes, as far as it is known.
+        checks_order: see `study`.
     """
 
     batch_axis: BatchAxis = None
     scores: ScoresOption = None
     classifier: str | None = None
     num_labels: int = 0
+    checks_order: bool = True
 
 
 @torch.no_grad()
@@ -118,7 +120,7 @@ def plan_probes(
         InputError: a named layer never ran or does not read one row per label; no layer is left; the model raised.
     """
     runner = Runner(model, modules, hints.scores, follower)
-    geometry = study(runner, batch, second, hints.batch_axis)
+    geometry = study(runner, batch, second, hints.batch_axis, checks_order=hints.checks_order)
     warnings = _unreadable(modules, named, runner.unreadable)
     warnings += _never_ran(modules, named, runner.calls.keys() | runner.unreadable.keys())
     chosen, no_scores = find_scores(

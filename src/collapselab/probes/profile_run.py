@@ -143,6 +143,8 @@ class ProfileRun:
             self._options["scores"],
             self._options["classifier"],
             largest_over_ranks(self._num_labels(labels)),
+            # Processes that gather parameters for each other must run equally often.
+            checks_order=self._splits is None,
         )
         plan = run_together(
             lambda: plan_probes(

@@ -29,7 +29,14 @@ _MAX_RUNS = 4
 _MAX_PART = 8
 
 
-def study(run: Run, batch: Batch, second: Callable[[], Batch | None], batch_axis: BatchAxis) -> Geometry:
+def study(
+    run: Run,
+    batch: Batch,
+    second: Callable[[], Batch | None],
+    batch_axis: BatchAxis,
+    *,
+    checks_order: bool = True,
+) -> Geometry:
     """Run a batch and parts of it.
 
     Args:
@@ -37,6 +44,7 @@ def study(run: Run, batch: Batch, second: Callable[[], Batch | None], batch_axis
         batch: the first batch, of two samples or more where there is one.
         second: returns the batch after it, if there is one.
         batch_axis: see the options.
+        checks_order: whether the next batch is used to see whether layers read samples in their order.
 
     Raises:
         InputError: the model raised on the whole batch; two inputs could hold the samples.
@@ -51,6 +59,9 @@ def study(run: Run, batch: Batch, second: Callable[[], Batch | None], batch_axis
         # Two samples do, but for models that take batches of one size.
         index = geometry.index if len(geometry.index) == labels[0] else geometry.index[:2]
         find_positions(geometry, run, _divided(batch, choice, index) if choice else None, choice)
+    other = second() if choice and checks_order and geometry.by_values else None
+    if other is not None:
+        geometry.reordered = _reordered(run, other, choice)
     return geometry
 
 
@@ -85,6 +96,9 @@ def _find_samples(
     n = geometry.labels[0]
     axes = _given_axes(batch, n, batch_axis)
     attempts = _attempts(geometry, run, batch, _choices(axes, batch, second), _part_of(n))
+    if not attempts and n > 2:
+        # A model that needs its samples in order, such as sequences from the longest to the shortest.
+        attempts = _attempts(geometry, run, batch, _choices(axes, batch, second), _part_of(n).flip(0))
     if not attempts and n > 1:
         # A model that takes batches of one size is given the same samples in another order.
         turned = torch.arange(n - 1, -1, -1).roll(1)
@@ -223,6 +237,35 @@ def _judged(trial: Geometry, choice: Choice, seen: list[tuple[Seen, Seen | None]
     if not following or trial.part is None:
         return None
     return _Attempt(choice, trial.part, trial.index, agreeing == following, silent)
+
+
+def _reordered(run: Run, batch: Batch, choice: Choice) -> frozenset[str]:
+    """Return the calls that read the samples of a batch in another order than they are given.
+
+    A network may sort its samples, by length for example, and the first batch can happen to be in order.
+    """
+    n = min(len(batch.labels), _MAX_PART)
+    index, lengths = torch.arange(n), (n, n * batch.labels[0].numel())
+    try:
+        one, two = (run(_divided(batch, choice, order), lengths) for order in (index, index.flip(0)))
+    except InputError:
+        return frozenset()
+    return frozenset(
+        name for name, seen in one.calls.items() if name in two.calls and _differs(seen, two.calls[name], n)
+    )
+
+
+def _differs(seen: Seen, flipped: Seen, n: int) -> bool:
+    """Return whether no axis of what a call reads follows n samples that are given in the opposite order."""
+    if seen.shape != flipped.shape or not seen.picks or n < 2:
+        return False
+    for axis, picks in seen.picks.items():
+        r = len(picks) // n
+        in_samples = picks.unflatten(0, (n, r)).flip(0).flatten(0, 1)
+        in_positions = picks.unflatten(0, (r, n)).flip(1).flatten(0, 1)
+        if any(same_values(order, flipped.picks[axis]) for order in (in_samples, in_positions)):
+            return False
+    return True
 
 
 def _divided(batch: Batch, choice: Choice, index: Tensor) -> Batch:
