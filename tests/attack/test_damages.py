@@ -21,7 +21,7 @@ from collapselab.records.run import read_run
 from collapselab.records.verdicts import read_verdicts
 from collapselab.storage import load_tensors
 from collapselab.training import RunFolder, RunInterrupted, run_recipe
-from tests.conftest import StopAt
+from tiny_runs import StopAt
 
 LONGEST = 300
 

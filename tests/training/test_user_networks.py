@@ -15,6 +15,7 @@ from torch import Tensor
 
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec
 from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
+from tiny_runs import tiny
 
 HEAD = """
 import random
@@ -210,8 +211,6 @@ def user_recipe(tmp_path: Path, code: str, **changes: Any) -> Recipe:
     """A run of the network `Net` of a file with this code."""
     file = tmp_path / "net.py"
     file.write_text(HEAD + textwrap.dedent(code))
-    from tests.conftest import tiny
-
     values = {
         "model": ModelSpec(name=f"{file}:build"),
         "steps": 12,
