@@ -12,10 +12,9 @@ from typing import Any
 
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import falls
-from collapselab.experiments.experiment import Experiment, Extra
+from collapselab.experiments.experiment import Experiment, Extra, curve_rows
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import At, Job
-from collapselab.experiments.rows import curve_rows
 from collapselab.experiments.runner import Request
 from collapselab.records.experiment import ExtraRow
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Recipe

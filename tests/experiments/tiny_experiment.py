@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import falls
-from collapselab.experiments.experiment import Experiment, Extra
+from collapselab.experiments.experiment import Experiment, Extra, curve_rows
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import At, Changes, Job, checkpoint_of
-from collapselab.experiments.rows import curve_rows
 from collapselab.frames import last_layer, rows_where
 from collapselab.records.experiment import ExtraRow
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, StartFrom

@@ -16,13 +16,27 @@ from collapselab.choices import Scale
 from collapselab.experiments.claims.claim import Claim
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import At
-from collapselab.experiments.rows import curve_rows
 from collapselab.records.experiment import ExtraRow
+from collapselab.records.run_curve import run_curve
 
 if TYPE_CHECKING:
     from collapselab.report.chart import Chart
 
 SCALES: tuple[Scale, ...] = get_args(Scale)
+
+
+def curve_rows(runs: Grid) -> pd.DataFrame:
+    """Return what all runs measured, at every measured step and layer.
+
+    Returns:
+        Columns job, the job's labels, seed, ended (why the run ended: `steps`, `loss`, `diverged`), and those of
+        `collapselab.records.run_curve`.
+
+    Raises:
+        InputError: rows of a run are damaged or missing.
+    """
+    tables = [run_curve(runs.folder(job.name, seed), runs.labels(job, seed)) for job, seed in runs.all()]
+    return pd.concat(tables, ignore_index=True)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,8 @@ from collapselab.experiments.recipes import At, Job
 from collapselab.models.checkpoints import load_state
 from collapselab.models.opening import required_channels, required_image_size
 from collapselab.records.completeness import check_finished
-from collapselab.records.experiment import ExtraRecord, ExtraRow, run_identity
+from collapselab.records.experiment import ExtraRecord, ExtraRow, Label, read_extra, run_identity, write_extra
 from collapselab.records.run_record import RunRecord
-from collapselab.records.stored import read_model, write_model
-from collapselab.storage import make_folder
 from collapselab.text import few
 from collapselab.training import Recipe, RunFolder
 from collapselab.training.building import build_model, load_data
@@ -120,6 +118,12 @@ class Grid:
         record = self.folder(job, seed).read_run()
         return record is not None and record.is_finished
 
+    def labels(self, job: Job, seed: int) -> dict[str, Label | None]:
+        """Return the columns that tell the rows of a run from others, with why it ended."""
+        record = self.folder(job.name, seed).read_run()
+        ended = None if record is None else record.ended
+        return {"job": job.name, **job.labels, "seed": seed, "ended": ended}
+
     def steps_done(self, job: str, seed: int) -> int:
         """Return the steps that need not be run again, as far as rows tell."""
         folder = self.folder(job, seed)
@@ -137,6 +141,14 @@ class Grid:
             self._samples = (key, load_data(recipe, self.copies))
         return self._samples[1]
 
+    def num_samples(self, recipe: Recipe) -> int:
+        """Return the samples of both splits; the data are only read where the recipe does not say."""
+        train, test = recipe.data.train.count, recipe.data.test.count
+        if train is not None and test is not None:
+            return train + test
+        data = self.data(recipe)
+        return len(data.train) + len(data.test)
+
     def model(self, job: Job, step: int | None = None) -> nn.Module:
         """Return the network of a run with the weights of a step, by default the last."""
         folder = self.folder(job.name, job.recipe.seed)
@@ -150,28 +162,20 @@ class Grid:
 
     # ---------------------------------------------------------------- extras
 
-    def _extra_path(self, name: str, seed: int) -> Path:
-        return self.out / "extras" / f"{name}-seed-{seed}.json"
-
     def has_extra(self, name: str, seed: int) -> bool:
         """Whether it was computed, from these very runs. A damaged file is computed again."""
         try:
-            return self._read_extra(name, seed).of == self._identities(seed)
+            return read_extra(self.out, name, seed).of == self._identities(seed)
         except InputError:
             return False
 
     def extra(self, name: str, seed: int) -> Sequence[ExtraRow]:
         """Return the rows that an extra computed."""
-        return self._read_extra(name, seed).rows
-
-    def _read_extra(self, name: str, seed: int) -> ExtraRecord:
-        return read_model(self._extra_path(name, seed), ExtraRecord, "computed rows", "remove it")
+        return read_extra(self.out, name, seed).rows
 
     def write_extra(self, name: str, seed: int, rows: Sequence[ExtraRow]) -> None:
         """Store the rows that an extra computed."""
-        path = self._extra_path(name, seed)
-        make_folder(path.parent)
-        write_model(path, ExtraRecord(of=self._identities(seed), rows=tuple(rows)))
+        write_extra(self.out, name, seed, ExtraRecord(of=self._identities(seed), rows=tuple(rows)))
 
     def _identities(self, seed: int) -> dict[str, str]:
         """Tell each run of a seed from another of the same job: by its recipe, its samples and its first start."""

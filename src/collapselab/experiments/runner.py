@@ -26,10 +26,9 @@ from pydantic import JsonValue
 from collapselab.digests import digest
 from collapselab.errors import InputError, one_line
 from collapselab.experiments.claims import judge_claims
-from collapselab.experiments.estimate import seconds_left
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.running import check_data, check_stop, run_all, unfinished_runs, writing
+from collapselab.experiments.running import check_data, run_all, seconds_left, unfinished_runs, writing
 from collapselab.experiments.watching import Silent, Watcher
 from collapselab.numerics import cpu_threads
 from collapselab.records.experiment import RECORD, ExperimentRecord, Scale, read_experiment, write_experiment
@@ -134,7 +133,7 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
                 write_experiment(out, asked)
         left = unfinished_runs(grid)
         if left:
-            watcher.estimated(len(left), len(grid.all()), seconds_left(grid, watcher.timing, stopper))
+            watcher.estimated(len(left), len(grid.all()), seconds_left(grid, watcher, stopper))
         run_all(grid, left, watcher, stopper)
         with writing(out, stopper):
             grid.check_finished()
@@ -166,8 +165,7 @@ def judge_again(folder: Path, find: Callable[[str], Experiment]) -> Outcome:
         raise InputError(f"{folder}: not a finished experiment; give a folder that reproduce wrote")
     experiment = find(held.experiment)
     with writing(folder, Stopper()):
-        stored = read_rows_csv(folder / "rows.csv", held.schema_, held.rows_digest)
-        rows = _with_ending(stored, held)
+        rows = read_rows_csv(folder / "rows.csv", held.schema_, held.rows_digest, held.ended)
         record = _described(held, experiment).model_copy(update={"judged": now()})
         try:
             outcome = _write_results(experiment, record, rows, folder)
@@ -184,10 +182,10 @@ def _write_results(
     experiment: Experiment, record: ExperimentRecord, rows: pd.DataFrame, folder: Path
 ) -> Outcome:
     """Judge the claims on the rows; write rows, verdicts, figures, page and, last, the record."""
+    from collapselab.records.wording import verdicts_text
     from collapselab.report.pages.experiment import experiment_page
     from collapselab.report.pages.rendering import write_page
     from collapselab.report.paper import save_figures
-    from collapselab.report.wording import verdicts_text
 
     judgements = tuple(judge_claims(experiment.claims, rows, experiment.paper, experiment.where))
     outcome = Outcome(folder, record, rows, judgements)
@@ -232,19 +230,10 @@ def _described(record: ExperimentRecord, experiment: Experiment) -> ExperimentRe
     return record.model_copy(update=texts | {"reduced": experiment.presets[record.scale].reduced})
 
 
-def _with_ending(rows: pd.DataFrame, record: ExperimentRecord) -> pd.DataFrame:
-    """Add why runs ended, where the rows of schema 1 do not say and all runs ended alike."""
-    if "ended" in rows or "job" not in rows or len(record.ended) != 1:
-        return rows
-    rows = rows.copy()
-    rows.insert(list(rows).index("seed") + 1, "ended", next(iter(record.ended)))
-    return rows
-
-
 def _compute_extra(extra: Extra, grid: Grid, watcher: Watcher, stopper: Stopper) -> None:
     for seed in grid.seeds:
         if not grid.has_extra(extra.name, seed):
-            check_stop(stopper)
+            stopper.check()
             watcher.extra(extra.name, seed)
             with cpu_threads(grid.jobs(seed)[0].recipe.num_threads):
                 grid.write_extra(extra.name, seed, extra.compute(grid, seed))

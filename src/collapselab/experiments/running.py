@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from collapselab.data.memory import check_samples
@@ -16,7 +17,8 @@ from collapselab.experiments.recipes import Job
 from collapselab.experiments.watching import Watcher
 from collapselab.records.experiment import LOCK
 from collapselab.storage import FolderInUse, exclusive
-from collapselab.training import RunInterrupted, Stopper, run_recipe
+from collapselab.training import Stopper, run_recipe
+from collapselab.training.timing import TimedKinds
 
 _LOOK_AGAIN_SECONDS = 1.0
 
@@ -59,7 +61,7 @@ def run_all(grid: Grid, left: Sequence[NumberedRun], watcher: Watcher, stopper: 
             if not is_waiting:
                 watcher.waiting(len(others))
                 is_waiting = True
-            check_stop(stopper)
+            stopper.check()
             time.sleep(_LOOK_AGAIN_SECONDS)
         left = others
     if lost:
@@ -115,6 +117,26 @@ def _do(grid: Grid, run: NumberedRun, watcher: Watcher, stopper: Stopper) -> boo
 # ---------------------------------------------------------------- before and between runs
 
 
+def seconds_left(grid: Grid, watcher: Watcher, stopper: Stopper) -> float:
+    """Return the seconds that all unfinished runs will take, estimated from one run of each kind; extras are not included.
+
+    Raises:
+        RunInterrupted: told to stop.
+    """
+    timings, total = TimedKinds(grid.out), 0.0
+
+    def before(name: str) -> None:
+        stopper.check()
+        watcher.timing(name)
+
+    for job, seed in grid.all():
+        if not grid.is_finished(job.name, seed):
+            timing = timings.timing(job.recipe, grid.data, partial(before, job.name))
+            done = grid.steps_done(job.name, seed)
+            total += timing.seconds(job.recipe, done, grid.num_samples(job.recipe))
+    return total
+
+
 @contextmanager
 def writing(out: Path, stopper: Stopper) -> Iterator[None]:
     """Keep other processes from writing what all runs of an experiment share; wait for one that does.
@@ -127,14 +149,8 @@ def writing(out: Path, stopper: Stopper) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be created ({error.strerror}); choose another out=") from error
-    with exclusive(out / LOCK, while_waiting=lambda: check_stop(stopper)):
+    with exclusive(out / LOCK, while_waiting=stopper.check):
         yield
-
-
-def check_stop(stopper: Stopper) -> None:
-    """Raise `RunInterrupted` where there is a reason to stop."""
-    if stopper.reason:
-        raise RunInterrupted(0, stopper.reason)
 
 
 def check_data(grid: Grid, *, is_whole: bool) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pandas as pd
 
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.rows import run_curve
 from collapselab.frames import rows_that, rows_where
 from collapselab.papers.hui2022.common import probe_accuracy
 from collapselab.records.experiment import ExtraRow
+from collapselab.records.run_curve import run_curve
 from collapselab.report.builders import ACCURACY_AXES, VARIANCES, Lines, Quantity, by_column
 from collapselab.report.chart import TEST, Axis, Look
 
@@ -55,7 +55,7 @@ def _seed_rows(runs: Grid, seed: int) -> pd.DataFrame:
     tables, num_test = [], {}
     for job in runs.jobs(seed):
         folder = runs.folder(job.name, seed)
-        table = run_curve(folder, job, seed).rename(columns={"test_accuracy": "accuracy"})
+        table = run_curve(folder, runs.labels(job, seed)).rename(columns={"test_accuracy": "accuracy"})
         record = folder.read_run()
         assert record is not None, "rows are made of finished runs"
         assert record.data is not None

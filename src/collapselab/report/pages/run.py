@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from collapselab.frames import rows_where
@@ -13,7 +12,6 @@ from collapselab.report.builders import SPREAD, VARIANCES, Lines
 from collapselab.report.chart import Axis, Chart, Heat, Mark, Panel
 from collapselab.report.layers import Layers, chart_of, cosine_chart, spectra_chart
 from collapselab.report.pages.rendering import Page, section, verdict_cards
-from collapselab.report.scales import Floats
 from collapselab.text import number, percent, words
 
 if TYPE_CHECKING:
@@ -36,11 +34,6 @@ def run_page(run: Run) -> Page:
     end, start = (rows_where(run.rows, step=step) for step in (run.last_step, 0))
     layers = Layers(end, start, run.first_collapsed)
     epsilon = Mark("y", run.epsilon, f"ε = {number(run.epsilon)}")
-    cosines = {
-        split: cosine_matrix(means.numpy())
-        for split in run.splits
-        if (means := run.class_means(split)) is not None and len(means) > 1
-    }
     properties = [
         layers.metric("normalized_within", "nc1", marks=[epsilon]),
         *(layers.metric(name, id) for id, name in _PROPERTIES.items()),
@@ -55,7 +48,7 @@ def run_page(run: Run) -> Page:
             section("train-test", "Train against test", [_variances(run)]),
             section("depth", "Where in the network", [_heat_maps(run, layers)]),
             section("properties", "The four properties of neural collapse, per layer", properties),
-            section("geometry", "Class-mean geometry", [cosine_chart(cosines)]),
+            section("geometry", "Class-mean geometry", [cosine_chart(run.class_cosines())]),
             section("spectra", "Singular values", spectra),
         ],
         numbers=[(f"Every metric on {split} data, at the end", layers.table(split)) for split in run.splits],
@@ -121,11 +114,3 @@ def _spectrum(run: Run, name: str) -> Chart:
     rows = rows_where(run.spectra, when="end", split="train", name=name)
     table = rows.pivot_table(index="index", columns="layer", values="value")
     return spectra_chart(name, table.filter(run.layers).head(_MOST))
-
-
-def cosine_matrix(class_means: Floats) -> pd.DataFrame:
-    """Return cosines between class means (C, p) centred at their mean: (C, C), NaN where a mean has no direction."""
-    centred = class_means - class_means.mean(0)
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = np.divide(centred, norms, out=np.full_like(centred, np.nan), where=norms > 0)
-    return pd.DataFrame(np.clip(unit @ unit.T, -1, 1))
