@@ -39,7 +39,7 @@ def recipe(seed: int = 0, **changes: object) -> Recipe:
 
 
 def _norm(runs: Grid, seed: int) -> list[ExtraRow]:
-    weights = runs.model(runs.jobs(seed)[0]).parameters()
+    weights = next(iter(runs.of(seed).values())).model().parameters()
     return [{"norm": float(sum(weight.detach().square().sum() for weight in weights))}]
 
 

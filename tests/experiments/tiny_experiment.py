@@ -45,7 +45,7 @@ def jobs(seed: int, _: Changes | None = None) -> list[Job]:
 
 
 def weight_norm(runs: Grid, seed: int) -> list[ExtraRow]:
-    model = runs.model(runs.jobs(seed)[0])
+    model = runs.of(seed)["first"].model()
     return [{"norm": float(sum(weight.detach().square().sum() for weight in model.parameters()))}]
 
 

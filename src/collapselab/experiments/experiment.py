@@ -17,7 +17,6 @@ from collapselab.experiments.claims.claim import Claim
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import At
 from collapselab.records.experiment import ExtraRow
-from collapselab.records.run_curve import run_curve
 
 if TYPE_CHECKING:
     from collapselab.report.chart import Chart
@@ -35,8 +34,7 @@ def curve_rows(runs: Grid) -> pd.DataFrame:
     Raises:
         InputError: rows of a run are damaged or missing.
     """
-    tables = [run_curve(runs.folder(job.name, seed), runs.labels(job, seed)) for job, seed in runs.all()]
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat([run.curve() for run in runs.all()], ignore_index=True)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 from pydantic import JsonValue
 from torch import nn
 
@@ -16,7 +17,8 @@ from collapselab.experiments.recipes import At, Job
 from collapselab.models.checkpoints import load_state
 from collapselab.models.opening import required_channels, required_image_size
 from collapselab.records.completeness import check_finished
-from collapselab.records.experiment import ExtraRecord, ExtraRow, Label, read_extra, run_identity, write_extra
+from collapselab.records.experiment import ExtraRecord, ExtraRow, read_extra, run_identity, write_extra
+from collapselab.records.run_curve import run_curve
 from collapselab.records.run_record import RunRecord
 from collapselab.text import few
 from collapselab.training import Recipe, RunFolder
@@ -39,8 +41,58 @@ def samples_key(recipe: Recipe) -> str:
     return f"{recipe.data.model_dump_json()} {recipe.seed if drawn else ''}"
 
 
+@dataclass(frozen=True)
+class GridRun:
+    """One run of a grid.
+
+    Attributes:
+        number: its place among all runs, from 1.
+        job: what is run.
+        seed: of the run.
+        folder: where it is stored.
+    """
+
+    number: int
+    job: Job
+    seed: int
+    folder: RunFolder
+
+    @property
+    def record(self) -> RunRecord:
+        """The record of a run that was started."""
+        record = self.folder.read_run()
+        assert record is not None, "rows are made of finished runs"
+        return record
+
+    @property
+    def is_finished(self) -> bool:
+        record = self.folder.read_run()
+        return record is not None and record.is_finished
+
+    @property
+    def steps_done(self) -> int:
+        """Steps that need not be run again, as far as rows tell."""
+        return max((row.step for row in self.folder.read_rows()), default=0)
+
+    def curve(self) -> pd.DataFrame:
+        """Return its rows, with the job, its labels, the seed and why it ended; see `run_curve`."""
+        record = self.folder.read_run()
+        ended = None if record is None else record.ended
+        labels = {"job": self.job.name, **self.job.labels, "seed": self.seed, "ended": ended}
+        return run_curve(self.folder, labels)
+
+    def model(self, step: int | None = None) -> nn.Module:
+        """Return the network with the weights of a step, by default the last."""
+        record = self.record
+        assert record.data is not None
+        model = build_model(self.job.recipe, record.data, self.folder.path)
+        step = record.steps if step is None else step
+        load_state(model, self.folder.read_weights(step), self.folder.weights_path(step))
+        return model
+
+
 class Grid:
-    """The jobs of a preset for some seeds, in one folder.
+    """The runs of a preset for some seeds, in one folder.
 
     Args:
         out: the experiment's folder.
@@ -67,39 +119,25 @@ class Grid:
         only: Sequence[str] = (),
         copies: Mapping[str, Path] | None = None,
     ) -> None:
-        self.out, self.copies = out, copies
+        self.out, self.seeds, self.copies = out, tuple(seeds), copies
         everything = {seed: preset.jobs(seed) for seed in seeds}
-        self._jobs = {seed: _chosen(jobs, only, changes or {}) for seed, jobs in everything.items()}
-        self.left_out: tuple[str, ...] = tuple(sorted(_names(everything) - _names(self._jobs)))
+        chosen = [(job, seed) for seed in seeds for job in _chosen(everything[seed], only, changes or {})]
+        self._runs = [
+            GridRun(number, job, seed, RunFolder(out / "runs" / job.name / f"seed-{seed}"))
+            for number, (job, seed) in enumerate(chosen, start=1)
+        ]
+        names = {job.name for jobs in everything.values() for job in jobs}
+        self.left_out: tuple[str, ...] = tuple(sorted(names - {job.name for job, _ in chosen}))
         # The samples read last: mostly the next run has the same.
         self._samples: tuple[str, DataSplits] | None = None
 
-    @property
-    def seeds(self) -> Sequence[int]:
-        return tuple(self._jobs)
+    def all(self) -> Sequence[GridRun]:
+        """Return every run, seed by seed: any number of complete seeds can be evaluated."""
+        return self._runs
 
-    def jobs(self, seed: int) -> Sequence[Job]:
-        """Return the jobs of a seed, in the order in which they are run."""
-        return self._jobs[seed]
-
-    def all(self) -> list[tuple[Job, int]]:
-        """Return every job of every seed, seed by seed: any number of complete seeds can be evaluated."""
-        return [(job, seed) for seed in self.seeds for job in self._jobs[seed]]
-
-    def job(self, name: str, seed: int) -> Job:
-        """Return a job by its name."""
-        return next(job for job in self._jobs[seed] if job.name == name)
-
-    # ---------------------------------------------------------------- runs
-
-    def folder(self, job: str, seed: int) -> RunFolder:
-        """Return the folder of a run."""
-        return RunFolder(self.out / "runs" / job / f"seed-{seed}")
-
-    def records(self) -> list[RunRecord]:
-        """Return the records of all runs that were started."""
-        found = (self.folder(job.name, seed).read_run() for job, seed in self.all())
-        return [record for record in found if record is not None]
+    def of(self, seed: int) -> dict[str, GridRun]:
+        """Return the runs of a seed by job, in the order in which they are run."""
+        return {run.job.name: run for run in self._runs if run.seed == seed}
 
     def check_finished(self) -> None:
         """Check that every finished run is whole: its rows are what is judged.
@@ -107,30 +145,10 @@ class Grid:
         Raises:
             InputError: a file of one is damaged, or rows are missing.
         """
-        for job, seed in self.all():
-            folder = self.folder(job.name, seed)
-            record = folder.read_run()
+        for run in self._runs:
+            record = run.folder.read_run()
             if record is not None:
-                check_finished(folder, record)
-
-    def is_finished(self, job: str, seed: int) -> bool:
-        """Whether a run is finished."""
-        record = self.folder(job, seed).read_run()
-        return record is not None and record.is_finished
-
-    def labels(self, job: Job, seed: int) -> dict[str, Label | None]:
-        """Return the columns that tell the rows of a run from others, with why it ended."""
-        record = self.folder(job.name, seed).read_run()
-        ended = None if record is None else record.ended
-        return {"job": job.name, **job.labels, "seed": seed, "ended": ended}
-
-    def steps_done(self, job: str, seed: int) -> int:
-        """Return the steps that need not be run again, as far as rows tell."""
-        folder = self.folder(job, seed)
-        record = folder.read_run()
-        if record is None or record.is_finished:
-            return 0 if record is None else record.steps
-        return max((row.step for row in folder.read_rows()), default=0)
+                check_finished(run.folder, record)
 
     def data(self, recipe: Recipe) -> DataSplits:
         """Return the samples of a run; those of the last call are cached."""
@@ -148,17 +166,6 @@ class Grid:
             return train + test
         data = self.data(recipe)
         return len(data.train) + len(data.test)
-
-    def model(self, job: Job, step: int | None = None) -> nn.Module:
-        """Return the network of a run with the weights of a step, by default the last."""
-        folder = self.folder(job.name, job.recipe.seed)
-        record = folder.read_run()
-        assert record is not None, "rows are made of finished runs"
-        assert record.data is not None
-        model = build_model(job.recipe, record.data, folder.path)
-        step = record.steps if step is None else step
-        load_state(model, folder.read_weights(step), folder.weights_path(step))
-        return model
 
     # ---------------------------------------------------------------- extras
 
@@ -179,14 +186,10 @@ class Grid:
 
     def _identities(self, seed: int) -> dict[str, str]:
         """Tell each run of a seed from another of the same job: by its recipe, its samples and its first start."""
-        return {job.name: run_identity(self.folder(job.name, seed).read_run()) for job in self._jobs[seed]}
+        return {name: run_identity(run.folder.read_run()) for name, run in self.of(seed).items()}
 
 
 # ---------------------------------------------------------------- which jobs, with which values
-
-
-def _names(jobs: Mapping[int, Sequence[Job]]) -> set[str]:
-    return {job.name for some in jobs.values() for job in some}
 
 
 def _chosen(jobs: Sequence[Job], only: Sequence[str], changes: Mapping[str, JsonValue]) -> list[Job]:

@@ -28,7 +28,7 @@ from collapselab.errors import InputError, one_line
 from collapselab.experiments.claims import judge_claims
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.running import check_data, run_all, seconds_left, unfinished_runs, writing
+from collapselab.experiments.running import check_data, run_all, seconds_left, writing
 from collapselab.experiments.watching import Silent, Watcher
 from collapselab.numerics import cpu_threads
 from collapselab.records.experiment import RECORD, ExperimentRecord, Scale, read_experiment, write_experiment
@@ -123,17 +123,17 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
     check_data(grid, is_whole=experiment.is_whole)
     asked = request.record(grid)
     held = _held(out, asked)  # before anything is written where something else may be
-    for job, seed in grid.all():
-        check_recipe(job.recipe, grid.folder(job.name, seed))
+    for run in grid.all():
+        check_recipe(run.job.recipe, run.folder)
     grid.check_finished()  # before hours are spent on the others
     with stopper.listening():
         with writing(out, stopper):
             held = _held(out, asked)
             if held is None or held.status != "finished":
                 write_experiment(out, asked)
-        left = unfinished_runs(grid)
+        left = [run for run in grid.all() if not run.is_finished]
         if left:
-            watcher.estimated(len(left), len(grid.all()), seconds_left(grid, watcher, stopper))
+            watcher.estimated(len(left), len(grid.all()), seconds_left(grid, left, watcher, stopper))
         run_all(grid, left, watcher, stopper)
         with writing(out, stopper):
             grid.check_finished()
@@ -221,8 +221,8 @@ def _finished(
     same = held is not None and all(getattr(held, name) == getattr(asked, name) for name in _RUNS)
     if held is not None and held.status == "finished" and same and not anything_new:
         return held.model_copy(update={name: getattr(asked, name) for name in _DESCRIPTION})
-    recipes = {job.name: job.recipe.in_one_line() for job, _ in grid.all()}
-    return asked.finished_with(grid.records()).model_copy(update={"recipes": recipes})
+    recipes = {run.job.name: run.job.recipe.in_one_line() for run in grid.all()}
+    return asked.finished_with([run.record for run in grid.all()]).model_copy(update={"recipes": recipes})
 
 
 def _described(record: ExperimentRecord, experiment: Experiment) -> ExperimentRecord:
@@ -235,5 +235,5 @@ def _compute_extra(extra: Extra, grid: Grid, watcher: Watcher, stopper: Stopper)
         if not grid.has_extra(extra.name, seed):
             stopper.check()
             watcher.extra(extra.name, seed)
-            with cpu_threads(grid.jobs(seed)[0].recipe.num_threads):
+            with cpu_threads(next(iter(grid.of(seed).values())).job.recipe.num_threads):
                 grid.write_extra(extra.name, seed, extra.compute(grid, seed))

@@ -6,13 +6,12 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from collapselab.data.memory import check_samples
 from collapselab.errors import InputError
-from collapselab.experiments.grid import Grid, samples_key
+from collapselab.experiments.grid import Grid, GridRun, samples_key
 from collapselab.experiments.recipes import Job
 from collapselab.experiments.watching import Watcher
 from collapselab.records.experiment import LOCK
@@ -23,22 +22,7 @@ from collapselab.training.timing import TimedKinds
 _LOOK_AGAIN_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class NumberedRun:
-    """A job for one seed, and its place among all."""
-
-    number: int
-    job: Job
-    seed: int
-
-
-def unfinished_runs(grid: Grid) -> list[NumberedRun]:
-    """Return the runs that are left, in their order."""
-    runs = (NumberedRun(number, job, seed) for number, (job, seed) in enumerate(grid.all(), start=1))
-    return [run for run in runs if not grid.is_finished(run.job.name, run.seed)]
-
-
-def run_all(grid: Grid, left: Sequence[NumberedRun], watcher: Watcher, stopper: Stopper) -> None:
+def run_all(grid: Grid, left: Sequence[GridRun], watcher: Watcher, stopper: Stopper) -> None:
     """Do every run that is left. Runs that another process works on are skipped, and looked at again later.
 
     Raises:
@@ -68,45 +52,41 @@ def run_all(grid: Grid, left: Sequence[NumberedRun], watcher: Watcher, stopper: 
         raise next(iter(lost.values()))
 
 
-def _has_to_wait(grid: Grid, run: NumberedRun) -> bool:
+def _has_to_wait(grid: Grid, run: GridRun) -> bool:
     """Whether another process works on a run, or has to finish the one that it starts from."""
-    if grid.is_finished(run.job.name, run.seed):  # meanwhile, by another process
+    if run.is_finished:  # meanwhile, by another process
         return False
     after = run.job.after
-    is_early = after is not None and not grid.is_finished(after, run.seed)
-    return is_early or grid.folder(run.job.name, run.seed).in_use()
+    return (after is not None and not grid.of(run.seed)[after].is_finished) or run.folder.in_use()
 
 
-def _missing_start(grid: Grid, run: NumberedRun) -> InputError | None:
+def _missing_start(grid: Grid, run: GridRun) -> InputError | None:
     """Return why a run cannot start: the finished run that should have written its weights ended before."""
     job = run.job
     if job.after is None or job.recipe.start is None:
         return None
     checkpoint = Path(job.recipe.start.checkpoint)
     # Relative to a folder that need not exist yet.
-    if os.path.exists(os.path.normpath(grid.folder(job.name, run.seed).path / checkpoint)):
+    if os.path.exists(os.path.normpath(run.folder.path / checkpoint)):
         return None
-    before = grid.folder(job.after, run.seed).read_run()
-    assert before is not None, "it is finished"
+    before = grid.of(run.seed)[job.after].record
     return InputError(
         f"{job.name}, seed {run.seed}: starts from {checkpoint.name} of {job.after}, which ended at step {before.steps} "
         f"({before.ended}); change values of {job.after} and remove {grid.out / 'runs' / job.after}"
     )
 
 
-def _do(grid: Grid, run: NumberedRun, watcher: Watcher, stopper: Stopper) -> bool:
+def _do(grid: Grid, run: GridRun, watcher: Watcher, stopper: Stopper) -> bool:
     """Do a run; return False if another process has begun it."""
-    job, seed, everything = run.job, run.seed, grid.all()
-    if grid.is_finished(job.name, seed):
+    if run.is_finished:
         return True
-    before = sum(one.recipe.steps for one, its_seed in everything if grid.is_finished(one.name, its_seed))
-    steps = sum(one.recipe.steps for one, _ in everything)
+    job, seed, everything = run.job, run.seed, grid.all()
+    before = sum(one.job.recipe.steps for one in everything if one.is_finished)
+    steps = sum(one.job.recipe.steps for one in everything)
     start, data = time.perf_counter(), grid.data(job.recipe)
     watcher.run_started(job.name, seed, run.number, len(everything), before, steps, job.recipe.steps)
     try:
-        done = run_recipe(
-            job.recipe, grid.folder(job.name, seed), watcher.progress, data=data, stopper=stopper
-        )
+        done = run_recipe(job.recipe, run.folder, watcher.progress, data=data, stopper=stopper)
     except FolderInUse:
         return False
     seconds = time.perf_counter() - start
@@ -117,8 +97,8 @@ def _do(grid: Grid, run: NumberedRun, watcher: Watcher, stopper: Stopper) -> boo
 # ---------------------------------------------------------------- before and between runs
 
 
-def seconds_left(grid: Grid, watcher: Watcher, stopper: Stopper) -> float:
-    """Return the seconds that all unfinished runs will take, estimated from one run of each kind; extras are not included.
+def seconds_left(grid: Grid, left: Sequence[GridRun], watcher: Watcher, stopper: Stopper) -> float:
+    """Return the seconds that the runs that are left will take, estimated from one run of each kind; extras are not included.
 
     Raises:
         RunInterrupted: told to stop.
@@ -129,11 +109,10 @@ def seconds_left(grid: Grid, watcher: Watcher, stopper: Stopper) -> float:
         stopper.check()
         watcher.timing(name)
 
-    for job, seed in grid.all():
-        if not grid.is_finished(job.name, seed):
-            timing = timings.timing(job.recipe, grid.data, partial(before, job.name))
-            done = grid.steps_done(job.name, seed)
-            total += timing.seconds(job.recipe, done, grid.num_samples(job.recipe))
+    for run in left:
+        recipe = run.job.recipe
+        timing = timings.timing(recipe, grid.data, partial(before, run.job.name))
+        total += timing.seconds(recipe, run.steps_done, grid.num_samples(recipe))
     return total
 
 
@@ -165,9 +144,7 @@ def check_data(grid: Grid, *, is_whole: bool) -> None:
     """
     checked: dict[str, InputError | None] = {}
     missing: dict[str, InputError] = {}
-    for job, seed in grid.all():
-        if grid.is_finished(job.name, seed):
-            continue
+    for job in (run.job for run in grid.all() if not run.is_finished):
         key = samples_key(job.recipe)
         if key not in checked:
             checked[key] = _wrong_samples(grid, job)
@@ -176,7 +153,7 @@ def check_data(grid: Grid, *, is_whole: bool) -> None:
     if not missing:
         return
     first = next(iter(missing.values()))
-    others = sorted({job.name for job, _ in grid.all()} - set(missing))
+    others = sorted({run.job.name for run in grid.all()} - set(missing))
     if others and not is_whole:
         raise InputError(f"{first}; or run only the others with only={','.join(others)}")
     raise first

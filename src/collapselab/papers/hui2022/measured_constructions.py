@@ -81,24 +81,23 @@ def construction_jobs(seed: int, changes: Changes) -> list[Job]:
 
 def measure_constructions(runs: Grid, seed: int) -> list[ExtraRow]:
     """Return variances and accuracies of every network, trained and constructed: one row each."""
-    trained = {job.name: job for job in runs.jobs(seed)}
-    data = runs.data(trained["network"].recipe)
-    network = runs.model(trained["network"])
+    trained = runs.of(seed)
+    data, network = runs.data(trained["network"].job.recipe), trained["network"].model()
     inputs, labels = data.train.inputs, data.train.labels
     models: dict[str, nn.Module] = {
         "network": network,
         "one_hot_decisions": OneHotDecisions(network, data.num_classes),
         "memoriser": Memoriser(inputs, labels, data.num_classes, seed),
         "memoriser_weak": Memoriser(inputs, labels, data.num_classes, seed, weakly_collapsed=True),
-        "one_epoch": runs.model(trained["one_epoch"]),
+        "one_epoch": trained["one_epoch"].model(),
     }
-    epochs = {name: runs.folder(name, seed).read_rows()[-1].epoch for name in trained}
+    epochs = {name: run.folder.read_rows()[-1].epoch for name, run in trained.items()}
     rows: list[ExtraRow] = [
         {"construction": name, "epochs": epochs.get(name)} | _measured(model, data)
         for name, model in models.items()
     ]
-    job = trained["super_class"]
-    coarse, model = runs.data(job.recipe), runs.model(job)
+    run = trained["super_class"]
+    coarse, model = runs.data(run.job.recipe), run.model()
     row: ExtraRow = {"construction": "super_class", "epochs": epochs["super_class"]}
     return [*rows, row | _measured(model, coarse) | _bound(model, coarse, data, seed)]
 

@@ -10,7 +10,6 @@ from collapselab.experiments.grid import Grid
 from collapselab.frames import rows_that, rows_where
 from collapselab.papers.hui2022.common import probe_accuracy
 from collapselab.records.experiment import ExtraRow
-from collapselab.records.run_curve import run_curve
 from collapselab.report.builders import ACCURACY_AXES, VARIANCES, Lines, Quantity, by_column
 from collapselab.report.chart import TEST, Axis, Look
 
@@ -21,20 +20,16 @@ _COLUMNS = (*_PLACE, *_VARIANCES, "learning_rate", "accuracy", "num_test")
 
 def probe_checkpoints(runs: Grid, seed: int) -> list[ExtraRow]:
     """Train a linear probe of every checkpoint on the samples of fine-tuning; return one row each."""
-    jobs = runs.jobs(seed)
-    pretrained = {job.labels["dataset"]: job for job in jobs if job.labels["kind"] == "pretraining"}
+    of = runs.of(seed)
     # All runs that start from one checkpoint have the same samples.
-    tuned = {
-        (job.labels["dataset"], int(job.labels["pretrain_step"])): job
-        for job in jobs
-        if job.labels["kind"] == "fine_tuning"
-    }
+    tuned = {run.job.recipe.start: run.job for run in of.values() if run.job.after}
     rows: list[ExtraRow] = []
-    for (dataset, step), job in tuned.items():
+    for job in tuned.values():
+        step = int(job.labels["pretrain_step"])
         # Features of the pre-trained network; its two outputs are not used.
-        accuracy = probe_accuracy(runs.model(pretrained[dataset], step), runs.data(job.recipe), seed)
-        place: ExtraRow = {"kind": "linear_probe", "dataset": dataset, "model": job.labels["model"]}
-        rows.append(place | {"pretrain_step": step, "accuracy": accuracy})
+        accuracy = probe_accuracy(of[str(job.after)].model(step), runs.data(job.recipe), seed)
+        place: ExtraRow = {name: job.labels[name] for name in ("dataset", "model", "pretrain_step")}
+        rows.append({"kind": "linear_probe", **place, "accuracy": accuracy})
     return rows
 
 
@@ -53,19 +48,16 @@ def transfer_rows(runs: Grid) -> pd.DataFrame:
 
 def _seed_rows(runs: Grid, seed: int) -> pd.DataFrame:
     tables, num_test = [], {}
-    for job in runs.jobs(seed):
-        folder = runs.folder(job.name, seed)
-        table = run_curve(folder, runs.labels(job, seed)).rename(columns={"test_accuracy": "accuracy"})
-        record = folder.read_run()
-        assert record is not None, "rows are made of finished runs"
-        assert record.data is not None
-        if job.labels["kind"] == "pretraining":
+    for run in runs.of(seed).values():
+        table, data = run.curve().rename(columns={"test_accuracy": "accuracy"}), run.record.data
+        assert data is not None
+        if run.job.labels["kind"] == "pretraining":
             table["pretrain_step"] = table["step"]
         else:
             table = table.tail(1)
             table = table.assign(accuracy=table["accuracy"].where(table["ended"] != "diverged"))
-            num_test[job.labels["dataset"]] = record.data.num_test
-        tables.append(table.assign(num_test=record.data.num_test))
+            num_test[run.job.labels["dataset"]] = data.num_test
+        tables.append(table.assign(num_test=data.num_test))
     for row in runs.extra("linear_probe", seed):
         tables.append(pd.DataFrame([row | {"seed": seed, "num_test": num_test[row["dataset"]]}]))
     rows = pd.concat(tables, ignore_index=True)
