@@ -10,7 +10,7 @@ import pandas as pd
 from collapselab.frames import last_rows, rows_that
 from collapselab.records.wording import cautions, summary
 from collapselab.report.chart import Chart
-from collapselab.report.pages.rendering import Page, Section, verdict_cards
+from collapselab.report.pages.rendering import Page, Section
 from collapselab.text import few, words
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Page:
             [record.question, what, summary(outcome.judgements), *cautions(outcome.judgements, record.scale)]
         ).strip(),
         facts=_facts(outcome),
-        cards=verdict_cards(outcome.judgements),
+        judgements=outcome.judgements,
         sections=[part for part in sections if part.charts or part.note],
         numbers=_numbers(outcome.rows),
         warnings=_warnings(outcome.rows),

@@ -11,7 +11,7 @@ from collapselab.records.recipe import Recipe
 from collapselab.report.builders import SPREAD, VARIANCES, Lines
 from collapselab.report.chart import Axis, Chart, Heat, Mark, Panel
 from collapselab.report.layers import Layers, chart_of, cosine_chart, spectra_chart
-from collapselab.report.pages.rendering import Page, section, verdict_cards
+from collapselab.report.pages.rendering import Page, Section
 from collapselab.text import number, percent, words
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ def run_page(run: Run) -> Page:
         f"Neural collapse: {run.record.data.name if run.record.data else 'a monitored run'}",
         _summary(run),
         facts=_facts(run, layers),
-        cards=verdict_cards(run.judgements),
+        judgements=run.judgements,
         sections=[
-            section("train-test", "Train against test", [_variances(run)]),
-            section("depth", "Where in the network", [_heat_maps(run, layers)]),
-            section("properties", "The four properties of neural collapse, per layer", properties),
-            section("geometry", "Class-mean geometry", [cosine_chart(run.class_cosines())]),
-            section("spectra", "Singular values", spectra),
+            Section("train-test", "Train against test", [_variances(run)]),
+            Section("depth", "Where in the network", [_heat_maps(run, layers)]),
+            Section("properties", "The four properties of neural collapse, per layer", properties),
+            Section("geometry", "Class-mean geometry", [cosine_chart(run.class_cosines())]),
+            Section("spectra", "Singular values", spectra),
         ],
         numbers=[(f"Every metric on {split} data, at the end", layers.table(split)) for split in run.splits],
         warnings=run.warnings,
@@ -78,7 +78,7 @@ def _facts(run: Run, layers: Layers) -> list[tuple[str, str]]:
     facts = [("train variance", number(train)), ("strong test variance", number(test))]
     facts += [("test over train", f"{number(test / train)}×")] if train > 0 and test > 0 else []
     facts.append(("first collapsed layer", run.first_collapsed or "none"))
-    accuracy = layers.values("ncc_accuracy", "test").iloc[-1]
+    accuracy = layers.last("ncc_accuracy", "test")
     return [*facts, ("nearest centre, test accuracy", percent(accuracy))] if pd.notna(accuracy) else facts
 
 
