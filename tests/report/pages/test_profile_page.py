@@ -24,7 +24,7 @@ Profiles = tuple[Profile, Profile]
 
 def drawn(profile: Profile, initial: Profile | None = None) -> dict[str, Chart]:
     return {
-        chart.id: chart for section in profile_page(profile, initial).sections for chart in section.charts
+        chart.id: chart for section in profile_page(profile, initial).sections for chart in section.drawn
     }
 
 

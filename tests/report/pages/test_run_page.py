@@ -30,7 +30,7 @@ def page(run: Run) -> Page:
 
 
 def charts(page: Page) -> dict[str, Chart]:
-    return {chart.id: chart for section in page.sections for chart in section.charts}
+    return {chart.id: chart for section in page.sections for chart in section.drawn}
 
 
 def test_one_offline_file_with_every_chart_as_table_and_in_words(page: Page) -> None:

@@ -31,6 +31,10 @@ class Section:
     charts: Sequence[Chart]
     note: str = ""
 
+    @property
+    def drawn(self) -> list[Chart]:
+        return [chart for chart in self.charts if chart.panels]
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -100,7 +104,7 @@ def render(page: Page) -> str:
         function.__name__: function for function in (cells, sentences, alternative_text, table_of)
     }
     templates = files("collapselab.report").joinpath("templates")
-    drawings = {chart.id: lay_out(chart) for part in page.sections for chart in part.charts if chart.panels}
+    drawings = {chart.id: lay_out(chart) for part in page.sections for chart in part.drawn}
     figures = {
         f"{id}-{number}": in_strings(printable, json.loads(str(screen.draw(panel).to_json())))
         for id, drawing in drawings.items()
