@@ -1,16 +1,7 @@
 """Run an experiment: first its runs, then rows, figures, verdicts and a page.
 
-OUT/experiment.json    request, hardware, duration
-OUT/runs/JOB/seed-K/   one folder per run
-OUT/extras/            further results computed from finished runs
-OUT/rows.csv           table of all measurements; everything below is computed from it
-OUT/FIGURE.pdf, .png   as in the paper
-OUT/verdicts.json, .txt
-OUT/report.html
-OUT/experiment.lock    empty; locked while a process writes here
-OUT/timings.json       recent step timings, for the estimate
-
-Any number of processes may run the same experiment in the same folder: each takes runs that no other process works on.
+docs/experiments.md lists the files that it writes. Any number of processes may run the same experiment in the same folder: each takes
+runs that no other process works on.
 """
 
 from __future__ import annotations
@@ -28,8 +19,7 @@ from collapselab.errors import InputError, one_line
 from collapselab.experiments.claims import judge_claims
 from collapselab.experiments.experiment import Experiment, Extra
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.running import check_data, run_all, seconds_left, writing
-from collapselab.experiments.watching import Silent, Watcher
+from collapselab.experiments.running import Silent, Watcher, check_data, run_all, seconds_left, writing
 from collapselab.numerics import cpu_threads
 from collapselab.records.experiment import RECORD, ExperimentRecord, Scale, read_experiment, write_experiment
 from collapselab.records.outcome import Outcome
@@ -39,9 +29,7 @@ from collapselab.storage import now, replace_bytes, replace_text
 from collapselab.training import Stopper
 from collapselab.training.resuming import check_recipe
 
-# What decides which runs there are, and what describes them.
-_RUNS = ("seeds", "changes", "only", "left_out")
-_DESCRIPTION = ("title", "paper", "where", "question", "reduced")
+_RUNS = ("seeds", "changes", "only", "left_out")  # what decides which runs there are
 
 
 @dataclass(frozen=True)
@@ -88,7 +76,7 @@ class Request:
 
     def record(self, grid: Grid) -> ExperimentRecord:
         """Return the record of the experiment while it runs."""
-        record = ExperimentRecord(
+        return ExperimentRecord(
             experiment=self.experiment.id,
             scale=self.scale,
             seeds=tuple(grid.seeds),
@@ -97,7 +85,6 @@ class Request:
             only=tuple(self.only),
             left_out=grid.left_out,
         )
-        return _described(record, self.experiment)
 
 
 def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper | None = None) -> Outcome:
@@ -121,7 +108,7 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
         )
     grid = request.grid()
     check_data(grid, is_whole=experiment.is_whole)
-    asked = request.record(grid)
+    asked = _described(request.record(grid), experiment)
     held = _held(out, asked)  # before anything is written where something else may be
     for run in grid.all():
         check_recipe(run.job.recipe, run.folder)
@@ -139,7 +126,7 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
             grid.check_finished()
             for extra in experiment.extras:
                 _compute_extra(extra, grid, watcher, stopper)
-            record = _finished(asked, held, grid, anything_new=bool(left))
+            record = _described(_finished(asked, held, grid, anything_new=bool(left)), experiment)
             outcome = _write_results(experiment, record, experiment.rows(grid), out)
     left_out = max(0, (0 if held is None else held.runs) - len(grid.all()))
     return replace(outcome, was_finished=not left, left_out=left_out)
@@ -220,13 +207,13 @@ def _finished(
     """
     same = held is not None and all(getattr(held, name) == getattr(asked, name) for name in _RUNS)
     if held is not None and held.status == "finished" and same and not anything_new:
-        return held.model_copy(update={name: getattr(asked, name) for name in _DESCRIPTION})
+        return held
     recipes = {run.job.name: run.job.recipe.in_one_line() for run in grid.all()}
     return asked.finished_with([run.record for run in grid.all()]).model_copy(update={"recipes": recipes})
 
 
 def _described(record: ExperimentRecord, experiment: Experiment) -> ExperimentRecord:
-    texts = {name: getattr(experiment, name) for name in _DESCRIPTION if name != "reduced"}
+    texts = {name: getattr(experiment, name) for name in ("title", "paper", "where", "question")}
     return record.model_copy(update=texts | {"reduced": experiment.presets[record.scale].reduced})
 
 
@@ -235,5 +222,6 @@ def _compute_extra(extra: Extra, grid: Grid, watcher: Watcher, stopper: Stopper)
         if not grid.has_extra(extra.name, seed):
             stopper.check()
             watcher.extra(extra.name, seed)
-            with cpu_threads(next(iter(grid.of(seed).values())).job.recipe.num_threads):
+            first, *_ = grid.of(seed).values()
+            with cpu_threads(first.job.recipe.num_threads):
                 grid.write_extra(extra.name, seed, extra.compute(grid, seed))
