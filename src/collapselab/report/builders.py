@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from collapselab.curves import start_behind_transient
 from collapselab.data.names import data_title
-from collapselab.frames import finite, groups, last_layer, last_rows, numbers, rows_that, rows_where
+from collapselab.frames import curve, finite, groups, last_layer, last_rows, numbers, rows_that, rows_where
 from collapselab.inference import smallest_trials
 from collapselab.models import model_title
 from collapselab.records.rows import final
@@ -29,8 +30,6 @@ from collapselab.report.chart import (
 )
 from collapselab.text import number, percent, words
 
-_TRANSIENT = 10  # times the larger of first and last value: beyond, a curve is starting up
-_STEPS_LEFT = 5
 _LAST, _SAME = "centres of the last step", "centres of the same step"
 STEPS, SPREAD = Axis("SGD step", "log"), Axis("variance / class-mean spread (0: full collapse)")
 
@@ -180,7 +179,10 @@ class Lines:
         for title, part in parts:
             series = [one for quantity in y for one in self._lines(part, quantity, looks, len(y) == 1)]
             series = [one for one in series if len(finite(one.points["y"]))]
-            start = _behind_transient(series) if self.references else None
+            runs = [run for one in series for _, run in groups(one.points.dropna(), "seed")]
+            start = (
+                start_behind_transient([curve(run, "y", "x") for run in runs]) if self.references else None
+            )
             marks = tuple(mark for mark in self._marks(part) if isinstance(mark, Mark))
             x, y_axis = replace(self.axes[0], start=start), self.axes[1]
             panels.append(Panel(title, x, y_axis, tuple(series), marks, subtitle=subtitle))
@@ -218,15 +220,6 @@ ACCURACY_LINES = Lines(
     "accuracy", "Accuracy of the network itself", ACCURACIES, "In evaluation mode.", axes=ACCURACY_AXES,
     references=False, on_paper=False,
 )  # fmt: skip
-
-
-def _behind_transient(series: Sequence[Series]) -> float | None:
-    """Return the place behind a transient of the first steps that would hide all that follows; None without one."""
-    runs = [run for one in series for _, run in groups(one.points.dropna().sort_values("x"), "seed")]
-    level = _TRANSIENT * max((max(run["y"].iloc[0], run["y"].iloc[-1]) for run in runs), default=0.0)
-    far = [float(x) for run in runs for x in run["x"][run["y"] > level]]
-    later = sorted({x for run in runs for x in numbers(run, "x") if far and x > max(far)})
-    return later[0] if len(later) >= _STEPS_LEFT else None
 
 
 def _left_out(panels: Sequence[Panel]) -> list[str]:

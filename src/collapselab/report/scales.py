@@ -14,14 +14,13 @@ import numpy.typing as npt
 
 from collapselab.frames import finite
 from collapselab.report.chart import Axis, Heat, Number
-from collapselab.text import percent
+from collapselab.text import percent, power
 
 _SHARE_OF_ZERO = (
     0.1  # of a logarithmic axis, between 0 and the smallest positive value: room for two tick labels
 )
 _AIR = 0.04
 _NOISE = 1e-9  # rounding of 0; blown up to the height of a panel it would look like a finding
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _TENTHS = tuple(number / 10 for number in range(10, 100))
 _IN_DECADE = (_TENTHS, tuple(range(1, 10)), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
 # Names along a horizontal axis, and characters of one; beyond, numbers stand in for names. Below each other more fit.
@@ -135,8 +134,8 @@ def _linear(axis: Axis, values: Floats, most: int) -> Scale:
 
 def linear_ticks(low: Number, high: Number, most: int, as_percent: bool = False) -> Ticks:
     """Return at most `most` round numbers between two ends, and their texts."""
-    power = 10.0 ** math.floor(math.log10(max((high - low) / most, 1e-300)))
-    step = next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power * most >= high - low)
+    decade = 10.0 ** math.floor(math.log10(max((high - low) / most, 1e-300)))
+    step = next(factor * decade for factor in (1, 2, 5, 10, 20) if factor * decade * most >= high - low)
     numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     return tuple((step * n, percent(step * n) if as_percent else f"{step * n:.6g}") for n in numbers)
 
@@ -147,7 +146,7 @@ def log_ticks(values: Iterable[Number], most: int) -> Ticks:
     positive = drawn[drawn > 0]
     low, high = float(positive.min()), float(positive.max())
     places = _round_numbers(low / 1.05, high * 1.05, most) if high > low else [low]
-    ticks = [(math.log10(place), _power(place)) for place in places]
+    ticks = [(math.log10(place), power(place)) for place in places]
     zero = place_of_zero(drawn)
     return tuple(ticks if math.isnan(zero) else [(zero, "0"), *ticks])
 
@@ -162,12 +161,3 @@ def _round_numbers(low: Number, high: Number, most: int) -> Sequence[Number]:
         if 2 <= len(inside) <= most:
             return inside
     return [float(f"{math.sqrt(low * high):.3g}")]
-
-
-def _power(value: Number) -> str:
-    """Format a tick: in full where a reader takes that in at a glance, else as a power of ten."""
-    if 1e-3 <= value < 1e6:
-        return f"{value:,.6g}"
-    decade = math.floor(math.log10(value) + 1e-9)
-    times, power = value / 10.0**decade, f"10{str(decade).translate(_SUPERSCRIPTS)}"
-    return power if abs(times - 1) < 1e-6 else f"{times:.3g}×{power}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from collapselab.metrics import BY_NAME
 from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Look, Mark, Number, Panel
 from collapselab.report.layers import INITIALISATION, Layers, chart_of, spectra_chart
 from collapselab.report.pages.rendering import Page, Section, write_page
@@ -21,15 +19,6 @@ if TYPE_CHECKING:
     from collapselab.probes import Profile
     from collapselab.records.profile import ProfileMade
 
-# What each way of storing the within-class scatter lacks, and what was stored.
-_WITHOUT = {
-    "full": ({"class covariances"}, "the pooled scatter of all classes"),
-    "sketch": ({"covariance", "class covariances"}, "a sketch of the within-class scatter"),
-    "trace": (
-        {"covariance", "class covariances", "top eigenvalue"},
-        "the trace of the within-class scatter",
-    ),
-}
 _MOST = 20  # singular values
 _TRACES = {
     "within": Look("#d946ef", marker="triangle"),
@@ -125,25 +114,12 @@ class _Shown(Layers):
 
     def gaps(self, *metrics: str) -> str:
         """Return at how many layers these metrics have no value on train data, and why; empty if there are none."""
-        missing = [
-            (layer, [name for name in metrics if layer.train.get(name) is None])
-            for layer in self.profile.layers
-        ]
-        reasons = Counter(_reason(layer.scatter, names) for layer, names in missing if names)
-        total = len(missing)
+        layers = self.profile.layers
+        reasons = Counter(filter(None, (layer.why_missing(metrics) for layer in layers)))
         return " ".join(
-            f"No value at {'any layer' if count == total else f'{count} of {total} layers'}: {reason}."
+            f"No value at {'any layer' if count == len(layers) else f'{count} of {len(layers)} layers'}: {reason}."
             for reason, count in reasons.items()
         )
-
-
-def _reason(scatter: str, metrics: Sequence[str]) -> str:
-    lacks, stored = _WITHOUT.get(scatter, (set(), ""))
-    if any(BY_NAME[name].needs & lacks for name in metrics):
-        return f"only {stored} was stored there"
-    if any("weight" in BY_NAME[name].needs for name in metrics):
-        return "there is no weight to compare with, or the value is undefined (see the warnings)"
-    return "it was not measured or is undefined (see the warnings)"
 
 
 # ---------------------------------------------------------------- parts of the page

@@ -19,7 +19,7 @@ from collapselab.report.chart import Chart
 from collapselab.report.layout import lay_out
 from collapselab.report.words import alternative_text, table_of
 from collapselab.storage import replace_text
-from collapselab.text import MISSING, words
+from collapselab.text import cell, words
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,5 @@ def render(page: Page) -> str:
 
 def cells(table: pd.DataFrame) -> dict[str, Any]:
     """Return a table as text: head and rows, the first column naming the row."""
-    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+    rows = [[cell(value) for value in row] for row in table.itertuples(index=False)]
     return {"head": [words(name) for name in table.columns], "rows": rows}
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or type(value).__name__ == "bool":
-        return "yes" if value else "no"
-    if pd.isna(value):
-        return MISSING
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
