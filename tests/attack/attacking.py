@@ -12,7 +12,7 @@ from typing import Any
 
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import falls
-from collapselab.experiments.experiment import Experiment, Extra, curve_rows
+from collapselab.experiments.experiment import Experiment, curve_rows
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import At, Job
 from collapselab.experiments.runner import Request
@@ -59,7 +59,7 @@ EXPERIMENT = Experiment(
     rows=curve_rows,
     charts=(),
     claims=(falls("train_variance", "Train variance falls.", id="falls", fitted=None),),
-    extras=(Extra("norm", _norm),),
+    extras={"norm": _norm},
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import falls
-from collapselab.experiments.experiment import Experiment, Extra, curve_rows
+from collapselab.experiments.experiment import Experiment, curve_rows
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import At, Changes, Job, checkpoint_of
 from collapselab.frames import last_layer, rows_where
@@ -66,5 +66,5 @@ EXPERIMENT = Experiment(
         )
     ],
     claims=(falls("train_variance", "Train variance falls.", id="falls", fitted=None),),
-    extras=(Extra("norm", weight_norm),),
+    extras={"norm": weight_norm},
 )

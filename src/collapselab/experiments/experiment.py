@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
 import pandas as pd
@@ -38,19 +38,6 @@ def curve_rows(runs: Grid) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Extra:
-    """Rows computed from finished runs and stored, because they cost too much to be computed twice.
-
-    Attributes:
-        name: of their file.
-        compute: the rows of one seed, from its finished runs.
-    """
-
-    name: str
-    compute: Callable[[Grid, int], list[ExtraRow]]
-
-
-@dataclass(frozen=True)
 class Experiment:
     """A figure, or a section, of a paper.
 
@@ -64,7 +51,8 @@ class Experiment:
         charts: each makes charts from the rows; those with a `figure` are also drawn as PDF and PNG.
         claims: sentences that the rows support or contradict.
         rows: makes the table that all figures, charts and claims are functions of, from finished runs.
-        extras: what is computed from the finished runs before the rows are made.
+        extras: by name of its file, what is computed from the finished runs of a seed before the rows are made, and stored
+            because it costs too much to be computed twice.
         also: other ids of this experiment, as of figures drawn from the same runs.
         is_whole: whether its rows need all of its runs: `only=` is refused then.
     """
@@ -78,6 +66,6 @@ class Experiment:
     charts: Sequence[Callable[[pd.DataFrame], Sequence[Chart]]]
     claims: Sequence[Claim]
     rows: Callable[[Grid], pd.DataFrame] = curve_rows
-    extras: Sequence[Extra] = ()
+    extras: Mapping[str, Callable[[Grid, int], list[ExtraRow]]] = field(default_factory=dict)
     also: Sequence[str] = ()
     is_whole: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,18 +11,17 @@ import pandas as pd
 from pydantic import JsonValue
 from torch import nn
 
-from collapselab.data import DataSplits
 from collapselab.errors import InputError
 from collapselab.experiments.recipes import At, Job
-from collapselab.models.checkpoints import load_state
-from collapselab.models.opening import required_channels, required_image_size
+from collapselab.numerics import cpu_threads
 from collapselab.records.completeness import check_finished
 from collapselab.records.experiment import ExtraRecord, ExtraRow, read_extra, run_identity, write_extra
 from collapselab.records.run_curve import run_curve
 from collapselab.records.run_record import RunRecord
 from collapselab.text import few
 from collapselab.training import Recipe, RunFolder
-from collapselab.training.building import build_model, load_data
+from collapselab.training.building import trained_model
+from collapselab.training.samples import Samples
 
 # Labels of jobs, each with the field of the recipe that it states.
 _LABELLED = {
@@ -33,12 +32,6 @@ _LABELLED = {
     "dropout": "model.options.dropout",
     "pretrain_step": "start.checkpoint",
 }
-
-
-def samples_key(recipe: Recipe) -> str:
-    """Return a text that is equal where the samples are: the seed counts only where some are drawn."""
-    drawn = any(sample.method not in ("all", "first") for sample in (recipe.data.train, recipe.data.test))
-    return f"{recipe.data.model_dump_json()} {recipe.seed if drawn else ''}"
 
 
 @dataclass(frozen=True)
@@ -83,12 +76,7 @@ class GridRun:
 
     def model(self, step: int | None = None) -> nn.Module:
         """Return the network with the weights of a step, by default the last."""
-        record = self.record
-        assert record.data is not None
-        model = build_model(self.job.recipe, record.data, self.folder.path)
-        step = record.steps if step is None else step
-        load_state(model, self.folder.read_weights(step), self.folder.weights_path(step))
-        return model
+        return trained_model(self.job.recipe, self.folder, step)
 
 
 class Grid:
@@ -103,6 +91,7 @@ class Grid:
         copies: paths of named data sets on this machine.
 
     Attributes:
+        samples: of the recipes.
         left_out: names of the preset's jobs that `only` leaves out.
 
     Raises:
@@ -119,7 +108,7 @@ class Grid:
         only: Sequence[str] = (),
         copies: Mapping[str, Path] | None = None,
     ) -> None:
-        self.out, self.seeds, self.copies = out, tuple(seeds), copies
+        self.out, self.seeds, self.samples = out, tuple(seeds), Samples(copies)
         everything = {seed: preset.jobs(seed) for seed in seeds}
         chosen = [(job, seed) for seed in seeds for job in _chosen(everything[seed], only, changes or {})]
         self._runs = [
@@ -128,8 +117,6 @@ class Grid:
         ]
         names = {job.name for jobs in everything.values() for job in jobs}
         self.left_out: tuple[str, ...] = tuple(sorted(names - {job.name for job, _ in chosen}))
-        # The samples read last: mostly the next run has the same.
-        self._samples: tuple[str, DataSplits] | None = None
 
     def all(self) -> Sequence[GridRun]:
         """Return every run, seed by seed: any number of complete seeds can be evaluated."""
@@ -150,23 +137,6 @@ class Grid:
             if record is not None:
                 check_finished(run.folder, record)
 
-    def data(self, recipe: Recipe) -> DataSplits:
-        """Return the samples of a run; those of the last call are cached."""
-        name = recipe.model.name
-        key = f"{samples_key(recipe)} {required_channels(name)} {required_image_size(name)}"
-        if self._samples is None or self._samples[0] != key:
-            self._samples = None  # two large data sets need not fit at once
-            self._samples = (key, load_data(recipe, self.copies))
-        return self._samples[1]
-
-    def num_samples(self, recipe: Recipe) -> int:
-        """Return the samples of both splits; the data are only read where the recipe does not say."""
-        train, test = recipe.data.train.count, recipe.data.test.count
-        if train is not None and test is not None:
-            return train + test
-        data = self.data(recipe)
-        return len(data.train) + len(data.test)
-
     # ---------------------------------------------------------------- extras
 
     def has_extra(self, name: str, seed: int) -> bool:
@@ -180,9 +150,12 @@ class Grid:
         """Return the rows that an extra computed."""
         return read_extra(self.out, name, seed).rows
 
-    def write_extra(self, name: str, seed: int, rows: Sequence[ExtraRow]) -> None:
-        """Store the rows that an extra computed."""
-        write_extra(self.out, name, seed, ExtraRecord(of=self._identities(seed), rows=tuple(rows)))
+    def compute_extra(self, name: str, seed: int, compute: Callable[[Grid, int], list[ExtraRow]]) -> None:
+        """Compute and store the rows of an extra, with as many threads as the runs have."""
+        first, *_ = self.of(seed).values()
+        with cpu_threads(first.job.recipe.num_threads):
+            rows = tuple(compute(self, seed))
+        write_extra(self.out, name, seed, ExtraRecord(of=self._identities(seed), rows=rows))
 
     def _identities(self, seed: int) -> dict[str, str]:
         """Tell each run of a seed from another of the same job: by its recipe, its samples and its first start."""

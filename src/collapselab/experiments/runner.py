@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -17,10 +18,9 @@ from pydantic import JsonValue
 from collapselab.digests import digest
 from collapselab.errors import InputError, one_line
 from collapselab.experiments.claims import judge_claims
-from collapselab.experiments.experiment import Experiment, Extra
+from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.running import Silent, Watcher, check_data, run_all, seconds_left, writing
-from collapselab.numerics import cpu_threads
 from collapselab.records.experiment import RECORD, ExperimentRecord, Scale, read_experiment, write_experiment
 from collapselab.records.outcome import Outcome
 from collapselab.records.rows_csv import read_rows_csv
@@ -124,8 +124,11 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
         run_all(grid, left, watcher, stopper)
         with writing(out, stopper):
             grid.check_finished()
-            for extra in experiment.extras:
-                _compute_extra(extra, grid, watcher, stopper)
+            for name, seed in product(experiment.extras, grid.seeds):
+                if not grid.has_extra(name, seed):
+                    stopper.check()
+                    watcher.extra(name, seed)
+                    grid.compute_extra(name, seed, experiment.extras[name])
             record = _described(_finished(asked, held, grid, anything_new=bool(left)), experiment)
             outcome = _write_results(experiment, record, experiment.rows(grid), out)
     left_out = max(0, (0 if held is None else held.runs) - len(grid.all()))
@@ -215,13 +218,3 @@ def _finished(
 def _described(record: ExperimentRecord, experiment: Experiment) -> ExperimentRecord:
     texts = {name: getattr(experiment, name) for name in ("title", "paper", "where", "question")}
     return record.model_copy(update=texts | {"reduced": experiment.presets[record.scale].reduced})
-
-
-def _compute_extra(extra: Extra, grid: Grid, watcher: Watcher, stopper: Stopper) -> None:
-    for seed in grid.seeds:
-        if not grid.has_extra(extra.name, seed):
-            stopper.check()
-            watcher.extra(extra.name, seed)
-            first, *_ = grid.of(seed).values()
-            with cpu_threads(first.job.recipe.num_threads):
-                grid.write_extra(extra.name, seed, extra.compute(grid, seed))

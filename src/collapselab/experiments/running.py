@@ -10,10 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from collapselab.data.memory import check_samples
 from collapselab.errors import InputError
-from collapselab.experiments.grid import Grid, GridRun, samples_key
-from collapselab.experiments.recipes import Job
+from collapselab.experiments.grid import Grid, GridRun
 from collapselab.records.experiment import LOCK
 from collapselab.storage import FolderInUse, exclusive
 from collapselab.training import Stopper, run_recipe
@@ -115,7 +113,7 @@ def _do(grid: Grid, run: GridRun, watcher: Watcher, stopper: Stopper) -> bool:
     job, seed, everything = run.job, run.seed, grid.all()
     before = sum(one.job.recipe.steps for one in everything if one.is_finished)
     steps = sum(one.job.recipe.steps for one in everything)
-    start, data = time.perf_counter(), grid.data(job.recipe)
+    start, data = time.perf_counter(), grid.samples.of(job.recipe)
     watcher.run_started(job.name, seed, run.number, len(everything), before, steps, job.recipe.steps)
     try:
         done = run_recipe(job.recipe, run.folder, watcher.progress, data=data, stopper=stopper)
@@ -143,8 +141,8 @@ def seconds_left(grid: Grid, left: Sequence[GridRun], watcher: Watcher, stopper:
 
     for run in left:
         recipe = run.job.recipe
-        timing = timings.timing(recipe, grid.data, partial(before, run.job.name))
-        total += timing.seconds(recipe, run.steps_done, grid.num_samples(recipe))
+        timing = timings.timing(recipe, grid.samples.of, partial(before, run.job.name))
+        total += timing.seconds(recipe, run.steps_done, grid.samples.count(recipe))
     return total
 
 
@@ -174,13 +172,9 @@ def check_data(grid: Grid, *, is_whole: bool) -> None:
     Raises:
         InputError: some do not; the message names the runs that do without them.
     """
-    checked: dict[str, InputError | None] = {}
     missing: dict[str, InputError] = {}
     for job in (run.job for run in grid.all() if not run.is_finished):
-        key = samples_key(job.recipe)
-        if key not in checked:
-            checked[key] = _wrong_samples(grid, job)
-        if (error := checked[key]) is not None:
+        if (error := grid.samples.problem(job.recipe)) is not None:
             missing.setdefault(job.name, error)
     if not missing:
         return
@@ -189,11 +183,3 @@ def check_data(grid: Grid, *, is_whole: bool) -> None:
     if others and not is_whole:
         raise InputError(f"{first}; or run only the others with only={','.join(others)}")
     raise first
-
-
-def _wrong_samples(grid: Grid, job: Job) -> InputError | None:
-    try:
-        check_samples(job.recipe.data, job.recipe.seed, grid.copies)
-    except InputError as error:
-        return error
-    return None

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from collapselab.experiments.claims.judges import at_end, correlates
-from collapselab.experiments.experiment import Experiment, Extra
+from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import SMOKE, At, scales
 from collapselab.papers.hui2022 import common, transfer
 from collapselab.papers.hui2022.common import changed
@@ -100,5 +100,5 @@ EXPERIMENT = Experiment(
             **_PER_CHECKPOINT,
         ),
     ),
-    extras=(Extra("linear_probe", transfer.probe_checkpoints),),
+    extras={"linear_probe": transfer.probe_checkpoints},
 )

@@ -82,7 +82,7 @@ def construction_jobs(seed: int, changes: Changes) -> list[Job]:
 def measure_constructions(runs: Grid, seed: int) -> list[ExtraRow]:
     """Return variances and accuracies of every network, trained and constructed: one row each."""
     trained = runs.of(seed)
-    data, network = runs.data(trained["network"].job.recipe), trained["network"].model()
+    data, network = runs.samples.of(trained["network"].job.recipe), trained["network"].model()
     inputs, labels = data.train.inputs, data.train.labels
     models: dict[str, nn.Module] = {
         "network": network,
@@ -97,7 +97,7 @@ def measure_constructions(runs: Grid, seed: int) -> list[ExtraRow]:
         for name, model in models.items()
     ]
     run = trained["super_class"]
-    coarse, model = runs.data(run.job.recipe), run.model()
+    coarse, model = runs.samples.of(run.job.recipe), run.model()
     row: ExtraRow = {"construction": "super_class", "epochs": epochs["super_class"]}
     return [*rows, row | _measured(model, coarse) | _bound(model, coarse, data, seed)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from collapselab.experiments.claims.judges import at_end, identity
-from collapselab.experiments.experiment import Experiment, Extra
+from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import At, balanced, digits, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022 import measured_constructions as measured
@@ -104,6 +104,6 @@ EXPERIMENT = Experiment(
             **_CLAIMED,
         ),
     ),
-    extras=(Extra("constructions", measured.measure_constructions),),
+    extras={"constructions": measured.measure_constructions},
     is_whole=True,
 )

@@ -27,7 +27,7 @@ def probe_checkpoints(runs: Grid, seed: int) -> list[ExtraRow]:
     for job in tuned.values():
         step = int(job.labels["pretrain_step"])
         # Features of the pre-trained network; its two outputs are not used.
-        accuracy = probe_accuracy(of[str(job.after)].model(step), runs.data(job.recipe), seed)
+        accuracy = probe_accuracy(of[str(job.after)].model(step), runs.samples.of(job.recipe), seed)
         place: ExtraRow = {name: job.labels[name] for name in ("dataset", "model", "pretrain_step")}
         rows.append({"kind": "linear_probe", **place, "accuracy": accuracy})
     return rows
