@@ -98,7 +98,8 @@ def falls(metric: str, says: str, by: _Bounds = (1.0, 2.0), *, rising: bool = Fa
     """A positive number falls (or rises) from the first to the last step, by more than a factor."""
 
     def measure(run: pd.DataFrame, factor: float) -> list[Number]:
-        start, end = _start(run, metric), _end(run, metric)
+        end = _end(run, metric)
+        start = Number(f"{_name(metric)} at the start", end_value(curve(run, metric)[1][:1]))
         pair = (end, start) if rising else (start, end)
         return _pair(*pair, factor, f"{_name(metric)}, {'end over start' if rising else 'start over end'}")
 
@@ -241,10 +242,6 @@ def _end(run: pd.DataFrame, name: str, **bound: Any) -> Number:
 
 def _beside(run: pd.DataFrame, name: str) -> list[Number]:
     return [_end(run, name)] if name else []
-
-
-def _start(run: pd.DataFrame, name: str) -> Number:
-    return Number(f"{_name(name)} at the start", end_value(curve(run, name)[1][:1]))
 
 
 def _late(run: pd.DataFrame, name: str, **bound: Any) -> Number:
