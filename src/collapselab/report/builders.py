@@ -157,42 +157,37 @@ class Lines:
     def __call__(self, rows: Rows) -> list[Chart]:
         parts = list(_parts(rows))
         kinds = [(final, _LAST), (str, _SAME)] if self.references else [(str, "")]
-        drawn = []
-        for column_of, subtitle in kinds:
-            y = [replace(one, column=column_of(one.column)) for one in self.y]
-            panels = self._panels(rows, parts, y, subtitle)
-            lengths = [one.points.dropna()["x"].nunique() for panel in panels for one in panel.series]
-            # Old files have references of the same step only at the last one, where both kinds agree.
-            if subtitle != _SAME or max(lengths, default=0) > 1:
-                drawn.append(panels)
+        first, *others = (self._panels(rows, parts, *kind) for kind in kinds)
+        # Old files have references of the same step only at the last one, where both kinds agree.
+        drawn = [first, *(panels for panels in others if _most_points(panels) > 1)]
         if not self.grid:
             return [self._chart(_placed(drawn), parts)]
-        suffixes = ("", "-same-step")[: len(drawn)]
-        return [
-            self._chart(_in_grid(one, parts), parts, suffix)
-            for one, suffix in zip(drawn, suffixes, strict=True)
-        ]
+        return [self._chart(_in_grid(one, parts), parts, at * "-same-step") for at, one in enumerate(drawn)]
 
-    def _panels(self, rows: Rows, parts: Parts, y: Sequence[Quantity], subtitle: str) -> list[Panel]:
+    def _panels(
+        self, rows: Rows, parts: Parts, column_of: Callable[[str], str], subtitle: str
+    ) -> list[Panel]:
         looks = _looks(self.split(self.select(rows)) if self.split else [])
         panels = []
         for title, part in parts:
-            series = [one for quantity in y for one in self._lines(part, quantity, looks, len(y) == 1)]
-            series = [one for one in series if len(finite(one.points["y"]))]
+            series = [
+                line
+                for one in self.y
+                for line in self._lines(part, replace(one, column=column_of(one.column)), looks)
+                if len(finite(line.points["y"]))
+            ]
             runs = [run for one in series for _, run in groups(one.points.dropna(), "seed")]
             start = (
                 start_behind_transient([curve(run, "y", "x") for run in runs]) if self.references else None
             )
             marks = tuple(mark for mark in self._marks(part) if isinstance(mark, Mark))
-            x, y_axis = replace(self.axes[0], start=start), self.axes[1]
-            panels.append(Panel(title, x, y_axis, tuple(series), marks, subtitle=subtitle))
+            x, y = replace(self.axes[0], start=start), self.axes[1]
+            panels.append(Panel(title, x, y, tuple(series), marks, subtitle=subtitle))
         return panels
 
-    def _lines(
-        self, part: Rows, one: Quantity, looks: Mapping[str, Look], is_alone: bool
-    ) -> Iterator[Series]:
+    def _lines(self, part: Rows, one: Quantity, looks: Mapping[str, Look]) -> Iterator[Series]:
         """One line of a quantity, or one per group: with its own look where there is one quantity, else its own dash."""
-        drawn = self.select(part)
+        drawn, is_alone = self.select(part), len(self.y) == 1
         for name, rows in self.split(drawn) if self.split else [("", drawn)]:
             own = looks.get(name, one.look)
             look = own if is_alone else replace(one.look, dash=own.dash)
@@ -203,16 +198,15 @@ class Lines:
         return [mark if isinstance(mark, Mark) else mark(rows) for mark in self.marks]
 
     def _chart(self, panels: Sequence[Panel], parts: Parts, suffix: str = "") -> Chart:
-        notes = (
-            [f"{panels[0].subtitle.capitalize()}."] if self.grid else []
-        )  # once, not over every small panel
-        notes += _left_out(panels)
+        notes = _left_out(panels)
         for title, part in parts:
             notes += [f"{mark} in {title}." for mark in self._marks(part) if isinstance(mark, str)]
-        drawn = tuple(replace(panel, subtitle="" if self.grid else panel.subtitle) for panel in panels)
+        if self.grid:  # once, not over every small panel
+            notes.insert(0, f"{panels[0].subtitle.capitalize()}.")
+            panels = [replace(panel, subtitle="") for panel in panels]
         id, text = self.id + suffix, f"{self.text} {_endings(panels[0])}".strip()
         figure = id if self.on_paper else ""
-        return Chart(id, self.title, text, drawn, figure, share_x=self.share_x, notes=tuple(notes))
+        return Chart(id, self.title, text, tuple(panels), figure, share_x=self.share_x, notes=tuple(notes))
 
 
 ACCURACY_AXES = STEPS, Axis("accuracy", percent=True)
@@ -220,6 +214,11 @@ ACCURACY_LINES = Lines(
     "accuracy", "Accuracy of the network itself", ACCURACIES, "In evaluation mode.", axes=ACCURACY_AXES,
     references=False, on_paper=False,
 )  # fmt: skip
+
+
+def _most_points(panels: Sequence[Panel]) -> int:
+    counts = (one.points.dropna()["x"].nunique() for panel in panels for one in panel.series)
+    return max(counts, default=0)
 
 
 def _left_out(panels: Sequence[Panel]) -> list[str]:

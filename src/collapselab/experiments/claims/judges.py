@@ -126,10 +126,7 @@ def ordered(metric: str, says: str, by: _Bounds = (1.0, 1.1, 1.5), **more: Any) 
 
 
 def first(
-    says: str,
-    metric: str = "normalized_within",
-    share: _Bounds = (0.5, 0.25, 0.75, 0.9),
-    **more: Any,
+    says: str, metric: str = "normalized_within", share: _Bounds = (0.5, 0.25, 0.75, 0.9), **more: Any
 ) -> Claim:
     """The last layer completes a share of its change from start to end, in logarithms, before any other hidden layer."""
 

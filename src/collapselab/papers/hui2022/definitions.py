@@ -99,10 +99,7 @@ class Degree:
 
 
 def judge_run(
-    rows: pd.DataFrame,
-    references: Mapping[str, Reference] | None = None,
-    *,
-    threshold: float = NEGLIGIBLE,
+    rows: pd.DataFrame, references: Mapping[str, Reference] | None = None, *, threshold: float = NEGLIGIBLE
 ) -> dict[str, Degree]:
     """Degree of collapse of the last-layer features of one run, by name of definition.
 

@@ -74,10 +74,7 @@ EXPERIMENT = Experiment(
             "Variances and accuracies of every network",
             by="construction",
             names=_NAMES,
-            panels=(
-                (SPREAD, VARIANCES),
-                (Axis("accuracy", percent=True), (*ACCURACIES, *_TWO_POINTS)),
-            ),
+            panels=((SPREAD, VARIANCES), (Axis("accuracy", percent=True), (*ACCURACIES, *_TWO_POINTS))),
             text="Variances are relative to class means (weak: k-means centres) of the same network. Undefined values are omitted.",
         )
     ],
