@@ -21,6 +21,7 @@ from collapselab.experiments.runner import reproduce
 from collapselab.records import experiment
 from collapselab.records.run_record import RunRecord
 from collapselab.training import RunInterrupted, Stopper
+from collapselab.training.samples import Samples
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +237,7 @@ def test_a_network_is_read_back_without_its_samples(
     done: tuple[Path, Log, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = Grid(done[0], tiny_experiment.EXPERIMENT.presets["smoke"], [0])
-    monkeypatch.setattr(Grid, "data", None)
+    monkeypatch.setattr(Samples, "of", None)
     model = grid.of(0)["second"].model()
     weights = grid.of(0)["second"].folder.read_weights(tiny_experiment.STEPS)
     assert all(torch.equal(model.state_dict()[name], weight) for name, weight in weights.items())

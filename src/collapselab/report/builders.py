@@ -156,33 +156,26 @@ class Lines:
 
     def __call__(self, rows: Rows) -> list[Chart]:
         parts = list(_parts(rows))
-        kinds = [(final, _LAST), (str, _SAME)] if self.references else [(str, "")]
-        first, *others = (self._panels(rows, parts, *kind) for kind in kinds)
+        kinds = (_LAST, _SAME) if self.references else ("",)
+        first, *others = (self._panels(rows, parts, kind) for kind in kinds)
         # Old files have references of the same step only at the last one, where both kinds agree.
         drawn = [first, *(panels for panels in others if _most_points(panels) > 1)]
         if not self.grid:
             return [self._chart(_placed(drawn), parts)]
         return [self._chart(_in_grid(one, parts), parts, at * "-same-step") for at, one in enumerate(drawn)]
 
-    def _panels(
-        self, rows: Rows, parts: Parts, column_of: Callable[[str], str], subtitle: str
-    ) -> list[Panel]:
+    def _panels(self, rows: Rows, parts: Parts, kind: str) -> list[Panel]:
+        y = [replace(one, column=final(one.column)) for one in self.y] if kind == _LAST else self.y
         looks = _looks(self.split(self.select(rows)) if self.split else [])
         panels = []
         for title, part in parts:
-            series = [
-                line
-                for one in self.y
-                for line in self._lines(part, replace(one, column=column_of(one.column)), looks)
-                if len(finite(line.points["y"]))
-            ]
+            series = [line for one in y for line in self._lines(part, one, looks)]
+            series = tuple(line for line in series if len(finite(line.points["y"])))
             runs = [run for one in series for _, run in groups(one.points.dropna(), "seed")]
-            start = (
-                start_behind_transient([curve(run, "y", "x") for run in runs]) if self.references else None
-            )
+            start = start_behind_transient([curve(run, "y", "x") for run in runs]) if kind else None
             marks = tuple(mark for mark in self._marks(part) if isinstance(mark, Mark))
-            x, y = replace(self.axes[0], start=start), self.axes[1]
-            panels.append(Panel(title, x, y, tuple(series), marks, subtitle=subtitle))
+            axes = replace(self.axes[0], start=start), self.axes[1]
+            panels.append(Panel(title, *axes, series, marks, subtitle=kind))
         return panels
 
     def _lines(self, part: Rows, one: Quantity, looks: Mapping[str, Look]) -> Iterator[Series]:

@@ -146,17 +146,10 @@ class Layers:
         on_test: bool = True,
         **numbers: object,
     ) -> Chart:
-        """Chart lines by layer.
+        """Chart lines by layer, in order; `of` are the metrics that `metric` is computed from, if it is none itself.
 
-        Args:
-            id: of the chart.
-            lines: in order.
-            metric: its values at the first layer, the first collapsed layer and the last layer are the `{journey}` of the text.
-            of: the metrics it is computed from, if it is none itself.
-            marks: lines across.
-            head: beginning of the sentence with these values.
-            on_test: whether the sentence has the value on test data.
-            numbers: other values for `{…}` in the text.
+        `{journey}` in the text is a sentence with the values of `metric` at the first layer, the first collapsed layer and the
+        last layer: it begins with `head`, and ends with test data where `on_test`.
         """
         panel = self.panel(id, lines, marks=marks)
         told = self._journey(metric, value_axis(id).percent, head, on_test)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -180,12 +181,14 @@ def _facts(shown: _Shown) -> list[tuple[str, str]]:
 
 def _numbers(shown: _Shown) -> list[tuple[str, pd.DataFrame]]:
     """Return tables of all metrics with layers as columns: one per split, and the same for the initial network."""
-    out = []
-    for at_start in (False, True) if shown.has_start else (False,):
-        for split in shown.splits:
-            title = f"Every metric on {split} data{' at initialisation' if at_start else ''}"
-            out.append((title, shown.table(split, at_start=at_start)))
-    return [(title, table) for title, table in out if len(table)]
+    tables = [
+        (
+            f"Every metric on {split} data{' at initialisation' * at_start}",
+            shown.table(split, at_start=at_start),
+        )
+        for at_start, split in product((False, True), shown.splits)
+    ]
+    return [(title, table) for title, table in tables if len(table)]
 
 
 # ---------------------------------------------------------------- charts of several quantities
