@@ -107,7 +107,6 @@ def _parts(rows: Rows) -> Iterator[tuple[str, Rows]]:
 
 
 def _looks(parts: Parts) -> dict[str, Look]:
-    """Looks of parts in their order, by name."""
     return dict(zip((name for name, _ in parts), ordered_looks(len(parts)), strict=True))
 
 

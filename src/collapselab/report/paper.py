@@ -70,10 +70,8 @@ def save_figures(charts: Iterable[Chart], folder: Path) -> list[Path]:
         alt = " ".join(f"{drawn.panel.title}: {alternative_text(drawn)}" for drawn in drawing.panels)
         # Without the date and the version of matplotlib, which say nothing about the figure.
         pdf = {"CreationDate": None, "Producer": None, "Creator": None, "Title": title, "Subject": alt}
-        for ending, metadata in (
-            ("pdf", pdf),
-            ("png", {"Software": None, "Title": title, "Description": alt}),
-        ):
+        png = {"Software": None, "Title": title, "Description": alt}
+        for ending, metadata in (("pdf", pdf), ("png", png)):
             content = io.BytesIO()
             with _paper_style():
                 figure.savefig(content, format=ending, metadata=metadata)

@@ -17,12 +17,8 @@ from collapselab.report.chart import Axis, Heat, Number
 from collapselab.report.layout import DrawnPanel, Stroke
 from collapselab.report.scales import Scale, colour_scale
 
-_SYMBOLS = {
-    "triangle": "triangle-up",
-    "cross": "x",
-    "bar": "line-ns-open",
-    "none": "circle",
-}  # others have plotly's names
+# Others have plotly's names.
+_SYMBOLS = {"triangle": "triangle-up", "cross": "x", "bar": "line-ns-open", "none": "circle"}
 _BEHIND = -10_000
 _HEIGHT, _ROW = 300, 34  # pixels: of a panel, and of a name beside it
 _GRID, _CLEAR = "rgba(128,128,128,0.22)", "rgba(0,0,0,0)"

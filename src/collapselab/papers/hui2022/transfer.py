@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 
@@ -99,22 +99,18 @@ DOWNSTREAM = Axis("downstream test accuracy", "tight", percent=True)
 _ACCURACY = Quantity("accuracy", "test accuracy", Look(TEST))
 
 
-def _of(kind: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    return lambda rows: rows_where(rows, kind=kind)
-
-
 PAGE_CHARTS = (
     Lines(
         "learning-rates", "Fine-tuning at every learning rate", (_ACCURACY,), "A gap is training that diverged.",
         x="learning_rate", axes=(Axis("learning rate of fine-tuning", "log"), DOWNSTREAM), references=False, on_paper=False,
-        select=_of("fine_tuning"), split=by_column("pretrain_step", "from step {:,}"),
+        select=partial(rows_where, kind="fine_tuning"), split=by_column("pretrain_step", "from step {:,}"),
     ),
     Lines(
         "pretraining", "Train variance while pre-training", VARIANCES[:1], x="pretrain_step", on_paper=False,
-        select=_of("pretraining"),
+        select=partial(rows_where, kind="pretraining"),
     ),
     Lines(
         "pretraining-accuracy", "Test accuracy while pre-training, two classes", (_ACCURACY,), x="pretrain_step",
-        axes=ACCURACY_AXES, references=False, on_paper=False, select=_of("pretraining"),
+        axes=ACCURACY_AXES, references=False, on_paper=False, select=partial(rows_where, kind="pretraining"),
     ),
 )  # fmt: skip

@@ -127,7 +127,6 @@ class _Shown(Layers):
 
 
 def _sections(shown: _Shown) -> list[Section]:
-    """Return all sections, each with the corresponding figure of the paper."""
     metric, classes = shown.metric, shown.num_classes
     weights = shown.weight("weight_singular_spread", (classes - 1) ** -0.5 if classes > 1 else None)
     ranks = [_weight_spectra(shown), shown.weight("weight_stable_rank", classes - 1), _stable_rank(shown)]
@@ -212,7 +211,6 @@ def _shares(shown: _Shown) -> Chart:
 
 
 def _traces(shown: _Shown) -> Chart:
-    """Traces of the covariances, a panel per split."""
     panels: list[Panel] = []
     ends = []
     for split in shown.splits:

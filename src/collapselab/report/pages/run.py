@@ -91,7 +91,6 @@ def _variances(run: Run) -> Chart:
 
 
 def _heat_maps(run: Run, layers: Layers) -> Chart:
-    """Share of variance within classes, by layer and step, a panel per split."""
     panels: list[Panel] = []
     for split in run.splits if "normalized_within" in run.rows else ():
         rows = rows_where(run.rows, split=split)
@@ -101,16 +100,11 @@ def _heat_maps(run: Run, layers: Layers) -> Chart:
         depth = Axis(names=tuple(layers.names), reverse=True)
         panels.append(Panel(f"{split} data", steps, depth, heat=heat, place=(0, len(panels))))
     end = layers.values("normalized_within")
-    ends = {
-        "first": number(end.iloc[0]),
-        "last": number(end.iloc[-1]),
-        "collapsed": (end < run.epsilon).sum(),
-    }
-    return chart_of("heat", panels, **ends, layers=len(end), epsilon=number(run.epsilon))
+    ends = {"first": number(end.iloc[0]), "last": number(end.iloc[-1]), "epsilon": number(run.epsilon)}
+    return chart_of("heat", panels, **ends, collapsed=(end < run.epsilon).sum(), layers=len(end))
 
 
 def _spectrum(run: Run, name: str) -> Chart:
-    """Leading values of a spectrum of each layer at the end."""
     rows = rows_where(run.spectra, when="end", split="train", name=name)
     table = rows.pivot_table(index="index", columns="layer", values="value")
     return spectra_chart(name, table.filter(run.layers).head(_MOST))
