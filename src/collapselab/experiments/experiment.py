@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -20,8 +20,6 @@ from collapselab.records.experiment import ExtraRow
 
 if TYPE_CHECKING:
     from collapselab.report.chart import Chart
-
-SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 def curve_rows(runs: Grid) -> pd.DataFrame:

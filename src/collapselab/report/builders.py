@@ -214,7 +214,6 @@ def _most_points(panels: Sequence[Panel]) -> int:
 
 
 def _left_out(panels: Sequence[Panel]) -> list[str]:
-    """Say what stands before the start of an axis."""
     started = [panel for panel in panels if panel.x.start is not None]
     if not started:
         return []
@@ -227,7 +226,6 @@ def _left_out(panels: Sequence[Panel]) -> list[str]:
 
 
 def _endings(panel: Panel) -> str:
-    """Say what the lines of a panel come to."""
     told, say = [], percent if panel.y.percent else number
     for one in panel.series:
         last = one.points.dropna().sort_values("x").groupby("seed")["y"].last().tolist()

@@ -232,6 +232,6 @@ def _how_drawn(chart: Chart, is_log: bool) -> str:
     mean = f"{'geometric ' * is_log}mean of {seeds}"
     if "points" in kinds:
         return f"large: {mean}, small: each seed"
-    return (
-        f"{mean}, {'thin lines: each seed' if counts[-1] < SEEDS_FOR_INTERVAL else 'band: its 95 % interval'}"
+    return f"{mean}, " + (
+        "thin lines: each seed" if counts[-1] < SEEDS_FOR_INTERVAL else "band: its 95 % interval"
     )

@@ -29,15 +29,7 @@ if TYPE_CHECKING:
 _COLUMN, _PAGE = 3.4, 7.0  # inches: one column, both columns
 _SOFT = "#5b6472"  # words beside the data, 4.5 : 1 on white
 _DASHES = {"solid": "-", "dash": (0, (4, 1.6)), "dot": (0, (1, 1.4)), "dashdot": (0, (4, 1.4, 1, 1.4))}
-_MARKERS = {
-    "circle": "o",
-    "square": "s",
-    "triangle": "^",
-    "diamond": "D",
-    "cross": "X",
-    "bar": "|",
-    "none": "",
-}
+_MARKERS = dict(circle="o", square="s", triangle="^", diamond="D", cross="X", bar="|", none="")
 
 
 @contextmanager

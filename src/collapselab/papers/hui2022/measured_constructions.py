@@ -67,13 +67,9 @@ def construction_jobs(seed: int, changes: Changes) -> list[Job]:
         {"checkpoints.at": "last", **changes}
     )
     num_train = past_zero_error.data.train.count or 60_000
-    one_epoch = past_zero_error.with_changes(
-        {
-            "steps": num_train // _ONE_EPOCH_BATCH,
-            "batch_size": _ONE_EPOCH_BATCH,
-            "optimizer.learning_rate": _ONE_EPOCH_RATE,
-        }
-    )
+    steps = num_train // _ONE_EPOCH_BATCH
+    once = {"steps": steps, "batch_size": _ONE_EPOCH_BATCH, "optimizer.learning_rate": _ONE_EPOCH_RATE}
+    one_epoch = past_zero_error.with_changes(once)
     super_class = past_zero_error.with_changes({"data.groups": common.ODD_EVEN})
     jobs = {"network": past_zero_error, "one_epoch": one_epoch, "super_class": super_class}
     return [Job(name, recipe) for name, recipe in jobs.items()]

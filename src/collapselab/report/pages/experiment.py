@@ -26,9 +26,8 @@ _HOW = (
 def experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Page:
     """Return the content of the page of an experiment; it depends only on the outcome."""
     record = outcome.record
-    what = f"Measured at scale “{record.scale}”" + (
-        f", after {record.where} of {record.paper}." if record.where else "."
-    )
+    after = f", after {record.where} of {record.paper}" if record.where else ""
+    what = f"Measured at scale “{record.scale}”{after}."
     sections = [
         Section("reduced", "Differences from the paper", [], record.differences),
         Section("measured", "Measurements", charts, _HOW),

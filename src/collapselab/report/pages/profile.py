@@ -152,14 +152,10 @@ def _sections(shown: _Shown) -> list[Section]:
 def _summary(shown: _Shown) -> str:
     profile, names = shown.profile, shown.names
     first = profile.first_collapsed_layer
-    result = (
-        f"Features have collapsed from layer {first} on"
-        if first
-        else f"Features have not collapsed at the last layer, {names[-1]}"
-    )
+    state = f"collapsed from layer {first} on" if first else f"not collapsed at the last layer, {names[-1]}"
     beside = " Dotted lines show the same network at initialisation." if shown.has_start else ""
     return (
-        f"{counted(len(names), 'layer')}; the features of a layer are its inputs. {result}. A layer counts as collapsed if the "
+        f"{counted(len(names), 'layer')}; the features of a layer are its inputs. Features have {state}. A layer counts as collapsed if the "
         f"within-class share of the variance on train data is below {number(profile.epsilon)} at this layer and all later "
         f"layers.{beside}"
     )
@@ -179,7 +175,6 @@ def _facts(shown: _Shown) -> list[tuple[str, str]]:
 
 
 def _numbers(shown: _Shown) -> list[tuple[str, pd.DataFrame]]:
-    """Return tables of all metrics with layers as columns: one per split, and the same for the initial network."""
     tables = [
         (
             f"Every metric on {split} data{' at initialisation' * at_start}",

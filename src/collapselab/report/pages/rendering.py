@@ -90,9 +90,8 @@ def render(page: Page) -> str:
     """Return the page as one HTML text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("collapselab.report")
     environment = Environment(
-        loader=loader,
+        loader=PackageLoader("collapselab.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
