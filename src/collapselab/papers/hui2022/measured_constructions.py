@@ -14,9 +14,9 @@ from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import Changes, Job, balanced
 from collapselab.frames import rows_where
 from collapselab.metrics.bounds import any_points_bound
+from collapselab.models.constructions import Memoriser, OneHotDecisions
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.common import EVALUATION_BATCH, images, probe_accuracy, recipe
-from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
 from collapselab.probes import profile
 from collapselab.records.experiment import ExtraRow
 from collapselab.records.rows_csv import FITTED
