@@ -74,12 +74,8 @@ def _add_stroke(figure: go.Figure, stroke: Stroke, drawn: DrawnPanel, order: int
         _add_band(figure, stroke)
     elif stroke.bounds:
         low, high = np.array(stroke.bounds).T
-        trace["error_y"] = {
-            "array": plain(high - y),
-            "arrayminus": plain(y - low),
-            "thickness": 1,
-            "width": 3,
-        }
+        bars = {"array": plain(high - y), "arrayminus": plain(y - low)}
+        trace["error_y"] = bars | {"thickness": 1, "width": 3}
     if stroke.kind == "bars":
         base = float(drawn.y.place([0.0])[0])
         figure.add_bar(

@@ -79,9 +79,8 @@ def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> Settin
     p_values = [one.p for one in settings if one.p is not None]
     verdict: Verdict = "inconclusive"
     p = max(p_values) if len(p_values) == len(settings) else None
-    least = min(
-        (one.p_holm for one in settings if one.verdict == by_one and one.p_holm is not None), default=1.0
-    )
+    against = [one.p_holm for one in settings if one.verdict == by_one and one.p_holm is not None]
+    least = min(against, default=1.0)
     if all(one.verdict == by_all for one in settings):
         verdict = by_all
     elif claim.kind == "identity" and any(one.verdict == by_one for one in settings):

@@ -21,7 +21,7 @@ from collapselab.probes import profile
 from collapselab.records.experiment import ExtraRow
 from collapselab.records.rows_csv import FITTED
 from collapselab.training.building import classifier_name
-from collapselab.training.evaluation import evaluate, layer_features
+from collapselab.training.evaluation import evaluate
 from collapselab.training.weak_variance import fit_centres
 
 # With a small batch, one epoch has hundreds of steps even on a small train set.
@@ -102,15 +102,16 @@ def _measured(model: nn.Module, data: DataSplits) -> ExtraRow:
     layer = classifier_name(model)
     batches = data.train.batches(EVALUATION_BATCH), data.test.batches(EVALUATION_BATCH)
     last = profile(model, *batches, layers=[layer], metrics=["train_variance", "strong_test_variance"])[layer]
-    features = layer_features(model, data.test, layer, EVALUATION_BATCH)
-    weak = fit_centres(features, data.num_classes).variance(features)
     loss = nn.functional.cross_entropy
+    test = evaluate(model, data.test, loss, EVALUATION_BATCH, features_of=layer)
+    assert test.features is not None, "they are asked for"
+    weak = fit_centres(test.features, data.num_classes).variance(test.features)
     return {
         "train_variance": last.train["train_variance"],
         "strong_test_variance": last.test["strong_test_variance"],
         "weak_test_variance": 0.0 if weak is not None and weak <= _ROUNDING else weak,
         "train_accuracy": evaluate(model, data.train, loss, EVALUATION_BATCH).accuracy,
-        "test_accuracy": evaluate(model, data.test, loss, EVALUATION_BATCH).accuracy,
+        "test_accuracy": test.accuracy,
     }
 
 

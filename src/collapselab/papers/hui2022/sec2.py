@@ -21,7 +21,6 @@ _ARGUED = "The paper gives an argument here, and no experiment. The networks are
 _PROBE_NOTE = f"The penalty of the linear probe is chosen from {common.PENALTIES} values."
 _OPEN = f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
 
-
 _NAMES = {
     "network": "past zero error",
     "one_hot_decisions": "one-hot decisions",

@@ -62,6 +62,7 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
     end = _with_shares(profile)
     start = _with_shares(initial) if initial else end.head(0)
     shown = _Shown(end, start, profile.first_collapsed_layer, profile)
+    how = made.how_made() if made else []
     return Page(
         f"Neural collapse by layer: {profile.model}",
         _summary(shown),
@@ -69,11 +70,7 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
         sections=_sections(shown),
         numbers=_numbers(shown),
         warnings=profile.warnings,
-        made=[
-            ("weighting", profile.weighting),
-            ("reduction", profile.reduction),
-            *(made.how_made() if made else []),
-        ],
+        made=[("weighting", profile.weighting), ("reduction", profile.reduction), *how],
     )
 
 
