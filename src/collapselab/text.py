@@ -31,7 +31,12 @@ def number(value: int | float | None, digits: int = 3, missing: str = "undefined
 
 
 def cell(value: Any) -> str:
-    """Format a value for a cell of a table: text as it is, yes or no, a number with four digits, `MISSING` for None and NaN."""
+    """Format a value for a cell of a table: text as it is, yes or no, a number with four digits, `MISSING` for None and NaN.
+
+    Example:
+        >>> [cell(value) for value in ("mlp", True, 20_000.0, 0.123456, float("nan"))]
+        ['mlp', 'yes', '20000', '0.1235', '–']
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or type(value).__name__ == "bool":

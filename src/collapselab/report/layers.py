@@ -112,15 +112,14 @@ class Layers:
     # ---------------------------------------------------------------- charts
 
     def line(
-        self, name: str, metric: str, look: Look, split: str = "train", *, at_start: bool = False, legend: str | None = None
-    ) -> Series:  # fmt: skip
+        self, name: str, metric: str, look: Look, split: str = "train", *, at_start: bool = False
+    ) -> Series:
         """Return a line by layer, in order of depth. All at initialisation are named so, and share that entry of the legend."""
         values = self.values(metric, split, at_start=at_start).to_numpy()
         points = pd.DataFrame({"x": range(len(values)), "y": values})
         points["point"] = [f"depth {depth}" for depth in points["x"]]
-        if at_start:
-            name, legend = ", ".join(filter(None, [name, START])), START
-        return Series(name, points, look, legend=legend)
+        name = ", ".join(filter(None, [name, START * at_start]))
+        return Series(name, points, look, legend=START if at_start else None)
 
     def usual(self, metric: str) -> list[Series]:
         """Lines of a metric on train and test data, and on train data at initialisation."""

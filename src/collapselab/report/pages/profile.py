@@ -218,8 +218,8 @@ def _traces(shown: _Shown) -> Chart:
 
 def _alignment(shown: _Shown) -> Chart:
     train, _, start = shown.usual("alignment")
-    look = Look("#d946ef", "dash", "diamond")
-    lines = [train, start, shown.line("two random subspaces", "alignment_random", look, legend="random")]
+    random = shown.line("two random subspaces", "alignment_random", Look("#d946ef", "dash", "diamond"))
+    lines = [train, start, replace(random, legend="random")]
     last = number(shown.last("alignment_random"))
     return shown.chart("alignment", lines, "alignment", on_test=False, random=last)
 
@@ -252,18 +252,12 @@ def _stable_rank(shown: _Shown) -> Chart:
 
 
 def _components(shown: _Shown) -> Chart:
-    lines = [
-        shown.line(
-            f"{share} %, {split}",
-            f"components_{share}",
-            Look(colour, "dash" if legend else "solid"),
-            split,
-            legend=legend,
-        )
-        for split, legend in (("train", None), ("test", "test"))
-        for share, colour in _COMPONENTS.items()
-    ]
-    for share, colour in _COMPONENTS.items():
-        lines.append(shown.line(f"{share} %", f"components_{share}", Look(colour, "dot"), at_start=True))
+    metrics = [(share, f"components_{share}", colour) for share, colour in _COMPONENTS.items()]
+    lines = [shown.line(f"{share} %, train", metric, Look(colour)) for share, metric, colour in metrics]
+    for share, metric, colour in metrics:
+        test = shown.line(f"{share} %, test", metric, Look(colour, "dash"), "test")
+        lines.append(replace(test, legend="test"))
+    for share, metric, colour in metrics:
+        lines.append(shown.line(f"{share} %", metric, Look(colour, "dot"), at_start=True))
     head = "For 99 % on train data, the number is"
     return shown.chart("components", lines, "components_99", head=head, full=shown.num_classes - 1)
