@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from collapselab.curves import end_value, late_change, step_covering
+from collapselab.curves import end_value, late_change, start_behind_transient, step_covering
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024], dtype=np.float64)
 NAN = math.nan
@@ -78,3 +78,21 @@ def test_a_step_that_cannot_be_known() -> None:
     assert math.isnan(step_covering(steps, np.array([1.0, 0.1, 0.01, NAN]), 0.5))
     assert step_covering(steps, np.array([1.0, 0.001, NAN, 0.01]), 0.5) < 1
     assert math.isnan(step_covering(np.zeros(0), np.zeros(0), 0.5))
+
+
+def test_a_transient_is_all_far_above_start_and_end() -> None:
+    """Values of 1 but for a peak at steps 1 and 2: what is left starts at step 4."""
+    values = np.ones(12)
+    values[1:3] = 10.5, 1e8
+    assert start_behind_transient([(STEPS, values)]) == 4
+    assert start_behind_transient([(STEPS, np.ones(12)), (STEPS, values)]) == 4
+    assert start_behind_transient([(STEPS, np.minimum(values, 10))]) is None
+
+
+def test_a_peak_near_the_end_is_no_transient() -> None:
+    """Fewer than five steps would be left."""
+    for peak, start in ((6, 64.0), (7, None)):
+        values = np.ones(12)
+        values[peak] = 100
+        assert start_behind_transient([(STEPS, values)]) == start
+    assert start_behind_transient([]) is None

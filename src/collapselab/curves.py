@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ import numpy.typing as npt
 ROUNDING = 1e-16
 # Position of step 0 on a logarithmic axis: as far before step 1 as step 2 is behind it.
 _STEP_0 = 0.5
+_TRANSIENT = 10  # times the larger of first and last value: beyond, a curve is starting up
+_STEPS_LEFT = 5
 _Floats = npt.NDArray[np.float64]
 
 
@@ -37,6 +40,22 @@ def late_change(steps: _Floats, values: _Floats) -> float:
     if not ((steps <= half) & (steps >= half / 4)).any():
         return math.nan
     return 100 * (10 ** float(logs[-1] - np.interp(math.log(half), np.log(steps), logs)) - 1)
+
+
+def start_behind_transient(runs: Sequence[tuple[_Floats, _Floats]]) -> float | None:
+    """Step behind a transient of the first steps that would hide all that follows.
+
+    Args:
+        runs: increasing steps, and values without NaN, of each.
+
+    Returns:
+        The first step behind all values above ten times what runs start or end with; None where there is no such value,
+        or where fewer than five steps would be left.
+    """
+    level = _TRANSIENT * max((max(values[0], values[-1]) for _, values in runs), default=0.0)
+    far = [step for steps, values in runs for step in steps[values > level]]
+    later = sorted({float(step) for steps, _ in runs for step in steps if far and step > max(far)})
+    return later[0] if len(later) >= _STEPS_LEFT else None
 
 
 def step_covering(steps: _Floats, values: _Floats, share: float) -> float:

@@ -54,9 +54,11 @@ def hidden_layers(rows: pd.DataFrame) -> pd.DataFrame:
     return rows_that(rows, rows["depth"] >= 1)
 
 
-def curve(run: pd.DataFrame, name: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def curve(
+    run: pd.DataFrame, name: str, step: str = "step"
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the steps of one run in order, 0 without such a column, and the values of a column; NaN where it is missing."""
-    steps = np.asarray(numbers(run, "step") if "step" in run else np.zeros(len(run)), dtype=np.float64)
+    steps = np.asarray(numbers(run, step) if step in run else np.zeros(len(run)), dtype=np.float64)
     values = np.asarray(numbers(run, name) if name in run else np.full(len(run), np.nan), dtype=np.float64)
     order = np.argsort(steps, kind="stable")
     return steps[order], values[order]

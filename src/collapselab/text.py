@@ -8,6 +8,7 @@ from typing import Any
 
 MISSING = "–"
 _MOST_NAMES = 6
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: int | float | None, digits: int = 3, missing: str = "undefined") -> str:
@@ -27,6 +28,36 @@ def number(value: int | float | None, digits: int = 3, missing: str = "undefined
         text = f"{value:.{digits}g}"
         return f"{float(text):.0f}" if "e" in text else text
     return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def cell(value: Any) -> str:
+    """Format a value for a cell of a table: text as it is, yes or no, a number with four digits, `MISSING` for None and NaN.
+
+    Example:
+        >>> [cell(value) for value in ("mlp", True, 20_000.0, 0.123456, float("nan"))]
+        ['mlp', 'yes', '20000', '0.1235', '–']
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or type(value).__name__ == "bool":
+        return "yes" if value else "no"
+    if value is None or math.isnan(value):
+        return MISSING
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def power(value: int | float) -> str:
+    """Format a positive number beside an axis: in full where a reader takes that in at a glance, else as a power of ten.
+
+    Example:
+        >>> power(20_000), power(3e-7)
+        ('20,000', '3×10⁻⁷')
+    """
+    if 1e-3 <= value < 1e6:
+        return f"{value:,.6g}"
+    decade = math.floor(math.log10(value) + 1e-9)
+    times, power = value / 10.0**decade, f"10{str(decade).translate(_SUPERSCRIPTS)}"
+    return power if abs(times - 1) < 1e-6 else f"{times:.3g}×{power}"
 
 
 def percent(value: int | float | None, missing: str = "undefined") -> str:

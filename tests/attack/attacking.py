@@ -12,10 +12,9 @@ from typing import Any
 
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import falls
-from collapselab.experiments.experiment import Experiment, Extra
+from collapselab.experiments.experiment import Experiment, curve_rows
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import At, Job
-from collapselab.experiments.rows import curve_rows
 from collapselab.experiments.runner import Request
 from collapselab.records.experiment import ExtraRow
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Recipe
@@ -40,7 +39,7 @@ def recipe(seed: int = 0, **changes: object) -> Recipe:
 
 
 def _norm(runs: Grid, seed: int) -> list[ExtraRow]:
-    weights = runs.model(runs.jobs(seed)[0]).parameters()
+    weights = next(iter(runs.of(seed).values())).model().parameters()
     return [{"norm": float(sum(weight.detach().square().sum() for weight in weights))}]
 
 
@@ -60,7 +59,7 @@ EXPERIMENT = Experiment(
     rows=curve_rows,
     charts=(),
     claims=(falls("train_variance", "Train variance falls.", id="falls", fitted=None),),
-    extras=(Extra("norm", _norm),),
+    extras={"norm": _norm},
 )
 
 

@@ -21,6 +21,7 @@ from collapselab.experiments.runner import reproduce
 from collapselab.records import experiment
 from collapselab.records.run_record import RunRecord
 from collapselab.training import RunInterrupted, Stopper
+from collapselab.training.samples import Samples
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_the_page_leads_to_the_files_beside_it(done: tuple[Path, Log, Any]) -> N
 
 def test_rows_are_what_the_runs_measured(done: tuple[Path, Log, Any]) -> None:
     out, _, outcome = done
-    folder = Grid(out, tiny_experiment.EXPERIMENT.presets["smoke"], [0]).folder("second", 0)
+    folder = Grid(out, tiny_experiment.EXPERIMENT.presets["smoke"], [0]).of(0)["second"].folder
     rows = outcome.rows[(outcome.rows["job"] == "second") & (outcome.rows["seed"] == 0)]
     final = {
         (row.step, row.layer, name): value
@@ -236,9 +237,9 @@ def test_a_network_is_read_back_without_its_samples(
     done: tuple[Path, Log, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = Grid(done[0], tiny_experiment.EXPERIMENT.presets["smoke"], [0])
-    monkeypatch.setattr(Grid, "data", None)
-    model = grid.model(grid.job("second", 0))
-    weights = grid.folder("second", 0).read_weights(tiny_experiment.STEPS)
+    monkeypatch.setattr(Samples, "of", None)
+    model = grid.of(0)["second"].model()
+    weights = grid.of(0)["second"].folder.read_weights(tiny_experiment.STEPS)
     assert all(torch.equal(model.state_dict()[name], weight) for name, weight in weights.items())
 
 

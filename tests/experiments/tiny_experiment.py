@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import falls
-from collapselab.experiments.experiment import Experiment, Extra
+from collapselab.experiments.experiment import Experiment, curve_rows
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import At, Changes, Job, checkpoint_of
-from collapselab.experiments.rows import curve_rows
 from collapselab.frames import last_layer, rows_where
 from collapselab.records.experiment import ExtraRow
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, StartFrom
@@ -46,7 +45,7 @@ def jobs(seed: int, _: Changes | None = None) -> list[Job]:
 
 
 def weight_norm(runs: Grid, seed: int) -> list[ExtraRow]:
-    model = runs.model(runs.jobs(seed)[0])
+    model = runs.of(seed)["first"].model()
     return [{"norm": float(sum(weight.detach().square().sum() for weight in model.parameters()))}]
 
 
@@ -67,5 +66,5 @@ EXPERIMENT = Experiment(
         )
     ],
     claims=(falls("train_variance", "Train variance falls.", id="falls", fitted=None),),
-    extras=(Extra("norm", weight_norm),),
+    extras={"norm": weight_norm},
 )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
 
 from cli_runner import Outcome, assert_refused, run
-from collapselab.experiments.experiment import SCALES
+from collapselab.choices import Scale
 from collapselab.papers.registry import experiments, find_experiment
 
 pytestmark = pytest.mark.slow
@@ -70,7 +71,7 @@ def test_the_list_has_every_experiment_at_every_scale() -> None:
 @pytest.mark.parametrize("name", IDS)
 def test_every_preset_says_what_is_reduced_and_has_runs_of_their_own(name: str) -> None:
     experiment = find_experiment(name)
-    assert set(experiment.presets) == set(SCALES)
+    assert set(experiment.presets) == set(get_args(Scale))
     for preset in experiment.presets.values():
         assert len(preset.reduced) > 20
         jobs = preset.jobs(3)

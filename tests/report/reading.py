@@ -60,7 +60,7 @@ def check_page(page: Page) -> Reader:
     reader = read(html)
     assert reader.outside == []
     assert len(reader.ids) == len(set(reader.ids))
-    charts = [chart for section in page.sections for chart in section.charts]
+    charts = [chart for section in page.sections for chart in section.drawn]
     panels = {f"{chart.id}-{at}" for chart in charts for at in range(len(chart.panels))}
     assert panels <= set(reader.ids)
     assert len(reader.alternatives) == len(panels)

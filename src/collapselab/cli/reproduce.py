@@ -125,7 +125,7 @@ def reproduce(
     stopper = stopper_from(stop_after)
     try:
         with ProgressBars() as bars:
-            watcher = _GridBars(bars, [extra.name for extra in experiment.extras])
+            watcher = _GridBars(bars, list(experiment.extras))
             outcome = run_experiment(request, watcher, stopper)
     except RunInterrupted as stopped:
         end_stopped(request.folder, stopped, f"{stopped.reason}; run the same command again to resume")

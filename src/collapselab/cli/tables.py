@@ -166,7 +166,7 @@ def run_summary(
         width: columns of the terminal; None without one.
         colour: whether to use terminal codes.
     """
-    from collapselab.report.wording import verdicts_text
+    from collapselab.records.wording import verdicts_text
 
     step = int(rows["step"].max())
     columns = [column for column in _RUN_COLUMNS if column.metric in rows.columns]

@@ -7,8 +7,8 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -16,26 +16,23 @@ from collapselab.choices import Scale
 from collapselab.experiments.claims.claim import Claim
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import At
-from collapselab.experiments.rows import curve_rows
 from collapselab.records.experiment import ExtraRow
 
 if TYPE_CHECKING:
     from collapselab.report.chart import Chart
 
-SCALES: tuple[Scale, ...] = get_args(Scale)
 
+def curve_rows(runs: Grid) -> pd.DataFrame:
+    """Return what all runs measured, at every measured step and layer.
 
-@dataclass(frozen=True)
-class Extra:
-    """Rows computed from finished runs and stored, because they cost too much to be computed twice.
+    Returns:
+        Columns job, the job's labels, seed, ended (why the run ended: `steps`, `loss`, `diverged`), and those of
+        `collapselab.records.run_curve`.
 
-    Attributes:
-        name: of their file.
-        compute: the rows of one seed, from its finished runs.
+    Raises:
+        InputError: rows of a run are damaged or missing.
     """
-
-    name: str
-    compute: Callable[[Grid, int], list[ExtraRow]]
+    return pd.concat([run.curve() for run in runs.all()], ignore_index=True)
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,8 @@ class Experiment:
         charts: each makes charts from the rows; those with a `figure` are also drawn as PDF and PNG.
         claims: sentences that the rows support or contradict.
         rows: makes the table that all figures, charts and claims are functions of, from finished runs.
-        extras: what is computed from the finished runs before the rows are made.
+        extras: by name of its file, what is computed from the finished runs of a seed before the rows are made, and stored
+            because it costs too much to be computed twice.
         also: other ids of this experiment, as of figures drawn from the same runs.
         is_whole: whether its rows need all of its runs: `only=` is refused then.
     """
@@ -66,6 +64,6 @@ class Experiment:
     charts: Sequence[Callable[[pd.DataFrame], Sequence[Chart]]]
     claims: Sequence[Claim]
     rows: Callable[[Grid], pd.DataFrame] = curve_rows
-    extras: Sequence[Extra] = ()
+    extras: Mapping[str, Callable[[Grid, int], list[ExtraRow]]] = field(default_factory=dict)
     also: Sequence[str] = ()
     is_whole: bool = False

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 from pydantic import JsonValue
 from torch import nn
 
-from collapselab.data import DataSplits
 from collapselab.errors import InputError
 from collapselab.experiments.recipes import At, Job
-from collapselab.models.checkpoints import load_state
-from collapselab.models.opening import required_channels, required_image_size
+from collapselab.numerics import cpu_threads
 from collapselab.records.completeness import check_finished
-from collapselab.records.experiment import ExtraRecord, ExtraRow, run_identity
+from collapselab.records.experiment import ExtraRecord, ExtraRow, read_extra, run_identity, write_extra
+from collapselab.records.run_curve import run_curve
 from collapselab.records.run_record import RunRecord
-from collapselab.records.stored import read_model, write_model
-from collapselab.storage import make_folder
 from collapselab.text import few
 from collapselab.training import Recipe, RunFolder
-from collapselab.training.building import build_model, load_data
+from collapselab.training.building import trained_model
+from collapselab.training.samples import Samples
 
 # Labels of jobs, each with the field of the recipe that it states.
 _LABELLED = {
@@ -35,14 +34,53 @@ _LABELLED = {
 }
 
 
-def samples_key(recipe: Recipe) -> str:
-    """Return a text that is equal where the samples are: the seed counts only where some are drawn."""
-    drawn = any(sample.method not in ("all", "first") for sample in (recipe.data.train, recipe.data.test))
-    return f"{recipe.data.model_dump_json()} {recipe.seed if drawn else ''}"
+@dataclass(frozen=True)
+class GridRun:
+    """One run of a grid.
+
+    Attributes:
+        number: its place among all runs, from 1.
+        job: what is run.
+        seed: of the run.
+        folder: where it is stored.
+    """
+
+    number: int
+    job: Job
+    seed: int
+    folder: RunFolder
+
+    @property
+    def record(self) -> RunRecord:
+        """The record of a run that was started."""
+        record = self.folder.read_run()
+        assert record is not None, "rows are made of finished runs"
+        return record
+
+    @property
+    def is_finished(self) -> bool:
+        record = self.folder.read_run()
+        return record is not None and record.is_finished
+
+    @property
+    def steps_done(self) -> int:
+        """Steps that need not be run again, as far as rows tell."""
+        return max((row.step for row in self.folder.read_rows()), default=0)
+
+    def curve(self) -> pd.DataFrame:
+        """Return its rows, with the job, its labels, the seed and why it ended; see `run_curve`."""
+        record = self.folder.read_run()
+        ended = None if record is None else record.ended
+        labels = {"job": self.job.name, **self.job.labels, "seed": self.seed, "ended": ended}
+        return run_curve(self.folder, labels)
+
+    def model(self, step: int | None = None) -> nn.Module:
+        """Return the network with the weights of a step, by default the last."""
+        return trained_model(self.job.recipe, self.folder, step)
 
 
 class Grid:
-    """The jobs of a preset for some seeds, in one folder.
+    """The runs of a preset for some seeds, in one folder.
 
     Args:
         out: the experiment's folder.
@@ -53,6 +91,7 @@ class Grid:
         copies: paths of named data sets on this machine.
 
     Attributes:
+        samples: of the recipes.
         left_out: names of the preset's jobs that `only` leaves out.
 
     Raises:
@@ -69,39 +108,23 @@ class Grid:
         only: Sequence[str] = (),
         copies: Mapping[str, Path] | None = None,
     ) -> None:
-        self.out, self.copies = out, copies
+        self.out, self.seeds, self.samples = out, tuple(seeds), Samples(copies)
         everything = {seed: preset.jobs(seed) for seed in seeds}
-        self._jobs = {seed: _chosen(jobs, only, changes or {}) for seed, jobs in everything.items()}
-        self.left_out: tuple[str, ...] = tuple(sorted(_names(everything) - _names(self._jobs)))
-        # The samples read last: mostly the next run has the same.
-        self._samples: tuple[str, DataSplits] | None = None
+        chosen = [(job, seed) for seed in seeds for job in _chosen(everything[seed], only, changes or {})]
+        self._runs = [
+            GridRun(number, job, seed, RunFolder(out / "runs" / job.name / f"seed-{seed}"))
+            for number, (job, seed) in enumerate(chosen, start=1)
+        ]
+        names = {job.name for jobs in everything.values() for job in jobs}
+        self.left_out: tuple[str, ...] = tuple(sorted(names - {job.name for job, _ in chosen}))
 
-    @property
-    def seeds(self) -> Sequence[int]:
-        return tuple(self._jobs)
+    def all(self) -> Sequence[GridRun]:
+        """Return every run, seed by seed: any number of complete seeds can be evaluated."""
+        return self._runs
 
-    def jobs(self, seed: int) -> Sequence[Job]:
-        """Return the jobs of a seed, in the order in which they are run."""
-        return self._jobs[seed]
-
-    def all(self) -> list[tuple[Job, int]]:
-        """Return every job of every seed, seed by seed: any number of complete seeds can be evaluated."""
-        return [(job, seed) for seed in self.seeds for job in self._jobs[seed]]
-
-    def job(self, name: str, seed: int) -> Job:
-        """Return a job by its name."""
-        return next(job for job in self._jobs[seed] if job.name == name)
-
-    # ---------------------------------------------------------------- runs
-
-    def folder(self, job: str, seed: int) -> RunFolder:
-        """Return the folder of a run."""
-        return RunFolder(self.out / "runs" / job / f"seed-{seed}")
-
-    def records(self) -> list[RunRecord]:
-        """Return the records of all runs that were started."""
-        found = (self.folder(job.name, seed).read_run() for job, seed in self.all())
-        return [record for record in found if record is not None]
+    def of(self, seed: int) -> dict[str, GridRun]:
+        """Return the runs of a seed by job, in the order in which they are run."""
+        return {run.job.name: run for run in self._runs if run.seed == seed}
 
     def check_finished(self) -> None:
         """Check that every finished run is whole: its rows are what is judged.
@@ -109,80 +132,37 @@ class Grid:
         Raises:
             InputError: a file of one is damaged, or rows are missing.
         """
-        for job, seed in self.all():
-            folder = self.folder(job.name, seed)
-            record = folder.read_run()
+        for run in self._runs:
+            record = run.folder.read_run()
             if record is not None:
-                check_finished(folder, record)
-
-    def is_finished(self, job: str, seed: int) -> bool:
-        """Whether a run is finished."""
-        record = self.folder(job, seed).read_run()
-        return record is not None and record.is_finished
-
-    def steps_done(self, job: str, seed: int) -> int:
-        """Return the steps that need not be run again, as far as rows tell."""
-        folder = self.folder(job, seed)
-        record = folder.read_run()
-        if record is None or record.is_finished:
-            return 0 if record is None else record.steps
-        return max((row.step for row in folder.read_rows()), default=0)
-
-    def data(self, recipe: Recipe) -> DataSplits:
-        """Return the samples of a run; those of the last call are cached."""
-        name = recipe.model.name
-        key = f"{samples_key(recipe)} {required_channels(name)} {required_image_size(name)}"
-        if self._samples is None or self._samples[0] != key:
-            self._samples = None  # two large data sets need not fit at once
-            self._samples = (key, load_data(recipe, self.copies))
-        return self._samples[1]
-
-    def model(self, job: Job, step: int | None = None) -> nn.Module:
-        """Return the network of a run with the weights of a step, by default the last."""
-        folder = self.folder(job.name, job.recipe.seed)
-        record = folder.read_run()
-        assert record is not None, "rows are made of finished runs"
-        assert record.data is not None
-        model = build_model(job.recipe, record.data, folder.path)
-        step = record.steps if step is None else step
-        load_state(model, folder.read_weights(step), folder.weights_path(step))
-        return model
+                check_finished(run.folder, record)
 
     # ---------------------------------------------------------------- extras
-
-    def _extra_path(self, name: str, seed: int) -> Path:
-        return self.out / "extras" / f"{name}-seed-{seed}.json"
 
     def has_extra(self, name: str, seed: int) -> bool:
         """Whether it was computed, from these very runs. A damaged file is computed again."""
         try:
-            return self._read_extra(name, seed).of == self._identities(seed)
+            return read_extra(self.out, name, seed).of == self._identities(seed)
         except InputError:
             return False
 
     def extra(self, name: str, seed: int) -> Sequence[ExtraRow]:
         """Return the rows that an extra computed."""
-        return self._read_extra(name, seed).rows
+        return read_extra(self.out, name, seed).rows
 
-    def _read_extra(self, name: str, seed: int) -> ExtraRecord:
-        return read_model(self._extra_path(name, seed), ExtraRecord, "computed rows", "remove it")
-
-    def write_extra(self, name: str, seed: int, rows: Sequence[ExtraRow]) -> None:
-        """Store the rows that an extra computed."""
-        path = self._extra_path(name, seed)
-        make_folder(path.parent)
-        write_model(path, ExtraRecord(of=self._identities(seed), rows=tuple(rows)))
+    def compute_extra(self, name: str, seed: int, compute: Callable[[Grid, int], list[ExtraRow]]) -> None:
+        """Compute and store the rows of an extra, with as many threads as the runs have."""
+        first, *_ = self.of(seed).values()
+        with cpu_threads(first.job.recipe.num_threads):
+            rows = tuple(compute(self, seed))
+        write_extra(self.out, name, seed, ExtraRecord(of=self._identities(seed), rows=rows))
 
     def _identities(self, seed: int) -> dict[str, str]:
         """Tell each run of a seed from another of the same job: by its recipe, its samples and its first start."""
-        return {job.name: run_identity(self.folder(job.name, seed).read_run()) for job in self._jobs[seed]}
+        return {name: run_identity(run.folder.read_run()) for name, run in self.of(seed).items()}
 
 
 # ---------------------------------------------------------------- which jobs, with which values
-
-
-def _names(jobs: Mapping[int, Sequence[Job]]) -> set[str]:
-    return {job.name for some in jobs.values() for job in some}
 
 
 def _chosen(jobs: Sequence[Job], only: Sequence[str], changes: Mapping[str, JsonValue]) -> list[Job]:

@@ -1,14 +1,7 @@
 """Jobs of experiments: the values of a paper, and the changes of smaller scales.
 
 A figure declares its jobs once, with the paper's values, as a function of the seed and of changes; each scale lists its
-changes:
-
-    scales(
-        jobs,
-        paper=At("Nothing is reduced."),
-        cpu=At("3,000 steps instead of 80,000.", changes={"steps": 3000}),
-        smoke=At(SMOKE, seeds=1, changes={"data": digits(200, 200), "steps": 30}),
-    )
+changes. docs/contributing-an-experiment.md has an example.
 """
 
 from __future__ import annotations

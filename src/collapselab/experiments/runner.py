@@ -1,16 +1,7 @@
 """Run an experiment: first its runs, then rows, figures, verdicts and a page.
 
-OUT/experiment.json    request, hardware, duration
-OUT/runs/JOB/seed-K/   one folder per run
-OUT/extras/            further results computed from finished runs
-OUT/rows.csv           table of all measurements; everything below is computed from it
-OUT/FIGURE.pdf, .png   as in the paper
-OUT/verdicts.json, .txt
-OUT/report.html
-OUT/experiment.lock    empty; locked while a process writes here
-OUT/timings.json       recent step timings, for the estimate
-
-Any number of processes may run the same experiment in the same folder: each takes runs that no other process works on.
+docs/experiments.md lists the files that it writes. Any number of processes may run the same experiment in the same folder: each takes
+runs that no other process works on.
 """
 
 from __future__ import annotations
@@ -18,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -26,12 +18,9 @@ from pydantic import JsonValue
 from collapselab.digests import digest
 from collapselab.errors import InputError, one_line
 from collapselab.experiments.claims import judge_claims
-from collapselab.experiments.estimate import seconds_left
-from collapselab.experiments.experiment import Experiment, Extra
+from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.running import check_data, check_stop, run_all, unfinished_runs, writing
-from collapselab.experiments.watching import Silent, Watcher
-from collapselab.numerics import cpu_threads
+from collapselab.experiments.running import Silent, Watcher, check_data, run_all, seconds_left, writing
 from collapselab.records.experiment import RECORD, ExperimentRecord, Scale, read_experiment, write_experiment
 from collapselab.records.outcome import Outcome
 from collapselab.records.rows_csv import read_rows_csv
@@ -40,9 +29,7 @@ from collapselab.storage import now, replace_bytes, replace_text
 from collapselab.training import Stopper
 from collapselab.training.resuming import check_recipe
 
-# What decides which runs there are, and what describes them.
-_RUNS = ("seeds", "changes", "only", "left_out")
-_DESCRIPTION = ("title", "paper", "where", "question", "reduced")
+_RUNS = ("seeds", "changes", "only", "left_out")  # what decides which runs there are
 
 
 @dataclass(frozen=True)
@@ -89,7 +76,7 @@ class Request:
 
     def record(self, grid: Grid) -> ExperimentRecord:
         """Return the record of the experiment while it runs."""
-        record = ExperimentRecord(
+        return ExperimentRecord(
             experiment=self.experiment.id,
             scale=self.scale,
             seeds=tuple(grid.seeds),
@@ -98,7 +85,6 @@ class Request:
             only=tuple(self.only),
             left_out=grid.left_out,
         )
-        return _described(record, self.experiment)
 
 
 def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper | None = None) -> Outcome:
@@ -122,25 +108,28 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
         )
     grid = request.grid()
     check_data(grid, is_whole=experiment.is_whole)
-    asked = request.record(grid)
+    asked = _described(request.record(grid), experiment)
     held = _held(out, asked)  # before anything is written where something else may be
-    for job, seed in grid.all():
-        check_recipe(job.recipe, grid.folder(job.name, seed))
+    for run in grid.all():
+        check_recipe(run.job.recipe, run.folder)
     grid.check_finished()  # before hours are spent on the others
     with stopper.listening():
         with writing(out, stopper):
             held = _held(out, asked)
             if held is None or held.status != "finished":
                 write_experiment(out, asked)
-        left = unfinished_runs(grid)
+        left = [run for run in grid.all() if not run.is_finished]
         if left:
-            watcher.estimated(len(left), len(grid.all()), seconds_left(grid, watcher.timing, stopper))
+            watcher.estimated(len(left), len(grid.all()), seconds_left(grid, left, watcher, stopper))
         run_all(grid, left, watcher, stopper)
         with writing(out, stopper):
             grid.check_finished()
-            for extra in experiment.extras:
-                _compute_extra(extra, grid, watcher, stopper)
-            record = _finished(asked, held, grid, anything_new=bool(left))
+            for name, seed in product(experiment.extras, grid.seeds):
+                if not grid.has_extra(name, seed):
+                    stopper.check()
+                    watcher.extra(name, seed)
+                    grid.compute_extra(name, seed, experiment.extras[name])
+            record = _described(_finished(asked, held, grid, anything_new=bool(left)), experiment)
             outcome = _write_results(experiment, record, experiment.rows(grid), out)
     left_out = max(0, (0 if held is None else held.runs) - len(grid.all()))
     return replace(outcome, was_finished=not left, left_out=left_out)
@@ -166,8 +155,7 @@ def judge_again(folder: Path, find: Callable[[str], Experiment]) -> Outcome:
         raise InputError(f"{folder}: not a finished experiment; give a folder that reproduce wrote")
     experiment = find(held.experiment)
     with writing(folder, Stopper()):
-        stored = read_rows_csv(folder / "rows.csv", held.schema_, held.rows_digest)
-        rows = _with_ending(stored, held)
+        rows = read_rows_csv(folder / "rows.csv", held.schema_, held.rows_digest, held.ended)
         record = _described(held, experiment).model_copy(update={"judged": now()})
         try:
             outcome = _write_results(experiment, record, rows, folder)
@@ -184,10 +172,10 @@ def _write_results(
     experiment: Experiment, record: ExperimentRecord, rows: pd.DataFrame, folder: Path
 ) -> Outcome:
     """Judge the claims on the rows; write rows, verdicts, figures, page and, last, the record."""
+    from collapselab.records.wording import verdicts_text
     from collapselab.report.pages.experiment import experiment_page
     from collapselab.report.pages.rendering import write_page
     from collapselab.report.paper import save_figures
-    from collapselab.report.wording import verdicts_text
 
     judgements = tuple(judge_claims(experiment.claims, rows, experiment.paper, experiment.where))
     outcome = Outcome(folder, record, rows, judgements)
@@ -222,29 +210,11 @@ def _finished(
     """
     same = held is not None and all(getattr(held, name) == getattr(asked, name) for name in _RUNS)
     if held is not None and held.status == "finished" and same and not anything_new:
-        return held.model_copy(update={name: getattr(asked, name) for name in _DESCRIPTION})
-    recipes = {job.name: job.recipe.in_one_line() for job, _ in grid.all()}
-    return asked.finished_with(grid.records()).model_copy(update={"recipes": recipes})
+        return held
+    recipes = {run.job.name: run.job.recipe.in_one_line() for run in grid.all()}
+    return asked.finished_with([run.record for run in grid.all()]).model_copy(update={"recipes": recipes})
 
 
 def _described(record: ExperimentRecord, experiment: Experiment) -> ExperimentRecord:
-    texts = {name: getattr(experiment, name) for name in _DESCRIPTION if name != "reduced"}
+    texts = {name: getattr(experiment, name) for name in ("title", "paper", "where", "question")}
     return record.model_copy(update=texts | {"reduced": experiment.presets[record.scale].reduced})
-
-
-def _with_ending(rows: pd.DataFrame, record: ExperimentRecord) -> pd.DataFrame:
-    """Add why runs ended, where the rows of schema 1 do not say and all runs ended alike."""
-    if "ended" in rows or "job" not in rows or len(record.ended) != 1:
-        return rows
-    rows = rows.copy()
-    rows.insert(list(rows).index("seed") + 1, "ended", next(iter(record.ended)))
-    return rows
-
-
-def _compute_extra(extra: Extra, grid: Grid, watcher: Watcher, stopper: Stopper) -> None:
-    for seed in grid.seeds:
-        if not grid.has_extra(extra.name, seed):
-            check_stop(stopper)
-            watcher.extra(extra.name, seed)
-            with cpu_threads(grid.jobs(seed)[0].recipe.num_threads):
-                grid.write_extra(extra.name, seed, extra.compute(grid, seed))

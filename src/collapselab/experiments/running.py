@@ -6,37 +6,53 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from collapselab.data.memory import check_samples
 from collapselab.errors import InputError
-from collapselab.experiments.grid import Grid, samples_key
-from collapselab.experiments.recipes import Job
-from collapselab.experiments.watching import Watcher
+from collapselab.experiments.grid import Grid, GridRun
 from collapselab.records.experiment import LOCK
 from collapselab.storage import FolderInUse, exclusive
-from collapselab.training import RunInterrupted, Stopper, run_recipe
+from collapselab.training import Stopper, run_recipe
+from collapselab.training.timing import TimedKinds
 
 _LOOK_AGAIN_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class NumberedRun:
-    """A job for one seed, and its place among all."""
+@runtime_checkable
+class Watcher(Protocol):
+    """Called while an experiment goes on. Each method does nothing unless overridden."""
 
-    number: int
-    job: Job
-    seed: int
+    def timing(self, job: str) -> None:
+        """Before a run of a new kind is timed."""
+
+    def estimated(self, runs_left: int, runs: int, seconds: float) -> None:
+        """Before anything starts."""
+
+    def waiting(self, runs: int) -> None:
+        """When other processes work on all `runs` that are left, or on the runs that these start from."""
+
+    def run_started(
+        self, job: str, seed: int, number: int, runs: int, steps_before: int, steps_of_all: int, steps: int
+    ) -> None:
+        """Before a run of `steps`; finished runs have `steps_before` of the `steps_of_all` of all runs."""
+
+    def progress(self, done: int, total: int, doing: str) -> None:
+        """Within a run: steps done, steps in all, `training` or `measuring`."""
+
+    def run_ended(self, job: str, seed: int, number: int, runs: int, ended: str, seconds: float) -> None:
+        """After a run."""
+
+    def extra(self, name: str, seed: int) -> None:
+        """Before something is computed from finished runs."""
 
 
-def unfinished_runs(grid: Grid) -> list[NumberedRun]:
-    """Return the runs that are left, in their order."""
-    runs = (NumberedRun(number, job, seed) for number, (job, seed) in enumerate(grid.all(), start=1))
-    return [run for run in runs if not grid.is_finished(run.job.name, run.seed)]
+class Silent(Watcher):
+    """Ignores everything."""
 
 
-def run_all(grid: Grid, left: Sequence[NumberedRun], watcher: Watcher, stopper: Stopper) -> None:
+def run_all(grid: Grid, left: Sequence[GridRun], watcher: Watcher, stopper: Stopper) -> None:
     """Do every run that is left. Runs that another process works on are skipped, and looked at again later.
 
     Raises:
@@ -59,52 +75,48 @@ def run_all(grid: Grid, left: Sequence[NumberedRun], watcher: Watcher, stopper: 
             if not is_waiting:
                 watcher.waiting(len(others))
                 is_waiting = True
-            check_stop(stopper)
+            stopper.check()
             time.sleep(_LOOK_AGAIN_SECONDS)
         left = others
     if lost:
         raise next(iter(lost.values()))
 
 
-def _has_to_wait(grid: Grid, run: NumberedRun) -> bool:
+def _has_to_wait(grid: Grid, run: GridRun) -> bool:
     """Whether another process works on a run, or has to finish the one that it starts from."""
-    if grid.is_finished(run.job.name, run.seed):  # meanwhile, by another process
+    if run.is_finished:  # meanwhile, by another process
         return False
     after = run.job.after
-    is_early = after is not None and not grid.is_finished(after, run.seed)
-    return is_early or grid.folder(run.job.name, run.seed).in_use()
+    return (after is not None and not grid.of(run.seed)[after].is_finished) or run.folder.in_use()
 
 
-def _missing_start(grid: Grid, run: NumberedRun) -> InputError | None:
+def _missing_start(grid: Grid, run: GridRun) -> InputError | None:
     """Return why a run cannot start: the finished run that should have written its weights ended before."""
     job = run.job
     if job.after is None or job.recipe.start is None:
         return None
     checkpoint = Path(job.recipe.start.checkpoint)
     # Relative to a folder that need not exist yet.
-    if os.path.exists(os.path.normpath(grid.folder(job.name, run.seed).path / checkpoint)):
+    if os.path.exists(os.path.normpath(run.folder.path / checkpoint)):
         return None
-    before = grid.folder(job.after, run.seed).read_run()
-    assert before is not None, "it is finished"
+    before = grid.of(run.seed)[job.after].record
     return InputError(
         f"{job.name}, seed {run.seed}: starts from {checkpoint.name} of {job.after}, which ended at step {before.steps} "
         f"({before.ended}); change values of {job.after} and remove {grid.out / 'runs' / job.after}"
     )
 
 
-def _do(grid: Grid, run: NumberedRun, watcher: Watcher, stopper: Stopper) -> bool:
+def _do(grid: Grid, run: GridRun, watcher: Watcher, stopper: Stopper) -> bool:
     """Do a run; return False if another process has begun it."""
-    job, seed, everything = run.job, run.seed, grid.all()
-    if grid.is_finished(job.name, seed):
+    if run.is_finished:
         return True
-    before = sum(one.recipe.steps for one, its_seed in everything if grid.is_finished(one.name, its_seed))
-    steps = sum(one.recipe.steps for one, _ in everything)
-    start, data = time.perf_counter(), grid.data(job.recipe)
+    job, seed, everything = run.job, run.seed, grid.all()
+    before = sum(one.job.recipe.steps for one in everything if one.is_finished)
+    steps = sum(one.job.recipe.steps for one in everything)
+    start, data = time.perf_counter(), grid.samples.of(job.recipe)
     watcher.run_started(job.name, seed, run.number, len(everything), before, steps, job.recipe.steps)
     try:
-        done = run_recipe(
-            job.recipe, grid.folder(job.name, seed), watcher.progress, data=data, stopper=stopper
-        )
+        done = run_recipe(job.recipe, run.folder, watcher.progress, data=data, stopper=stopper)
     except FolderInUse:
         return False
     seconds = time.perf_counter() - start
@@ -113,6 +125,25 @@ def _do(grid: Grid, run: NumberedRun, watcher: Watcher, stopper: Stopper) -> boo
 
 
 # ---------------------------------------------------------------- before and between runs
+
+
+def seconds_left(grid: Grid, left: Sequence[GridRun], watcher: Watcher, stopper: Stopper) -> float:
+    """Return the seconds that the runs that are left will take, estimated from one run of each kind; extras are not included.
+
+    Raises:
+        RunInterrupted: told to stop.
+    """
+    timings, total = TimedKinds(grid.out), 0.0
+
+    def before(name: str) -> None:
+        stopper.check()
+        watcher.timing(name)
+
+    for run in left:
+        recipe = run.job.recipe
+        timing = timings.timing(recipe, grid.samples.of, partial(before, run.job.name))
+        total += timing.seconds(recipe, run.steps_done, grid.samples.count(recipe))
+    return total
 
 
 @contextmanager
@@ -127,14 +158,8 @@ def writing(out: Path, stopper: Stopper) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be created ({error.strerror}); choose another out=") from error
-    with exclusive(out / LOCK, while_waiting=lambda: check_stop(stopper)):
+    with exclusive(out / LOCK, while_waiting=stopper.check):
         yield
-
-
-def check_stop(stopper: Stopper) -> None:
-    """Raise `RunInterrupted` where there is a reason to stop."""
-    if stopper.reason:
-        raise RunInterrupted(0, stopper.reason)
 
 
 def check_data(grid: Grid, *, is_whole: bool) -> None:
@@ -147,28 +172,14 @@ def check_data(grid: Grid, *, is_whole: bool) -> None:
     Raises:
         InputError: some do not; the message names the runs that do without them.
     """
-    checked: dict[str, InputError | None] = {}
     missing: dict[str, InputError] = {}
-    for job, seed in grid.all():
-        if grid.is_finished(job.name, seed):
-            continue
-        key = samples_key(job.recipe)
-        if key not in checked:
-            checked[key] = _wrong_samples(grid, job)
-        if (error := checked[key]) is not None:
+    for job in (run.job for run in grid.all() if not run.is_finished):
+        if (error := grid.samples.problem(job.recipe)) is not None:
             missing.setdefault(job.name, error)
     if not missing:
         return
     first = next(iter(missing.values()))
-    others = sorted({job.name for job, _ in grid.all()} - set(missing))
+    others = sorted({run.job.name for run in grid.all()} - set(missing))
     if others and not is_whole:
         raise InputError(f"{first}; or run only the others with only={','.join(others)}")
     raise first
-
-
-def _wrong_samples(grid: Grid, job: Job) -> InputError | None:
-    try:
-        check_samples(job.recipe.data, job.recipe.seed, grid.copies)
-    except InputError as error:
-        return error
-    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,17 @@ class SplitProfile:
         return self.metrics, self.counts.tolist(), self.spectra, self.warnings
 
 
+# What each way of storing the within-class scatter lacks, and what was stored.
+_WITHOUT: dict[str, tuple[frozenset[str], str]] = {
+    "full": (frozenset({"class covariances"}), "the pooled scatter of all classes"),
+    "sketch": (frozenset({"covariance", "class covariances"}), "a sketch of the within-class scatter"),
+    "trace": (
+        frozenset({"covariance", "class covariances", "top eigenvalue"}),
+        "the trace of the within-class scatter",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class LayerProfile:
     """One probe point: what a layer reads, and the weight that reads it.
@@ -83,6 +94,18 @@ class LayerProfile:
     @property
     def test(self) -> dict[str, Number | None]:
         return self.splits["test"].metrics if "test" in self.splits else {}
+
+    def why_missing(self, metrics: Iterable[str]) -> str:
+        """Return why some of these metrics have no value on train data; empty if all of them have one."""
+        needs = [BY_NAME[name].needs for name in metrics if self.train.get(name) is None]
+        if not needs:
+            return ""
+        lacks, stored = _WITHOUT.get(self.scatter, (frozenset(), ""))
+        if any(one & lacks for one in needs):
+            return f"only {stored} was stored there"
+        if any("weight" in one for one in needs):
+            return "there is no weight to compare with, or the value is undefined (see the warnings)"
+        return "it was not measured or is undefined (see the warnings)"
 
 
 @dataclass(frozen=True)

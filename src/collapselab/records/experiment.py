@@ -14,10 +14,11 @@ from pydantic import Field, JsonValue
 
 from collapselab.choices import Scale
 from collapselab.errors import InputError
+from collapselab.records.recipe import Recipe
 from collapselab.records.run_record import RunRecord, in_words
 from collapselab.records.run_record import Seconds as Hours
 from collapselab.records.stored import Stored, Versioned, read_model, write_model
-from collapselab.storage import Hardware, hardware, is_temporary, now
+from collapselab.storage import Hardware, hardware, is_temporary, make_folder, now
 from collapselab.text import few, words
 
 Label = str | int | float
@@ -171,6 +172,11 @@ class KindTiming(Stored):
     step: float
     sample: float
 
+    def seconds(self, recipe: Recipe, done: int, num_samples: int) -> float:
+        """Return the seconds that a run of this kind takes after `done` steps, with samples of both splits."""
+        measured = sum(at >= done for at in recipe.measured_steps())
+        return (recipe.steps - done) * self.step + measured * self.sample * num_samples
+
 
 class Timings(Versioned):
     """Timings by kind of run, on one machine."""
@@ -181,6 +187,26 @@ class Timings(Versioned):
 
 
 # ---------------------------------------------------------------- reading and writing
+
+
+def read_extra(folder: Path, name: str, seed: int) -> ExtraRecord:
+    """Return the rows that were computed under a name for a seed.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return read_model(_extra_path(folder, name, seed), ExtraRecord, "computed rows", "remove it")
+
+
+def write_extra(folder: Path, name: str, seed: int, record: ExtraRecord) -> None:
+    """Store computed rows in the folder of their experiment."""
+    path = _extra_path(folder, name, seed)
+    make_folder(path.parent)
+    write_model(path, record)
+
+
+def _extra_path(folder: Path, name: str, seed: int) -> Path:
+    return folder / "extras" / f"{name}-seed-{seed}.json"
 
 
 def read_timings(folder: Path) -> Timings:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
+from collapselab.inference import MIN_SEEDS, student_interval, t_test
 from collapselab.records.stored import SCHEMA, Stored
 
 Verdict = Literal["holds", "fails", "inconclusive"]
@@ -48,6 +49,29 @@ class Effect(Stored):
     low: float | None
     high: float | None
     by_seed: dict[int, float]
+
+    @classmethod
+    def over_seeds(cls, by_seed: dict[int, float], **own: Any) -> Effect:
+        """Return the effect with its mean and interval."""
+        values = list(by_seed.values())
+        mean, low, high = values[0] if values else None, None, None
+        if len(values) > 1:
+            mean, low, high = map(float, student_interval(values))
+        return cls(mean=mean, low=low, high=high, by_seed=by_seed, **own)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Where the interval lies: above the threshold, below it, or around it; with few seeds none decides."""
+        if len(self.by_seed) < MIN_SEEDS or self.low is None or self.high is None:
+            return "inconclusive"
+        if self.low > self.threshold:
+            return "holds"
+        return "fails" if self.high < self.threshold else "inconclusive"
+
+    @property
+    def p(self) -> float | None:
+        """The two-sided p-value of the mean against the threshold; None with fewer than two seeds."""
+        return t_test(list(self.by_seed.values()), self.threshold)
 
 
 class Sensitivity(Stored):

@@ -7,8 +7,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from collapselab.frames import last_layer, rows_that
 from collapselab.records.experiment import ExperimentRecord
 from collapselab.records.judgement import Judgement
+from collapselab.text import few, words
+
+# Columns whose undefined values are reported as warnings.
+_MEASURED = (
+    "train_variance_final",
+    "strong_test_variance_final",
+    "accuracy",
+    "train_accuracy",
+    "test_accuracy",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +47,19 @@ class Outcome:
     @property
     def page(self) -> Path:
         return self.folder / "report.html"
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings about undefined values, with the runs in which they occur."""
+        rows = last_layer(self.rows)
+        by = next((name for name in ("job", "construction", "dataset") if name in rows), None)
+        out = []
+        for name in _MEASURED:
+            missing = rows_that(rows, rows[name].isna()) if name in rows else rows.head(0)
+            if len(missing):
+                runs = f" ({few(list(map(str, missing[by])))})" if by else ""
+                out.append(f"{words(name)} is undefined in {len(missing)} of {len(rows)} rows{runs}")
+        return out
 
     @property
     def figures(self) -> list[Path]:

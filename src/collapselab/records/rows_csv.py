@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,7 @@ CURVE_COLUMNS = (*VARIANCES, *_FINAL, *_NETWORK, "normalized_within")
 _CHECKPOINTS = ("dataset", "model", "seed")
 
 
-def read_rows_csv(path: Path, schema: int, wanted: str = "") -> pd.DataFrame:
+def read_rows_csv(path: Path, schema: int, wanted: str = "", ended: Collection[str] = ()) -> pd.DataFrame:
     """Read the stored rows of an experiment, in the columns of the present schema.
 
     Variances of schema 1 are those over references of the last step: they get `_final`, and the plain columns are filled
@@ -32,6 +33,7 @@ def read_rows_csv(path: Path, schema: int, wanted: str = "") -> pd.DataFrame:
         path: of rows.csv.
         schema: of the experiment.json beside it.
         wanted: digest that the file must have; empty where it is not known.
+        ended: why runs ended; where there is one reason and rows do not say it, they get a column.
 
     Raises:
         InputError: the file cannot be read, or is not as it was written.
@@ -40,7 +42,7 @@ def read_rows_csv(path: Path, schema: int, wanted: str = "") -> pd.DataFrame:
         content = read_bytes(path)
         if wanted and digest(content) != wanted:
             raise Damaged
-        rows = pd.read_csv(io.BytesIO(content))
+        rows = _with_ending(pd.read_csv(io.BytesIO(content)), ended)
     except Damaged as error:
         raise InputError(
             f"{path}: {error}; restore it, or reproduce the experiment again in its folder"
@@ -52,6 +54,12 @@ def read_rows_csv(path: Path, schema: int, wanted: str = "") -> pd.DataFrame:
         return rows
     keys = ("job", "seed") if "job" in rows else _CHECKPOINTS
     return fill_at_last_step(_renamed(rows), *keys, step=step)
+
+
+def _with_ending(rows: pd.DataFrame, ended: Collection[str]) -> pd.DataFrame:
+    if "ended" not in rows and "job" in rows and len(ended) == 1:
+        rows.insert(list(rows).index("seed") + 1, "ended", next(iter(ended)))
+    return rows
 
 
 def _renamed(rows: pd.DataFrame) -> pd.DataFrame:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from torch import Tensor
 
 from collapselab.errors import InputError
-from collapselab.frames import rows_where
+from collapselab.frames import last_layer, rows_where
 from collapselab.probes.results import first_collapsed
 from collapselab.records.completeness import check_finished
 from collapselab.records.judgement import Judgement
-from collapselab.records.rows import VARIANCES, MeasuredRow, fill_at_last_step, final, rows_table
+from collapselab.records.rows import VARIANCES, MeasuredRow, final, rows_table
+from collapselab.records.run_curve import run_curve
 from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import RunRecord
 
@@ -77,6 +81,23 @@ class Run:
         """Return the class means (C, p) of the last layer at the end, or None where they were not kept."""
         return self.statistics.get(f"{split}/{self.layers[-1]}/class_means")
 
+    def class_cosines(self) -> dict[str, pd.DataFrame]:
+        """Return the cosines (C, C) between these class means, by split; see `cosine_matrix`."""
+        means = {split: self.class_means(split) for split in self.splits}
+        return {
+            split: cosine_matrix(own.numpy())
+            for split, own in means.items()
+            if own is not None and len(own) > 1
+        }
+
+
+def cosine_matrix(class_means: npt.NDArray[Any]) -> pd.DataFrame:
+    """Return cosines between class means (C, p) centred at their mean: (C, C), NaN where a mean has no direction."""
+    centred = class_means - class_means.mean(0)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit = np.divide(centred, norms, out=np.full_like(centred, np.nan), where=norms > 0)
+    return pd.DataFrame(np.clip(unit @ unit.T, -1, 1))
+
 
 def read_run(folder: RunFolder) -> Run:
     """Read a run whole, finished or not.
@@ -94,7 +115,7 @@ def read_run(folder: RunFolder) -> Run:
         record=record,
         judgements=tuple(folder.read_verdicts()),
         rows=rows,
-        variances=_variances(folder, measured),
+        variances=_variances(folder),
         spectra=_spectra(measured, last),
         statistics=folder.read_statistics(last),
         warnings=tuple(
@@ -106,16 +127,9 @@ def read_run(folder: RunFolder) -> Run:
     )
 
 
-def _variances(folder: RunFolder, measured: list[MeasuredRow]) -> pd.DataFrame:
-    columns = [*VARIANCES, *map(final, VARIANCES)]
-    depth = max(row.depth for row in measured)
-    by_step: dict[int, dict[str, float | None]] = {}
-    for row in (*measured, *folder.read_final_reference()):
-        if row.depth == depth:
-            values = by_step.setdefault(row.step, {"step": row.step})
-            values |= {name: value for name, value in row.metrics.items() if name in columns}
-    table = pd.DataFrame([by_step[step] for step in sorted(by_step)], columns=["step", *columns])
-    return fill_at_last_step(table.astype(dict.fromkeys(columns, "float64")))
+def _variances(folder: RunFolder) -> pd.DataFrame:
+    curve = last_layer(run_curve(folder, {})).reset_index(drop=True)
+    return curve.filter(["step", *VARIANCES, *map(final, VARIANCES)])
 
 
 def _spectra(measured: list[MeasuredRow], last: int) -> pd.DataFrame:

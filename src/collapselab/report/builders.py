@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from collapselab.curves import start_behind_transient
 from collapselab.data.names import data_title
-from collapselab.frames import finite, groups, last_layer, last_rows, numbers, rows_that, rows_where
+from collapselab.frames import curve, finite, groups, last_layer, last_rows, numbers, rows_that, rows_where
 from collapselab.inference import smallest_trials
 from collapselab.models import model_title
 from collapselab.records.rows import final
@@ -29,8 +30,6 @@ from collapselab.report.chart import (
 )
 from collapselab.text import number, percent, words
 
-_TRANSIENT = 10  # times the larger of first and last value: beyond, a curve is starting up
-_STEPS_LEFT = 5
 _LAST, _SAME = "centres of the last step", "centres of the same step"
 STEPS, SPREAD = Axis("SGD step", "log"), Axis("variance / class-mean spread (0: full collapse)")
 
@@ -108,7 +107,6 @@ def _parts(rows: Rows) -> Iterator[tuple[str, Rows]]:
 
 
 def _looks(parts: Parts) -> dict[str, Look]:
-    """Looks of parts in their order, by name."""
     return dict(zip((name for name, _ in parts), ordered_looks(len(parts)), strict=True))
 
 
@@ -157,40 +155,31 @@ class Lines:
 
     def __call__(self, rows: Rows) -> list[Chart]:
         parts = list(_parts(rows))
-        kinds = [(final, _LAST), (str, _SAME)] if self.references else [(str, "")]
-        drawn = []
-        for column_of, subtitle in kinds:
-            y = [replace(one, column=column_of(one.column)) for one in self.y]
-            panels = self._panels(rows, parts, y, subtitle)
-            lengths = [one.points.dropna()["x"].nunique() for panel in panels for one in panel.series]
-            # Old files have references of the same step only at the last one, where both kinds agree.
-            if subtitle != _SAME or max(lengths, default=0) > 1:
-                drawn.append(panels)
+        kinds = (_LAST, _SAME) if self.references else ("",)
+        first, *others = (self._panels(rows, parts, kind) for kind in kinds)
+        # Old files have references of the same step only at the last one, where both kinds agree.
+        drawn = [first, *(panels for panels in others if _most_points(panels) > 1)]
         if not self.grid:
             return [self._chart(_placed(drawn), parts)]
-        suffixes = ("", "-same-step")[: len(drawn)]
-        return [
-            self._chart(_in_grid(one, parts), parts, suffix)
-            for one, suffix in zip(drawn, suffixes, strict=True)
-        ]
+        return [self._chart(_in_grid(one, parts), parts, at * "-same-step") for at, one in enumerate(drawn)]
 
-    def _panels(self, rows: Rows, parts: Parts, y: Sequence[Quantity], subtitle: str) -> list[Panel]:
+    def _panels(self, rows: Rows, parts: Parts, kind: str) -> list[Panel]:
+        y = [replace(one, column=final(one.column)) for one in self.y] if kind == _LAST else self.y
         looks = _looks(self.split(self.select(rows)) if self.split else [])
         panels = []
         for title, part in parts:
-            series = [one for quantity in y for one in self._lines(part, quantity, looks, len(y) == 1)]
-            series = [one for one in series if len(finite(one.points["y"]))]
-            start = _behind_transient(series) if self.references else None
+            series = [line for one in y for line in self._lines(part, one, looks)]
+            series = tuple(line for line in series if len(finite(line.points["y"])))
+            runs = [run for one in series for _, run in groups(one.points.dropna(), "seed")]
+            start = start_behind_transient([curve(run, "y", "x") for run in runs]) if kind else None
             marks = tuple(mark for mark in self._marks(part) if isinstance(mark, Mark))
-            x, y_axis = replace(self.axes[0], start=start), self.axes[1]
-            panels.append(Panel(title, x, y_axis, tuple(series), marks, subtitle=subtitle))
+            axes = replace(self.axes[0], start=start), self.axes[1]
+            panels.append(Panel(title, *axes, series, marks, subtitle=kind))
         return panels
 
-    def _lines(
-        self, part: Rows, one: Quantity, looks: Mapping[str, Look], is_alone: bool
-    ) -> Iterator[Series]:
+    def _lines(self, part: Rows, one: Quantity, looks: Mapping[str, Look]) -> Iterator[Series]:
         """One line of a quantity, or one per group: with its own look where there is one quantity, else its own dash."""
-        drawn = self.select(part)
+        drawn, is_alone = self.select(part), len(self.y) == 1
         for name, rows in self.split(drawn) if self.split else [("", drawn)]:
             own = looks.get(name, one.look)
             look = own if is_alone else replace(one.look, dash=own.dash)
@@ -201,16 +190,15 @@ class Lines:
         return [mark if isinstance(mark, Mark) else mark(rows) for mark in self.marks]
 
     def _chart(self, panels: Sequence[Panel], parts: Parts, suffix: str = "") -> Chart:
-        notes = (
-            [f"{panels[0].subtitle.capitalize()}."] if self.grid else []
-        )  # once, not over every small panel
-        notes += _left_out(panels)
+        notes = _left_out(panels)
         for title, part in parts:
             notes += [f"{mark} in {title}." for mark in self._marks(part) if isinstance(mark, str)]
-        drawn = tuple(replace(panel, subtitle="" if self.grid else panel.subtitle) for panel in panels)
+        if self.grid:  # once, not over every small panel
+            notes.insert(0, f"{panels[0].subtitle.capitalize()}.")
+            panels = [replace(panel, subtitle="") for panel in panels]
         id, text = self.id + suffix, f"{self.text} {_endings(panels[0])}".strip()
         figure = id if self.on_paper else ""
-        return Chart(id, self.title, text, drawn, figure, share_x=self.share_x, notes=tuple(notes))
+        return Chart(id, self.title, text, tuple(panels), figure, share_x=self.share_x, notes=tuple(notes))
 
 
 ACCURACY_AXES = STEPS, Axis("accuracy", percent=True)
@@ -220,17 +208,12 @@ ACCURACY_LINES = Lines(
 )  # fmt: skip
 
 
-def _behind_transient(series: Sequence[Series]) -> float | None:
-    """Return the place behind a transient of the first steps that would hide all that follows; None without one."""
-    runs = [run for one in series for _, run in groups(one.points.dropna().sort_values("x"), "seed")]
-    level = _TRANSIENT * max((max(run["y"].iloc[0], run["y"].iloc[-1]) for run in runs), default=0.0)
-    far = [float(x) for run in runs for x in run["x"][run["y"] > level]]
-    later = sorted({x for run in runs for x in numbers(run, "x") if far and x > max(far)})
-    return later[0] if len(later) >= _STEPS_LEFT else None
+def _most_points(panels: Sequence[Panel]) -> int:
+    counts = (one.points.dropna()["x"].nunique() for panel in panels for one in panel.series)
+    return max(counts, default=0)
 
 
 def _left_out(panels: Sequence[Panel]) -> list[str]:
-    """Say what stands before the start of an axis."""
     started = [panel for panel in panels if panel.x.start is not None]
     if not started:
         return []
@@ -243,7 +226,6 @@ def _left_out(panels: Sequence[Panel]) -> list[str]:
 
 
 def _endings(panel: Panel) -> str:
-    """Say what the lines of a panel come to."""
     told, say = [], percent if panel.y.percent else number
     for one in panel.series:
         last = one.points.dropna().sort_values("x").groupby("seed")["y"].last().tolist()

@@ -154,7 +154,6 @@ def ordered_looks(count: int) -> list[Look]:
 
 
 def _between(place: Number) -> str:
-    """Return the colour at a place along the order."""
     low, high = (_RAMP[min(int(place) + step, len(_RAMP) - 1)] for step in (0, 1))
     channels = ((int(low[at : at + 2], 16), int(high[at : at + 2], 16)) for at in (1, 3, 5))
     return "#" + "".join(f"{round(a + (b - a) * (place % 1)):02x}" for a, b in channels)

@@ -63,15 +63,6 @@ def chart_of(id: str, panels: Sequence[Panel], gaps: str = "", **numbers: object
     return Chart(id.replace("_", "-"), title, told, tuple(panels))
 
 
-def line(name: str, values: pd.Series, look: Look, legend: str | None = None) -> Series:
-    """Return a line of values by layer, in order of depth; NaN if undefined."""
-    depths = range(len(values))
-    points = pd.DataFrame(
-        {"x": depths, "y": values.to_numpy(), "point": [f"depth {depth}" for depth in depths]}
-    )
-    return Series(name, points, look, legend=legend)
-
-
 @dataclass(frozen=True, eq=False)
 class Layers:
     """The metrics of a network by layer, and their charts.
@@ -105,6 +96,10 @@ class Layers:
         table = self._tables[split, at_start]
         return (table[metric] if metric in table else pd.Series(np.nan, table.index)).astype("float64")
 
+    def last(self, metric: str, split: str = "train") -> float:
+        """Return a metric at the last layer."""
+        return float(self.values(metric, split).iloc[-1])
+
     def table(self, split: str, *, at_start: bool = False) -> pd.DataFrame:
         """Return all metrics of a split, layers as columns."""
         rows = [self.values(name, split, at_start=at_start).rename(name) for name in BY_NAME]
@@ -116,33 +111,50 @@ class Layers:
 
     # ---------------------------------------------------------------- charts
 
+    def line(
+        self, name: str, metric: str, look: Look, split: str = "train", *, at_start: bool = False
+    ) -> Series:
+        """Return a line by layer, in order of depth. All at initialisation are named so, and share that entry of the legend."""
+        values = self.values(metric, split, at_start=at_start).to_numpy()
+        points = pd.DataFrame({"x": range(len(values)), "y": values})
+        points["point"] = [f"depth {depth}" for depth in points["x"]]
+        name = ", ".join(filter(None, [name, START * at_start]))
+        return Series(name, points, look, legend=START if at_start else None)
+
     def usual(self, metric: str) -> list[Series]:
         """Lines of a metric on train and test data, and on train data at initialisation."""
         return [
-            line("train", self.values(metric), Look(TRAIN)),
-            line("test", self.values(metric, "test"), Look(TEST, "dash", "square")),
-            line(f"train, {START}", self.values(metric, at_start=True), INITIALISATION, START),
+            self.line("train", metric, Look(TRAIN)),
+            self.line("test", metric, Look(TEST, "dash", "square"), "test"),
+            self.line("train", metric, INITIALISATION, at_start=True),
         ]
 
     def metric(self, name: str, id: str = "", *, of: Sequence[str] = (), marks: Sequence[Mark] = ()) -> Chart:
-        """Chart one metric on train and test data.
-
-        Args:
-            name: of the metric.
-            id: of the chart, if not the name.
-            of: the metrics it is computed from, if it is none itself.
-            marks: lines across.
-        """
-        id = id or name
-        told = self.journey(self.values(name), self.values(name, "test"), value_axis(id).percent)
-        return self.chart(id, self.usual(name), *(of or [name]), marks=marks, journey=told)
+        """Chart one metric on train and test data; its `id` is by default the name. See `chart`."""
+        return self.chart(id or name, self.usual(name), name, of=of, marks=marks)
 
     def chart(
-        self, id: str, lines: Sequence[Series], *metrics: str, marks: Sequence[Mark] = (), **numbers: object
+        self,
+        id: str,
+        lines: Sequence[Series],
+        metric: str,
+        *,
+        of: Sequence[str] = (),
+        marks: Sequence[Mark] = (),
+        head: str = "On train data, it is",
+        on_test: bool = True,
+        **numbers: object,
     ) -> Chart:
-        """Chart lines; `metrics` are the metrics they are computed from. See `chart_of`."""
+        """Chart lines by layer, in order; `of` are the metrics that `metric` is computed from, if it is none itself.
+
+        `{journey}` in the text is a sentence with the values of `metric` at the first layer, the first collapsed layer and the
+        last layer: it begins with `head`, and ends with test data where `on_test`.
+        """
         panel = self.panel(id, lines, marks=marks)
-        return chart_of(id, [panel] if panel.series else [], self.gaps(*metrics), **numbers)
+        told = self._journey(metric, value_axis(id).percent, head, on_test)
+        return chart_of(
+            id, [panel] if panel.series else [], self.gaps(*(of or [metric])), journey=told, **numbers
+        )
 
     def panel(
         self, id: str, lines: Sequence[Series], title: str = "", marks: Sequence[Mark] = (), column: int = 0
@@ -157,23 +169,17 @@ class Layers:
         series = tuple(one for one in lines if one.points["y"].notna().any())
         return Panel(title, x, value_axis(id), series, (*marks, *first), place=(0, column))
 
-    def journey(
-        self,
-        values: pd.Series,
-        on_test: pd.Series | None = None,
-        as_percent: bool = False,
-        head: str = "On train data, it is",
-    ) -> str:
-        """Return a sentence with the values at the first layer, the first collapsed layer and the last layer."""
-        say = percent if as_percent else number
+    def _journey(self, metric: str, as_percent: bool, head: str, on_test: bool) -> str:
+        say, values = percent if as_percent else number, self.values(metric)
         places = {0: "at the first layer", len(values) - 1: "at the last layer"}
         if self.first_collapsed is not None:
             places.setdefault(self.names.index(self.first_collapsed), "at the first collapsed layer")
         known = [(at, place) for at, place in sorted(places.items()) if pd.notna(values.iloc[at])]
         told = [f"{say(values.iloc[at])} {place}" for at, place in known]
         sentence = " and ".join(filter(None, [", ".join(told[:-1]), *told[-1:]]))
-        if told and on_test is not None and pd.notna(on_test.iloc[-1]) and pd.notna(values.iloc[-1]):
-            sentence += f"; on test data, it is {say(on_test.iloc[-1])} at the last layer"
+        last = self.last(metric, "test")
+        if told and on_test and pd.notna(last) and pd.notna(values.iloc[-1]):
+            sentence += f"; on test data, it is {say(last)} at the last layer"
         return f"{head} {sentence}." if told else ""
 
 

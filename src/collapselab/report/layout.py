@@ -104,10 +104,8 @@ def lay_out(chart: Chart) -> Drawing:
     xs = _along_axis([_given(panel, "x") for panel in panels], chart.share_x)
     ys = _along_axis([_given(panel, "y") for panel in panels], chart.share_y)
     logs = [(is_log(panel.x, x), is_log(panel.y, y)) for panel, x, y in zip(panels, xs, ys, strict=True)]
-    means = [
-        [over_seeds(one.points, *log) for one in panel.series]
-        for panel, log in zip(panels, logs, strict=True)
-    ]
+    with_logs = zip(panels, logs, strict=True)
+    means = [[over_seeds(one.points, *log) for one in panel.series] for panel, log in with_logs]
     ys = _along_axis([_shown(*pair) for pair in zip(panels, means, strict=True)], chart.share_y)
     drawn = tuple(
         _drawn(panel, tables, make_scale(panel.x, x, most_x), make_scale(panel.y, y, most_y))
@@ -232,6 +230,6 @@ def _how_drawn(chart: Chart, is_log: bool) -> str:
     mean = f"{'geometric ' * is_log}mean of {seeds}"
     if "points" in kinds:
         return f"large: {mean}, small: each seed"
-    return (
-        f"{mean}, {'thin lines: each seed' if counts[-1] < SEEDS_FOR_INTERVAL else 'band: its 95 % interval'}"
+    return f"{mean}, " + (
+        "thin lines: each seed" if counts[-1] < SEEDS_FOR_INTERVAL else "band: its 95 % interval"
     )

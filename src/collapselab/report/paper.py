@@ -10,6 +10,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,26 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMN, _PAGE = 3.4, 7.0  # inches: one column, both columns
-_SOFT, _GRID = "#5b6472", "#e3e6ec"  # words beside the data, 4.5 : 1 on white; lines of the grid
+_SOFT = "#5b6472"  # words beside the data, 4.5 : 1 on white
 _DASHES = {"solid": "-", "dash": (0, (4, 1.6)), "dot": (0, (1, 1.4)), "dashdot": (0, (4, 1.4, 1, 1.4))}
-_MARKERS = {
-    "circle": "o",
-    "square": "s",
-    "triangle": "^",
-    "diamond": "D",
-    "cross": "X",
-    "bar": "|",
-    "none": "",
-}
-_STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
-    "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
-    "legend.fontsize": 7.5, "legend.title_fontsize": 7, "legend.frameon": False, "legend.handlelength": 2.4,
-    "legend.columnspacing": 1.2, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.grid": True, "axes.axisbelow": True, "grid.color": _GRID,
-    "grid.linewidth": 0.6, "lines.linewidth": 1.4, "savefig.dpi": 200, "text.usetex": False,
-    "pdf.fonttype": 42,  # text stays text
-}  # fmt: skip
+_MARKERS = dict(circle="o", square="s", triangle="^", diamond="D", cross="X", bar="|", none="")
 
 
 @contextmanager
@@ -57,7 +41,8 @@ def _paper_style() -> Iterator[None]:
         raise ImportError("drawing figures needs matplotlib: pip install 'collapselab[papers]'") from error
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)  # pyright: ignore[reportCallIssue, reportArgumentType] names are literals there
+        with as_file(files("collapselab.report").joinpath("templates/paper.mplstyle")) as style:
+            matplotlib.rcParams.update(matplotlib.rc_params_from_file(style, use_default_template=False))
         yield
 
 
@@ -77,10 +62,8 @@ def save_figures(charts: Iterable[Chart], folder: Path) -> list[Path]:
         alt = " ".join(f"{drawn.panel.title}: {alternative_text(drawn)}" for drawn in drawing.panels)
         # Without the date and the version of matplotlib, which say nothing about the figure.
         pdf = {"CreationDate": None, "Producer": None, "Creator": None, "Title": title, "Subject": alt}
-        for ending, metadata in (
-            ("pdf", pdf),
-            ("png", {"Software": None, "Title": title, "Description": alt}),
-        ):
+        png = {"Software": None, "Title": title, "Description": alt}
+        for ending, metadata in (("pdf", pdf), ("png", png)):
             content = io.BytesIO()
             with _paper_style():
                 figure.savefig(content, format=ending, metadata=metadata)

@@ -14,14 +14,12 @@ import numpy.typing as npt
 
 from collapselab.frames import finite
 from collapselab.report.chart import Axis, Heat, Number
-from collapselab.text import percent
+from collapselab.text import percent, power
 
-_SHARE_OF_ZERO = (
-    0.1  # of a logarithmic axis, between 0 and the smallest positive value: room for two tick labels
-)
+# Of a logarithmic axis, between 0 and the smallest positive value: room for two tick labels.
+_SHARE_OF_ZERO = 0.1
 _AIR = 0.04
 _NOISE = 1e-9  # rounding of 0; blown up to the height of a panel it would look like a finding
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _TENTHS = tuple(number / 10 for number in range(10, 100))
 _IN_DECADE = (_TENTHS, tuple(range(1, 10)), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
 # Names along a horizontal axis, and characters of one; beyond, numbers stand in for names. Below each other more fit.
@@ -37,18 +35,18 @@ class Scale:
     """A computed axis.
 
     Attributes:
-        log: whether positions are logarithms.
-        zero: position of 0 on a logarithmic axis; NaN where no value is 0.
         low, high: its ends, as positions; the larger first where the axis is reversed.
         ticks: position and text of each.
+        log: whether positions are logarithms.
+        zero: position of 0 on a logarithmic axis; NaN where no value is 0.
         slanted: the texts are too long to stand side by side.
     """
 
-    log: bool
-    zero: float
     low: Number
     high: Number
     ticks: Ticks
+    log: bool = False
+    zero: float = math.nan
     slanted: bool = False
 
     def place(self, values: Iterable[Number]) -> Floats:
@@ -73,18 +71,19 @@ def make_scale(axis: Axis, values: Iterable[Number], most_ticks: int) -> Scale:
     drawn = finite(values)
     if axis.names:
         scale = _categories(axis)
+    elif is_log(axis, drawn):
+        scale = _logarithmic(drawn, most_ticks)
     else:
-        scale = _logarithmic(drawn, most_ticks) if is_log(axis, drawn) else _linear(axis, drawn, most_ticks)
+        scale = _linear(axis, drawn, most_ticks)
     return replace(scale, low=scale.high, high=scale.low) if axis.reverse else scale
 
 
 def colour_scale(heat: Heat) -> Scale:
     """Compute the scale of a heat map's colours."""
+    low, high = heat.low, heat.high
     if heat.log:
-        return Scale(
-            True, math.nan, math.log10(heat.low), math.log10(heat.high), log_ticks([heat.low, heat.high], 5)
-        )
-    return Scale(False, math.nan, heat.low, heat.high, linear_ticks(heat.low, heat.high, 5))
+        return Scale(math.log10(low), math.log10(high), log_ticks([low, high], 5), log=True)
+    return Scale(low, high, linear_ticks(low, high, 5))
 
 
 def names_fit(names: Sequence[str]) -> bool:
@@ -99,14 +98,14 @@ def _categories(axis: Axis) -> Scale:
     texts = names if axis.reverse or names_fit(names) else [str(place) for place in range(len(names))]
     ticks = tuple((float(place), texts[place]) for place in range(0, len(names), stride))
     slanted = sum(len(text) + 1 for _, text in ticks) > _FLAT_NAMES
-    return Scale(False, math.nan, -0.5, len(names) - 0.5, ticks, slanted)
+    return Scale(-0.5, len(names) - 0.5, ticks, slanted=slanted)
 
 
 def _logarithmic(values: Floats, most: int) -> Scale:
     zero, places = place_of_zero(values), np.log10(values[values > 0])
     low, high = float(places.min()) if math.isnan(zero) else zero, float(places.max())
     air = max(_AIR * (high - low), 0.01)
-    return Scale(True, zero, low - air, high + air, log_ticks(values, most))
+    return Scale(low - air, high + air, log_ticks(values, most), log=True, zero=zero)
 
 
 def place_of_zero(values: Floats) -> float:
@@ -127,7 +126,7 @@ def _linear(axis: Axis, values: Floats, most: int) -> Scale:
     air = _AIR * (high - low) or 0.1 * abs(high)
     starts_at_zero = low == 0 and axis.scale != "tight" and not axis.percent
     ticks = linear_ticks(low, high + air / 2, most, axis.percent)
-    return Scale(False, math.nan, low if starts_at_zero else low - air, high + air, ticks)
+    return Scale(low if starts_at_zero else low - air, high + air, ticks)
 
 
 # ---------------------------------------------------------------- ticks
@@ -135,8 +134,8 @@ def _linear(axis: Axis, values: Floats, most: int) -> Scale:
 
 def linear_ticks(low: Number, high: Number, most: int, as_percent: bool = False) -> Ticks:
     """Return at most `most` round numbers between two ends, and their texts."""
-    power = 10.0 ** math.floor(math.log10(max((high - low) / most, 1e-300)))
-    step = next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power * most >= high - low)
+    decade = 10.0 ** math.floor(math.log10(max((high - low) / most, 1e-300)))
+    step = next(factor * decade for factor in (1, 2, 5, 10, 20) if factor * decade * most >= high - low)
     numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     return tuple((step * n, percent(step * n) if as_percent else f"{step * n:.6g}") for n in numbers)
 
@@ -147,7 +146,7 @@ def log_ticks(values: Iterable[Number], most: int) -> Ticks:
     positive = drawn[drawn > 0]
     low, high = float(positive.min()), float(positive.max())
     places = _round_numbers(low / 1.05, high * 1.05, most) if high > low else [low]
-    ticks = [(math.log10(place), _power(place)) for place in places]
+    ticks = [(math.log10(place), power(place)) for place in places]
     zero = place_of_zero(drawn)
     return tuple(ticks if math.isnan(zero) else [(zero, "0"), *ticks])
 
@@ -162,12 +161,3 @@ def _round_numbers(low: Number, high: Number, most: int) -> Sequence[Number]:
         if 2 <= len(inside) <= most:
             return inside
     return [float(f"{math.sqrt(low * high):.3g}")]
-
-
-def _power(value: Number) -> str:
-    """Format a tick: in full where a reader takes that in at a glance, else as a power of ten."""
-    if 1e-3 <= value < 1e6:
-        return f"{value:,.6g}"
-    decade = math.floor(math.log10(value) + 1e-9)
-    times, power = value / 10.0**decade, f"10{str(decade).translate(_SUPERSCRIPTS)}"
-    return power if abs(times - 1) < 1e-6 else f"{times:.3g}×{power}"

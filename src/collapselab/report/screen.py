@@ -17,12 +17,8 @@ from collapselab.report.chart import Axis, Heat, Number
 from collapselab.report.layout import DrawnPanel, Stroke
 from collapselab.report.scales import Scale, colour_scale
 
-_SYMBOLS = {
-    "triangle": "triangle-up",
-    "cross": "x",
-    "bar": "line-ns-open",
-    "none": "circle",
-}  # others have plotly's names
+# Others have plotly's names.
+_SYMBOLS = {"triangle": "triangle-up", "cross": "x", "bar": "line-ns-open", "none": "circle"}
 _BEHIND = -10_000
 _HEIGHT, _ROW = 300, 34  # pixels: of a panel, and of a name beside it
 _GRID, _CLEAR = "rgba(128,128,128,0.22)", "rgba(0,0,0,0)"
@@ -78,12 +74,8 @@ def _add_stroke(figure: go.Figure, stroke: Stroke, drawn: DrawnPanel, order: int
         _add_band(figure, stroke)
     elif stroke.bounds:
         low, high = np.array(stroke.bounds).T
-        trace["error_y"] = {
-            "array": plain(high - y),
-            "arrayminus": plain(y - low),
-            "thickness": 1,
-            "width": 3,
-        }
+        bars = {"array": plain(high - y), "arrayminus": plain(y - low)}
+        trace["error_y"] = bars | {"thickness": 1, "width": 3}
     if stroke.kind == "bars":
         base = float(drawn.y.place([0.0])[0])
         figure.add_bar(

@@ -18,7 +18,7 @@ from collapselab.models.checkpoints import fitted, load_state, read_checkpoint
 from collapselab.models.opening import required_channels, required_image_size
 from collapselab.probes import weight_layers
 from collapselab.records.recipe import Recipe
-from collapselab.records.run_folder import check_checkpoint
+from collapselab.records.run_folder import RunFolder, check_checkpoint
 
 
 @runtime_checkable  # for the type checks of the tests
@@ -84,6 +84,21 @@ def build_model(recipe: Recipe, data: SampleForm, folder: Path | None = None) ->
             }
             state = {name: value for name, value in state.items() if name not in own} | own
         load_state(model, state, path)
+    return model
+
+
+def trained_model(recipe: Recipe, folder: RunFolder, step: int | None = None) -> nn.Module:
+    """Build the network of a finished run, with its weights at a step, by default the last.
+
+    Raises:
+        InputError: there are no weights of this step, or they are damaged.
+    """
+    record = folder.read_run()
+    assert record is not None, "the run is finished"
+    assert record.data is not None
+    model = build_model(recipe, record.data, folder.path)
+    step = record.steps if step is None else step
+    load_state(model, folder.read_weights(step), folder.weights_path(step))
     return model
 
 

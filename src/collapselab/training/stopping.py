@@ -72,6 +72,11 @@ class Stopper:
             return "out of time"
         return None
 
+    def check(self) -> None:
+        """Raise `RunInterrupted` where there is a reason to stop, before any step."""
+        if self.reason:
+            raise RunInterrupted(0, self.reason)
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Turn the first Ctrl-C or SIGTERM into a reason to stop; a second one raises at once.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from collapselab.data import DataSplits, Split
 from collapselab.numerics import cpu_threads
+from collapselab.records.experiment import TIMINGS, KindTiming, read_timings
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
+from collapselab.records.stored import write_model
 from collapselab.training.engine import make_fabric
 from collapselab.training.trainer import Trainer
 
@@ -18,6 +21,7 @@ _WARM_STEPS = 2
 _TIMED_SECONDS = 1.0
 _TIMED_STEPS = 50
 _TIMED_SAMPLES = 512
+_VALID_SECONDS = 1800.0  # the load of the machine changes
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,37 @@ def time_recipe(recipe: Recipe, data: DataSplits) -> Timing:
         step = _step_seconds(trainer)
         trainer.data = few.to(fabric.device)
         return Timing(step, _measuring_seconds(trainer) / (len(few.train) + len(few.test)))
+
+
+class TimedKinds:
+    """Timings by kind of run: network, form of the samples, batch size, what is measured.
+
+    They are cached in a folder for half an hour, so that short slots do not each spend their time on them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._held = folder, read_timings(folder)
+
+    def timing(
+        self, recipe: Recipe, data: Callable[[Recipe], DataSplits], before: Callable[[], None]
+    ) -> KindTiming:
+        """Return the timing of a recipe's kind; call `before`, get the data and time it if it is not known."""
+        kind = _kind(recipe)
+        known = self._held.kinds.get(kind)
+        if known is not None and 0 <= time.time() - known.at < _VALID_SECONDS:
+            return known
+        before()
+        timed = time_recipe(recipe, data(recipe))
+        known = KindTiming(at=time.time(), step=timed.step, sample=timed.sample)
+        self._held = self._held.model_copy(update={"kinds": self._held.kinds | {kind: known}})
+        write_model(self._folder / TIMINGS, self._held)
+        return known
+
+
+def _kind(recipe: Recipe) -> str:
+    kind = {"model", "batch_size", "precision", "num_threads", "measuring"}
+    form = {"name", "image_size", "channels"}
+    return recipe.model_dump_json(include=kind) + recipe.data.model_dump_json(include=form)
 
 
 def _step_seconds(trainer: Trainer) -> float:

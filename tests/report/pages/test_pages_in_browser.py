@@ -35,7 +35,7 @@ from collapselab.report.builders import (
 )
 from collapselab.report.chart import Axis
 from collapselab.report.pages.profile import write_profile_page
-from collapselab.report.pages.rendering import Page, Section, verdict_cards, write_page
+from collapselab.report.pages.rendering import Page, Section, write_page
 from collapselab.report.pages.run import run_page
 
 Paths = dict[str, Path]
@@ -51,8 +51,8 @@ def _experiment(folder: Path) -> Path:
         (Lines("sizes", "Sizes", FINAL_VARIANCES, x="num_train", select=ends, references=False), size_rows()),
     ]  # fmt: skip
     charts = [every_kind(), *(chart for make, rows in makers for chart in make(rows))]
-    cards = verdict_cards([judgement("holds", HOSTILE), judgement("fails", "x" * 300)])
-    page = Page(HOSTILE, "Summary", [("fact", "x" * 60)], cards, sections=[Section("all", "All", charts)])
+    judged = [judgement("holds", HOSTILE), judgement("fails", "x" * 300)]
+    page = Page(HOSTILE, "Summary", [("fact", "x" * 60)], judged, sections=[Section("all", "All", charts)])
     write_page(folder / "experiment.html", page)
     return folder / "experiment.html"
 

@@ -23,9 +23,7 @@ Profiles = tuple[Profile, Profile]
 
 
 def drawn(profile: Profile, initial: Profile | None = None) -> dict[str, Chart]:
-    return {
-        chart.id: chart for section in profile_page(profile, initial).sections for chart in section.charts
-    }
+    return {chart.id: chart for section in profile_page(profile, initial).sections for chart in section.drawn}
 
 
 def strokes(chart: Chart, at: int = 0) -> dict[str, Stroke]:

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from reading import HOSTILE, check_page, judgement, read
 
-from collapselab.records.run import Run, read_run
+from collapselab.records.run import Run, cosine_matrix, read_run
 from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import MonitoredSettings
 from collapselab.report.chart import Chart
 from collapselab.report.layout import lay_out
 from collapselab.report.pages.rendering import Page, write_page
-from collapselab.report.pages.run import cosine_matrix, run_page
+from collapselab.report.pages.run import run_page
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def page(run: Run) -> Page:
 
 
 def charts(page: Page) -> dict[str, Chart]:
-    return {chart.id: chart for section in page.sections for chart in section.charts}
+    return {chart.id: chart for section in page.sections for chart in section.drawn}
 
 
 def test_one_offline_file_with_every_chart_as_table_and_in_words(page: Page) -> None:

@@ -26,6 +26,7 @@ STEADY = 10.0  # a curve counts as steady if it changes by at most this percenta
 _MIN_POINTS = 4
 _NAMES = {"num_train": "size of the train set", "normalized_within": "share of variance within classes"}
 _Bounds = Sequence[float]
+_Measure = Callable[[pd.DataFrame, float], Sequence[Number]]
 
 
 def vanishes(metric: str, says: str, below: _Bounds = (0.1, 0.03, 0.01), **more: Any) -> Claim:
@@ -58,9 +59,8 @@ def gap(over: str, under: str, says: str, decades: _Bounds = (0.5, 0.3, 1.0), **
     """One variance exceeds another at the end by a number of decades; by any factor with `decades=(0,)`."""
 
     def measure(run: pd.DataFrame, decades: float) -> list[Number]:
-        return _pair(
-            _end(run, over), _end(run, under), 10**decades, f"{_name(over)} over {_name(under)} at the end"
-        )
+        what = f"{_name(over)} over {_name(under)} at the end"
+        return _pair(_end(run, over), _end(run, under), 10**decades, what)
 
     return _claim(f"{over} above {under}", says, measure, decades, more)
 
@@ -98,7 +98,8 @@ def falls(metric: str, says: str, by: _Bounds = (1.0, 2.0), *, rising: bool = Fa
     """A positive number falls (or rises) from the first to the last step, by more than a factor."""
 
     def measure(run: pd.DataFrame, factor: float) -> list[Number]:
-        start, end = _start(run, metric), _end(run, metric)
+        end = _end(run, metric)
+        start = Number(f"{_name(metric)} at the start", end_value(curve(run, metric)[1][:1]))
         pair = (end, start) if rising else (start, end)
         return _pair(*pair, factor, f"{_name(metric)}, {'end over start' if rising else 'start over end'}")
 
@@ -125,10 +126,7 @@ def ordered(metric: str, says: str, by: _Bounds = (1.0, 1.1, 1.5), **more: Any) 
 
 
 def first(
-    says: str,
-    metric: str = "normalized_within",
-    share: _Bounds = (0.5, 0.25, 0.75, 0.9),
-    **more: Any,
+    says: str, metric: str = "normalized_within", share: _Bounds = (0.5, 0.25, 0.75, 0.9), **more: Any
 ) -> Claim:
     """The last layer completes a share of its change from start to end, in logarithms, before any other hidden layer."""
 
@@ -141,12 +139,8 @@ def first(
         earliest = math.nan if any(map(math.isnan, others)) else min(others)
         at = f"step at {percent(share)} of the change of the {_name(metric)}"
         other, own = Number(f"{at}, earliest other layer", earliest), Number(f"{at}, last layer", last)
-        return _pair(
-            other,
-            own,
-            1.0,
-            f"ratio of steps at {percent(share)} of the change, earliest other layer over last layer",
-        )
+        what = f"ratio of steps at {percent(share)} of the change, earliest other layer over last layer"
+        return _pair(other, own, 1.0, what)
 
     return _claim(f"{metric} last layer first", says, measure, share, {"rows": hidden_layers, **more})
 
@@ -184,12 +178,8 @@ def lower_with(by: str, metric: str, says: str, factor: _Bounds = (1.0, 1.5, 3.0
         step = max(set(pair[0]["step"]) & set(pair[1]["step"]), default=math.nan)
         ends = [end_value(curve(rows_where(run, step=step), metric)[1]) for run in pair]
         what = [f"{_name(metric)} with {_name(by)} {value:g} at step {step:,}" for value in values]
-        return _pair(
-            Number(what[0], ends[0]),
-            Number(what[1], ends[1]),
-            factor,
-            f"{_name(metric)}, {values[0]:g} over {values[1]:g}",
-        )
+        least, most = map(Number, what, ends)
+        return _pair(least, most, factor, f"{_name(metric)}, {values[0]:g} over {values[1]:g}")
 
     return _claim(f"{metric} lower with {by}", says, measure, factor, {"per": (), **more})
 
@@ -204,10 +194,9 @@ def identity(
     """Columns at the end have a value within a tolerance, or stay below a bound; this can only be false if code is wrong."""
 
     def measure(run: pd.DataFrame, _: float) -> list[Number]:
+        bounds = (below or {}).items()
         exact = [_end(run, name, near=value) for name, value in near.items()]
-        return exact + [
-            _end(run, name, below=bound, scale="difference") for name, bound in (below or {}).items()
-        ]
+        return exact + [_end(run, name, below=bound, scale="difference") for name, bound in bounds]
 
     return _claim(id, says, measure, (0.0,), {"kind": "identity", "fitted": None, "per": (), **more})
 
@@ -223,13 +212,7 @@ def ends_of_runs(rows: pd.DataFrame) -> pd.DataFrame:
     return ends
 
 
-def _claim(
-    name: str,
-    says: str,
-    measure: Callable[[pd.DataFrame, float], Sequence[Number]],
-    bounds: _Bounds,
-    more: Any,
-) -> Claim:
+def _claim(name: str, says: str, measure: _Measure, bounds: _Bounds, more: Any) -> Claim:
     id = name.replace("_", "-").replace(" ", "-")
     return Claim(**{"id": id, "statement": says, "numbers": measure, "thresholds": bounds, **more})
 
@@ -241,10 +224,6 @@ def _end(run: pd.DataFrame, name: str, **bound: Any) -> Number:
 
 def _beside(run: pd.DataFrame, name: str) -> list[Number]:
     return [_end(run, name)] if name else []
-
-
-def _start(run: pd.DataFrame, name: str) -> Number:
-    return Number(f"{_name(name)} at the start", end_value(curve(run, name)[1][:1]))
 
 
 def _late(run: pd.DataFrame, name: str, **bound: Any) -> Number:

@@ -18,14 +18,13 @@ import pandas as pd
 from collapselab.curves import end_value
 from collapselab.experiments.claims.claim import SCALES, Claim, Number, Void
 from collapselab.frames import curve, groups, last_layer, numbers, rows_that, rows_where
-from collapselab.inference import CONFIDENCE, MIN_SEEDS, holm, student_interval, t_test
+from collapselab.inference import CONFIDENCE, holm
 from collapselab.records.judgement import Effect, Judgement, Reading, Sensitivity, SettingJudgement, Verdict
 from collapselab.text import counted, few, number
 
 _ORDER = ("fails", "inconclusive", "holds")
 _Judged = TypeVar("_Judged", bound=SettingJudgement)
 _BySeed = Mapping[int, Sequence[Number]]
-_Decided = tuple[Verdict, Effect | None, float | None]
 
 
 def judge_claims(claims: Sequence[Claim], rows: pd.DataFrame, paper: str, where: str = "") -> list[Judgement]:
@@ -80,9 +79,8 @@ def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> Settin
     p_values = [one.p for one in settings if one.p is not None]
     verdict: Verdict = "inconclusive"
     p = max(p_values) if len(p_values) == len(settings) else None
-    least = min(
-        (one.p_holm for one in settings if one.verdict == by_one and one.p_holm is not None), default=1.0
-    )
+    against = [one.p_holm for one in settings if one.verdict == by_one and one.p_holm is not None]
+    least = min(against, default=1.0)
     if all(one.verdict == by_all for one in settings):
         verdict = by_all
     elif claim.kind == "identity" and any(one.verdict == by_one for one in settings):
@@ -129,56 +127,41 @@ def _asked(own: Sequence[Number]) -> list[Number]:
 
 
 def _finding(claim: Claim, valid: _BySeed, own: Mapping[int, pd.DataFrame]) -> dict[str, Any]:
-    verdict, effect, p = _weakest(valid)
+    effect = _weakest(valid)
+    if effect is None:
+        return {"verdict": "inconclusive"}
     sensitivity = []
-    for at in claim.thresholds[1:] if valid else ():
+    for at in claim.thresholds[1:]:
         there = {seed: claim.numbers(claim.rows(own[seed]), at) for seed in valid}
-        first = _asked(next(iter(there.values())))[0]
+        first, weakest = _asked(next(iter(there.values())))[0], _weakest(there)
+        assert weakest is not None, "it has the same numbers"
         what = f"{first.what} must {first.must}"
-        sensitivity.append(Sensitivity(what=what, threshold=at, verdict=_weakest(there)[0]))
-    return {"verdict": verdict, "effect": effect, "p": p, "sensitivity": sensitivity}
+        sensitivity.append(Sensitivity(what=what, threshold=at, verdict=weakest.verdict))
+    return {"verdict": effect.verdict, "effect": effect, "p": effect.p, "sensitivity": sensitivity}
 
 
-def _weakest(valid: _BySeed) -> _Decided:
-    """Judge every number with a bound; return the verdict, effect and p-value of the deciding number.
+def _weakest(valid: _BySeed) -> Effect | None:
+    """Return the effect that decides, of those of every number with a bound.
 
     This is the one that fails with the smallest p-value, or else an inconclusive one, or else the one that holds with the
     largest p-value.
     """
-    columns = zip(*map(_asked, valid.values()), strict=True)
-    effects = [_effect(dict(zip(valid, column, strict=True))) for column in columns]
-    judged: list[_Decided] = [
-        (_decide(one), one, t_test(list(one.by_seed.values()), one.threshold)) for one in effects
-    ]
 
-    def rank(one: _Decided) -> tuple[int, float]:
-        verdict, _, p = one
+    def rank(one: Effect) -> tuple[int, float]:
+        verdict, p = one.verdict, one.p
         doubt = 1.0 if p is None else p  # one that cannot be tested is the least sure
         return _ORDER.index(verdict), doubt if verdict == "fails" else -doubt
 
-    return min(judged, key=rank) if judged else ("inconclusive", None, None)
+    columns = zip(*map(_asked, valid.values()), strict=True)
+    return min((_effect(dict(zip(valid, column, strict=True))) for column in columns), key=rank, default=None)
 
 
 def _effect(column: Mapping[int, Number]) -> Effect:
     one = next(iter(column.values()))
     unit, means = SCALES[one.scale]
     by_seed = {seed: one.score for seed, one in column.items() if not math.isnan(one.score)}
-    values = list(by_seed.values())
-    mean, low, high = values[0] if values else None, None, None
-    if len(values) > 1:
-        mean, low, high = map(float, student_interval(values))
-    return Effect(
-        means=f"{'minus ' if one.above is None else ''}{means}{one.what}", unit=unit, threshold=one.bar, mean=mean, low=low,
-        high=high, by_seed=by_seed,
-    )  # fmt: skip
-
-
-def _decide(effect: Effect) -> Verdict:
-    if len(effect.by_seed) < MIN_SEEDS or effect.low is None or effect.high is None:
-        return "inconclusive"
-    if effect.low > effect.threshold:
-        return "holds"
-    return "fails" if effect.high < effect.threshold else "inconclusive"
+    means = f"{'minus ' if one.above is None else ''}{means}{one.what}"
+    return Effect.over_seeds(by_seed, means=means, unit=unit, threshold=one.bar)
 
 
 def _agreement(valid: _BySeed) -> str:

@@ -99,10 +99,7 @@ class Degree:
 
 
 def judge_run(
-    rows: pd.DataFrame,
-    references: Mapping[str, Reference] | None = None,
-    *,
-    threshold: float = NEGLIGIBLE,
+    rows: pd.DataFrame, references: Mapping[str, Reference] | None = None, *, threshold: float = NEGLIGIBLE
 ) -> dict[str, Degree]:
     """Degree of collapse of the last-layer features of one run, by name of definition.
 
@@ -148,7 +145,10 @@ def _degree(
     value, change = end_value(values), late_change(steps, values)
     separation = None if reference is None else _separation(reference)
     outcome: Outcome = "collapsed" if value < threshold and not change > STEADY else "not collapsed"
-    why = f"{words(definition.metric)} is {number(value)} (threshold {threshold:g}), {_trend(change)}"
+    trend = f"{change:+.0f} % over the second half of the steps"
+    if math.isnan(change):
+        trend = "with too few measurements to determine a trend"
+    why = f"{words(definition.metric)} is {number(value)} (threshold {threshold:g}), {trend}"
     if separation is not None and not separation > threshold:
         outcome = "undefined"
         why = (
@@ -168,12 +168,6 @@ def _degree(
         outcome=outcome,
         sentence=f"{definition.name} (definition {definition.number}): {outcome} at step {step}, where {why}",
     )
-
-
-def _trend(change: float) -> str:
-    if math.isnan(change):
-        return "with too few measurements to determine a trend"
-    return f"{change:+.0f} % over the second half of the steps"
 
 
 def _separation(reference: Reference) -> float:

@@ -36,14 +36,8 @@ def _smoke(seed: int, changes: Changes) -> list[Job]:
     data = digits(200, 200)
     residual = recipe("resnet18", data, seed, steps=20)
     # The convnet halves the resolution twice in its first layers; it accepts grey images with one channel.
-    plain = recipe(
-        "convnet",
-        data.model_copy(update={"channels": 1}),
-        seed,
-        steps=40,
-        learning_rate=0.05,
-        options={"width": 16, "depth": 2},
-    )
+    grey, small = data.model_copy(update={"channels": 1}), {"width": 16, "depth": 2}
+    plain = recipe("convnet", grey, seed, steps=40, learning_rate=0.05, options=small)
     return [job(one.with_changes(changes)) for one in (residual, plain)]
 
 

@@ -14,6 +14,8 @@ def _jobs(seed: int, changes: Changes) -> list[Job]:
     return [job(recipe("resnet18", images("cifar10"), seed, weak=True).with_changes(changes))]
 
 
+_MARKS = (zero_train_error, VANISHED)
+
 EXPERIMENT = Experiment(
     id="hui2022/fig3",
     also=("hui2022/fig1",),
@@ -42,13 +44,8 @@ EXPERIMENT = Experiment(
         ),
     ),
     charts=[
-        Lines(
-            "fig1",
-            "Train variance and strong test variance",
-            VARIANCES[:2],
-            marks=(zero_train_error, VANISHED),
-        ),
-        Lines("fig3", "Train, strong and weak test variance", VARIANCES, marks=(zero_train_error, VANISHED)),
+        Lines("fig1", "Train variance and strong test variance", VARIANCES[:2], marks=_MARKS),
+        Lines("fig3", "Train, strong and weak test variance", VARIANCES, marks=_MARKS),
         ACCURACY_LINES,
     ],
     claims=changed(

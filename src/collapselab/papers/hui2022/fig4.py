@@ -53,7 +53,7 @@ EXPERIMENT = Experiment(
             "Nothing is reduced: each network is trained until its loss is below 1e-6, for at most 80,000 steps. The paper "
             "does not specify the loss; here it is the mean over an epoch of training, with the dropout of VGG-11. The paper "
             "does not specify the subsets of FashionMNIST; here they have 12,000 to 60,000 images. Subsets have equally many "
-            f"images of each class. {_OPEN} {common.STANDARDIZE_NOTE}",
+            f"images of each class. {_OPEN} {common.STANDARDIZE_NOTE}"
         ),
         cpu=At(
             "ResNet-18 on 500, 1,000, 2,000 and 4,000 images of CIFAR-10 instead of 12,500 to 50,000; 1,000 test images; equally "

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from collapselab.experiments.claims.judges import at_end, correlates
-from collapselab.experiments.experiment import Experiment, Extra
+from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import SMOKE, At, scales
 from collapselab.papers.hui2022 import common, transfer
 from collapselab.papers.hui2022.common import changed
@@ -39,7 +39,7 @@ EXPERIMENT = Experiment(
         paper=At(
             "Nothing is reduced: MNIST and CIFAR-10, 100,000 steps of pre-training and of each fine-tuning. The paper does not "
             "list its checkpoints or the learning rates between 0.0005 and 0.25; here there are six of each. "
-            f"{LEFT_OPEN} CIFAR-10 samples are drawn at random, equally many of each class. {common.STEM_NOTE}",
+            f"{LEFT_OPEN} CIFAR-10 samples are drawn at random, equally many of each class. {common.STEM_NOTE}"
         ),
         cpu=At(
             "Only MNIST; 20,000 steps of pre-training and 2,000 of fine-tuning instead of 100,000 each; six checkpoints, six "
@@ -100,5 +100,5 @@ EXPERIMENT = Experiment(
             **_PER_CHECKPOINT,
         ),
     ),
-    extras=(Extra("linear_probe", transfer.probe_checkpoints),),
+    extras={"linear_probe": transfer.probe_checkpoints},
 )

@@ -15,15 +15,10 @@ from collapselab.report.builders import VANISHED, VARIANCES, Lines, by_layer, ze
 
 def _jobs(seed: int, changes: Changes) -> list[Job]:
     data = images("mnist", train=balanced(1000), test=balanced(200))
-    every_layer = recipe(
-        "mlp", data, seed, options=common.MLP, weak=True, checkpoints=Checkpoints()
-    ).with_changes(
-        {
-            "measuring.layers": "all",
-            "measuring.metrics": (*common.METRICS, "cdnv", "ncc_agreement", "ncc_accuracy"),
-        }
-    )
-    return [job(every_layer.with_changes(changes))]
+    metrics = (*common.METRICS, "cdnv", "ncc_agreement", "ncc_accuracy")
+    every_layer: Changes = {"measuring.layers": "all", "measuring.metrics": metrics}
+    mlp = recipe("mlp", data, seed, options=common.MLP, weak=True, checkpoints=Checkpoints())
+    return [job(mlp.with_changes({**every_layer, **changes}))]
 
 
 _PAPERS_NUMBERS = At(

@@ -41,10 +41,7 @@ def _jobs(seed: int, changes: Changes) -> list[Job]:
 def _cpu(seed: int, changes: Changes) -> list[Job]:
     mlp = {"model.options.width": 512, "steps": 4000, "measuring.count": 16}
     vgg = {"steps": 400, "batch_size": 64, "measuring.count": 8}
-    return [
-        *_mlps(seed, images("mnist"), {**changes, **mlp}),
-        *_vggs(seed, ("cifar10",), {**changes, **vgg}),
-    ]
+    return [*_mlps(seed, images("mnist"), {**changes, **mlp}), *_vggs(seed, ("cifar10",), {**changes, **vgg})]
 
 
 _BY_DROPOUT = builders.by_column("dropout", "dropout {:g}")
@@ -60,7 +57,7 @@ EXPERIMENT = Experiment(
         paper=At(
             "Nothing is reduced: VGG-11 with batch norm on CIFAR-10 and STL-10, 80,000 steps. The paper does not describe "
             "its experiment with dropout; here it is an MLP with three layers of 1024 units on 10,000 digits of MNIST. "
-            f"{_OPEN}",
+            f"{_OPEN}"
         ),
         cpu=At(
             "VGG-11 on 1,000 images of CIFAR-10 for 400 steps with batches of 64; an MLP with three layers of 512 units on 1,000 "

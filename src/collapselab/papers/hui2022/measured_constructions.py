@@ -13,15 +13,15 @@ from collapselab.experiments.claims import Void
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import Changes, Job, balanced
 from collapselab.frames import rows_where
+from collapselab.metrics.bounds import any_points_bound
+from collapselab.models.constructions import Memoriser, OneHotDecisions
 from collapselab.papers.hui2022 import common
-from collapselab.papers.hui2022.bounds import any_points_bound
 from collapselab.papers.hui2022.common import EVALUATION_BATCH, images, probe_accuracy, recipe
-from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
 from collapselab.probes import profile
 from collapselab.records.experiment import ExtraRow
 from collapselab.records.rows_csv import FITTED
 from collapselab.training.building import classifier_name
-from collapselab.training.evaluation import evaluate, layer_features
+from collapselab.training.evaluation import evaluate
 from collapselab.training.weak_variance import fit_centres
 
 # With a small batch, one epoch has hundreds of steps even on a small train set.
@@ -67,13 +67,9 @@ def construction_jobs(seed: int, changes: Changes) -> list[Job]:
         {"checkpoints.at": "last", **changes}
     )
     num_train = past_zero_error.data.train.count or 60_000
-    one_epoch = past_zero_error.with_changes(
-        {
-            "steps": num_train // _ONE_EPOCH_BATCH,
-            "batch_size": _ONE_EPOCH_BATCH,
-            "optimizer.learning_rate": _ONE_EPOCH_RATE,
-        }
-    )
+    steps = num_train // _ONE_EPOCH_BATCH
+    once = {"steps": steps, "batch_size": _ONE_EPOCH_BATCH, "optimizer.learning_rate": _ONE_EPOCH_RATE}
+    one_epoch = past_zero_error.with_changes(once)
     super_class = past_zero_error.with_changes({"data.groups": common.ODD_EVEN})
     jobs = {"network": past_zero_error, "one_epoch": one_epoch, "super_class": super_class}
     return [Job(name, recipe) for name, recipe in jobs.items()]
@@ -81,24 +77,23 @@ def construction_jobs(seed: int, changes: Changes) -> list[Job]:
 
 def measure_constructions(runs: Grid, seed: int) -> list[ExtraRow]:
     """Return variances and accuracies of every network, trained and constructed: one row each."""
-    trained = {job.name: job for job in runs.jobs(seed)}
-    data = runs.data(trained["network"].recipe)
-    network = runs.model(trained["network"])
+    trained = runs.of(seed)
+    data, network = runs.samples.of(trained["network"].job.recipe), trained["network"].model()
     inputs, labels = data.train.inputs, data.train.labels
     models: dict[str, nn.Module] = {
         "network": network,
         "one_hot_decisions": OneHotDecisions(network, data.num_classes),
         "memoriser": Memoriser(inputs, labels, data.num_classes, seed),
         "memoriser_weak": Memoriser(inputs, labels, data.num_classes, seed, weakly_collapsed=True),
-        "one_epoch": runs.model(trained["one_epoch"]),
+        "one_epoch": trained["one_epoch"].model(),
     }
-    epochs = {name: runs.folder(name, seed).read_rows()[-1].epoch for name in trained}
+    epochs = {name: run.folder.read_rows()[-1].epoch for name, run in trained.items()}
     rows: list[ExtraRow] = [
         {"construction": name, "epochs": epochs.get(name)} | _measured(model, data)
         for name, model in models.items()
     ]
-    job = trained["super_class"]
-    coarse, model = runs.data(job.recipe), runs.model(job)
+    run = trained["super_class"]
+    coarse, model = runs.samples.of(run.job.recipe), run.model()
     row: ExtraRow = {"construction": "super_class", "epochs": epochs["super_class"]}
     return [*rows, row | _measured(model, coarse) | _bound(model, coarse, data, seed)]
 
@@ -107,15 +102,16 @@ def _measured(model: nn.Module, data: DataSplits) -> ExtraRow:
     layer = classifier_name(model)
     batches = data.train.batches(EVALUATION_BATCH), data.test.batches(EVALUATION_BATCH)
     last = profile(model, *batches, layers=[layer], metrics=["train_variance", "strong_test_variance"])[layer]
-    features = layer_features(model, data.test, layer, EVALUATION_BATCH)
-    weak = fit_centres(features, data.num_classes).variance(features)
     loss = nn.functional.cross_entropy
+    test = evaluate(model, data.test, loss, EVALUATION_BATCH, features_of=layer)
+    assert test.features is not None, "they are asked for"
+    weak = fit_centres(test.features, data.num_classes).variance(test.features)
     return {
         "train_variance": last.train["train_variance"],
         "strong_test_variance": last.test["strong_test_variance"],
         "weak_test_variance": 0.0 if weak is not None and weak <= _ROUNDING else weak,
         "train_accuracy": evaluate(model, data.train, loss, EVALUATION_BATCH).accuracy,
-        "test_accuracy": evaluate(model, data.test, loss, EVALUATION_BATCH).accuracy,
+        "test_accuracy": test.accuracy,
     }
 
 

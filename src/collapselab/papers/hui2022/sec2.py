@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from collapselab.experiments.claims.judges import at_end, identity
-from collapselab.experiments.experiment import Experiment, Extra
+from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import At, balanced, digits, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022 import measured_constructions as measured
@@ -20,7 +20,6 @@ from collapselab.report.chart import NEUTRAL, WEAK, Axis, Look
 _ARGUED = "The paper gives an argument here, and no experiment. The networks are MLPs with"
 _PROBE_NOTE = f"The penalty of the linear probe is chosen from {common.PENALTIES} values."
 _OPEN = f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
-
 
 _NAMES = {
     "network": "past zero error",
@@ -74,10 +73,7 @@ EXPERIMENT = Experiment(
             "Variances and accuracies of every network",
             by="construction",
             names=_NAMES,
-            panels=(
-                (SPREAD, VARIANCES),
-                (Axis("accuracy", percent=True), (*ACCURACIES, *_TWO_POINTS)),
-            ),
+            panels=((SPREAD, VARIANCES), (Axis("accuracy", percent=True), (*ACCURACIES, *_TWO_POINTS))),
             text="Variances are relative to class means (weak: k-means centres) of the same network. Undefined values are omitted.",
         )
     ],
@@ -104,6 +100,6 @@ EXPERIMENT = Experiment(
             **_CLAIMED,
         ),
     ),
-    extras=(Extra("constructions", measured.measure_constructions),),
+    extras={"constructions": measured.measure_constructions},
     is_whole=True,
 )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.rows import run_curve
 from collapselab.frames import rows_that, rows_where
 from collapselab.papers.hui2022.common import probe_accuracy
 from collapselab.records.experiment import ExtraRow
@@ -21,20 +20,16 @@ _COLUMNS = (*_PLACE, *_VARIANCES, "learning_rate", "accuracy", "num_test")
 
 def probe_checkpoints(runs: Grid, seed: int) -> list[ExtraRow]:
     """Train a linear probe of every checkpoint on the samples of fine-tuning; return one row each."""
-    jobs = runs.jobs(seed)
-    pretrained = {job.labels["dataset"]: job for job in jobs if job.labels["kind"] == "pretraining"}
+    of = runs.of(seed)
     # All runs that start from one checkpoint have the same samples.
-    tuned = {
-        (job.labels["dataset"], int(job.labels["pretrain_step"])): job
-        for job in jobs
-        if job.labels["kind"] == "fine_tuning"
-    }
+    tuned = {run.job.recipe.start: run.job for run in of.values() if run.job.after}
     rows: list[ExtraRow] = []
-    for (dataset, step), job in tuned.items():
+    for job in tuned.values():
+        step = int(job.labels["pretrain_step"])
         # Features of the pre-trained network; its two outputs are not used.
-        accuracy = probe_accuracy(runs.model(pretrained[dataset], step), runs.data(job.recipe), seed)
-        place: ExtraRow = {"kind": "linear_probe", "dataset": dataset, "model": job.labels["model"]}
-        rows.append(place | {"pretrain_step": step, "accuracy": accuracy})
+        accuracy = probe_accuracy(of[str(job.after)].model(step), runs.samples.of(job.recipe), seed)
+        place: ExtraRow = {name: job.labels[name] for name in ("dataset", "model", "pretrain_step")}
+        rows.append({"kind": "linear_probe", **place, "accuracy": accuracy})
     return rows
 
 
@@ -53,19 +48,16 @@ def transfer_rows(runs: Grid) -> pd.DataFrame:
 
 def _seed_rows(runs: Grid, seed: int) -> pd.DataFrame:
     tables, num_test = [], {}
-    for job in runs.jobs(seed):
-        folder = runs.folder(job.name, seed)
-        table = run_curve(folder, job, seed).rename(columns={"test_accuracy": "accuracy"})
-        record = folder.read_run()
-        assert record is not None, "rows are made of finished runs"
-        assert record.data is not None
-        if job.labels["kind"] == "pretraining":
+    for run in runs.of(seed).values():
+        table, data = run.curve().rename(columns={"test_accuracy": "accuracy"}), run.record.data
+        assert data is not None
+        if run.job.labels["kind"] == "pretraining":
             table["pretrain_step"] = table["step"]
         else:
             table = table.tail(1)
             table = table.assign(accuracy=table["accuracy"].where(table["ended"] != "diverged"))
-            num_test[job.labels["dataset"]] = record.data.num_test
-        tables.append(table.assign(num_test=record.data.num_test))
+            num_test[run.job.labels["dataset"]] = data.num_test
+        tables.append(table.assign(num_test=data.num_test))
     for row in runs.extra("linear_probe", seed):
         tables.append(pd.DataFrame([row | {"seed": seed, "num_test": num_test[row["dataset"]]}]))
     rows = pd.concat(tables, ignore_index=True)
@@ -107,22 +99,18 @@ DOWNSTREAM = Axis("downstream test accuracy", "tight", percent=True)
 _ACCURACY = Quantity("accuracy", "test accuracy", Look(TEST))
 
 
-def _of(kind: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    return lambda rows: rows_where(rows, kind=kind)
-
-
 PAGE_CHARTS = (
     Lines(
         "learning-rates", "Fine-tuning at every learning rate", (_ACCURACY,), "A gap is training that diverged.",
         x="learning_rate", axes=(Axis("learning rate of fine-tuning", "log"), DOWNSTREAM), references=False, on_paper=False,
-        select=_of("fine_tuning"), split=by_column("pretrain_step", "from step {:,}"),
+        select=partial(rows_where, kind="fine_tuning"), split=by_column("pretrain_step", "from step {:,}"),
     ),
     Lines(
         "pretraining", "Train variance while pre-training", VARIANCES[:1], x="pretrain_step", on_paper=False,
-        select=_of("pretraining"),
+        select=partial(rows_where, kind="pretraining"),
     ),
     Lines(
         "pretraining-accuracy", "Test accuracy while pre-training, two classes", (_ACCURACY,), x="pretrain_step",
-        axes=ACCURACY_AXES, references=False, on_paper=False, select=_of("pretraining"),
+        axes=ACCURACY_AXES, references=False, on_paper=False, select=partial(rows_where, kind="pretraining"),
     ),
 )  # fmt: skip

@@ -113,9 +113,5 @@ def _fine_tuning(half: Half, seed: int, steps: int, checkpoint: int, rate: float
         half.model, data, seed, steps=steps, learning_rate=rate, options=half.options, count=2
     ).model_copy(update={"start": start})
     labels = {"kind": "fine_tuning", "dataset": name, "model": half.model, "pretrain_step": checkpoint}
-    return Job(
-        f"{name}-from-{checkpoint}-lr-{rate:g}",
-        tuned,
-        labels | {"learning_rate": rate},
-        after=f"{name}-pretraining",
-    )
+    labels["learning_rate"] = rate
+    return Job(f"{name}-from-{checkpoint}-lr-{rate:g}", tuned, labels, after=f"{name}-pretraining")

@@ -7,23 +7,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from collapselab.frames import last_rows, rows_that
+from collapselab.frames import last_rows
+from collapselab.records.wording import cautions, summary
 from collapselab.report.chart import Chart
-from collapselab.report.pages.rendering import Page, Section, verdict_cards
-from collapselab.report.wording import cautions, summary
-from collapselab.text import few, words
+from collapselab.report.pages.rendering import Page, Section
 
 if TYPE_CHECKING:
     from collapselab.records.outcome import Outcome
 
-# Columns whose undefined values are reported as warnings.
-_MEASURED = (
-    "train_variance_final",
-    "strong_test_variance_final",
-    "accuracy",
-    "train_accuracy",
-    "test_accuracy",
-)
 _HOW = (
     "On logarithmic axes, means are geometric, and 0 is drawn at a separate tick. Gaps are undefined values. A variance is relative "
     "to the spread of the class means. “Centres” are class means, or k-means centres for weak test variance. With centres of the "
@@ -35,9 +26,8 @@ _HOW = (
 def experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Page:
     """Return the content of the page of an experiment; it depends only on the outcome."""
     record = outcome.record
-    what = f"Measured at scale “{record.scale}”" + (
-        f", after {record.where} of {record.paper}." if record.where else "."
-    )
+    after = f", after {record.where} of {record.paper}" if record.where else ""
+    what = f"Measured at scale “{record.scale}”{after}."
     sections = [
         Section("reduced", "Differences from the paper", [], record.differences),
         Section("measured", "Measurements", charts, _HOW),
@@ -49,10 +39,10 @@ def experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Page:
             [record.question, what, summary(outcome.judgements), *cautions(outcome.judgements, record.scale)]
         ).strip(),
         facts=_facts(outcome),
-        cards=verdict_cards(outcome.judgements),
+        judgements=outcome.judgements,
         sections=[part for part in sections if part.charts or part.note],
         numbers=_numbers(outcome.rows),
-        warnings=_warnings(outcome.rows),
+        warnings=outcome.warnings,
         made=record.how_made(),
         beside=[*figures, "rows.csv", "verdicts.json"],
     )
@@ -70,17 +60,3 @@ def _numbers(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     if {"job", "seed", "step", "layer"} <= set(rows.columns):
         tables.insert(0, ("Every run at its last step", last_rows(rows, "job", "seed", "layer")))
     return tables
-
-
-def _warnings(rows: pd.DataFrame) -> list[str]:
-    """Return warnings about undefined values, with the runs in which they occur."""
-    if "is_last" in rows:
-        rows = rows_that(rows, rows["is_last"].astype(bool))
-    by = next((name for name in ("job", "construction", "dataset") if name in rows), None)
-    out = []
-    for name in _MEASURED:
-        missing = rows_that(rows, rows[name].isna()) if name in rows else rows.head(0)
-        if len(missing):
-            runs = f" ({few(list(map(str, missing[by])))})" if by else ""
-            out.append(f"{words(name)} is undefined in {len(missing)} of {len(rows)} rows{runs}")
-    return out

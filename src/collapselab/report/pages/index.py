@@ -6,8 +6,8 @@ from pathlib import Path
 
 from collapselab.records.experiment import ExperimentRecord, read_experiment
 from collapselab.records.verdicts import read_verdicts
-from collapselab.report.pages.rendering import Card, Page, write_page
-from collapselab.report.wording import summary
+from collapselab.records.wording import summary
+from collapselab.report.pages.rendering import Listed, Page, write_page
 from collapselab.text import counted
 
 
@@ -26,12 +26,12 @@ def write_index_page(folder: Path) -> Path | None:
     if not cards:
         return None
     title = f"Experiments in {folder.resolve().name}"
-    page = Page(title, f"{counted(len(cards), 'experiment')}.", cards=cards, cards_title="Experiments")
+    page = Page(title, f"{counted(len(cards), 'experiment')}.", experiments=cards)
     write_page(folder / "index.html", page)
     return folder / "index.html"
 
 
-def _card(folder: Path, record: ExperimentRecord) -> Card:
+def _card(folder: Path, record: ExperimentRecord) -> Listed:
     verdicts = folder / "verdicts.json"
     judged = summary(read_verdicts(verdicts)) if verdicts.exists() else "Not judged yet."
     size = f"{counted(len(record.seeds), 'seed')}, {counted(record.runs, 'run')}, {record.status}"
@@ -40,4 +40,4 @@ def _card(folder: Path, record: ExperimentRecord) -> Card:
         name for name in ("report.html", "verdicts.txt", "experiment.json") if (folder / name).exists()
     )
     details = [f"Scale {record.scale}, {size}.", judged]
-    return Card("", record.experiment, record.title, details, source, link=f"{folder.name}/{page}")
+    return Listed(f"{folder.name}/{page}", record.experiment, record.title, details, source)

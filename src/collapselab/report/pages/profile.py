@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from collapselab.metrics import BY_NAME
 from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Look, Mark, Number, Panel
-from collapselab.report.layers import INITIALISATION, START, Layers, chart_of, line, spectra_chart
-from collapselab.report.pages.rendering import Page, Section, section, write_page
+from collapselab.report.layers import INITIALISATION, Layers, chart_of, spectra_chart
+from collapselab.report.pages.rendering import Page, Section, write_page
 from collapselab.text import counted, number, percent
 
 if TYPE_CHECKING:
     from collapselab.probes import Profile
     from collapselab.records.profile import ProfileMade
 
-# What each way of storing the within-class scatter lacks, and what was stored.
-_WITHOUT = {
-    "full": ({"class covariances"}, "the pooled scatter of all classes"),
-    "sketch": ({"covariance", "class covariances"}, "a sketch of the within-class scatter"),
-    "trace": (
-        {"covariance", "class covariances", "top eigenvalue"},
-        "the trace of the within-class scatter",
-    ),
-}
 _MOST = 20  # singular values
 _TRACES = {
     "within": Look("#d946ef", marker="triangle"),
@@ -72,6 +62,7 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
     end = _with_shares(profile)
     start = _with_shares(initial) if initial else end.head(0)
     shown = _Shown(end, start, profile.first_collapsed_layer, profile)
+    how = made.how_made() if made else []
     return Page(
         f"Neural collapse by layer: {profile.model}",
         _summary(shown),
@@ -79,11 +70,7 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
         sections=_sections(shown),
         numbers=_numbers(shown),
         warnings=profile.warnings,
-        made=[
-            ("weighting", profile.weighting),
-            ("reduction", profile.reduction),
-            *(made.how_made() if made else []),
-        ],
+        made=[("weighting", profile.weighting), ("reduction", profile.reduction), *how],
     )
 
 
@@ -118,69 +105,54 @@ class _Shown(Layers):
     def weight(self, name: str, full: Number | None) -> Chart:
         """Chart a property of the weights alone, which is the same on every split."""
         lines = [
-            line("trained" if self.has_start else "weight", self.values(name), Look(TRAIN)),
-            line(START, self.values(name, at_start=True), INITIALISATION),
+            self.line("trained" if self.has_start else "weight", name, Look(TRAIN)),
+            self.line("", name, INITIALISATION, at_start=True),
         ]
-        told = self.journey(self.values(name), head="Here it is")
-        return self.chart(name, lines, name, full=number(full), journey=told)
+        return self.chart(name, lines, name, head="Here it is", on_test=False, full=number(full))
 
     def gaps(self, *metrics: str) -> str:
         """Return at how many layers these metrics have no value on train data, and why; empty if there are none."""
-        missing = [
-            (layer, [name for name in metrics if layer.train.get(name) is None])
-            for layer in self.profile.layers
-        ]
-        reasons = Counter(_reason(layer.scatter, names) for layer, names in missing if names)
-        total = len(missing)
+        layers = self.profile.layers
+        reasons = Counter(filter(None, (layer.why_missing(metrics) for layer in layers)))
         return " ".join(
-            f"No value at {'any layer' if count == total else f'{count} of {total} layers'}: {reason}."
+            f"No value at {'any layer' if count == len(layers) else f'{count} of {len(layers)} layers'}: {reason}."
             for reason, count in reasons.items()
         )
-
-
-def _reason(scatter: str, metrics: Sequence[str]) -> str:
-    lacks, stored = _WITHOUT.get(scatter, (set(), ""))
-    if any(BY_NAME[name].needs & lacks for name in metrics):
-        return f"only {stored} was stored there"
-    if any("weight" in BY_NAME[name].needs for name in metrics):
-        return "there is no weight to compare with, or the value is undefined (see the warnings)"
-    return "it was not measured or is undefined (see the warnings)"
 
 
 # ---------------------------------------------------------------- parts of the page
 
 
 def _sections(shown: _Shown) -> list[Section]:
-    """Return all sections, each with the corresponding figure of the paper."""
     metric, classes = shown.metric, shown.num_classes
     weights = shown.weight("weight_singular_spread", (classes - 1) ** -0.5 if classes > 1 else None)
     ranks = [_weight_spectra(shown), shown.weight("weight_stable_rank", classes - 1), _stable_rank(shown)]
     more = [metric(name) for name in ("vci", "fuzziness", "cdnv", "cosine_similarity", "class_separation")]
-    angles = [metric("mean_cosine_gap"), _equal_angles(shown), metric("equinorm")]
+    angles = [
+        metric("mean_cosine_gap"),
+        metric("relative_equiangularity", of=["equiangularity", "mean_cosine_gap"]),
+        metric("equinorm"),
+    ]
     after = "See figure {} of Rangamani et al. (2023).".format
     return [
-        section("nc1", "NC1: samples gather at their class mean", [_traces(shown), _shares(shown)], after(1)),
-        section("nc2", "NC2: class means spread evenly", angles, after(2)),
-        section("nc3", "NC3: weights line up with class means", [_alignment(shown), weights], after(3)),
-        section("nc4", "NC4: the nearest class mean decides", list(map(metric, _DECISIONS)), after(4)),
-        section(
+        Section("nc1", "NC1: samples gather at their class mean", [_traces(shown), _shares(shown)], after(1)),
+        Section("nc2", "NC2: class means spread evenly", angles, after(2)),
+        Section("nc3", "NC3: weights line up with class means", [_alignment(shown), weights], after(3)),
+        Section("nc4", "NC4: the nearest class mean decides", list(map(metric, _DECISIONS)), after(4)),
+        Section(
             "ranks", "Ranks of weights and features", [*ranks, metric("stable_rank_per_class")], after(5)
         ),
-        section("more", "Further measures", [*more, _components(shown)]),
+        Section("more", "Further measures", [*more, _components(shown)]),
     ]
 
 
 def _summary(shown: _Shown) -> str:
     profile, names = shown.profile, shown.names
     first = profile.first_collapsed_layer
-    result = (
-        f"Features have collapsed from layer {first} on"
-        if first
-        else f"Features have not collapsed at the last layer, {names[-1]}"
-    )
+    state = f"collapsed from layer {first} on" if first else f"not collapsed at the last layer, {names[-1]}"
     beside = " Dotted lines show the same network at initialisation." if shown.has_start else ""
     return (
-        f"{counted(len(names), 'layer')}; the features of a layer are its inputs. {result}. A layer counts as collapsed if the "
+        f"{counted(len(names), 'layer')}; the features of a layer are its inputs. Features have {state}. A layer counts as collapsed if the "
         f"within-class share of the variance on train data is below {number(profile.epsilon)} at this layer and all later "
         f"layers.{beside}"
     )
@@ -188,8 +160,8 @@ def _summary(shown: _Shown) -> str:
 
 def _facts(shown: _Shown) -> list[tuple[str, str]]:
     profile, splits = shown.profile, " / ".join(shown.splits)
-    within = " / ".join(number(shown.values("normalized_within", split).iloc[-1]) for split in shown.splits)
-    agreement = " / ".join(percent(shown.values("ncc_agreement", split).iloc[-1]) for split in shown.splits)
+    within = " / ".join(number(shown.last("normalized_within", split)) for split in shown.splits)
+    agreement = " / ".join(percent(shown.last("ncc_agreement", split)) for split in shown.splits)
     return [
         ("first collapsed layer", profile.first_collapsed_layer or "none"),
         (f"{splits} samples", " / ".join(f"{profile.num_samples[split]:,}" for split in shown.splits)),
@@ -200,64 +172,56 @@ def _facts(shown: _Shown) -> list[tuple[str, str]]:
 
 
 def _numbers(shown: _Shown) -> list[tuple[str, pd.DataFrame]]:
-    """Return tables of all metrics with layers as columns: one per split, and the same for the initial network."""
-    out = []
-    for at_start in (False, True) if shown.has_start else (False,):
-        for split in shown.splits:
-            title = f"Every metric on {split} data{' at initialisation' if at_start else ''}"
-            out.append((title, shown.table(split, at_start=at_start)))
-    return [(title, table) for title, table in out if len(table)]
+    tables = [
+        (
+            f"Every metric on {split} data{' at initialisation' * at_start}",
+            shown.table(split, at_start=at_start),
+        )
+        for at_start, split in product((False, True), shown.splits)
+    ]
+    return [(title, table) for title, table in tables if len(table)]
 
 
 # ---------------------------------------------------------------- charts of several quantities
 
 
 def _shares(shown: _Shown) -> Chart:
-    metrics, lines = {"within": "normalized_within", "between": "between_share"}, []
-    for split, look in (("train", Look(TRAIN)), ("test", Look(TEST, marker="square"))):
-        for name, dash in (("within", look), ("between", replace(look, dash="dash"))):
-            lines.append(line(f"{name}, {split}", shown.values(metrics[name], split), dash))
+    metrics = {"within": "normalized_within", "between": "between_share"}
+    lines = [
+        shown.line(
+            f"{name}, {split}", metric, replace(look, dash="dash" if name == "between" else "solid"), split
+        )
+        for split, look in (("train", Look(TRAIN)), ("test", Look(TEST, marker="square")))
+        for name, metric in metrics.items()
+    ]
     for name, metric in metrics.items():
-        start = shown.values(metric, at_start=True)
-        lines.append(line(f"{name}, train, initialisation", start, INITIALISATION, START))
+        lines.append(shown.line(f"{name}, train", metric, INITIALISATION, at_start=True))
     first, epsilon = shown.profile.first_collapsed_layer, number(shown.profile.epsilon)
     where = f"is below {epsilon} from {first} on" if first else f"is not below {epsilon} at the last layer"
-    train, test = (shown.values("normalized_within", split) for split in ("train", "test"))
-    told = shown.journey(train, test, head="It is")
     level = [Mark("y", shown.profile.epsilon, f"ε = {epsilon}")]
-    return shown.chart("nc1-shares", lines, "normalized_within", marks=level, where=where, journey=told)
+    return shown.chart("nc1-shares", lines, "normalized_within", marks=level, head="It is", where=where)
 
 
 def _traces(shown: _Shown) -> Chart:
-    """Traces of the covariances, a panel per split."""
     panels: list[Panel] = []
     ends = []
     for split in shown.splits:
-        lines = [line(name, shown.values(f"{name}_trace", split), look) for name, look in _TRACES.items()]
+        lines = [shown.line(name, f"{name}_trace", look, split) for name, look in _TRACES.items()]
         for name, look in _TRACES.items():
-            start = shown.values(f"{name}_trace", split, at_start=True)
-            lines.append(line(f"{name}, {START}", start, replace(look, dash="dot"), START))
+            lines.append(shown.line(name, f"{name}_trace", replace(look, dash="dot"), split, at_start=True))
         panels.append(shown.panel("nc1-traces", lines, f"{split} data", column=len(panels)))
-        within, between = (
-            number(shown.values(f"{name}_trace", split).iloc[-1]) for name in ("within", "between")
-        )
+        within, between = (number(shown.last(f"{name}_trace", split)) for name in ("within", "between"))
         ends.append(f"{within} within and {between} between on {split} data")
     gaps = shown.gaps(*(f"{name}_trace" for name in _TRACES))
     return chart_of("nc1-traces", [one for one in panels if one.series], gaps, ends=", ".join(ends))
 
 
-def _equal_angles(shown: _Shown) -> Chart:
-    """Equiangularity over the size of its mean cosine."""
-    return shown.metric("relative_equiangularity", of=["equiangularity", "mean_cosine_gap"])
-
-
 def _alignment(shown: _Shown) -> Chart:
     train, _, start = shown.usual("alignment")
-    values = shown.values("alignment_random")
-    random = line("two random subspaces", values, Look("#d946ef", "dash", "diamond"), "random")
-    told = shown.journey(shown.values("alignment"))
-    lines = [train, start, random]
-    return shown.chart("alignment", lines, "alignment", journey=told, random=number(values.iloc[-1]))
+    random = shown.line("two random subspaces", "alignment_random", Look("#d946ef", "dash", "diamond"))
+    lines = [train, start, replace(random, legend="random")]
+    last = number(shown.last("alignment_random"))
+    return shown.chart("alignment", lines, "alignment", on_test=False, random=last)
 
 
 def _weight_spectra(shown: _Shown) -> Chart:
@@ -284,19 +248,16 @@ def _stable_rank(shown: _Shown) -> Chart:
         if (low < high).any():
             lines[at] = replace(lines[at], points=lines[at].points.assign(low=low, high=high))
             sketched = " Where the scatter was sketched, it is an estimate, with guaranteed bounds shown as a shaded band."
-    told = shown.journey(shown.values("stable_rank"), shown.values("stable_rank", "test"))
-    return shown.chart("stable_rank", lines, "stable_rank", journey=told, sketched=sketched)
+    return shown.chart("stable_rank", lines, "stable_rank", sketched=sketched)
 
 
 def _components(shown: _Shown) -> Chart:
-    lines = []
-    for split, at_start in (("train", False), ("test", False), ("train", True)):
-        kind = START if at_start else split
-        dash = "dot" if at_start else "dash" if split == "test" else "solid"
-        for share, colour in _COMPONENTS.items():
-            values = shown.values(f"components_{share}", split, at_start=at_start)
-            legend = None if kind == "train" else kind
-            lines.append(line(f"{share} %, {kind}", values, Look(colour, dash), legend))
-    train, test = (shown.values("components_99", split) for split in ("train", "test"))
-    told = shown.journey(train, test, head="For 99 % on train data, the number is")
-    return shown.chart("components", lines, "components_99", full=shown.num_classes - 1, journey=told)
+    metrics = [(share, f"components_{share}", colour) for share, colour in _COMPONENTS.items()]
+    lines = [shown.line(f"{share} %, train", metric, Look(colour)) for share, metric, colour in metrics]
+    for share, metric, colour in metrics:
+        test = shown.line(f"{share} %, test", metric, Look(colour, "dash"), "test")
+        lines.append(replace(test, legend="test"))
+    for share, metric, colour in metrics:
+        lines.append(shown.line(f"{share} %", metric, Look(colour, "dot"), at_start=True))
+    head = "For 99 % on train data, the number is"
+    return shown.chart("components", lines, "components_99", head=head, full=shown.num_classes - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,43 +13,38 @@ import pandas as pd
 
 from collapselab.errors import in_strings, printable
 from collapselab.records.judgement import Judgement
+from collapselab.records.wording import sentences
 from collapselab.report import screen
 from collapselab.report.chart import Chart
 from collapselab.report.layout import lay_out
-from collapselab.report.wording import sentences
 from collapselab.report.words import alternative_text, table_of
 from collapselab.storage import replace_text
-from collapselab.text import MISSING, words
+from collapselab.text import cell, words
 
 
 @dataclass(frozen=True)
 class Section:
-    """Charts under one heading, after the text `note`."""
+    """Charts under one heading, after the text `note`; those that cannot be drawn are listed with the reason."""
 
     id: str
     title: str
     charts: Sequence[Chart]
     note: str = ""
 
+    @property
+    def drawn(self) -> list[Chart]:
+        return [chart for chart in self.charts if chart.panels]
+
 
 @dataclass(frozen=True)
-class Card:
-    """A claim with its verdict, or an experiment with its link.
+class Listed:
+    """An experiment in an index: its id as a link, its title, details, and where it comes from."""
 
-    Attributes:
-        kind: `holds`, `fails`, `inconclusive` or empty; decides its colour.
-        head: what comes first; a link where `link` is given.
-        text: the sentence.
-        details: sentences about what was measured.
-        source: where the sentence comes from.
-    """
-
-    kind: str
-    head: str
-    text: str
+    link: str
+    id: str
+    title: str
     details: Sequence[str]
-    source: str = ""
-    link: str = ""
+    source: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,8 @@ class Page:
         title: title of the page.
         summary: the result in a few sentences.
         facts: names and values of the most important numbers.
-        cards: cards under the heading `cards_title`.
+        judgements: under the heading Verdicts.
+        experiments: under the heading Experiments.
         sections: the charts.
         numbers: titles and tables.
         warnings: warnings about the results.
@@ -71,35 +67,13 @@ class Page:
     title: str
     summary: str
     facts: Sequence[tuple[str, str]] = ()
-    cards: Sequence[Card] = ()
-    cards_title: str = "Verdicts"
+    judgements: Sequence[Judgement] = ()
+    experiments: Sequence[Listed] = ()
     sections: Sequence[Section] = ()
     numbers: Sequence[tuple[str, pd.DataFrame]] = ()
     warnings: Sequence[str] = ()
     made: Sequence[tuple[str, str]] = ()
     beside: Sequence[str] = ()
-
-
-def section(id: str, title: str, parts: Sequence[Chart], note: str = "") -> Section:
-    """Return a section; its note lists charts that cannot be drawn, with the reason."""
-    charts = [part for part in parts if part.panels]
-    missing = [f"“{part.title}” is not drawn. {part.text}" for part in parts if not part.panels]
-    notes = " ".join(filter(None, [note if charts else "", *missing]))
-    return Section(id, title, charts, notes)
-
-
-def verdict_cards(judgements: Iterable[Judgement]) -> list[Card]:
-    """Make a card of every judgement."""
-    return [
-        Card(
-            one.verdict,
-            f"{one.verdict.capitalize()}.",
-            one.statement,
-            sentences(one),
-            ", ".join(filter(None, [one.paper, one.where])),
-        )
-        for one in judgements
-    ]
 
 
 def write_page(path: Path, page: Page) -> None:
@@ -116,9 +90,8 @@ def render(page: Page) -> str:
     """Return the page as one HTML text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    loader = PackageLoader("collapselab.report")
     environment = Environment(
-        loader=loader,
+        loader=PackageLoader("collapselab.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -126,9 +99,11 @@ def render(page: Page) -> str:
         # Names are shown as they are stored, whatever bytes they contain; style and scripts are Markup.
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    environment.globals |= {"cells": cells, "alternative_text": alternative_text, "table_of": table_of}
+    environment.globals |= {
+        function.__name__: function for function in (cells, sentences, alternative_text, table_of)
+    }
     templates = files("collapselab.report").joinpath("templates")
-    drawings = {chart.id: lay_out(chart) for part in page.sections for chart in part.charts}
+    drawings = {chart.id: lay_out(chart) for part in page.sections for chart in part.drawn}
     figures = {
         f"{id}-{number}": in_strings(printable, json.loads(str(screen.draw(panel).to_json())))
         for id, drawing in drawings.items()
@@ -147,15 +122,5 @@ def render(page: Page) -> str:
 
 def cells(table: pd.DataFrame) -> dict[str, Any]:
     """Return a table as text: head and rows, the first column naming the row."""
-    rows = [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+    rows = [[cell(value) for value in row] for row in table.itertuples(index=False)]
     return {"head": [words(name) for name in table.columns], "rows": rows}
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool) or type(value).__name__ == "bool":
-        return "yes" if value else "no"
-    if pd.isna(value):
-        return MISSING
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:.4g}"

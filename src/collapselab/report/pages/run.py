@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from collapselab.frames import rows_where
@@ -12,8 +11,7 @@ from collapselab.records.recipe import Recipe
 from collapselab.report.builders import SPREAD, VARIANCES, Lines
 from collapselab.report.chart import Axis, Chart, Heat, Mark, Panel
 from collapselab.report.layers import Layers, chart_of, cosine_chart, spectra_chart
-from collapselab.report.pages.rendering import Page, section, verdict_cards
-from collapselab.report.scales import Floats
+from collapselab.report.pages.rendering import Page, Section
 from collapselab.text import number, percent, words
 
 if TYPE_CHECKING:
@@ -36,11 +34,6 @@ def run_page(run: Run) -> Page:
     end, start = (rows_where(run.rows, step=step) for step in (run.last_step, 0))
     layers = Layers(end, start, run.first_collapsed)
     epsilon = Mark("y", run.epsilon, f"ε = {number(run.epsilon)}")
-    cosines = {
-        split: cosine_matrix(means.numpy())
-        for split in run.splits
-        if (means := run.class_means(split)) is not None and len(means) > 1
-    }
     properties = [
         layers.metric("normalized_within", "nc1", marks=[epsilon]),
         *(layers.metric(name, id) for id, name in _PROPERTIES.items()),
@@ -50,13 +43,13 @@ def run_page(run: Run) -> Page:
         f"Neural collapse: {run.record.data.name if run.record.data else 'a monitored run'}",
         _summary(run),
         facts=_facts(run, layers),
-        cards=verdict_cards(run.judgements),
+        judgements=run.judgements,
         sections=[
-            section("train-test", "Train against test", [_variances(run)]),
-            section("depth", "Where in the network", [_heat_maps(run, layers)]),
-            section("properties", "The four properties of neural collapse, per layer", properties),
-            section("geometry", "Class-mean geometry", [cosine_chart(cosines)]),
-            section("spectra", "Singular values", spectra),
+            Section("train-test", "Train against test", [_variances(run)]),
+            Section("depth", "Where in the network", [_heat_maps(run, layers)]),
+            Section("properties", "The four properties of neural collapse, per layer", properties),
+            Section("geometry", "Class-mean geometry", [cosine_chart(run.class_cosines())]),
+            Section("spectra", "Singular values", spectra),
         ],
         numbers=[(f"Every metric on {split} data, at the end", layers.table(split)) for split in run.splits],
         warnings=run.warnings,
@@ -85,7 +78,7 @@ def _facts(run: Run, layers: Layers) -> list[tuple[str, str]]:
     facts = [("train variance", number(train)), ("strong test variance", number(test))]
     facts += [("test over train", f"{number(test / train)}×")] if train > 0 and test > 0 else []
     facts.append(("first collapsed layer", run.first_collapsed or "none"))
-    accuracy = layers.values("ncc_accuracy", "test").iloc[-1]
+    accuracy = layers.last("ncc_accuracy", "test")
     return [*facts, ("nearest centre, test accuracy", percent(accuracy))] if pd.notna(accuracy) else facts
 
 
@@ -98,7 +91,6 @@ def _variances(run: Run) -> Chart:
 
 
 def _heat_maps(run: Run, layers: Layers) -> Chart:
-    """Share of variance within classes, by layer and step, a panel per split."""
     panels: list[Panel] = []
     for split in run.splits if "normalized_within" in run.rows else ():
         rows = rows_where(run.rows, split=split)
@@ -108,24 +100,11 @@ def _heat_maps(run: Run, layers: Layers) -> Chart:
         depth = Axis(names=tuple(layers.names), reverse=True)
         panels.append(Panel(f"{split} data", steps, depth, heat=heat, place=(0, len(panels))))
     end = layers.values("normalized_within")
-    ends = {
-        "first": number(end.iloc[0]),
-        "last": number(end.iloc[-1]),
-        "collapsed": (end < run.epsilon).sum(),
-    }
-    return chart_of("heat", panels, **ends, layers=len(end), epsilon=number(run.epsilon))
+    ends = {"first": number(end.iloc[0]), "last": number(end.iloc[-1]), "epsilon": number(run.epsilon)}
+    return chart_of("heat", panels, **ends, collapsed=(end < run.epsilon).sum(), layers=len(end))
 
 
 def _spectrum(run: Run, name: str) -> Chart:
-    """Leading values of a spectrum of each layer at the end."""
     rows = rows_where(run.spectra, when="end", split="train", name=name)
     table = rows.pivot_table(index="index", columns="layer", values="value")
     return spectra_chart(name, table.filter(run.layers).head(_MOST))
-
-
-def cosine_matrix(class_means: Floats) -> pd.DataFrame:
-    """Return cosines between class means (C, p) centred at their mean: (C, C), NaN where a mean has no direction."""
-    centred = class_means - class_means.mean(0)
-    norms = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = np.divide(centred, norms, out=np.full_like(centred, np.nan), where=norms > 0)
-    return pd.DataFrame(np.clip(unit @ unit.T, -1, 1))

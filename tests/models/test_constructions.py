@@ -16,7 +16,7 @@ from collapselab.errors import InputError
 from collapselab.metrics.generalization import squared_distances_to_nearest
 from collapselab.metrics.kmeans import fit_kmeans
 from collapselab.models import MLP
-from collapselab.papers.hui2022.constructions import Memoriser, OneHotDecisions
+from collapselab.models.constructions import Memoriser, OneHotDecisions
 
 DIGITS = load_digits()
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 import collapselab
 from collapselab.data import load_digits
 from collapselab.errors import InputError
+from collapselab.metrics.bounds import any_points_bound, super_class_bound
 from collapselab.models import MLP
-from collapselab.papers.hui2022.bounds import any_points_bound, super_class_bound
-from collapselab.papers.hui2022.constructions import OneHotDecisions
+from collapselab.models.constructions import OneHotDecisions
 from collapselab.probes.capture import capture_inputs
 from collapselab.probes.evaluating import evaluating
 
