@@ -255,7 +255,7 @@ def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduct
         InputError: features and labels disagree, or features do not have the shape of the first batch.
     """
     labels, counted = batch.labels, batch.counted
-    mask = reduction.mask_of(batch.mask, batch.inputs) if labels.ndim == 1 else None
+    mask = reduction.mask_of(batch.inputs) if labels.ndim == 1 else None
     found = point.axes.rows(features, tuple(labels.shape), point.shape)
     if found is None:
         raise InputError(

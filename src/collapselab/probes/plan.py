@@ -134,7 +134,7 @@ def plan_probes(
     made = {name: call.made for name, call in runner.calls.items()}
     classifier, no_classifier = find_classifier(chosen, made, hints.classifier)
     reduction = replace(reduction, class_token=class_token(reduction, follower, model))
-    mask = reduction.mask_of(batch.mask, batch.inputs) if batch.labels.ndim == 1 else None
+    mask = reduction.mask_of(batch.inputs) if batch.labels.ndim == 1 else None
     points = _points(runner.calls, axes, geometry, classifier, reduction, mask)
     follower.axes.check_used(runner.calls)
     warnings += _of_reduction(points, reduction, mask, follower)

@@ -63,7 +63,7 @@ class ProfileRun:
         # Parameters on the meta device are loaded when they are needed.
         devices = (parameter.device for parameter in model.parameters() if not parameter.is_meta)
         self._device = next(devices, torch.device("cpu"))
-        self._reduction = with_padding(Reduction.parse(options["reduce"]), model)
+        self._reduction = with_padding(Reduction.parse(options["reduce"]), model, options["token_mask"])
         modules, named = choose_layers(model, options["layers"])
         if options["classifier"] is not None and options["layers"] is None:
             modules |= named_layer(model, options["classifier"])

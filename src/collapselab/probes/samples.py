@@ -273,7 +273,6 @@ def _divided(batch: Batch, choice: Choice, index: Tensor) -> Batch:
         batch,
         inputs=take_samples(batch.inputs, choice, index),
         labels=batch.labels[index.to(batch.labels.device)],
-        mask=None,
     )
 
 
