@@ -1,4 +1,4 @@
-"""Choose the output that holds the class scores, and find the layer that made it.
+"""Choose the output that holds the class scores.
 
 Every choice has a reason; where none holds, nothing is chosen and a warning says what to give.
 """
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from collapselab.checks import near_matches
 from collapselab.errors import InputError
 from collapselab.probes.axes import Axes, Shape
 from collapselab.probes.batches import Batch
@@ -20,7 +19,6 @@ from collapselab.probes.geometry import Geometry
 from collapselab.probes.inputs import Path
 from collapselab.probes.journey import Journey, Origin
 from collapselab.probes.labels import check_no_rows_of_bits
-from collapselab.probes.rising import is_rising
 from collapselab.probes.scores import Scores, ScoresOption, describe
 
 # Names of outputs that are class scores, the surest first; any name with the word `logits` is as sure as the second.
@@ -168,13 +166,13 @@ def _best_named(found: list[Candidate]) -> list[Candidate]:
 def _without_auxiliary(found: list[Candidate]) -> list[Candidate]:
     def is_auxiliary(one: Candidate) -> bool:
         parts = [str(key) for key in one.path]
-        parts += [part for call in one.makers for part in _module(call).split(".")]
+        parts += [part for call in one.makers for part in module_of(call).split(".")]
         return any(_AUXILIARY.fullmatch(part) for part in parts)
 
     return [one for one in found if not is_auxiliary(one)] or found
 
 
-def _module(call: str) -> str:
+def module_of(call: str) -> str:
     """Return the name of the module of a call: `fc` for `fc#2`."""
     return call.split("#")[0]
 
@@ -307,80 +305,19 @@ def _threshold(one: Candidate) -> float:
     return 0.5 if one.rest in ((), (1,)) and is_probability else 0.0
 
 
-# ---------------------------------------------------------------- the classifier
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a call of a layer returned.
-
-    Attributes:
-        width: number of its channels.
-        rows: (n, width) the values, where there are no positions.
-    """
-
-    width: int
-    rows: Tensor | None
-
-
-def find_classifier(
-    chosen: Candidate | None, made: dict[str, Made], wanted: str | None
-) -> tuple[str | None, str | None]:
-    """Return the call whose weight made the class scores, and otherwise why there is none.
+def scores_among(outputs: dict[Path, Tensor], num_rows: int, num_classes: int) -> Path | None:
+    """Return which output of a network holds the class scores, by its name and width; None if none is sure to.
 
     Args:
-        chosen: the class scores.
-        made: what each call of a layer returned.
-        wanted: the option `classifier`.
-
-    Raises:
-        InputError: the caller named a layer that did not run.
+        outputs: tensors that the network returned, by their path.
+        num_rows: number of samples.
+        num_classes: number of classes; all of them have a score.
     """
-    if wanted is not None:
-        if wanted not in made:
-            raise InputError(
-                f"classifier={wanted!r}: no such layer ran in the forward pass; {near_matches(wanted, list(made))}"
-            )
-        return wanted, None
-    if chosen is None:
-        return None, None
-    maker = _only_maker(chosen, made)
-    is_mixed = any(origin.is_mixed for origin in chosen.origins)
-    if not is_mixed and maker is not None and _is_made_by(made[maker], chosen):
-        return maker, None
-    if not chosen.origins:
-        what = "the class scores cannot be followed back to a layer"
-    elif maker is not None and not is_mixed and any(origin.is_rescaled for origin in chosen.origins):
-        what = f"the class scores are those of {maker} with another scale for each class"
-    elif len(chosen.makers) > 1 and not is_mixed:
-        what = f"the class scores are computed of several layers ({', '.join(sorted(chosen.makers)[:3])})"
-    else:
-        what = (
-            "the class scores are computed by an operation that is no layer, such as a functional, cosine or fixed head; "
-            "what it reads is not measured"
-        )
-    return None, f"{what}: no layer is the classifier and self_duality is undefined; classifier= names one"
-
-
-def _only_maker(chosen: Candidate, made: dict[str, Made]) -> str | None:
-    """Return the one layer that class scores are made of: the first call of those that returned the same."""
-    calls = sorted(chosen.makers, key=list(made).index)
-    if len(calls) == 1:
-        return calls[0]
-    if len({_module(call) for call in calls}) != 1:
-        return None
-    first, *others = (made[call].rows for call in calls)
-    is_same = first is not None and all(other is not None and torch.equal(first, other) for other in others)
-    return calls[0] if is_same else None
-
-
-def _is_made_by(made: Made, chosen: Candidate) -> bool:
-    """Return whether class scores are what a layer returned, up to one rising function and offsets."""
-    width = chosen.rest[0] if chosen.rest else 1
-    if made.width != width:
-        return False
-    is_rescaled = any(origin.is_rescaled for origin in chosen.origins)
-    scores = chosen.rows.reshape(-1, width)
-    if made.rows is None or made.rows.shape != scores.shape:
-        return not is_rescaled
-    return is_rising(made.rows.to(scores), scores, may_differ=is_rescaled)
+    rows = Axes((0,), "none", num_label_axes=1, ndim=2)
+    found = [
+        candidate(path, rows, tensor, None, (num_rows,), num_classes)
+        for path, tensor in outputs.items()
+        if tensor.ndim == 2 and len(tensor) == num_rows and tensor.shape[1] >= num_classes
+    ]
+    chosen, _ = choose_scores([one for one in found if one is not None], num_classes)
+    return None if chosen is None else chosen.path

@@ -18,7 +18,8 @@ from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import Point
 from collapselab.probes.axes import Axes
 from collapselab.probes.batches import Batch
-from collapselab.probes.candidates import find_classifier, find_scores, scores_of
+from collapselab.probes.candidates import find_scores, scores_of
+from collapselab.probes.classifier import find_classifier
 from collapselab.probes.following import Follower
 from collapselab.probes.geometry import Geometry
 from collapselab.probes.reduce import Reduction
