@@ -104,7 +104,7 @@ CASES: dict[str, tuple[type[nn.Module], Any, dict[str, Any], str]] = {
     "a model without weights": (nn.ReLU, TRAIN, {}, "ReLU has no linear or convolution layer"),
     "a label above the classes": (Body, with_labels(put(3)), {}, "train, batch 1: label 3 is outside the 3 outputs"),
     "a label above the counts": (Body, with_labels(put(2)), {"class_counts": [30, 30]}, "batch 0: label 2 is outside the 2 classes"),
-    "a negative label": (Body, with_labels(put(-1)), {}, "train, batch 1: label -1 is outside"),
+    "a negative label": (Body, with_labels(put(-1)), {}, "train, batch 1: label -1 is negative"),
     "labels of floats": (Body, with_labels(Tensor.float), {}, "train, batch 1: labels have dtype torch.float32"),
     "labels of booleans": (Body, with_labels(lambda y: y > 0), {}, "train, batch 1: labels have dtype torch.bool"),
     "one-hot labels of floats": (Body, with_labels(lambda y: torch.eye(3)[y], 0), {}, "batch 0: labels have dtype torch.float32"),

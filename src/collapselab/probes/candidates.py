@@ -33,6 +33,34 @@ _NO_SCORES = "returns no class scores of the labels' shape: ncc_agreement is und
 
 
 @dataclass(frozen=True)
+class Classes:
+    """What is known of the labels before they are read.
+
+    Attributes:
+        number: the number that all labels lie below.
+        labels: distinct labels, ascending.
+        are_all: whether these are all, and not those of the first batch.
+    """
+
+    number: int = 0
+    labels: tuple[int, ...] = ()
+    are_all: bool = False
+
+    @property
+    def span(self) -> int:
+        """Number of classes from the first label to the last."""
+        return self.number - (self.labels[0] if self.labels else 0)
+
+    def numbered_by(self, width: int) -> str | None:
+        """Return what makes of the labels those of `width` class scores; None if nothing simple does."""
+        if not self.labels or len(self.labels) != width or self.number <= width:
+            return None
+        if self.span == width:
+            return f"subtract {self.labels[0]} from the labels"
+        return f"number the classes 0 … {width - 1}" if self.are_all else None
+
+
+@dataclass(frozen=True)
 class Candidate:
     """An output that has one row per label.
 
@@ -65,14 +93,15 @@ class Candidate:
 
 
 def candidate(
-    path: Path, axes: Axes, tensor: Tensor, journey: Journey | None, labels: Shape, num_labels: int
+    path: Path, axes: Axes, tensor: Tensor, journey: Journey | None, labels: Shape, classes: Classes
 ) -> Candidate | None:
     """Return an output as a candidate, with all that is known of where it comes from; None if it cannot be one."""
     rest = axes.rest(tuple(tensor.shape))
     is_loss = any("loss" in str(key) for key in path)
-    if len(rest) > 1 or is_loss or not tensor.is_floating_point() or (rest == () and num_labels > 2):
+    is_pair = classes.number <= 2 or classes.numbered_by(2) is not None
+    if len(rest) > 1 or is_loss or not tensor.is_floating_point() or (rest == () and not is_pair):
         return None
-    width = 2 if num_labels <= 2 and rest in ((), (1,)) else math.prod(rest)
+    width = 2 if is_pair and rest in ((), (1,)) else math.prod(rest)
     rows = axes.rows(tensor, labels, rest)
     assert rows is not None
     origins = frozenset[Origin]() if journey is None else journey.origins(tensor)
@@ -84,7 +113,7 @@ def candidate(
 
 
 def choose_scores(
-    candidates: list[Candidate], num_labels: int, *, is_sure: bool = True
+    candidates: list[Candidate], classes: Classes, *, is_sure: bool = True
 ) -> tuple[Candidate | None, str | None]:
     """Return which output decides, and otherwise why none does.
 
@@ -93,20 +122,17 @@ def choose_scores(
 
     Args:
         candidates: outputs with one row per label.
-        num_labels: number of classes, as far as it is known.
+        classes: as far as they are known.
         is_sure: whether there can be no other classes.
     """
+    num_labels = classes.number
     found = _of_two_classes(_without_auxiliary(candidates))
     found, is_doubtful = _as_wide_and_named(found, num_labels, is_sure)
     if not is_doubtful:
         found = [one for one in found if not any(one.makers & other.behind for other in found)]
     wide = [one for one in found if one.width >= num_labels]
     if found and not wide:
-        one = found[-1]
-        return None, (
-            f"{describe(one.path)} has {one.width} values for {num_labels} classes: an embedding, and no class scores; "
-            "ncc_agreement is undefined"
-        )
+        return None, _too_narrow(found[-1], classes)
     equal = [one for one in wide if one.width == num_labels and not is_doubtful] or wide
     left = _deepest_exit(_distinct(equal))
     if len(left) == 1:
@@ -117,6 +143,19 @@ def choose_scores(
     return None, (
         f"outputs {names} could all be class scores, so none decides and ncc_agreement is undefined; choose one with "
         "scores="
+    )
+
+
+def _too_narrow(one: Candidate, classes: Classes) -> str:
+    remedy = classes.numbered_by(one.width)
+    if remedy is None:
+        return (
+            f"{describe(one.path)} has {one.width} values for {classes.number} classes: an embedding, and no class scores; "
+            "ncc_agreement is undefined"
+        )
+    return (
+        f"{describe(one.path)} has {'two classes' if one.rest in ((), (1,)) else f'{one.width} values'}, but labels go from "
+        f"{classes.labels[0]} to {classes.labels[-1]}: ncc_agreement is undefined; {remedy} if these are class scores"
     )
 
 
@@ -215,7 +254,7 @@ def find_scores(
     journey: Journey | None,
     batch: Batch,
     wanted: ScoresOption,
-    num_labels: int,
+    classes: Classes,
 ) -> tuple[Candidate | None, str | None]:
     """Return the output that holds the class scores, and otherwise why there is none.
 
@@ -225,7 +264,7 @@ def find_scores(
         journey: where these come from.
         batch: the first batch.
         wanted: the option `scores`.
-        num_labels: number of classes, as far as it is known.
+        classes: as far as they are known.
 
     Raises:
         InputError: the caller named an output that is not there or does not fit; labels are one-hot rows.
@@ -237,7 +276,7 @@ def find_scores(
         path = _given_output(axes, tensors, wanted)
         axes, tensors = {path: axes[path]}, {path: tensors[path]}
     found = [
-        candidate(path, one, tensors[path], journey, geometry.labels, num_labels)
+        candidate(path, one, tensors[path], journey, geometry.labels, classes)
         for path, one in axes.items()
         if not isinstance(one, str)
     ]
@@ -248,7 +287,7 @@ def find_scores(
             "another output, or False for none"
         )
     check_no_rows_of_bits(batch.labels, tensors, bool(known), batch.place)
-    chosen, reason = choose_scores(known, num_labels, is_sure=_shows_all(batch.counted_labels, num_labels))
+    chosen, reason = choose_scores(known, classes, is_sure=_shows_all(batch.counted_labels, classes.number))
     return chosen, None if chosen is not None else reason or _NO_SCORES
 
 
@@ -313,11 +352,12 @@ def scores_among(outputs: dict[Path, Tensor], num_rows: int, num_classes: int) -
         num_rows: number of samples.
         num_classes: number of classes; all of them have a score.
     """
+    classes = Classes(num_classes)
     rows = Axes((0,), "none", num_label_axes=1, ndim=2)
     found = [
-        candidate(path, rows, tensor, None, (num_rows,), num_classes)
+        candidate(path, rows, tensor, None, (num_rows,), classes)
         for path, tensor in outputs.items()
         if tensor.ndim == 2 and len(tensor) == num_rows and tensor.shape[1] >= num_classes
     ]
-    chosen, _ = choose_scores([one for one in found if one is not None], num_classes)
+    chosen, _ = choose_scores([one for one in found if one is not None], classes)
     return None if chosen is None else chosen.path

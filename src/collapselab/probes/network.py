@@ -136,11 +136,15 @@ class NetworkStream:
         if len(labels) == 0:
             return labels
         low, high = (int(value) for value in torch.aminmax(labels))
-        if low < 0 or (outputs is not None and high >= outputs):
-            what = "classes" if outputs is None else f"{outputs} outputs of the model (0 … {outputs - 1})"
+        if low < 0:
             raise InputError(
-                f"{batch.place}: label {low if low < 0 else high} is outside the {what}; correct the "
-                "labels, or give scores=False if the outputs are no class scores (an embedding)"
+                f"{batch.place}: label {low} is negative; number the classes from 0, or give ignore_index={low} if it "
+                "marks padding"
+            )
+        if outputs is not None and high >= outputs:
+            raise InputError(
+                f"{batch.place}: label {high} is outside the {outputs} outputs of the model (0 … {outputs - 1}); number "
+                "the classes from 0, or give scores=False if the outputs are no class scores (an embedding)"
             )
         numbers = space.numbers(labels)
         unknown = numbers == len(space)

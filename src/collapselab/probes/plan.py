@@ -6,7 +6,7 @@ Letters: n samples of a batch, p features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import Point
 from collapselab.probes.axes import Axes
 from collapselab.probes.batches import Batch
-from collapselab.probes.candidates import find_scores, scores_of
+from collapselab.probes.candidates import Classes, find_scores, scores_of
 from collapselab.probes.classifier import find_classifier
 from collapselab.probes.following import Follower
 from collapselab.probes.geometry import Geometry
@@ -82,14 +82,14 @@ class Hints:
 
     Attributes:
         batch_axis, scores, classifier: see the options.
-        num_labels: number of classes, as far as it is known.
+        classes: as far as they are known.
         checks_order: see `study`.
     """
 
     batch_axis: BatchAxis = None
     scores: ScoresOption = None
     classifier: str | None = None
-    num_labels: int = 0
+    classes: Classes = field(default_factory=Classes)
     checks_order: bool = True
 
 
@@ -125,7 +125,7 @@ def plan_probes(
     warnings = _unreadable(modules, named, runner.unreadable)
     warnings += _never_ran(modules, named, runner.calls.keys() | runner.unreadable.keys())
     chosen, no_scores = find_scores(
-        geometry, runner.tensors, runner.journey, batch, hints.scores, hints.num_labels
+        geometry, runner.tensors, runner.journey, batch, hints.scores, hints.classes
     )
     axes, unfit = _measurable(runner.calls, geometry, modules, named)
     warnings += unfit + geometry.notes

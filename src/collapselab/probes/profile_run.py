@@ -24,6 +24,7 @@ from collapselab.metrics import Metric, select
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
 from collapselab.passes.stream import no_progress
 from collapselab.probes.batches import Batch, Readable, known_labels
+from collapselab.probes.candidates import Classes
 from collapselab.probes.channels import parse_channel_axis
 from collapselab.probes.following import Follower
 from collapselab.probes.label_space import LabelSpace
@@ -142,7 +143,7 @@ class ProfileRun:
             self._options["batch_axis"],
             self._options["scores"],
             self._options["classifier"],
-            largest_over_ranks(self._num_labels(labels)),
+            self._classes(labels),
             # Processes that gather parameters for each other must run equally often.
             checks_order=self._splits is None,
         )
@@ -165,17 +166,19 @@ class ProfileRun:
         self._warnings += [] if said is None else [("labels", said)]
         return self._rules.shifted(batch), second
 
-    def _num_labels(self, first: Tensor) -> int:
-        """Return the number that all labels lie below, as far as it is known.
+    def _classes(self, first: Tensor) -> Classes:
+        """Return what is known of the labels.
 
         Args:
             first: labels of the first batch.
         """
         declared = self._options["class_counts"]
         if declared is not None:
-            return max(declared) + 1 if isinstance(declared, Mapping) else len(declared)
-        labels = first if self._known is None else self._known
-        return int(labels.max()) + 1 if len(labels) else 0
+            labels = sorted(declared) if isinstance(declared, Mapping) else range(len(declared))
+        else:
+            labels = (first if self._known is None else self._known).unique().tolist()
+        number = largest_over_ranks(max(labels, default=-1) + 1)
+        return Classes(number, tuple(labels), are_all=declared is not None or self._known is not None)
 
     def _weight_of(self, point: ProbePoint, module: nn.Module, call: LayerCall | None) -> PointWeight:
         """Return the weight that multiplies the features of a point; a warning says why there is none."""
@@ -260,7 +263,7 @@ class ProfileRun:
         if outputs is not None and outputs > num_classes:
             text = (
                 f"{outputs} outputs for {num_classes} classes: self_duality is undefined, and a decision for any other "
-                "class counts as disagreement"
+                "class counts as disagreement; give scores=False if they are no class scores (an embedding)"
             )
             self._warnings.append(("model", text))
 
