@@ -132,7 +132,7 @@ CASES: dict[str, tuple[type[nn.Module], Any, dict[str, Any], str]] = {
     "a token before the first": (Tokens, [(torch.ones(20, 5, 6), TOKEN_LABELS)], {"reduce": "token:-6"}, "there is no token -6"),
     "sequences that change in length": (Tokens, TOKENS, {}, "batch 1: inner reads features of shape (4, 6), but (5, 6) in the first"),
     "a layer that stops running": (Sometimes, SPLIT_SIGN, {}, "train, batch 1: second did not run, as it did in the first batch"),
-    "a layer that runs more often": (Repeats, SPLIT_SIGN, {}, "train, batch 1: second#2 ran more often than in the first batch"),
+    "a layer that runs more often": (Repeats, SPLIT_SIGN, {}, "train, batch 1: second#2 ran, which did not run in the first batch; leave it out"),
     "a test label that train lacks": (Body, [(x, y.clamp(max=1)) for x, y in TRAIN], {"test_loader": TRAIN}, "test: 20 samples have labels that no training sample has, the first is 2"),
     "a test label outside the classes": (Body, TRAIN, {"test_loader": with_labels(put(9))}, "test, batch 1: label 9 is outside"),
     "test data of one class": (Body, TRAIN, {"test_loader": [(INPUTS, torch.ones_like(LABELS))]}, "test: all labels are 1"),

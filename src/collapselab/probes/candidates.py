@@ -46,6 +46,11 @@ class Classes:
     labels: tuple[int, ...] = ()
     are_all: bool = False
 
+    def outlier(self, width: int) -> int | None:
+        """Return the only label that is not below `width`, if there is exactly one beside two or more others."""
+        outside = [label for label in self.labels if label >= width]
+        return outside[0] if len(outside) == 1 and len(self.labels) > 2 else None
+
     @property
     def span(self) -> int:
         """Number of classes from the first label to the last."""
@@ -287,8 +292,24 @@ def find_scores(
             "another output, or False for none"
         )
     check_no_rows_of_bits(batch.labels, tensors, bool(known), batch.place)
+    _check_outlier(known, classes, batch)
     chosen, reason = choose_scores(known, classes, is_sure=_shows_all(batch.counted_labels, classes.number))
     return chosen, None if chosen is not None else reason or _NO_SCORES
+
+
+def _check_outlier(candidates: list[Candidate], classes: Classes, batch: Batch) -> None:
+    """Refuse labels of tokens or pixels one of which no output has a score for: often it marks padding.
+
+    Raises:
+        InputError: with the label.
+    """
+    width = max((one.width for one in candidates), default=0)
+    label = classes.outlier(width) if batch.labels.ndim > 1 else None
+    if label is not None:
+        raise InputError(
+            f"{batch.place}: label {label} is outside the {width} class scores of the model, and all others are inside; "
+            f"give ignore_index={label} if it marks padding, or scores=False if the outputs are no class scores"
+        )
 
 
 def _shows_all(labels: Tensor, num_labels: int) -> bool:
