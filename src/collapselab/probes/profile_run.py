@@ -110,7 +110,7 @@ class ProfileRun:
         stream = self._stream(self._loader, "train", self._labels)
         train = measure_split(stream, self._split_plan("train"), None, self._progress)
         self._warnings += [("train", text) for text in train.warnings]
-        _check_classes(train)
+        self._check_occurrences(train.counts)
         self._warn_of_outputs(len(train.classes))
         measured = {"train": train}
         if test_loader is not None:
@@ -259,6 +259,18 @@ class ProfileRun:
         scores = self._plan_of_points.scores
         return None if scores is None else scores.num_classes
 
+    def _check_occurrences(self, counts: Tensor) -> None:
+        """Refuse labels that each occur once and have no scores, such as numbers of samples.
+
+        Raises:
+            InputError: in every process.
+        """
+        if self._num_outputs is None and int(counts.max()) == 1:
+            raise InputError(
+                f"train: each of the {len(counts)} labels occurs once, as numbers of samples do, so that nothing varies "
+                "within a class; yield (inputs, labels), or give split_batch= to say which entry of a batch is the labels"
+            )
+
     def _warn_of_outputs(self, num_classes: int) -> None:
         outputs = self._num_outputs
         if outputs is not None and outputs > num_classes:
@@ -304,19 +316,6 @@ class ProfileRun:
             scatter=measured["train"].scatter[point.source],
             splits={split: _split_profile(point, found, classes) for split, found in measured.items()},
             weight_singular_values=tuple(values),
-        )
-
-
-def _check_classes(train: MeasuredSplit) -> None:
-    """Refuse labels of which each occurs once, such as numbers of samples: nothing varies within a class.
-
-    Raises:
-        InputError: in every process.
-    """
-    if int(train.counts.max()) == 1:
-        raise InputError(
-            f"train: each of the {len(train.classes)} labels occurs once, as numbers of samples do, so that nothing varies "
-            "within a class; yield (inputs, labels), or give split_batch= to say which entry of a batch is the labels"
         )
 
 

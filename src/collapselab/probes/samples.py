@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,14 +96,15 @@ def _find_samples(
     """Find a part of the inputs that gives a part of the outputs; return how the inputs are divided."""
     n = geometry.labels[0]
     axes = _given_axes(batch, n, batch_axis)
-    attempts = _attempts(geometry, run, batch, _choices(axes, batch, second), _part_of(n))
+    try_all = partial(_attempts, geometry, run, batch, is_given=isinstance(batch_axis, int))
+    attempts = try_all(_choices(axes, batch, second), _part_of(n))
     if not attempts and n > 2:
         # A model that needs its samples in order, such as sequences from the longest to the shortest.
-        attempts = _attempts(geometry, run, batch, _choices(axes, batch, second), _part_of(n).flip(0))
+        attempts = try_all(_choices(axes, batch, second), _part_of(n).flip(0))
     if not attempts and n > 1:
         # A model that takes batches of one size is given the same samples in another order.
         turned = torch.arange(n - 1, -1, -1).roll(1)
-        found = _attempts(geometry, run, batch, _choices(axes, batch, lambda: None), turned)
+        found = try_all(_choices(axes, batch, lambda: None), turned)
         attempts = [attempt for attempt in found if attempt.by_values]
     if not attempts:
         _from_second(geometry, run, second)
@@ -118,12 +120,17 @@ def _find_samples(
 
 
 def _attempts(
-    geometry: Geometry, run: Run, batch: Batch, choices: Iterator[Choice], index: Tensor
+    geometry: Geometry, run: Run, batch: Batch, choices: Iterator[Choice], index: Tensor, *, is_given: bool
 ) -> list[_Attempt]:
-    """Return what came of each choice that the outputs followed; only the first if it explains everything."""
+    """Return what came of each choice that the outputs followed; only the first if it explains everything.
+
+    Where the caller gave the axis of samples of all inputs, the layers follow, and outputs need not: a matrix of all pairs
+    of images and texts has samples along both axes.
+    """
+    choices = itertools.islice(choices, 1) if is_given else choices
     attempts: list[_Attempt] = []
     for number, choice in enumerate(itertools.islice(choices, _MAX_RUNS)):
-        attempt = _try(geometry, run, batch, choice, index)
+        attempt = _try(geometry, run, batch, choice, index, is_given=is_given)
         attempts += [] if attempt is None else [attempt]
         if number == 0 and attempt is not None and attempt.by_values and not attempt.num_silent:
             break
@@ -204,7 +211,9 @@ def _part_of(n: int) -> Tensor:
     return n - 1 - torch.arange(m) * (n // m)
 
 
-def _try(geometry: Geometry, run: Run, batch: Batch, choice: Choice, index: Tensor) -> _Attempt | None:
+def _try(
+    geometry: Geometry, run: Run, batch: Batch, choice: Choice, index: Tensor, *, is_given: bool
+) -> _Attempt | None:
     r = batch.labels[0].numel()
     lengths = (len(index), len(index) * r)
     try:
@@ -212,12 +221,13 @@ def _try(geometry: Geometry, run: Run, batch: Batch, choice: Choice, index: Tens
     except InputError:
         return None
     trial = replace(geometry, part=part, index=index, by_values=False)
-    return _judged(trial, choice, _evidence(geometry.full, part))
+    return _judged(trial, choice, _evidence(geometry.full, part, of_layers=is_given))
 
 
-def _evidence(full: Record, part: Record) -> list[tuple[Seen, Seen | None]]:
+def _evidence(full: Record, part: Record, *, of_layers: bool) -> list[tuple[Seen, Seen | None]]:
     """Return what must follow the samples; without outputs, the layers."""
-    outputs = [(full.outputs[path], part.outputs.get(path)) for path in full.telling_outputs]
+    telling = () if of_layers else full.telling_outputs
+    outputs = [(full.outputs[path], part.outputs.get(path)) for path in telling]
     return outputs or [(seen, part.calls.get(name)) for name, seen in full.calls.items() if seen.picks]
 
 
@@ -288,11 +298,14 @@ def _best(attempts: list[_Attempt], batch_axis: BatchAxis) -> _Attempt:
 
     best = min(attempts, key=rank)
     equal = [one for one in attempts if rank(one) == rank(best)]
-    inputs = sorted({" and ".join(".".join(map(str, path)) for path in one.choice) for one in equal})
-    if len(inputs) > 1 and best.by_values:
+    choices = sorted({tuple(one.choice) for one in equal}, key=str)
+    if len(choices) > 1 and best.by_values:
+        names = [" and ".join(".".join(map(str, path)) for path in choice) for choice in choices]
+        # The first of the inputs that one choice has and the other has not.
+        other = next(path[0] for path in choices[1] if path not in choices[0])
         raise InputError(
-            f"either {inputs[0]} or {inputs[1]} could hold the samples; say which with batch_axis=, such as "
-            f"batch_axis={{{inputs[1]!r}: None}}"
+            f"either {names[0]} or {names[1]} could hold the samples; say which with batch_axis=, such as "
+            f"batch_axis={{{other!r}: None}}, or batch_axis=0 if all do"
         )
     return best
 
