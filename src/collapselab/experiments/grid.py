@@ -20,7 +20,7 @@ from collapselab.records.experiment import ExtraRecord, ExtraRow, run_identity
 from collapselab.records.run_record import RunRecord
 from collapselab.records.stored import read_model, write_model
 from collapselab.storage import make_folder
-from collapselab.text import few
+from collapselab.text import listed
 from collapselab.training import Recipe, RunFolder
 from collapselab.training.building import build_model, load_data
 
@@ -211,7 +211,7 @@ def _changed(job: Job, changes: Mapping[str, JsonValue], names: Sequence[str]) -
 
 def _check_glob(glob: str, names: Sequence[str], where: str) -> None:
     if not fnmatch.filter(names, glob):
-        raise InputError(f"{where}: {glob} matches no run; the runs are {few(names)}")
+        raise InputError(f"{where}: {glob} matches no run; the runs are {listed(sorted(set(names)), 6)}")
 
 
 def _check_label(job: Job, path: str, where: str) -> None:

@@ -27,6 +27,7 @@ from collapselab.probes.runner import Call, Runner
 from collapselab.probes.samples import BatchAxis, study
 from collapselab.probes.scores import Scores, ScoresOption
 from collapselab.probes.tokens import class_token, reduction_warnings
+from collapselab.text import listed
 
 # The rule of scatter="auto". A covariance of 1024 features costs about as much as the layer that reads them, one of
 # 4096 sixteen times as much; for the classifier's features it is worth that.
@@ -171,8 +172,7 @@ def _never_ran(modules: dict[str, nn.Module], named: set[str], ran: set[str]) ->
             raise InputError(f"layers: {name} never ran in the forward pass, so there is nothing to measure")
     if not silent:
         return []
-    more = f" and {len(silent) - 4} more" if len(silent) > 4 else ""
-    return [f"{', '.join(silent[:4])}{more} never ran in the forward pass and are left out"]
+    return [f"{listed(silent)} never ran in the forward pass and are left out"]
 
 
 def _measurable(
@@ -193,10 +193,9 @@ def _measurable(
         unfit.setdefault(axes if isinstance(axes, str) else "no axis of features", []).append(name)
     warnings = []
     for reason, names in unfit.items():
-        many = f"{', '.join(names[:3])} and {len(names) - 3} more" if len(names) > 3 else ", ".join(names)
         shape = geometry.full.calls[names[0]].shape
         verb = "reads" if len(names) == 1 else "read, such as the first,"
-        warnings.append(f"{_unlike(many, verb, shape, geometry, reason)}; left out")
+        warnings.append(f"{_unlike(listed(names, 3), verb, shape, geometry, reason)}; left out")
     return fit, warnings
 
 

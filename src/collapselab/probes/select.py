@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from collapselab.checks import near_matches
 from collapselab.errors import InputError, encodable, one_line
+from collapselab.text import listed
 
 # None stands for every weight layer. Names and globs are matched with the names of `named_modules`.
 Layers = str | nn.Module | Iterable[str | nn.Module] | Callable[[str, nn.Module], bool] | None
@@ -243,7 +244,7 @@ def _no_match(pattern: str, modules: dict[str, nn.Module]) -> str:
     hint = near_matches(pattern, modules)
     if hint.startswith("known:"):
         weights = [name for name, module in modules.items() if is_weight_layer(module)] or list(modules)
-        hint = f"known: {', '.join(weights[:8])}{', …' if len(weights) > 8 else ''}"
+        hint = f"known: {listed(weights, 8)}"
     return f"layers: no module matches {pattern!r}; {hint}"
 
 

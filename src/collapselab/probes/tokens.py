@@ -9,10 +9,10 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from collapselab.errors import InputError
-from collapselab.probes.channels import listed
 from collapselab.probes.following import Follower
 from collapselab.probes.padding import Padding, TokenMaskOption
 from collapselab.probes.reduce import Reduction
+from collapselab.text import listed
 
 # Names of the parameter that a vision transformer prepends to its patches (timm, torchvision, transformers, CLIP).
 _CLASS_TOKENS = ("cls_token", "class_token", "class_embedding", "cls_embedding")

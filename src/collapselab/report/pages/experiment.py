@@ -11,7 +11,7 @@ from collapselab.frames import last_rows, rows_that
 from collapselab.report.chart import Chart
 from collapselab.report.pages.rendering import Page, Section, verdict_cards
 from collapselab.report.wording import cautions, summary
-from collapselab.text import few, words
+from collapselab.text import listed, words
 
 if TYPE_CHECKING:
     from collapselab.records.outcome import Outcome
@@ -81,6 +81,6 @@ def _warnings(rows: pd.DataFrame) -> list[str]:
     for name in _MEASURED:
         missing = rows_that(rows, rows[name].isna()) if name in rows else rows.head(0)
         if len(missing):
-            runs = f" ({few(list(map(str, missing[by])))})" if by else ""
+            runs = f" ({listed(sorted(map(str, missing[by])), 6)})" if by else ""
             out.append(f"{words(name)} is undefined in {len(missing)} of {len(rows)} rows{runs}")
     return out
