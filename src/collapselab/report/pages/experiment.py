@@ -81,6 +81,6 @@ def _warnings(rows: pd.DataFrame) -> list[str]:
     for name in _MEASURED:
         missing = rows_that(rows, rows[name].isna()) if name in rows else rows.head(0)
         if len(missing):
-            runs = f" ({listed(sorted(map(str, missing[by])), 6)})" if by else ""
+            runs = f" ({listed(sorted(set(map(str, missing[by]))), 6)})" if by else ""
             out.append(f"{words(name)} is undefined in {len(missing)} of {len(rows)} rows{runs}")
     return out
