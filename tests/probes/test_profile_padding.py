@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from by_hand import assert_equals_oracle
 from probe_networks import seeded, uneven
 from torch import Tensor, nn
 
@@ -141,3 +142,40 @@ def test_an_option_that_does_not_fit_is_refused(option: Any, says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         measured(seeded(Encoder), batches(IDS, mask=TOKENS), "token:last", token_mask=option)
     assert len(str(caught.value)) <= 300
+
+
+class TimeFirst(nn.Module):
+    """Sequences (t, n, d) or ids (t, n), as torch's recurrent and attention layers read them by default."""
+
+    def __init__(self, *, turns: bool) -> None:
+        super().__init__()
+        self.turns = turns
+        self.embed, self.mix, self.last = nn.Embedding(40, 4, padding_idx=0), nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, sequences: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        is_padding = sequences == 0 if padding_mask is None else padding_mask
+        is_padding = is_padding.T if self.turns else is_padding
+        if not sequences.is_floating_point():
+            sequences = self.embed(sequences)
+        hidden = self.mix(sequences).tanh().masked_fill(is_padding[:, :, None], 0)
+        return self.last(hidden.sum(0) / (~is_padding).sum(0)[:, None])
+
+
+@pytest.mark.parametrize("steps", [12, 7])  # as many as samples, and fewer
+@pytest.mark.parametrize("marked", ["mask with time first", "mask with samples first", "padding token"])
+def test_masks_and_ids_with_time_first_mark_the_tokens_of_their_samples(steps: int, marked: str) -> None:
+    generator, model = torch.Generator().manual_seed(1), seeded(TimeFirst, turns="samples" in marked)
+    lengths = torch.randint(1, steps + 1, (36,), generator=generator)
+    lengths[::12] = steps
+    kept = torch.arange(steps) < lengths[:, None]
+    ids = torch.randint(1, 40, (36, steps), generator=generator) * kept
+    vectors = model.embed(ids).detach()
+    parts: list[tuple[Tensor, ...]] = []
+    for start in range(0, 36, 12):
+        rows = slice(start, start + 12)
+        mask = ~kept[rows] if "samples" in marked else ~kept[rows].T
+        inputs = (ids[rows].T,) if marked == "padding token" else (vectors[rows].transpose(0, 1), mask)
+        parts.append((*inputs, LABELS[rows]))
+    found = profile(model, parts, layers="mix", reduce="mean")
+    rows = torch.stack([one[where].mean(0) for one, where in zip(vectors, kept, strict=True)])
+    assert_equals_oracle(found["mix"], rows, LABELS)

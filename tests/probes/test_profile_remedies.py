@@ -138,3 +138,20 @@ def test_one_label_of_pixels_outside_the_scores_may_be_padding() -> None:
     found = profile(model, batches(images, marked, 6), ignore_index=255)
     rows, counted = model[:2](images).movedim(1, -1).reshape(-1, 4), marked.flatten() != 255
     assert_equals_oracle(found["2"], rows[counted], labels.flatten()[counted])
+
+
+EMPTY = (INPUTS[:0], LABELS[:0])
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 5])
+def test_a_batch_without_samples_changes_nothing(at: int) -> None:
+    model, loader = seeded(nn.Sequential, nn.Linear(5, 3)), batches(INPUTS, LABELS, 12)
+    loader.insert(at, EMPTY)
+    found = profile(model, loader)
+    assert_equals_oracle(found["0"], INPUTS, LABELS)
+    assert found["0"].train["ncc_agreement"] is not None
+
+
+def test_batches_without_samples_alone_are_refused() -> None:
+    model, loader = seeded(nn.Sequential, nn.Linear(5, 3)), batches(INPUTS, LABELS, 12)
+    assert "the first batches have no samples" in refusal(model, [EMPTY, EMPTY, *loader])

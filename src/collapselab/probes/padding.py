@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from collapselab.distributed import is_same_over_ranks, largest_over_ranks
 from collapselab.errors import InputError, one_line
 from collapselab.probes.containers import field_names
+from collapselab.probes.inputs import Choice, Path
 
 # An input by name, which marks tokens, or padding after `~`; a function of the inputs; False for none.
 TokenMaskOption = str | Callable[[Any], Tensor] | bool | None
@@ -60,6 +61,7 @@ class Padding:
 
     Attributes:
         pad_token_id: token number that is padding, for batches without a mask; None where there is none.
+        sample_axes: the axis of inputs that holds samples, where it is known; the first of any other.
     """
 
     def __init__(self, model: nn.Module, wanted: TokenMaskOption = None, *, is_needed: bool = False) -> None:
@@ -68,6 +70,7 @@ class Padding:
         self._notes: dict[str, None] = {}
         self._disagrees = False
         self.pad_token_id = _pad_token_id(model)
+        self.sample_axes: Choice = {}
         try:
             self._arguments = tuple(inspect.signature(model.forward).parameters)
         except (TypeError, ValueError):
@@ -86,7 +89,7 @@ class Padding:
             return None
         if callable(self._wanted):
             return _called(self._wanted, inputs)
-        named = _named(inputs, self._arguments)
+        named = self._samples_first(_named(inputs, self._arguments))
         mask = self._by_mask(named)
         by_id = self._by_id(named) if self._wanted is None else None
         if mask is None or by_id is None:
@@ -116,6 +119,16 @@ class Padding:
                 "other tokens as the last"
             )
         return texts
+
+    def _samples_first(self, named: dict[str, Any]) -> dict[str, Any]:
+        """Return inputs with samples along the first axis: sequences may come with time first."""
+        places: dict[str, Path] = {name: (number,) for number, name in enumerate(self._arguments)}
+        for name, value in named.items():
+            paths: tuple[Path, ...] = ((name,), places.get(name, ()), ())
+            axis = next((self.sample_axes[path] for path in paths if path in self.sample_axes), 0)
+            if axis == 1 and isinstance(value, Tensor):
+                named[name] = value.transpose(0, 1)
+        return named
 
     def _by_mask(self, named: dict[str, Any]) -> Mask | None:
         name = self._name_of_mask(named)

@@ -135,6 +135,8 @@ def plan_probes(
         raise InputError(f"no layer is left to measure: {why}")
     made = {name: call.made for name, call in runner.calls.items()}
     classifier, no_classifier = find_classifier(chosen, made, hints.classifier)
+    if reduction.padding is not None:
+        reduction.padding.sample_axes = geometry.choice
     reduction = replace(reduction, class_token=class_token(reduction, follower, model))
     mask = reduction.mask_of(batch.inputs) if batch.labels.ndim == 1 else None
     points = _points(runner.calls, axes, geometry, classifier, reduction, mask)

@@ -163,6 +163,8 @@ class ProfileRun:
             first, other = batch, second()
             if other is not None and len(other.labels) > 1:
                 batch, second = other, lambda: first
+        if len(batch.labels) == 0:
+            raise InputError("train: the first batches have no samples; leave such batches out of the loader")
         self._rules.shift, said = decide_shift(model, batch, self._options["shift_labels"])
         self._warnings += [] if said is None else [("labels", said)]
         return self._rules.shifted(batch), second

@@ -26,7 +26,7 @@ from collapselab.probes.positions import find_positions
 # The axis of samples of all inputs, or of each input by its name or position (None: it holds no samples).
 BatchAxis = int | Mapping[Any, int | None] | None
 
-_MAX_RUNS = 4
+_MAX_RUNS = 6
 _MAX_PART = 8
 
 
@@ -55,13 +55,13 @@ def study(
     geometry = Geometry(labels, full)
     if isinstance(batch_axis, int):
         geometry.assumed_axis = batch_axis
-    choice = _find_samples(geometry, run, batch, second, batch_axis)
+    choice = geometry.choice = _find_samples(geometry, run, batch, second, batch_axis)
     if len(labels) > 1:
         # Two samples do, but for models that take batches of one size.
         index = geometry.index if len(geometry.index) == labels[0] else geometry.index[:2]
         find_positions(geometry, run, _divided(batch, choice, index) if choice else None, choice)
     other = second() if choice and checks_order and geometry.by_values else None
-    if other is not None:
+    if other is not None and len(other.labels) > 1:
         geometry.reordered = _reordered(run, other, choice)
     return geometry
 
@@ -180,6 +180,9 @@ def _choices(
     last = {path: found[-1] for path, found in axes.items()}
     if last != first:
         yield last
+    mixed = [path for path, found in axes.items() if len(found) > 1]
+    for path in mixed if len(mixed) > 1 else ():  # time-first sequences with a mask that has samples first
+        yield {**first, path: last[path]}
     constant = _constant(batch, second) & set(first) if len(axes) > 1 else set[Path]()
     if constant and len(constant) < len(first):
         yield {path: axis for path, axis in first.items() if path not in constant}
