@@ -111,3 +111,68 @@ def test_a_convolution_that_has_no_kernel_has_no_metrics_of_one_and_says_so(buil
     found = profile(model, batches(MAPS, LABELS, 18), layers=["0"], reduce="gap")
     assert found["0"].train["alignment"] is None
     assert any("it is not one product with a weight" in text for text in found.warnings)
+
+
+# ---------------------------------------------------------------- layers that change their input
+
+
+class OfNormed(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(nn.functional.layer_norm(input, input.shape[-1:]))
+
+
+class OfRectified(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.relu())
+
+
+class OfRectifiedMaps(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.relu())
+
+
+class OfUnitVectors(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(nn.functional.normalize(input))
+
+
+class OfUnitMaps(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input / input.flatten(1).norm(dim=1)[:, None, None, None])
+
+
+CHANGED = {
+    "layer norm": (lambda: OfNormed(4, 5), False),
+    "rectified": (lambda: OfRectified(4, 5), False),
+    "rectified maps": (lambda: OfRectifiedMaps(4, 5, 3, padding=1), False),
+    "unit vectors": (lambda: OfUnitVectors(4, 5), True),
+    "unit maps": (lambda: OfUnitMaps(4, 5, 3, padding=1), True),
+    "unit maps with a circular margin": (lambda: OfUnitMaps(4, 5, 3, padding=1, padding_mode="circular"), True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", CHANGED)
+def test_a_weight_is_that_of_the_features_only_if_the_layer_leaves_their_direction(
+    kind: str, dtype: torch.dtype
+) -> None:
+    """Scaling each sample leaves alignment and duality as they are; any other change of the input does not."""
+    build, is_read = CHANGED[kind]
+    of_maps, features = "maps" in kind, MAPS.to(dtype) if "maps" in kind else MAPS.mean((2, 3)).to(dtype)
+    tail = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)] if of_maps else [nn.Linear(5, 3)]
+    model = seeded(lambda: nn.Sequential(build(), *tail), dtype=dtype)
+    reduce = "gap" if of_maps else "flatten"
+    found = profile(model, batches(features, LABELS, 18), reduce=reduce)
+    said = [text for text in found.warnings if "it changes its input before it multiplies it" in text]
+    if not is_read:
+        assert found["0"].train["alignment"] is None
+        assert found["0"].train["weight_stable_rank"] is None
+        assert len(said) == 1
+        return
+    kernel = model[0].weight.detach().double()
+    matrix = (kernel.movedim(1, -1) if of_maps else kernel).reshape(-1, 4).numpy()
+    rows = (features.double().mean((2, 3)) if of_maps else features.double()).numpy()
+    # Means of half precision features are summed in float32.
+    assert found["0"].train["alignment"] == pytest.approx(alignment(rows, matrix), rel=1e-4)
+    assert found["0"].train["weight_stable_rank"] == pytest.approx(stable_rank(matrix), rel=1e-4)
+    assert not said
