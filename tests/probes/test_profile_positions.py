@@ -8,6 +8,7 @@ from by_hand import agrees, inputs_of
 from probe_networks import batches, draw, seeded
 from torch import Tensor, nn
 
+from collapselab import InputError
 from collapselab.probes import profile
 
 STEPS = 6
@@ -169,3 +170,30 @@ def test_want_of_memory_for_larger_maps_ends_the_trial_only(error: Exception) ->
     found = profile(seeded(Small), batches(images, pixels, 3))
     assert [(layer.name, layer.dim) for layer in found.layers] == [("inner", 2), ("head", 5)]
     assert found.num_samples == {"train": 96}
+
+
+class TimeFirstTagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.fc = nn.GRU(4, 5), nn.Linear(5, 3)
+
+    def forward(self, steps: Tensor) -> Tensor:
+        return self.fc(self.rnn(steps)[0])
+
+
+@pytest.mark.parametrize("size", [STEPS, STEPS - 1])
+def test_labels_with_time_first_are_refused_where_they_could_be_either(size: int) -> None:
+    """Samples and steps of one number: nothing tells which axis of the labels is which."""
+    model = seeded(TimeFirstTagger)
+    turned, labels = TOKENS.transpose(0, 1), TOKEN_LABELS.T
+    loader = [(turned[:, i : i + size], labels[:, i : i + size]) for i in range(0, 12, size)]
+    if size == STEPS:
+        with pytest.raises(InputError, match=r"may be \(samples, tokens\) or \(tokens, samples\)") as caught:
+            profile(model, loader)
+        assert len(str(caught.value)) <= 300
+        loader = [(inputs, labels.T) for inputs, labels in loader]
+        found = profile(model, loader, batch_axis=1)
+    else:
+        found = profile(model, loader)
+    features = inputs_of(model, lambda: model(turned))["fc"].transpose(0, 1)
+    agrees(found, "fc", features.reshape(72, 5), TOKEN_LABELS.flatten())

@@ -176,7 +176,7 @@ def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBa
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.ndim == 0:
         raise InputError(
             f"{place}: labels have dtype {labels.dtype} and shape {tuple(labels.shape)}; give whole numbers, one per "
-            "sample"
+            "sample: labels.long() of class numbers, labels.argmax(1) of one-hot rows"
         )
     return Batch(
         place=place,

@@ -48,7 +48,7 @@ def study(
         checks_order: whether the next batch is used to see whether layers read samples in their order.
 
     Raises:
-        InputError: the model raised on the whole batch; two inputs could hold the samples.
+        InputError: the model raised on the whole batch; two inputs could hold the samples; two axes of the labels could.
     """
     batch, full = _run_whole(run, batch, batch_axis)
     labels = tuple(batch.labels.shape)
@@ -56,6 +56,8 @@ def study(
     if isinstance(batch_axis, int):
         geometry.assumed_axis = batch_axis
     choice = geometry.choice = _find_samples(geometry, run, batch, second, batch_axis)
+    if batch_axis is None:
+        _check_labels_turned(batch, choice)
     if len(labels) > 1:
         # Two samples do, but for models that take batches of one size.
         index = geometry.index if len(geometry.index) == labels[0] else geometry.index[:2]
@@ -64,6 +66,22 @@ def study(
     if other is not None and len(other.labels) > 1:
         geometry.reordered = _reordered(run, other, choice)
     return geometry
+
+
+def _check_labels_turned(batch: Batch, choice: Choice) -> None:
+    """Refuse as many labels per sample as samples where inputs have time first: then labels may have it first, too.
+
+    Raises:
+        InputError: with what to do.
+    """
+    n, *lengths = batch.labels.shape
+    turned = any(axis > 0 for axis in choice.values())
+    if turned and lengths and lengths[0] == n > 1:
+        raise InputError(
+            f"{batch.place}: labels of shape {tuple(batch.labels.shape)} may be (samples, tokens) or (tokens, samples), as "
+            "the inputs have time first; give batches of another number of samples, or labels as (samples, tokens) and "
+            "batch_axis=1"
+        )
 
 
 def _run_whole(run: Run, batch: Batch, batch_axis: BatchAxis) -> tuple[Batch, Record]:
