@@ -67,7 +67,7 @@ MISTAKES = {
     "two outputs": (
         "",
         "return h",
-        r"a tuple \(\(60, 10\), \(60, 10\)\), but training needs class scores of 10",
+        r"a tuple \(\(60, 10\), \(60, 10\)\), none of which is clearly class scores of 10",
     ),
     "no grad": ("", "return h", r"do not depend on parameters"),
 }

@@ -48,10 +48,12 @@ class ClassScores:
         if path is None:
             path = scores_among(found, len(labels), self._num_classes)
         if path is None or found[path].shape[:1] != labels.shape:
+            fits = any(tensor.ndim == 2 and tensor.shape[1] >= self._num_classes for tensor in found.values())
+            problem = "none of which is clearly" if fits and len(found) > 1 else "but training needs"
             raise InputError(
-                f"training: the model returns {_form(output)}, but training needs class scores of {self._num_classes} "
-                f"classes, floating-point and of shape ({len(labels)}, {self._num_classes}); return them alone, or as "
-                "'logits' of a dict"
+                f"training: the model returns {_form(output)}, {problem} class scores of {self._num_classes} classes, "
+                f"floating-point and of shape ({len(labels)}, {self._num_classes}); return them alone, or as 'logits' of a "
+                "dict"
             )
         self._chosen[form] = path
         return found[path]
