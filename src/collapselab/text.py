@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 MISSING = "–"
-_MOST_NAMES = 6
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -81,10 +80,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def few(names: Sequence[str]) -> str:
-    """List the first names in alphabetical order, with an ellipsis for the others."""
-    names = sorted(set(names))
-    return ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
+def listed(names: Iterable[object], most: int = 4) -> str:
+    """List the first names: `a, b, c, d and 3 more`.
+
+    Args:
+        names: in the order in which they are shown.
+        most: the number that are shown.
+    """
+    shown = list(map(str, names))
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
 
 
 def words(name: object) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -79,3 +81,41 @@ def test_profile_says_what_it_tests_on(tmp_path: Path) -> None:
     found = json.loads(outcome.out)
     assert found["num_samples"] == {"train": 3, "test": 3}
     assert "set: there is no test split; val is used as the test split" in found["warnings"]
+
+
+@pytest.mark.parametrize("splits", [("train", "val"), ("train", "dev", "val"), ("train", "val", "test")])
+def test_copies_of_named_data_sets_are_tested_on_the_same_split_as_any_folder(
+    tmp_path: Path, splits: tuple[str, ...]
+) -> None:
+    """Named data sets have a test split on the hub; a copy may have only a validation split."""
+    folder = write(tmp_path / "set", dict(zip(splits, (10, 20, 30), strict=False)), classes=10)
+    named = open_data_set("cifar10", {"cifar10": folder})
+    plain = open_data_set(folder)
+    assert named.notes == tuple(note.replace("set: ", "cifar10: ", 1) for note in plain.notes)
+    assert len(named.notes) > 0
+    inputs, _ = next(iter(named.open("test", standardize="none").batches(1)))
+    assert round(float(inputs.mean()) * 255) == grey(folder, "test")
+
+
+@pytest.mark.parametrize("train", ["", "train_"])
+def test_arrays_of_a_validation_split(tmp_path: Path, train: str) -> None:
+    """As MedMNIST stores them: every array has the name of its split in front."""
+    arrays = {f"{train}images": 10, "val_images": 20}
+    stored: dict[str, Any] = {name: np.full((3, 4, 4), value, np.uint8) for name, value in arrays.items()}
+    stored |= {f"{train}labels": np.arange(3), "val_labels": np.arange(3)}
+    np.savez(tmp_path / "set.npz", **stored)
+    data = open_data_set(tmp_path / "set.npz")
+    assert data.splits == ("train", "test", "val")
+    assert data.notes == ("set.npz: there is no test split; val is used as the test split",)
+    assert (grey(tmp_path / "set.npz", "train"), grey(tmp_path / "set.npz", "test")) == (10, 20)
+
+
+def test_profile_says_where_nothing_or_training_data_are_tested_on(tmp_path: Path) -> None:
+    alone, other = write(tmp_path / "set", {"train": 10}), write(tmp_path / "other", {"train": 30})
+    command = ("profile", "convnet", "--dataset", alone, "--layers", "classifier", "--format", "json")
+    found = json.loads(run(*command).out)
+    assert found["num_samples"] == {"train": 3}
+    assert any("set: there is no test split; only train is measured" in text for text in found["warnings"])
+    found = json.loads(run(*command, "--test-dataset", other).out)
+    assert found["num_samples"] == {"train": 3, "test": 3}
+    assert "other: there is no test split; train is used as the test split" in found["warnings"]

@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_listed_and_nothing_is_loaded(tmp_path: Path) -> No
     before = {name: value.clone() for name, value in model.state_dict().items()}
     message = refusal(tmp_path / "c.pt", model)
     assert "1 missing (0.bias)" in message
-    assert "4 unexpected (extra0, extra1, extra2, …)" in message
+    assert "4 unexpected (extra0, extra1, extra2 and 1 more)" in message
     assert "1 misshapen (3.weight (3, 6) where the model has (3, 5))" in message
     assert equal(model, before)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from collapselab.probes import LayerProfile
+from collapselab.probes import LayerProfile, Profile
 from oracles import Oracle
 
 # Metrics of features alone, of every group.
@@ -38,3 +39,38 @@ def assert_equals_oracle(
             layer.name,
             name,
         )
+
+
+def statistics(features: Tensor, labels: Tensor) -> tuple[np.ndarray, float]:
+    """Class means and share of variance within classes, balanced, straight from their definitions."""
+    x, y = features.double().numpy().reshape(len(labels), -1), labels.numpy()
+    means = np.stack([x[y == c].mean(0) for c in np.unique(y)])
+    within = np.mean(
+        [((x[y == c] - mean) ** 2).sum(1).mean() for c, mean in zip(np.unique(y), means, strict=True)]
+    )
+    return means, within / (within + ((means - means.mean(0)) ** 2).sum(1).mean())
+
+
+def agrees(found: Profile, name: str, features: Tensor, labels: Tensor) -> None:
+    means, share = statistics(features, labels)
+    measured = found[name].splits["train"].class_means
+    assert measured is not None
+    assert measured.shape == means.shape, name
+    assert np.abs(measured.numpy() - means).max() <= 1e-11 * np.abs(means).max(), name
+    assert found[name].train["normalized_within"] == pytest.approx(share, rel=1e-10), name
+
+
+def inputs_of(model: nn.Module, run: Callable[[], Any]) -> dict[str, Tensor]:
+    """What every linear and convolution layer reads in one forward pass over all samples."""
+    caught: dict[str, Tensor] = {}
+
+    def catch(name: str) -> Callable[..., None]:
+        return lambda _module, args: caught.update([(name, args[0].clone())])
+
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    handles = [module.register_forward_pre_hook(catch(name)) for name, module in layers]
+    with torch.no_grad():
+        run()
+    for handle in handles:
+        handle.remove()
+    return caught

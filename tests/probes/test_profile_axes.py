@@ -5,60 +5,22 @@ Every network is compared with features taken out by hand from all samples at on
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
+from by_hand import agrees, assert_equals_oracle, inputs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from probe_networks import batches, draw, seeded, uneven
+from probe_networks import draw, seeded, uneven
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from collapselab.errors import InputError
-from collapselab.probes import Profile, profile
+from collapselab.probes import profile
 from collapselab.probes.inputs import axes_of_length, leaves, take_samples
 
 STEPS = 6
 LABELS = uneven(7, 7, 7)
 WHOLE = 21
-
-
-def statistics(features: Tensor, labels: Tensor) -> tuple[np.ndarray, float]:
-    """Class means and share of variance within classes, balanced, straight from their definitions."""
-    x, y = features.double().numpy().reshape(len(labels), -1), labels.numpy()
-    means = np.stack([x[y == c].mean(0) for c in np.unique(y)])
-    within = np.mean(
-        [((x[y == c] - mean) ** 2).sum(1).mean() for c, mean in zip(np.unique(y), means, strict=True)]
-    )
-    return means, within / (within + ((means - means.mean(0)) ** 2).sum(1).mean())
-
-
-def agrees(found: Profile, name: str, features: Tensor, labels: Tensor) -> None:
-    means, share = statistics(features, labels)
-    measured = found[name].splits["train"].class_means
-    assert measured is not None
-    assert measured.shape == means.shape, name
-    assert np.abs(measured.numpy() - means).max() <= 1e-11 * np.abs(means).max(), name
-    assert found[name].train["normalized_within"] == pytest.approx(share, rel=1e-10), name
-
-
-def inputs_of(model: nn.Module, run: Callable[[], Any]) -> dict[str, Tensor]:
-    """What every linear and convolution layer reads in one forward pass over all samples."""
-    caught: dict[str, Tensor] = {}
-
-    def catch(name: str) -> Callable[..., None]:
-        return lambda _module, args: caught.update([(name, args[0].clone())])
-
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
-    handles = [module.register_forward_pre_hook(catch(name)) for name, module in layers]
-    with torch.no_grad():
-        run()
-    for handle in handles:
-        handle.remove()
-    return caught
 
 
 # ---------------------------------------------------------------- sequences with time first
@@ -309,160 +271,23 @@ def test_two_inputs_that_could_both_hold_the_samples_are_not_guessed() -> None:
     assert [layer.name for layer in found.layers] == ["image", "image_head"]
 
 
-# ---------------------------------------------------------------- labels of pixels
-
-SIDE = 8
-PIXEL_LABELS = torch.randint(0, 3, (9, SIDE, SIDE), generator=torch.Generator().manual_seed(3))
-PICTURES = draw(3, labels=PIXEL_LABELS.flatten()).reshape(9, SIDE, SIDE, 3).permute(0, 3, 1, 2).contiguous()
-
-
-class EncoderDecoder(nn.Module):
-    """Maps of two resolutions; as many channels as the map is high, and as the small map is high."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.down = nn.Conv2d(3, SIDE, 3, padding=1), nn.Conv2d(SIDE, SIDE, 2, stride=2)
-        self.inner, self.up = nn.Conv2d(SIDE, SIDE, 3, padding=1), nn.ConvTranspose2d(SIDE, SIDE, 2, stride=2)
-        self.mix, self.head = nn.Linear(2 * SIDE, SIDE), nn.Conv2d(SIDE, 3, 1)
-
-    def forward(self, maps: Tensor) -> dict[str, Tensor]:
-        first = self.first(maps).relu()
-        up = self.up(self.inner(self.down(first)).relu())
-        both = torch.cat([first, up], 1).movedim(1, -1)
-        return {"out": self.head(self.mix(both).relu().movedim(-1, 1))}
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, SIDE, 9])
-def test_pixels_are_samples_whatever_the_channels_are(size: int) -> None:
-    model = seeded(EncoderDecoder).eval()
-    found = profile(model, list(zip(PICTURES.split(size), PIXEL_LABELS.split(size), strict=True)))
-    features = inputs_of(model, lambda: model(PICTURES))
-    labels = PIXEL_LABELS.flatten()
-    assert [layer.name for layer in found.layers] == ["first", "down", "mix", "head"]
-    for name in ("first", "down", "head"):
-        agrees(found, name, features[name].movedim(1, -1).flatten(0, 2), labels)
-    agrees(found, "mix", features["mix"].flatten(0, 2), labels)
-    assert any("inner" in text and "other positions" in text for text in found.warnings)
-    assert found["head"].train["self_duality"] is not None
-    assert found["head"].train["ncc_agreement"] is not None
-
-
-def test_rectangular_maps_that_are_turned_inside() -> None:
-    class Turned(nn.Module):
+def test_pairs_of_images_and_texts_hold_samples_in_both_inputs() -> None:
+    class Pairs(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.head = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 3, 1)
+            self.image, self.text = nn.Linear(6, 5), nn.Linear(4, 5)
 
-        def forward(self, maps: Tensor) -> Tensor:
-            return self.head(self.first(maps).relu().transpose(2, 3)).transpose(2, 3)
+        def forward(self, images: Tensor, texts: Tensor) -> Tensor:
+            return self.image(images) @ self.text(texts).T
 
-    model = seeded(Turned)
-    found = profile(model, [(PICTURES, PIXEL_LABELS)])
-    assert [layer.name for layer in found.layers] == ["first"]  # its classifier reads rows as columns
-    assert any("head" in text and "left out" in text for text in found.warnings)
-
-
-# ---------------------------------------------------------------- labels of tokens
-
-TOKEN_LABELS = torch.randint(0, 3, (12, STEPS), generator=torch.Generator().manual_seed(4))
-TOKENS = draw(4, labels=TOKEN_LABELS.flatten()).reshape(12, STEPS, 4)
-
-
-class Tagger(nn.Module):
-    """Reads tokens one by one after folding them with the samples, in either order."""
-
-    def __init__(self, is_time_first: bool = False) -> None:
-        super().__init__()
-        self.mix, self.hidden, self.fc = (
-            nn.Conv1d(4, STEPS, 3, padding=1),
-            nn.Linear(STEPS, 5),
-            nn.Linear(5, 3),
-        )
-        self.is_time_first = is_time_first
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        mixed = self.mix(tokens.transpose(1, 2)).transpose(1, 2).tanh()
-        n, length = mixed.shape[:2]
-        if self.is_time_first:
-            folded = self.hidden(mixed.transpose(0, 1).reshape(n * length, -1)).tanh()
-            return self.fc(folded).reshape(length, n, 3).transpose(0, 1)
-        return self.fc(self.hidden(mixed.reshape(n * length, -1)).tanh()).reshape(n, length, 3)
-
-
-@pytest.mark.parametrize("is_time_first", [False, True])
-@pytest.mark.parametrize("size", [1, 2, 5, STEPS, 12])
-def test_folded_tokens_meet_their_own_labels(size: int, is_time_first: bool) -> None:
-    model = seeded(Tagger, is_time_first).eval()
-    found = profile(model, list(zip(TOKENS.split(size), TOKEN_LABELS.split(size), strict=True)))
-    features = inputs_of(model, lambda: model(TOKENS))
-    assert [layer.name for layer in found.layers] == ["mix", "hidden", "fc"]
-    agrees(found, "mix", TOKENS.flatten(0, 1), TOKEN_LABELS.flatten())
-    labels = TOKEN_LABELS.T.flatten() if is_time_first else TOKEN_LABELS.flatten()
-    for name in ("hidden", "fc"):
-        agrees(found, name, features[name], labels)
-    assert found["fc"].train["ncc_agreement"] is not None
-
-
-class Translator(nn.Module):
-    """Source and target of one length; what the encoder reads has no label."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder, self.memory = nn.Linear(4, 5), nn.Linear(5, 5)
-        self.decoder, self.fc = nn.Linear(4, 5), nn.Linear(5, 3)
-
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        memory = self.memory(self.encoder(source).relu())
-        decoded = self.decoder(target)
-        weights = torch.softmax(decoded @ memory.transpose(1, 2), -1)
-        return self.fc(decoded + weights @ memory)
-
-
-@pytest.mark.parametrize("names", [("source", "target"), ("target", "source")])
-def test_layers_that_read_another_sequence_of_the_same_length_are_left_out(names: tuple[str, str]) -> None:
-    model = seeded(Translator)
-    source = draw(4, labels=TOKEN_LABELS.flatten(), seed=7).reshape(12, STEPS, 4)
-    given = {"source": source, "target": TOKENS}
-    found = profile(model, [{**{name: given[name] for name in names}, "labels": TOKEN_LABELS}])
-    assert [layer.name for layer in found.layers] == ["decoder", "fc"]
-    assert any(text.startswith("layers: encoder, memory read") for text in found.warnings)
-    agrees(found, "decoder", TOKENS.flatten(0, 1), TOKEN_LABELS.flatten())
-
-
-def test_a_model_of_one_length_only_is_read_by_the_kind_of_its_layers() -> None:
-    class OneLength(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.places = nn.Parameter(torch.randn(STEPS, 4))
-            self.first, self.fc = nn.Linear(4, STEPS), nn.Linear(STEPS, 3)
-
-        def forward(self, tokens: Tensor) -> Tensor:
-            return self.fc(self.first(tokens + self.places).relu())
-
-    model = seeded(OneLength)
-    found = profile(model, [(TOKENS[:STEPS], TOKEN_LABELS[:STEPS]), (TOKENS[STEPS:], TOKEN_LABELS[STEPS:])])
-    features = inputs_of(model, lambda: model(TOKENS))
-    for name in ("first", "fc"):
-        agrees(found, name, features[name].flatten(0, 1), TOKEN_LABELS.flatten())
-    assert any("axes of positions are assumed" in text for text in found.warnings)
-
-
-@pytest.mark.parametrize(
-    "error", [MemoryError("x"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
-)
-def test_want_of_memory_for_larger_maps_ends_the_trial_only(error: Exception) -> None:
-    class Small(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner, self.head = nn.Conv2d(2, 5, 1), nn.Conv2d(5, 3, 1)
-
-        def forward(self, images: Tensor) -> Tensor:
-            if images.shape[-1] > 4:
-                raise error
-            return self.head(self.inner(images).relu())
-
-    pixels = torch.arange(6 * 4 * 4).reshape(6, 4, 4) % 3
-    images = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(0)).double() + pixels[:, None]
-    found = profile(seeded(Small), batches(images, pixels, 3))
-    assert [(layer.name, layer.dim) for layer in found.layers] == [("inner", 2), ("head", 5)]
-    assert found.num_samples == {"train": 96}
+    labels = torch.arange(60) % 3
+    images, texts, model = draw(6, labels=labels), draw(4, labels=labels, seed=2), seeded(Pairs)
+    loader = list(zip(*(one.split(12) for one in (images, texts, labels)), strict=True))
+    with pytest.raises(InputError, match=r"such as batch_axis=\{1: None\}, or batch_axis=0 if all do"):
+        profile(model, loader)
+    only_images = profile(model, loader, batch_axis={1: None}, scores=False)
+    assert [layer.name for layer in only_images.layers] == ["image"]
+    both = profile(model, loader, batch_axis=0)
+    assert_equals_oracle(both["image"], images, labels)
+    assert_equals_oracle(both["text"], texts, labels)
+    assert both["image"].train["ncc_agreement"] is None

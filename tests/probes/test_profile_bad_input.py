@@ -104,7 +104,7 @@ CASES: dict[str, tuple[type[nn.Module], Any, dict[str, Any], str]] = {
     "a model without weights": (nn.ReLU, TRAIN, {}, "ReLU has no linear or convolution layer"),
     "a label above the classes": (Body, with_labels(put(3)), {}, "train, batch 1: label 3 is outside the 3 outputs"),
     "a label above the counts": (Body, with_labels(put(2)), {"class_counts": [30, 30]}, "batch 0: label 2 is outside the 2 classes"),
-    "a negative label": (Body, with_labels(put(-1)), {}, "train, batch 1: label -1 is outside"),
+    "a negative label": (Body, with_labels(put(-1)), {}, "train, batch 1: label -1 is negative"),
     "labels of floats": (Body, with_labels(Tensor.float), {}, "train, batch 1: labels have dtype torch.float32"),
     "labels of booleans": (Body, with_labels(lambda y: y > 0), {}, "train, batch 1: labels have dtype torch.bool"),
     "one-hot labels of floats": (Body, with_labels(lambda y: torch.eye(3)[y], 0), {}, "batch 0: labels have dtype torch.float32"),
@@ -132,7 +132,7 @@ CASES: dict[str, tuple[type[nn.Module], Any, dict[str, Any], str]] = {
     "a token before the first": (Tokens, [(torch.ones(20, 5, 6), TOKEN_LABELS)], {"reduce": "token:-6"}, "there is no token -6"),
     "sequences that change in length": (Tokens, TOKENS, {}, "batch 1: inner reads features of shape (4, 6), but (5, 6) in the first"),
     "a layer that stops running": (Sometimes, SPLIT_SIGN, {}, "train, batch 1: second did not run, as it did in the first batch"),
-    "a layer that runs more often": (Repeats, SPLIT_SIGN, {}, "train, batch 1: second#2 ran more often than in the first batch"),
+    "a layer that runs more often": (Repeats, SPLIT_SIGN, {}, "train, batch 1: second#2 ran, which did not run in the first batch; leave it out"),
     "a test label that train lacks": (Body, [(x, y.clamp(max=1)) for x, y in TRAIN], {"test_loader": TRAIN}, "test: 20 samples have labels that no training sample has, the first is 2"),
     "a test label outside the classes": (Body, TRAIN, {"test_loader": with_labels(put(9))}, "test, batch 1: label 9 is outside"),
     "test data of one class": (Body, TRAIN, {"test_loader": [(INPUTS, torch.ones_like(LABELS))]}, "test: all labels are 1"),
@@ -216,17 +216,30 @@ def test_an_error_of_the_model_is_one_line_with_its_cause() -> None:
         if "on purpose" in text
     )
     assert str(caught.value) == (
-        "train, batch 1: the model (Breaks) raised ZeroDivisionError on inputs of shape (20, 6): test_profile_bad_input.py, "
-        f"line {line}: ZeroDivisionError: on purpose; check that the model takes such inputs"
+        f"train, batch 1: test_profile_bad_input.py, line {line}: ZeroDivisionError: on purpose (the model, Breaks, was given "
+        "(20, 6)); check that the model takes such inputs"
     )
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert model.calls == 0  # restored with the rest of its state
     state.assert_as_before()
 
 
+def test_file_and_line_of_an_error_come_before_shapes_however_many_there_are() -> None:
+    class Many(nn.Linear):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            raise ValueError("too many of them: " + "word " * 60)
+
+    with pytest.raises(InputError) as caught:
+        profile(Many(6, 3), [(*[torch.ones(20, 6)] * 40, LABELS[:20])])
+    assert len(str(caught.value)) <= 300
+    assert str(caught.value).startswith("train, batch 0: test_profile_bad_input.py, line ")
+    assert "ValueError: too many of them" in str(caught.value)
+    assert str(caught.value).endswith("; check that the model takes such inputs")
+
+
 def test_an_error_of_the_model_in_the_first_batch_says_the_same() -> None:
     with pytest.raises(
-        InputError, match=r"^train, batch 0: the model \(Linear\) raised RuntimeError on inputs"
+        InputError, match=r"^train, batch 0: RuntimeError: .* \(the model, Linear, was given \(20, 6\)\)"
     ):
         profile(nn.Linear(7, 3), TRAIN)
 
@@ -234,14 +247,14 @@ def test_an_error_of_the_model_in_the_first_batch_says_the_same() -> None:
 @pytest.mark.parametrize(
     ("inputs", "shapes"),
     [
-        ({"a": torch.ones(20, 6), "labels": LABELS[:20]}, "a (20, 6): "),
-        ((torch.ones(20, 6), torch.ones(20, 1), LABELS[:20]), "(20, 6) and (20, 1): "),
-        (([torch.ones(20, 6), "text"], LABELS[:20]), "(20, 6) and str: "),
+        ({"a": torch.ones(20, 6), "labels": LABELS[:20]}, "a (20, 6)"),
+        ((torch.ones(20, 6), torch.ones(20, 1), LABELS[:20]), "(20, 6) and (20, 1)"),
+        (([torch.ones(20, 6), "text"], LABELS[:20]), "(20, 6) and str"),
     ],
     ids=["a mapping", "several inputs", "a list"],
 )
 def test_an_error_of_the_model_names_the_shapes_of_all_inputs(inputs: Any, shapes: str) -> None:
-    with pytest.raises(InputError, match=re.escape(f"raised TypeError on inputs of shape {shapes}")):
+    with pytest.raises(InputError, match=re.escape(f"(the model, Body, was given {shapes})")):
         profile(Body(), [inputs])
 
 

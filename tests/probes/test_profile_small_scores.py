@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from by_hand import assert_equals_oracle
 from probe_networks import EXACT, batches, draw, measured, read_slowly, seeded
 from test_profile_scores import BINARY, INPUTS, LABELS, TRAIN
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from collapselab import InputError
 from collapselab.probes import profile
 
 # ---------------------------------------------------------------- one logit, embeddings
@@ -59,6 +62,70 @@ def test_an_embedding_narrower_than_the_classes_decides_nothing() -> None:
     assert any(
         "5 values for 30 classes: an embedding, and no class scores" in text for text in found.warnings
     )
+
+
+LATER = {
+    "from one": (3, LABELS + 1, "go from 1 to 3: ncc_agreement is undefined; subtract 1 from the labels"),
+    "from seven": (3, LABELS + 7, "go from 7 to 9: ncc_agreement is undefined; subtract 7 from the labels"),
+    "one logit": (1, BINARY + 1, "has two classes, but labels go from 1 to 2: ncc_agreement is undefined; subtract 1"),
+    "with gaps": (3, 2 * LABELS, "go from 0 to 4: ncc_agreement is undefined; number the classes 0 … 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LATER)
+@pytest.mark.parametrize("is_known", [True, False])
+def test_labels_that_are_not_those_of_the_scores_are_said_and_never_shifted(
+    kind: str, is_known: bool
+) -> None:
+    width, labels, says = LATER[kind]
+    model = seeded(nn.Sequential, nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, width))
+    loader = batches(INPUTS, labels, 20)
+    if is_known:
+        loader = DataLoader(TensorDataset(INPUTS, labels), 20)
+    elif kind == "with gaps":
+        says = "3 values for 5 classes: an embedding"  # other labels may follow
+    found = profile(model, loader)
+    assert set(found.classes) == set(labels.tolist())
+    assert found["2"].train["ncc_agreement"] is None
+    assert any(says in text for text in found.warnings)
+    assert_equals_oracle(found["2"], model[:2](INPUTS), labels.unique(return_inverse=True)[1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (2 * BINARY - 1, "label -1 is negative; number the classes from 0, or give ignore_index=-1"),
+        (LABELS.sort().values + 1, "label 3 is outside the 3 outputs of the model .*; number the classes from 0"),
+    ],
+)  # fmt: skip
+def test_labels_outside_the_scores_are_refused_with_the_remedy(labels: Tensor, says: str) -> None:
+    model = seeded(nn.Sequential, nn.Linear(6, 3))
+    with pytest.raises(InputError, match=says) as caught:
+        profile(model, batches(INPUTS, labels, 20))
+    assert len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize("width", [4, 9, 64])
+def test_loaders_of_some_classes_with_some_samples_each(width: int) -> None:
+    """As metric learning samples them: a batch has 4 of 12 classes. An embedding is no class score at any width."""
+    labels = torch.arange(180) % 12
+    inputs, model = (
+        draw(6, labels=labels),
+        seeded(nn.Sequential, nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, width)),
+    )
+    order = torch.cat([torch.where(labels // 4 == part)[0].view(5, 12) for part in (2, 1, 0)])
+    loader = [(inputs[rows], labels[rows]) for rows in order]
+    found = profile(model, loader, class_counts=[15] * 12)
+    assert_equals_oracle(found["2"], model[:2](inputs), labels)
+    if width < 12:
+        assert any(f"{width} values for 12 classes: an embedding" in text for text in found.warnings)
+    else:  # as scores of a network for more classes would be
+        assert any("give scores=False if they are no class scores" in text for text in found.warnings)
+    if width == 4:  # at first only labels below the width
+        with pytest.raises(InputError, match=r"outside the 4 outputs.*scores=False if the outputs are no"):
+            profile(model, loader[::-1])
+        found = profile(model, loader[::-1], scores=False)
+        assert found["2"].train["ncc_agreement"] is None
 
 
 # ---------------------------------------------------------------- a last or first batch of one

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from collapselab import InputError
 from collapselab.probes import profile
-from collapselab.probes.reduce import Reduction, last_position, trimmed
+from collapselab.probes.padding import last_position, trimmed
+from collapselab.probes.reduce import Reduction
 
 LABELS = uneven(14, 10, 12)
 GENERATOR = torch.Generator().manual_seed(5)

@@ -94,6 +94,44 @@ def test_rows_of_a_run_without_a_plan_are_those_of_its_statistics(run: RunFolder
         check(run)
 
 
+def _as_of_schema_2(run: RunFolder, *, until: int, without: int) -> None:
+    """Make the rows up to a step those of an earlier version, which did not measure at another one."""
+    path, rows = run.path / "measurements.jsonl", run.read_rows()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    old = [
+        values | {"schema": 2} for values in lines if values["step"] <= until and values["step"] != without
+    ]
+    for values in old:
+        del values["digest"]
+        del values["run"]
+    path.write_text("".join(json.dumps(values) + "\n" for values in old))
+    run.append_rows([row for row in rows if row.step > until])
+    (run.path / "statistics" / f"step-{without:06}.safetensors").unlink()
+    run.write_final_reference([row for row in run.read_final_reference() if row.step != without])
+
+
+@pytest.mark.parametrize("until", [5, 30])
+def test_steps_that_an_earlier_version_chose_are_not_held_to_the_plan_of_this_one(
+    run: RunFolder, tiny_recipe: Recipe, until: int
+) -> None:
+    """A run that an earlier version began, and this one ended: its record is of this version, and so may be all files."""
+    assert {2, 5} < set(tiny_recipe.measured_steps())
+    _as_of_schema_2(run, until=until, without=2)
+    with pytest.raises(InputError, match="rows of step 2 are gone"):
+        check(run)
+    record = run.read_run()
+    assert record is not None
+    assert record.planned == tuple(tiny_recipe.measured_steps())
+    run.write_run(record.model_copy(update={"planned": None}))
+    check(run)
+    run.drop_rows_after(30)
+    check(run)
+    check_resumable(run, tiny_recipe.with_changes({"measuring.weak_test_variance": False}), None, 30)
+    write(run, [row for row in run.read_rows() if row.step != 30])
+    with pytest.raises(InputError, match="rows of step 30 are gone"):
+        check(run)
+
+
 def test_a_run_of_schema_1_is_whole_or_not(tmp_path: Path) -> None:
     folder = RunFolder(shutil.copytree(OLD, tmp_path / "run"))
     check(folder)
@@ -105,12 +143,12 @@ def test_a_run_of_schema_1_is_whole_or_not(tmp_path: Path) -> None:
 
 def test_what_a_run_needs_to_go_on_is_there(run: RunFolder, tiny_recipe: Recipe) -> None:
     recipe = tiny_recipe.with_changes({"measuring.weak_test_variance": False})
-    check_resumable(run, recipe, 5)
+    check_resumable(run, recipe, recipe.measured_steps(), 5)
     with pytest.raises(InputError, match=r"features/step-000000.safetensors: is gone; restore it, or remove"):
-        check_resumable(run, tiny_recipe, 5)
+        check_resumable(run, tiny_recipe, tiny_recipe.measured_steps(), 5)
     run.weights_path(2).unlink()
     with pytest.raises(InputError, match=r"checkpoints/step-000002.safetensors: is gone"):
-        check_resumable(run, recipe, 5)
+        check_resumable(run, recipe, recipe.measured_steps(), 5)
     (run.path / "statistics" / "step-000001.safetensors").unlink()
     with pytest.raises(InputError, match=r"statistics/step-000001.safetensors: is gone"):
-        check_resumable(run, recipe, 5)
+        check_resumable(run, recipe, recipe.measured_steps(), 5)

@@ -1,6 +1,7 @@
 """Recipes: when they measure, how the learning rate falls, what they refuse, YAML there and back."""
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +252,29 @@ def test_numbers_and_dates_are_read_as_people_write_them(
 def test_overrides_have_the_same_bounds(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="the changed recipe"):
         Recipe().with_changes(changes)
+
+
+TRUTHS = {"optimizer.nesterov", "measuring.weak_test_variance", "measuring.spectra"}
+FIELDS = {path for path, _ in flat(Recipe().model_dump(mode="json"))} - TRUTHS - {"model.options"}
+
+
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("field", sorted(FIELDS))
+def test_true_and_false_are_no_numbers_in_any_field(field: str, value: bool, tmp_path: Path) -> None:
+    """Python counts them as 1 and 0: `steps: true` was one step."""
+    *parents, last = field.split(".")
+    for written in (value, [value]):
+        with pytest.raises(InputError, match=rf"the changed recipe: {field}"):
+            Recipe().with_changes({field: written})
+        values: dict[str, Any] = {last: written}
+        for name in reversed(parents):
+            values = {name: values}
+        (tmp_path / "recipe.yaml").write_text(json.dumps(values))
+        with pytest.raises(InputError, match=rf"{field}: .*(true and false|valid)") as caught:
+            Recipe.read(tmp_path / "recipe.yaml")
+        assert len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize("field", sorted(TRUTHS))
+def test_fields_that_are_true_or_false(field: str) -> None:
+    assert dict(flat(Recipe().with_changes({field: False}).model_dump(mode="json")))[field] is False

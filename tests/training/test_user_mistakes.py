@@ -67,7 +67,7 @@ MISTAKES = {
     "two outputs": (
         "",
         "return h",
-        r"a tuple \(\(60, 10\), \(60, 10\)\), none of which is clearly class scores",
+        r"a tuple \(\(60, 10\), \(60, 10\)\), none of which is clearly class scores of 10",
     ),
     "no grad": ("", "return h", r"do not depend on parameters"),
 }
@@ -78,7 +78,7 @@ def test_a_mistake_in_the_model_is_one_line(mistake: str, tmp_path: Path) -> Non
     begin, change, message = MISTAKES[mistake]
     code = f"class Net(Base):\n    def begin(self):\n        {begin or 'pass'}\n    def change(self, h):\n        {change or 'return h'}\n"
     if mistake == "two outputs":
-        code += "    def forward(self, x):\n        return super().forward(x), super().forward(x)\n"
+        code += "    def forward(self, x):\n        return super().forward(x), -super().forward(x)\n"
     if mistake == "no grad":
         code += "    def forward(self, x):\n        return super().forward(x).detach()\n"
     folder = RunFolder(tmp_path / "run")
@@ -91,6 +91,7 @@ def test_a_mistake_in_the_model_is_one_line(mistake: str, tmp_path: Path) -> Non
 OUTPUTS = {
     "a dict": "return {'features': h, 'logits': self.last(h)}",
     "a tuple": "return self.last(h), h",
+    "beside an auxiliary head": "return {'aux_head': self.last(-h), 'main': self.last(h)}",
     "an object": "from types import SimpleNamespace; return SimpleNamespace(logits=self.last(h))",
 }
 

@@ -133,16 +133,24 @@ def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None, tu
         raise InputError(f"--dataset {job.dataset}: has no train split, only {', '.join(data.splits)}")
     train = data.open("train", **wanted)
     if job.test_dataset is None:
-        test = data.open("test", reference=train, **wanted) if "test" in data.splits else None
-        return train, test, data.notes
+        if "test" not in data.splits:
+            note = (
+                f"{data.name}: there is no test split; only train is measured; --test-dataset gives test data"
+            )
+            return train, None, (*data.notes, note)
+        return train, data.open("test", reference=train, **wanted), data.notes
     other = open_data_set(job.test_dataset, job.copies)
-    test = other.open("test" if "test" in other.splits else "train", reference=train, **wanted)
+    split = "test" if "test" in other.splits else "train"
+    test = other.open(split, reference=train, **wanted)
+    notes = (
+        () if split == "test" else (f"{other.name}: there is no test split; train is used as the test split",)
+    )
     if test.input_shape != train.input_shape:
         raise InputError(
             f"--test-dataset {job.test_dataset}: inputs of shape {test.input_shape}, but those of {job.dataset} have "
             f"{train.input_shape}; give test data of the same shape"
         )
-    return train, _relabelled(test, train, job), other.notes
+    return train, _relabelled(test, train, job), (*other.notes, *notes)
 
 
 def _relabelled(test: LabelledData, train: LabelledData, job: ProfileJob) -> LabelledData:

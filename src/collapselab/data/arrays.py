@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collapselab.checks import check_finite, check_label_shape
+from collapselab.data.names import VALIDATION
 from collapselab.data.stored import ImageSource, Store, ValueSource, checked_labels
 from collapselab.errors import InputError
 from collapselab.features.files import NpzFile
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _INPUTS = ("inputs", "images", "features")
-_PREFIXES = {"train": "", "test": "test_"}
+# What the names of the arrays of each split begin with.
+_PREFIXES = {"train": ("", "train_"), **{split: (f"{split}_",) for split in ("test", *VALIDATION)}}
 
 
 class NpzStore(Store):
-    """Arrays `inputs` (or `images`, `features`) and `labels`, with the prefix `test_` for a test split.
+    """Arrays `inputs` (or `images`, `features`) and `labels`; those of a test or validation split have its name in front.
 
     Raises:
         InputError: a damaged file, or one without labels.
@@ -36,6 +38,13 @@ class NpzStore(Store):
     def __init__(self, path: Path) -> None:
         self._file = NpzFile(path)
         names = self._file.names
+        found = (
+            (split, prefix)
+            for split in _PREFIXES
+            for prefix in _PREFIXES[split]
+            if f"{prefix}labels" in names
+        )
+        self._prefixes = dict(reversed(list(found)))  # of the training split the plain names come first
         if not self.splits:
             raise InputError(
                 f"{path}: holds {', '.join(names) or 'nothing'}; save arrays 'inputs' and 'labels' (and test_inputs, "
@@ -44,10 +53,10 @@ class NpzStore(Store):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        return tuple(split for split, prefix in _PREFIXES.items() if f"{prefix}labels" in self._file.names)
+        return tuple(split for split in _PREFIXES if split in self._prefixes)
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
-        name = f"{_PREFIXES[split]}labels"
+        name = f"{self._prefixes[split]}labels"
         shape, where = self._file.shape(name), f"{self._file.path}, {name}"
         # Before gigabytes are read; the inputs are checked by `content`.
         check_label_shape(shape, np.asarray(self._file.empty(name)).dtype, math.prod(shape), where)
@@ -58,7 +67,7 @@ class NpzStore(Store):
         shape, dtype = self._file.shape(name), np.asarray(self._file.empty(name)).dtype
         if dtype.kind not in "fiub":
             raise InputError(f"{self._file.path}: {name} has dtype {dtype}; save real numbers")
-        count = math.prod(self._file.shape(f"{_PREFIXES[split]}labels"))
+        count = math.prod(self._file.shape(f"{self._prefixes[split]}labels"))
         if len(shape) < 2 or 0 in shape or shape[0] != count:
             raise InputError(
                 f"{self._file.path}: {name} has shape {shape} for {count} labels; save one non-empty row per label, in "
@@ -68,12 +77,12 @@ class NpzStore(Store):
         return _ArrayImages(self._file, name, shape) if is_images else _ArrayValues(self._file, name)
 
     def _input_name(self, split: str) -> str:
-        wanted = [_PREFIXES[split] + name for name in _INPUTS]
+        wanted = [self._prefixes[split] + name for name in _INPUTS]
         present = [name for name in wanted if name in self._file.names]
         if len(present) != 1:
             raise InputError(
                 f"{self._file.path}: holds {' and '.join(present) or 'none'} of {', '.join(wanted)}; save one of them "
-                f"with {_PREFIXES[split]}labels"
+                f"with {self._prefixes[split]}labels"
             )
         return present[0]
 

@@ -122,11 +122,12 @@ def _named(data: NamedData, copies: Mapping[str, Path]) -> DataSet:
         path = copies[data.name]
         store = _store_at(path, str(path))
         splits = data.stored_splits(store.splits)
+        others = {split: split for split in store.splits if split not in splits.values()}
         if not splits:
             raise InputError(
                 f"{path}: holds {', '.join(store.splits)}, but a copy of {data.name} has train and test"
             )
-        return DataSet(data.name, str(path), store, splits, data)
+        return DataSet(data.name, str(path), store, others | splits, data)
     if os.path.isdir(data.name):
         store = _store_at(Path(data.name), data.name)
         own = {split: split for split in store.splits}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from collapselab.choices import Standardize
 
@@ -21,10 +21,28 @@ _Samples = Annotated[int, Field(le=10**12)]
 _Pixels = Annotated[int, Field(ge=1, le=16_384)]
 
 
+def _has_truth(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_has_truth, value)))
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return a type and all types that it is made of."""
+    return {annotation}.union(*map(_kinds, get_args(annotation)))
+
+
 class Part(BaseModel):
     """Immutable model; unknown fields are rejected, and numbers are finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: Any) -> Any:
+        """Refuse true and false where pydantic would read them as 1 and 0."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if _has_truth(value) and bool not in _kinds(annotation):
+            raise ValueError("true and false have no meaning here; give a number, text or a list of them")
+        return value
 
 
 class Sample(Part):

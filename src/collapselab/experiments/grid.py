@@ -18,7 +18,7 @@ from collapselab.records.completeness import check_finished
 from collapselab.records.experiment import ExtraRecord, ExtraRow, read_extra, run_identity, write_extra
 from collapselab.records.run_curve import run_curve
 from collapselab.records.run_record import RunRecord
-from collapselab.text import few
+from collapselab.text import listed
 from collapselab.training import Recipe, RunFolder
 from collapselab.training.building import trained_model
 from collapselab.training.samples import Samples
@@ -191,7 +191,7 @@ def _changed(job: Job, changes: Mapping[str, JsonValue], names: Sequence[str]) -
 
 def _check_glob(glob: str, names: Sequence[str], where: str) -> None:
     if not fnmatch.filter(names, glob):
-        raise InputError(f"{where}: {glob} matches no run; the runs are {few(names)}")
+        raise InputError(f"{where}: {glob} matches no run; the runs are {listed(sorted(set(names)), 6)}")
 
 
 def _check_label(job: Job, path: str, where: str) -> None:

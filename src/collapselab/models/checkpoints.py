@@ -7,7 +7,7 @@ import pickle
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from collapselab.errors import InputError, one_line
 from collapselab.models.weights import tied_names
 from collapselab.storage import check_regular, load_tensors
+from collapselab.text import listed
 from collapselab.user_code import user_code
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -25,7 +26,7 @@ _MOST_NESTED = 4
 # Added by data parallel, by torch.compile, and by trainers that have the network as an attribute.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 _EXTRA = "_extra_state"
-_SHOWN, _MAX_NAMES = 3, 90
+_SHOWN = 3
 
 State = dict[str, Tensor]
 
@@ -214,9 +215,7 @@ def _state(content: Any, path: Path) -> State:
             break
         content = content[inner]
     if not isinstance(content, Mapping) or not _is_state(content):
-        found = (
-            _few([str(name) for name in content]) if isinstance(content, Mapping) else type(content).__name__
-        )
+        found = listed(content, _SHOWN) if isinstance(content, Mapping) else type(content).__name__
         raise InputError(
             f"{path}: contains no state dict but {one_line(found) or 'nothing'}; save model.state_dict(), alone or as "
             "'state_dict'"
@@ -264,10 +263,4 @@ def _shapes(name: str, state: State, wanted: Mapping[str, Any]) -> str:
 
 
 def _listed(what: str, names: list[str]) -> str:
-    return f"{len(names)} {what} ({one_line(_few(names))})" if names else ""
-
-
-def _few(names: Iterable[str]) -> str:
-    names = list(names)
-    shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-    return shown if len(shown) <= _MAX_NAMES else shown[:_MAX_NAMES] + "…"
+    return f"{len(names)} {what} ({one_line(listed(names, _SHOWN))})" if names else ""

@@ -24,7 +24,6 @@ from torch.utils.data import (
 from collapselab.distributed import rank_and_world
 from collapselab.errors import InputError
 from collapselab.probes.containers import LABEL_KEYS, call, moved, split_labels
-from collapselab.probes.reduce import kept_tokens
 from collapselab.probes.tensors import UnreadableError, ordinary
 
 # Positions with this label are padding and not samples, as in torch's own losses.
@@ -42,13 +41,11 @@ class Batch:
         place: name of the batch in messages, such as `train, batch 3`.
         inputs: what the model is called with: see `collapselab.probes.containers.call`.
         labels: of any shape; one per sample, or one per token.
-        mask: (n, tokens), true where a token is not padding; None where the inputs do not say.
     """
 
     place: str
     inputs: Any
     labels: Tensor
-    mask: Tensor | None
 
     @property
     def counted(self) -> Tensor | None:
@@ -179,17 +176,12 @@ def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBa
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool or labels.ndim == 0:
         raise InputError(
             f"{place}: labels have dtype {labels.dtype} and shape {tuple(labels.shape)}; give whole numbers, one per "
-            "sample"
+            "sample: labels.long() of class numbers, labels.argmax(1) of one-hot rows"
         )
-    is_mapping = isinstance(inputs, Mapping)
-    kept = kept_tokens(
-        inputs.get("attention_mask") if is_mapping else getattr(inputs, "attention_mask", None)
-    )
     return Batch(
         place=place,
         inputs=moved(inputs, device),
         labels=labels.to(device=device, dtype=torch.int64),
-        mask=None if kept is None else kept.to(device),
     )
 
 

@@ -1,4 +1,4 @@
-"""Choose the output that holds the class scores, and find the layer that made it.
+"""Choose the output that holds the class scores.
 
 Every choice has a reason; where none holds, nothing is chosen and a warning says what to give.
 """
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from collapselab.checks import near_matches
 from collapselab.errors import InputError
 from collapselab.probes.axes import Axes, Shape
 from collapselab.probes.batches import Batch
@@ -20,7 +19,6 @@ from collapselab.probes.geometry import Geometry
 from collapselab.probes.inputs import Path
 from collapselab.probes.journey import Journey, Origin
 from collapselab.probes.labels import check_no_rows_of_bits
-from collapselab.probes.rising import is_rising
 from collapselab.probes.scores import Scores, ScoresOption, describe
 
 # Names of outputs that are class scores, the surest first; any name with the word `logits` is as sure as the second.
@@ -32,6 +30,39 @@ _AUXILIARY = re.compile(
     r"aux(iliary)?_?\d*|aux(iliary)?_(logits|head|heads|classifier|out|output)_?\d*|AuxLogits"
 )
 _NO_SCORES = "returns no class scores of the labels' shape: ncc_agreement is undefined"
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What is known of the labels before they are read.
+
+    Attributes:
+        number: the number that all labels lie below.
+        labels: distinct labels, ascending.
+        are_all: whether these are all, and not those of the first batch.
+    """
+
+    number: int = 0
+    labels: tuple[int, ...] = ()
+    are_all: bool = False
+
+    def outlier(self, width: int) -> int | None:
+        """Return the only label that is not below `width`, if there is exactly one beside two or more others."""
+        outside = [label for label in self.labels if label >= width]
+        return outside[0] if len(outside) == 1 and len(self.labels) > 2 else None
+
+    @property
+    def span(self) -> int:
+        """Number of classes from the first label to the last."""
+        return self.number - (self.labels[0] if self.labels else 0)
+
+    def numbered_by(self, width: int) -> str | None:
+        """Return what makes of the labels those of `width` class scores; None if nothing simple does."""
+        if not self.labels or len(self.labels) != width or self.number <= width:
+            return None
+        if self.span == width:
+            return f"subtract {self.labels[0]} from the labels"
+        return f"number the classes 0 … {width - 1}" if self.are_all else None
 
 
 @dataclass(frozen=True)
@@ -67,14 +98,15 @@ class Candidate:
 
 
 def candidate(
-    path: Path, axes: Axes, tensor: Tensor, journey: Journey | None, labels: Shape, num_labels: int
+    path: Path, axes: Axes, tensor: Tensor, journey: Journey | None, labels: Shape, classes: Classes
 ) -> Candidate | None:
     """Return an output as a candidate, with all that is known of where it comes from; None if it cannot be one."""
     rest = axes.rest(tuple(tensor.shape))
     is_loss = any("loss" in str(key) for key in path)
-    if len(rest) > 1 or is_loss or not tensor.is_floating_point() or (rest == () and num_labels > 2):
+    is_pair = classes.number <= 2 or classes.numbered_by(2) is not None
+    if len(rest) > 1 or is_loss or not tensor.is_floating_point() or (rest == () and not is_pair):
         return None
-    width = 2 if num_labels <= 2 and rest in ((), (1,)) else math.prod(rest)
+    width = 2 if is_pair and rest in ((), (1,)) else math.prod(rest)
     rows = axes.rows(tensor, labels, rest)
     assert rows is not None
     origins = frozenset[Origin]() if journey is None else journey.origins(tensor)
@@ -86,7 +118,7 @@ def candidate(
 
 
 def choose_scores(
-    candidates: list[Candidate], num_labels: int, *, is_sure: bool = True
+    candidates: list[Candidate], classes: Classes, *, is_sure: bool = True
 ) -> tuple[Candidate | None, str | None]:
     """Return which output decides, and otherwise why none does.
 
@@ -95,20 +127,17 @@ def choose_scores(
 
     Args:
         candidates: outputs with one row per label.
-        num_labels: number of classes, as far as it is known.
+        classes: as far as they are known.
         is_sure: whether there can be no other classes.
     """
+    num_labels = classes.number
     found = _of_two_classes(_without_auxiliary(candidates))
     found, is_doubtful = _as_wide_and_named(found, num_labels, is_sure)
     if not is_doubtful:
         found = [one for one in found if not any(one.makers & other.behind for other in found)]
     wide = [one for one in found if one.width >= num_labels]
     if found and not wide:
-        one = found[-1]
-        return None, (
-            f"{describe(one.path)} has {one.width} values for {num_labels} classes: an embedding, and no class scores; "
-            "ncc_agreement is undefined"
-        )
+        return None, _too_narrow(found[-1], classes)
     equal = [one for one in wide if one.width == num_labels and not is_doubtful] or wide
     left = _deepest_exit(_distinct(equal))
     if len(left) == 1:
@@ -119,6 +148,19 @@ def choose_scores(
     return None, (
         f"outputs {names} could all be class scores, so none decides and ncc_agreement is undefined; choose one with "
         "scores="
+    )
+
+
+def _too_narrow(one: Candidate, classes: Classes) -> str:
+    remedy = classes.numbered_by(one.width)
+    if remedy is None:
+        return (
+            f"{describe(one.path)} has {one.width} values for {classes.number} classes: an embedding, and no class scores; "
+            "ncc_agreement is undefined"
+        )
+    return (
+        f"{describe(one.path)} has {'two classes' if one.rest in ((), (1,)) else f'{one.width} values'}, but labels go from "
+        f"{classes.labels[0]} to {classes.labels[-1]}: ncc_agreement is undefined; {remedy} if these are class scores"
     )
 
 
@@ -168,13 +210,13 @@ def _best_named(found: list[Candidate]) -> list[Candidate]:
 def _without_auxiliary(found: list[Candidate]) -> list[Candidate]:
     def is_auxiliary(one: Candidate) -> bool:
         parts = [str(key) for key in one.path]
-        parts += [part for call in one.makers for part in _module(call).split(".")]
+        parts += [part for call in one.makers for part in module_of(call).split(".")]
         return any(_AUXILIARY.fullmatch(part) for part in parts)
 
     return [one for one in found if not is_auxiliary(one)] or found
 
 
-def _module(call: str) -> str:
+def module_of(call: str) -> str:
     """Return the name of the module of a call: `fc` for `fc#2`."""
     return call.split("#")[0]
 
@@ -217,7 +259,7 @@ def find_scores(
     journey: Journey | None,
     batch: Batch,
     wanted: ScoresOption,
-    num_labels: int,
+    classes: Classes,
 ) -> tuple[Candidate | None, str | None]:
     """Return the output that holds the class scores, and otherwise why there is none.
 
@@ -227,7 +269,7 @@ def find_scores(
         journey: where these come from.
         batch: the first batch.
         wanted: the option `scores`.
-        num_labels: number of classes, as far as it is known.
+        classes: as far as they are known.
 
     Raises:
         InputError: the caller named an output that is not there or does not fit; labels are one-hot rows.
@@ -239,7 +281,7 @@ def find_scores(
         path = _given_output(axes, tensors, wanted)
         axes, tensors = {path: axes[path]}, {path: tensors[path]}
     found = [
-        candidate(path, one, tensors[path], journey, geometry.labels, num_labels)
+        candidate(path, one, tensors[path], journey, geometry.labels, classes)
         for path, one in axes.items()
         if not isinstance(one, str)
     ]
@@ -250,8 +292,24 @@ def find_scores(
             "another output, or False for none"
         )
     check_no_rows_of_bits(batch.labels, tensors, bool(known), batch.place)
-    chosen, reason = choose_scores(known, num_labels, is_sure=_shows_all(batch.counted_labels, num_labels))
+    _check_outlier(known, classes, batch)
+    chosen, reason = choose_scores(known, classes, is_sure=_shows_all(batch.counted_labels, classes.number))
     return chosen, None if chosen is not None else reason or _NO_SCORES
+
+
+def _check_outlier(candidates: list[Candidate], classes: Classes, batch: Batch) -> None:
+    """Refuse labels of tokens or pixels one of which no output has a score for: often it marks padding.
+
+    Raises:
+        InputError: with the label.
+    """
+    width = max((one.width for one in candidates), default=0)
+    label = classes.outlier(width) if batch.labels.ndim > 1 else None
+    if label is not None:
+        raise InputError(
+            f"{batch.place}: label {label} is outside the {width} class scores of the model, and all others are inside; "
+            f"give ignore_index={label} if it marks padding, or scores=False if the outputs are no class scores"
+        )
 
 
 def _shows_all(labels: Tensor, num_labels: int) -> bool:
@@ -307,80 +365,20 @@ def _threshold(one: Candidate) -> float:
     return 0.5 if one.rest in ((), (1,)) and is_probability else 0.0
 
 
-# ---------------------------------------------------------------- the classifier
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a call of a layer returned.
-
-    Attributes:
-        width: number of its channels.
-        rows: (n, width) the values, where there are no positions.
-    """
-
-    width: int
-    rows: Tensor | None
-
-
-def find_classifier(
-    chosen: Candidate | None, made: dict[str, Made], wanted: str | None
-) -> tuple[str | None, str | None]:
-    """Return the call whose weight made the class scores, and otherwise why there is none.
+def scores_among(outputs: dict[Path, Tensor], num_rows: int, num_classes: int) -> Path | None:
+    """Return which output of a network holds the class scores, by its name and width; None if none is sure to.
 
     Args:
-        chosen: the class scores.
-        made: what each call of a layer returned.
-        wanted: the option `classifier`.
-
-    Raises:
-        InputError: the caller named a layer that did not run.
+        outputs: tensors that the network returned, by their path.
+        num_rows: number of samples.
+        num_classes: number of classes; all of them have a score.
     """
-    if wanted is not None:
-        if wanted not in made:
-            raise InputError(
-                f"classifier={wanted!r}: no such layer ran in the forward pass; {near_matches(wanted, list(made))}"
-            )
-        return wanted, None
-    if chosen is None:
-        return None, None
-    maker = _only_maker(chosen, made)
-    is_mixed = any(origin.is_mixed for origin in chosen.origins)
-    if not is_mixed and maker is not None and _is_made_by(made[maker], chosen):
-        return maker, None
-    if not chosen.origins:
-        what = "the class scores cannot be followed back to a layer"
-    elif maker is not None and not is_mixed and any(origin.is_rescaled for origin in chosen.origins):
-        what = f"the class scores are those of {maker} with another scale for each class"
-    elif len(chosen.makers) > 1 and not is_mixed:
-        what = f"the class scores are computed of several layers ({', '.join(sorted(chosen.makers)[:3])})"
-    else:
-        what = (
-            "the class scores are computed by an operation that is no layer, such as a functional, cosine or fixed head; "
-            "what it reads is not measured"
-        )
-    return None, f"{what}: no layer is the classifier and self_duality is undefined; classifier= names one"
-
-
-def _only_maker(chosen: Candidate, made: dict[str, Made]) -> str | None:
-    """Return the one layer that class scores are made of: the first call of those that returned the same."""
-    calls = sorted(chosen.makers, key=list(made).index)
-    if len(calls) == 1:
-        return calls[0]
-    if len({_module(call) for call in calls}) != 1:
-        return None
-    first, *others = (made[call].rows for call in calls)
-    is_same = first is not None and all(other is not None and torch.equal(first, other) for other in others)
-    return calls[0] if is_same else None
-
-
-def _is_made_by(made: Made, chosen: Candidate) -> bool:
-    """Return whether class scores are what a layer returned, up to one rising function and offsets."""
-    width = chosen.rest[0] if chosen.rest else 1
-    if made.width != width:
-        return False
-    is_rescaled = any(origin.is_rescaled for origin in chosen.origins)
-    scores = chosen.rows.reshape(-1, width)
-    if made.rows is None or made.rows.shape != scores.shape:
-        return not is_rescaled
-    return is_rising(made.rows.to(scores), scores, may_differ=is_rescaled)
+    classes = Classes(num_classes)
+    rows = Axes((0,), "none", num_label_axes=1, ndim=2)
+    found = [
+        candidate(path, rows, tensor, None, (num_rows,), classes)
+        for path, tensor in outputs.items()
+        if tensor.ndim == 2 and len(tensor) == num_rows and tensor.shape[1] >= num_classes
+    ]
+    chosen, _ = choose_scores([one for one in found if one is not None], classes)
+    return None if chosen is None else chosen.path

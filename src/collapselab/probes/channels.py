@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -14,6 +14,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from collapselab.checks import near_matches
 from collapselab.errors import InputError
 from collapselab.probes.select import is_weight_layer, weight_layer_in
+from collapselab.text import listed
 
 # One axis for every layer, or an axis by name or glob; counted as in the tensor that the layer reads.
 ChannelAxis = int | Mapping[str, int] | None
@@ -125,11 +126,6 @@ class ChannelAxes:
             f"{listed(found)}: channels are assumed on axis {axis}, as the layout is not certain; give channel_axis="
             for axis, found in by_axis.items()
         ]
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names as a short list."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _guess(module: nn.Module, ndim: int) -> int:

@@ -12,11 +12,12 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from collapselab.distributed import resharding
-from collapselab.errors import InputError
+from collapselab.errors import InputError, without_middle
 from collapselab.probes.snapshot import Snapshot
 from collapselab.randomness import preserved_random_states
+from collapselab.text import listed
 
-_MOST_NAMES, _MOST_CHARACTERS = 4, 160
+_MOST_CHARACTERS = 160
 _warned: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
@@ -69,19 +70,14 @@ def _refuse_lazy(model: nn.Module) -> None:
 def _warn(model: nn.Module, changed: list[str], lost: list[str]) -> None:
     if lost:
         warnings.warn(
-            f"{type(model).__name__} changed {_listed(lost)} while it was measured, which could not be restored (weights: "
+            f"{type(model).__name__} changed {without_middle(listed(lost), _MOST_CHARACTERS)} while it was measured, which could not be restored (weights: "
             "there was no memory for a copy); training goes on with other values",
             stacklevel=5,
         )
     elif changed and model not in _warned:
         _warned.add(model)
         warnings.warn(
-            f"{type(model).__name__} changes its own state in evaluation mode ({_listed(changed)}); it is restored after "
+            f"{type(model).__name__} changes its own state in evaluation mode ({without_middle(listed(changed), _MOST_CHARACTERS)}); it is restored after "
             "each measurement, but changes from batch to batch in between",
             stacklevel=5,
         )
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES])[:_MOST_CHARACTERS] + more

@@ -45,10 +45,9 @@ def run_model(model: nn.Module, batch: Batch, taps: Taps, *, may_repeat: bool = 
             return run_model(model, batch, taps)
         if isinstance(error, InputError) or error is taps.failure or is_out_of_memory(error):
             raise
-        kind = type(error).__name__
         raise InputError(
-            f"{batch.place}: the model ({type(model).__name__}) raised {kind} on inputs of shape "
-            f"{_shapes(batch.inputs)}: {described(error).removeprefix(f'{kind}: ')}; check that the model takes such inputs"
+            f"{batch.place}: {described(error)} (the model, {type(model).__name__}, was given {_shapes(batch.inputs)}); check "
+            "that the model takes such inputs"
         ) from error
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from collapselab.probes.axes import Axes, Seen, Shape, changed_axes, same_values, scaled_axis
 from collapselab.probes.batches import Batch
-from collapselab.probes.inputs import Path
+from collapselab.probes.inputs import Choice, Path
 
 
 @dataclass
@@ -58,6 +58,7 @@ class Geometry:
         cut: the part at other lengths; None if labels are one per sample, or if the model takes one size only.
         sizes: lengths of positions in `cut`.
         num_cut: number of samples in `cut`.
+        choice: the axis of each input that holds samples, as far as it is known.
         assumed_axis: the axis of samples where `part` is None.
         notes: what is assumed.
         reordered: calls that read the samples of another batch in another order than they are given.
@@ -71,6 +72,7 @@ class Geometry:
     cut: Record | None = None
     sizes: Shape = ()
     num_cut: int = 0
+    choice: Choice = field(default_factory=dict)
     assumed_axis: int = 0
     notes: list[str] = field(default_factory=list)
     reordered: frozenset[str] = frozenset()

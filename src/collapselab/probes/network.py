@@ -136,11 +136,16 @@ class NetworkStream:
         if len(labels) == 0:
             return labels
         low, high = (int(value) for value in torch.aminmax(labels))
-        if low < 0 or (outputs is not None and high >= outputs):
-            what = "classes" if outputs is None else f"{outputs} outputs of the model (0 … {outputs - 1})"
+        if low < 0:
             raise InputError(
-                f"{batch.place}: label {low if low < 0 else high} is outside the {what}; correct the "
-                "labels, or give scores=False if the outputs are no class scores (an embedding)"
+                f"{batch.place}: label {low} is negative; number the classes from 0, or give ignore_index={low} if it "
+                "marks padding"
+            )
+        if outputs is not None and high >= outputs:
+            raise InputError(
+                f"{batch.place}: label {high} is outside the {outputs} outputs of the model (0 … {outputs - 1}); number the "
+                f"classes from 0, or give ignore_index={high} if it marks padding, or scores=False if the outputs are no "
+                "class scores (an embedding)"
             )
         numbers = space.numbers(labels)
         unknown = numbers == len(space)
@@ -192,7 +197,9 @@ class _BatchReader:
         point = self._network.points.get(name)
         if point is None:
             if "#" in name and name.split("#")[0] in self._network.points:
-                raise InputError(f"{self._batch.place}: {name} ran more often than in the first batch")
+                raise InputError(
+                    f"{self._batch.place}: {name} ran, which did not run in the first batch; {_without(name)}"
+                )
             return
         self._ran.add(name)
         if point.source in self._network.shared_sources:
@@ -241,9 +248,13 @@ class _BatchReader:
             raise InputError(f"{self._batch.place}: {silent} reads {unreadable[silent]}")
         if silent is not None:
             raise InputError(
-                f"{self._batch.place}: {silent} did not run, as it did in the first batch; give layers= with layers "
-                "that always run"
+                f"{self._batch.place}: {silent} did not run, as it did in the first batch; {_without(silent)}"
             )
+
+
+def _without(call: str) -> str:
+    name = call.split("#")[0]
+    return f"leave it out with layers='!{name}'"
 
 
 def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
@@ -255,11 +266,12 @@ def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduct
         InputError: features and labels disagree, or features do not have the shape of the first batch.
     """
     labels, counted = batch.labels, batch.counted
-    mask = reduction.mask_of(batch.mask, batch.inputs) if labels.ndim == 1 else None
+    mask = reduction.mask_of(batch.inputs) if labels.ndim == 1 else None
     found = point.axes.rows(features, tuple(labels.shape), point.shape)
     if found is None:
         raise InputError(
-            f"{batch.place}: {point.name} reads {point.axes.count(features)} rows of features for {labels.numel()} labels"
+            f"{batch.place}: {point.name} reads {point.axes.count(features)} rows of features for {labels.numel()} labels, "
+            f"unlike in the first batch; {_without(point.name)}"
         )
     # A model may be spread over devices.
     features, mask = found, None if mask is None else mask.to(found.device)

@@ -22,6 +22,7 @@ from collapselab.metrics import BY_NAME
 from collapselab.passes import ProgressCallback
 from collapselab.probes.batches import SplitBatch
 from collapselab.probes.channels import ChannelAxis, parse_channel_axis
+from collapselab.probes.padding import TokenMaskOption, parse_token_mask
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.samples import BatchAxis
 from collapselab.probes.scores import ScoresOption
@@ -61,16 +62,13 @@ def _check_text(value: Any, option: str) -> None:
         raise InputError(f"{option}: give a name, not a {type(value).__name__}")
 
 
-def _scatter(value: Any) -> str:
-    _check_text(value, "scatter")
-    check_names([value], ("auto", *SCATTERS), "scatter")
-    return value
+def _one_of(names: Iterable[str], option: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        _check_text(value, option)
+        check_names([value], tuple(names), option)
+        return value
 
-
-def _weighting(value: Any) -> str:
-    _check_text(value, "weighting")
-    check_names([value], WEIGHTINGS, "weighting")
-    return value
+    return check
 
 
 def _is_number(value: Any) -> bool:
@@ -216,6 +214,15 @@ class MeasuringOptions(TypedDict, total=False):
             parse_channel_axis,
         ),
     ]
+    token_mask: Annotated[
+        TokenMaskOption,
+        Option(
+            None,
+            "input that marks tokens which are not padding, by name; `~NAME`: that marks padding; a function of the inputs; "
+            "False: none. By default masks of usual names are read.",
+            parse_token_mask,
+        ),
+    ]
     scatter: Annotated[
         AutoScatter,
         Option(
@@ -223,7 +230,7 @@ class MeasuringOptions(TypedDict, total=False):
             "which part of the within-class scatter is stored. `auto`: all of it up to 1024 features (4096 at the "
             "classifier) and 1 GiB in total, a sketch beyond; or `full`, `per_class`, `sketch` or `trace` for every "
             "layer.",
-            _scatter,
+            _one_of(("auto", *SCATTERS), "scatter"),
         ),
     ]
     weighting: Annotated[
@@ -233,7 +240,7 @@ class MeasuringOptions(TypedDict, total=False):
             "weighting of the covariances. `balanced` needs the class counts beforehand: from the data set of the "
             "loader, if they can be read there, or from `class_counts`; otherwise unbalanced data are weighted by "
             "`sample`, with a warning.",
-            _weighting,
+            _one_of(WEIGHTINGS, "weighting"),
         ),
     ]
     epsilon: Annotated[

@@ -6,7 +6,7 @@ Letters: n samples of a batch, p features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import Point
 from collapselab.probes.axes import Axes
 from collapselab.probes.batches import Batch
-from collapselab.probes.candidates import find_classifier, find_scores, scores_of
+from collapselab.probes.candidates import Classes, find_scores, scores_of
+from collapselab.probes.classifier import find_classifier
 from collapselab.probes.following import Follower
 from collapselab.probes.geometry import Geometry
 from collapselab.probes.reduce import Reduction
@@ -26,6 +27,7 @@ from collapselab.probes.runner import Call, Runner
 from collapselab.probes.samples import BatchAxis, study
 from collapselab.probes.scores import Scores, ScoresOption
 from collapselab.probes.tokens import class_token, reduction_warnings
+from collapselab.text import listed
 
 # The rule of scatter="auto". A covariance of 1024 features costs about as much as the layer that reads them, one of
 # 4096 sixteen times as much; for the classifier's features it is worth that.
@@ -81,14 +83,14 @@ class Hints:
 
     Attributes:
         batch_axis, scores, classifier: see the options.
-        num_labels: number of classes, as far as it is known.
+        classes: as far as they are known.
         checks_order: see `study`.
     """
 
     batch_axis: BatchAxis = None
     scores: ScoresOption = None
     classifier: str | None = None
-    num_labels: int = 0
+    classes: Classes = field(default_factory=Classes)
     checks_order: bool = True
 
 
@@ -124,7 +126,7 @@ def plan_probes(
     warnings = _unreadable(modules, named, runner.unreadable)
     warnings += _never_ran(modules, named, runner.calls.keys() | runner.unreadable.keys())
     chosen, no_scores = find_scores(
-        geometry, runner.tensors, runner.journey, batch, hints.scores, hints.num_labels
+        geometry, runner.tensors, runner.journey, batch, hints.scores, hints.classes
     )
     axes, unfit = _measurable(runner.calls, geometry, modules, named)
     warnings += unfit + geometry.notes
@@ -133,8 +135,10 @@ def plan_probes(
         raise InputError(f"no layer is left to measure: {why}")
     made = {name: call.made for name, call in runner.calls.items()}
     classifier, no_classifier = find_classifier(chosen, made, hints.classifier)
+    if reduction.padding is not None:
+        reduction.padding.sample_axes = geometry.choice
     reduction = replace(reduction, class_token=class_token(reduction, follower, model))
-    mask = reduction.mask_of(batch.mask, batch.inputs) if batch.labels.ndim == 1 else None
+    mask = reduction.mask_of(batch.inputs) if batch.labels.ndim == 1 else None
     points = _points(runner.calls, axes, geometry, classifier, reduction, mask)
     follower.axes.check_used(runner.calls)
     warnings += _of_reduction(points, reduction, mask, follower)
@@ -170,8 +174,7 @@ def _never_ran(modules: dict[str, nn.Module], named: set[str], ran: set[str]) ->
             raise InputError(f"layers: {name} never ran in the forward pass, so there is nothing to measure")
     if not silent:
         return []
-    more = f" and {len(silent) - 4} more" if len(silent) > 4 else ""
-    return [f"{', '.join(silent[:4])}{more} never ran in the forward pass and are left out"]
+    return [f"{listed(silent)} never ran in the forward pass and are left out"]
 
 
 def _measurable(
@@ -192,10 +195,9 @@ def _measurable(
         unfit.setdefault(axes if isinstance(axes, str) else "no axis of features", []).append(name)
     warnings = []
     for reason, names in unfit.items():
-        many = f"{', '.join(names[:3])} and {len(names) - 3} more" if len(names) > 3 else ", ".join(names)
         shape = geometry.full.calls[names[0]].shape
         verb = "reads" if len(names) == 1 else "read, such as the first,"
-        warnings.append(f"{_unlike(many, verb, shape, geometry, reason)}; left out")
+        warnings.append(f"{_unlike(listed(names, 3), verb, shape, geometry, reason)}; left out")
     return fit, warnings
 
 

@@ -49,7 +49,7 @@ def find_positions(geometry: Geometry, run: Run, part: Batch | None, choice: Cho
 def _resized(part: Batch, sizes: Shape, axes: dict[Path, list[int]]) -> Batch:
     lengths = {path: dict(zip(found, sizes, strict=True)) for path, found in axes.items()}
     labels = resize_positions(part.labels, {(): dict(enumerate(sizes, 1))})
-    return replace(part, inputs=resize_positions(part.inputs, lengths), labels=labels, mask=None)
+    return replace(part, inputs=resize_positions(part.inputs, lengths), labels=labels)
 
 
 def _outputs_follow(trial: Geometry) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from collapselab.probes.operation import Operation
 
+# By how much the cosine of two directions that are the same may differ from one, in float64.
+_ROUNDING = 1e-9
 # Operations that copy values, in another dtype, memory format or padded with zeros.
 _COPIES = ("_to_copy", "clone", "constant_pad_nd")
 
@@ -43,6 +46,7 @@ class LayerCall:
         weights: every weight that multiplied data, as (name of the operator, weight, whether it is the left factor).
         is_random: whether one of them was drawn at random.
         is_exact: whether the layer is one product of its unchanged input with a weight, plus a bias.
+        reads_input: whether the last product is of its input, unchanged but for a positive factor of each sample.
     """
 
     module: nn.Module
@@ -53,6 +57,7 @@ class LayerCall:
     unchanged: Storages = field(default_factory=Storages, repr=False)
     products: Storages = field(default_factory=Storages, repr=False)
     reads_input: bool = False
+    is_unchanged: bool = False
 
 
 class Products:
@@ -77,7 +82,7 @@ class Products:
         call = self._open.pop(name, None)
         if call is None or not isinstance(output, Tensor):
             return
-        call.is_exact = len(call.weights) == 1 and call.reads_input and output in call.products
+        call.is_exact = len(call.weights) == 1 and call.is_unchanged and output in call.products
         if call.is_exact:  # nothing is left to find out: features must not outlive their batch
             call.features = None
         self.calls[name] = call
@@ -117,5 +122,24 @@ class Products:
         weight, factor = (right, left) if left_is_data else (left, right)
         call.weights.append((operation.name, weight.detach(), right_is_data))
         call.is_random |= weight in self._random
-        call.reads_input = factor in call.unchanged
+        call.is_unchanged = factor in call.unchanged
+        call.reads_input = call.is_unchanged or _is_scaled(call.features, factor)
         call.products.add(operation.outputs[0])
+
+
+def _is_scaled(features: Tensor | None, factor: Tensor) -> bool:
+    """Return whether a factor of a product is features, each sample times a positive number, as normalising them does."""
+    if features is None or not (features.is_floating_point() and factor.is_floating_point()):
+        return False
+    if features.ndim == factor.ndim > 2 and features.shape != factor.shape:  # a map with a margin
+        for axis in range(2, factor.ndim):
+            margin = factor.shape[axis] - features.shape[axis]
+            factor = factor.narrow(axis, margin // 2, features.shape[axis]) if margin > 0 else factor
+    samples = features if features.shape == factor.shape else features.flatten(0, -2)
+    for one in (factor, factor.mT):
+        if one.numel() == samples.numel() and one.shape[-1] == samples.shape[-1]:
+            a, b = samples.flatten(1).double(), one.reshape(samples.shape).flatten(1).double()
+            eps = max(torch.finfo(features.dtype).eps, torch.finfo(factor.dtype).eps)
+            allowed = _ROUNDING + 4 * eps**2
+            return bool(((a * b).sum(1) >= (1 - allowed) * a.norm(dim=1) * b.norm(dim=1)).all())
+    return False

@@ -47,9 +47,9 @@ def profile(
         test_loader: the same for test data.
         name: name of the model in tables; default its class.
         layers: the layers to measure; see the options.
-        options: `reduce`, `channel_axis`, `scatter`, `weighting`, `epsilon`, `class_counts`, `metrics`, `spectra`,
-            `sketch_size`, `seed`, `batch_axis`, `scores`, `classifier`, `shift_labels`, `ignore_index`, `split_batch`,
-            `progress`: see `collapselab.probes.options.ProfileOptions`.
+        options: `reduce`, `channel_axis`, `token_mask`, `scatter`, `weighting`, `epsilon`, `class_counts`, `metrics`,
+            `spectra`, `sketch_size`, `seed`, `batch_axis`, `scores`, `classifier`, `shift_labels`, `ignore_index`,
+            `split_batch`, `progress`: see `collapselab.probes.options.ProfileOptions`.
 
     Returns:
         A `Profile`: `layers`, `first_collapsed_layer`, `to_frame()`, `to_dict()`; notebooks show it as a table.

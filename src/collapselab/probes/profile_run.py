@@ -24,6 +24,7 @@ from collapselab.metrics import Metric, select
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
 from collapselab.passes.stream import no_progress
 from collapselab.probes.batches import Batch, Readable, known_labels
+from collapselab.probes.candidates import Classes
 from collapselab.probes.channels import parse_channel_axis
 from collapselab.probes.following import Follower
 from collapselab.probes.label_space import LabelSpace
@@ -63,7 +64,7 @@ class ProfileRun:
         # Parameters on the meta device are loaded when they are needed.
         devices = (parameter.device for parameter in model.parameters() if not parameter.is_meta)
         self._device = next(devices, torch.device("cpu"))
-        self._reduction = with_padding(Reduction.parse(options["reduce"]), model)
+        self._reduction = with_padding(Reduction.parse(options["reduce"]), model, options["token_mask"])
         modules, named = choose_layers(model, options["layers"])
         if options["classifier"] is not None and options["layers"] is None:
             modules |= named_layer(model, options["classifier"])
@@ -109,6 +110,7 @@ class ProfileRun:
         stream = self._stream(self._loader, "train", self._labels)
         train = measure_split(stream, self._split_plan("train"), None, self._progress)
         self._warnings += [("train", text) for text in train.warnings]
+        self._check_occurrences(train.counts)
         self._warn_of_outputs(len(train.classes))
         measured = {"train": train}
         if test_loader is not None:
@@ -142,7 +144,7 @@ class ProfileRun:
             self._options["batch_axis"],
             self._options["scores"],
             self._options["classifier"],
-            largest_over_ranks(self._num_labels(labels)),
+            self._classes(labels),
             # Processes that gather parameters for each other must run equally often.
             checks_order=self._splits is None,
         )
@@ -161,21 +163,25 @@ class ProfileRun:
             first, other = batch, second()
             if other is not None and len(other.labels) > 1:
                 batch, second = other, lambda: first
+        if len(batch.labels) == 0:
+            raise InputError("train: the first batches have no samples; leave such batches out of the loader")
         self._rules.shift, said = decide_shift(model, batch, self._options["shift_labels"])
         self._warnings += [] if said is None else [("labels", said)]
         return self._rules.shifted(batch), second
 
-    def _num_labels(self, first: Tensor) -> int:
-        """Return the number that all labels lie below, as far as it is known.
+    def _classes(self, first: Tensor) -> Classes:
+        """Return what is known of the labels.
 
         Args:
             first: labels of the first batch.
         """
         declared = self._options["class_counts"]
         if declared is not None:
-            return max(declared) + 1 if isinstance(declared, Mapping) else len(declared)
-        labels = first if self._known is None else self._known
-        return int(labels.max()) + 1 if len(labels) else 0
+            labels = sorted(declared) if isinstance(declared, Mapping) else range(len(declared))
+        else:
+            labels = (first if self._known is None else self._known).unique().tolist()
+        number = largest_over_ranks(max(labels, default=-1) + 1)
+        return Classes(number, tuple(labels), are_all=declared is not None or self._known is not None)
 
     def _weight_of(self, point: ProbePoint, module: nn.Module, call: LayerCall | None) -> PointWeight:
         """Return the weight that multiplies the features of a point; a warning says why there is none."""
@@ -255,12 +261,24 @@ class ProfileRun:
         scores = self._plan_of_points.scores
         return None if scores is None else scores.num_classes
 
+    def _check_occurrences(self, counts: Tensor) -> None:
+        """Refuse labels that each occur once and have no scores, such as numbers of samples.
+
+        Raises:
+            InputError: in every process.
+        """
+        if self._num_outputs is None and int(counts.max()) == 1:
+            raise InputError(
+                f"train: each of the {len(counts)} labels occurs once, as numbers of samples do, so that nothing varies "
+                "within a class; yield (inputs, labels), or give split_batch= to say which entry of a batch is the labels"
+            )
+
     def _warn_of_outputs(self, num_classes: int) -> None:
         outputs = self._num_outputs
         if outputs is not None and outputs > num_classes:
             text = (
                 f"{outputs} outputs for {num_classes} classes: self_duality is undefined, and a decision for any other "
-                "class counts as disagreement"
+                "class counts as disagreement; give scores=False if they are no class scores (an embedding)"
             )
             self._warnings.append(("model", text))
 

@@ -6,7 +6,6 @@ Letters: n samples, t tokens, p features of a row.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from collapselab.distributed import largest_over_ranks
 from collapselab.errors import InputError
+from collapselab.probes.padding import Padding, last_position
 
 _FORMS = (
     "use flatten, gap, mean, token, token:3 (the fourth token), token:-1 (the last position), token:last (the last "
@@ -33,16 +33,14 @@ class Reduction:
         kind: `flatten`: all axes. `gap`: mean over the positions of a map or sequence. `mean`: mean over the
             tokens of a sequence, without padding where it is marked. `token`: one token of a sequence.
         index: index of the token; `last` for the last that is not padding, `cls` for the class token.
-        pad_token_id: token number that is padding, for batches without a mask; None where there is none.
-        arguments: names of what the model is called with, in order.
+        padding: tells where tokens are padding; None before a model is known.
         class_token: index of the class token and the number of tokens in sequences that have it (None where unknown).
         notes: what was unusual in the batches so far: keys of `warnings`.
     """
 
     kind: Literal["flatten", "gap", "token", "mean"] = "flatten"
     index: int | Literal["last", "cls"] = 0
-    pad_token_id: int | None = field(default=None, compare=False)
-    arguments: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    padding: Padding | None = field(default=None, compare=False, repr=False)
     class_token: tuple[int, int | None] = field(default=(0, None), compare=False)
     notes: set[str] = field(default_factory=set, compare=False, repr=False)
 
@@ -139,71 +137,23 @@ class Reduction:
         lengths = mask.sum(1)
         if not bool((lengths > 0).all()):
             raise InputError(
-                f"reduce={str(self)!r}: a sample has no token that is not padding; leave such samples out, or correct "
-                "attention_mask"
+                f"reduce={str(self)!r}: a sample has no token that is not padding; leave such samples out, or say what the "
+                "mask marks: token_mask="
             )
         return lengths
 
     def warnings(self) -> list[str]:
         """Return what was unusual in the batches of all processes; every process must call it."""
-        texts = {
-            "position": f"{self} is padding in some samples; use token:last for the last token that is not",
-            "disagree": f"token:last follows attention_mask; the padding token {self.pad_token_id} of the model's "
-            "configuration would mark other tokens as the last",
-        }
-        return [text for key, text in texts.items() if largest_over_ranks(int(key in self.notes))]
+        texts = [] if self.padding is None else self.padding.warnings(str(self))
+        if largest_over_ranks(int("position" in self.notes)):
+            texts.append(f"{self} is padding in some samples; use token:last for the last token that is not")
+        return texts
 
-    def mask_of(self, mask: Tensor | None, inputs: Any) -> Bool[Tensor, "n t"] | None:
-        """Return where tokens are not padding: as the batch marks it, or else by the padding token of the model.
+    def mask_of(self, inputs: Any) -> Bool[Tensor, "n t"] | None:
+        """Return where tokens are not padding; None where nothing tells, or the reduction does not ask.
 
         Args:
-            mask: the attention mask of the batch, if it has one.
             inputs: what the model is called with.
         """
-        if isinstance(inputs, tuple):
-            inputs = dict(zip(self.arguments, inputs, strict=False))
-            given = inputs.get("attention_mask")
-            given = kept_tokens(given)
-            mask = mask if given is None else given
-            ids = next(iter(inputs.values()), None)
-        else:
-            ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else inputs
-        known = isinstance(ids, Tensor) and ids.ndim == 2 and not ids.is_floating_point()
-        if not known or self.pad_token_id is None or self.kind == "flatten":
-            return mask
-        by_id = trimmed(ids != self.pad_token_id)
-        if mask is None:
-            return by_id
-        if self.index == "last" and mask.shape == by_id.shape and _differ(mask, by_id):
-            self.notes.add("disagree")
-        return mask
-
-
-def kept_tokens(mask: Any) -> Bool[Tensor, "n t"] | None:
-    """Return where an attention mask keeps tokens, None if it is no such mask.
-
-    It keeps those that are not zero; a mask with negative values is added to attention scores, and keeps the others.
-    """
-    if not isinstance(mask, Tensor) or mask.ndim != 2:
-        return None
-    is_additive = mask.dtype != torch.bool and bool((mask < 0).any())
-    return mask >= 0 if is_additive else mask.bool()
-
-
-def _differ(mask: Tensor, other: Tensor) -> bool:
-    return bool((last_position(mask) != last_position(other)).any())
-
-
-def last_position(mask: Bool[Tensor, "n t"]) -> Tensor:
-    """Return the last position of each sample that is true, (n,): of padding on either side."""
-    return (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(1)
-
-
-def trimmed(mask: Bool[Tensor, "n t"]) -> Bool[Tensor, "n t"]:
-    """Return a mask that is false only before the first and after the last token that `mask` keeps.
-
-    A padding token between two others is text: often the end of a sentence is also the padding.
-    """
-    begun = mask.long().cumsum(1) > 0
-    unfinished = mask.long().flip(1).cumsum(1).flip(1) > 0
-    return begun & unfinished
+        asks = self.padding is not None and self.kind in ("mean", "token")
+        return self.padding.kept(inputs) if asks and self.padding is not None else None

@@ -16,6 +16,7 @@ from collapselab.errors import InputError, one_line, printable_lines
 from collapselab.metrics import BY_NAME
 from collapselab.metrics.registry import Number
 from collapselab.statistics import Weighting
+from collapselab.text import listed
 
 SCHEMA = 2
 
@@ -292,7 +293,4 @@ def joined_warnings(by_place: list[tuple[str, str]]) -> list[str]:
     places: dict[str, list[str]] = {}
     for place, text in by_place:
         places.setdefault(text, []).append(place)
-    return [
-        f"{', '.join(where[:3])}{f' and {len(where) - 3} more' if len(where) > 3 else ''}: {text}"
-        for text, where in places.items()
-    ]
+    return [f"{listed(where, 3)}: {text}" for text, where in places.items()]

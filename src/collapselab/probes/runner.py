@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from collapselab.errors import InputError
 from collapselab.probes.axes import Seen, look
 from collapselab.probes.batches import Batch
-from collapselab.probes.candidates import Made
 from collapselab.probes.capture import Taps
+from collapselab.probes.classifier import Made
 from collapselab.probes.following import Follower
 from collapselab.probes.forward import run_model
 from collapselab.probes.geometry import Record

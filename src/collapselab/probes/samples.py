@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from collapselab.probes.positions import find_positions
 # The axis of samples of all inputs, or of each input by its name or position (None: it holds no samples).
 BatchAxis = int | Mapping[Any, int | None] | None
 
-_MAX_RUNS = 4
+_MAX_RUNS = 6
 _MAX_PART = 8
 
 
@@ -47,22 +48,40 @@ def study(
         checks_order: whether the next batch is used to see whether layers read samples in their order.
 
     Raises:
-        InputError: the model raised on the whole batch; two inputs could hold the samples.
+        InputError: the model raised on the whole batch; two inputs could hold the samples; two axes of the labels could.
     """
     batch, full = _run_whole(run, batch, batch_axis)
     labels = tuple(batch.labels.shape)
     geometry = Geometry(labels, full)
     if isinstance(batch_axis, int):
         geometry.assumed_axis = batch_axis
-    choice = _find_samples(geometry, run, batch, second, batch_axis)
+    choice = geometry.choice = _find_samples(geometry, run, batch, second, batch_axis)
+    if batch_axis is None:
+        _check_labels_turned(batch, choice)
     if len(labels) > 1:
         # Two samples do, but for models that take batches of one size.
         index = geometry.index if len(geometry.index) == labels[0] else geometry.index[:2]
         find_positions(geometry, run, _divided(batch, choice, index) if choice else None, choice)
     other = second() if choice and checks_order and geometry.by_values else None
-    if other is not None:
+    if other is not None and len(other.labels) > 1:
         geometry.reordered = _reordered(run, other, choice)
     return geometry
+
+
+def _check_labels_turned(batch: Batch, choice: Choice) -> None:
+    """Refuse as many labels per sample as samples where inputs have time first: then labels may have it first, too.
+
+    Raises:
+        InputError: with what to do.
+    """
+    n, *lengths = batch.labels.shape
+    turned = any(axis > 0 for axis in choice.values())
+    if turned and lengths and lengths[0] == n > 1:
+        raise InputError(
+            f"{batch.place}: labels of shape {tuple(batch.labels.shape)} may be (samples, tokens) or (tokens, samples), as "
+            "the inputs have time first; give batches of another number of samples, or labels as (samples, tokens) and "
+            "batch_axis=1"
+        )
 
 
 def _run_whole(run: Run, batch: Batch, batch_axis: BatchAxis) -> tuple[Batch, Record]:
@@ -95,14 +114,15 @@ def _find_samples(
     """Find a part of the inputs that gives a part of the outputs; return how the inputs are divided."""
     n = geometry.labels[0]
     axes = _given_axes(batch, n, batch_axis)
-    attempts = _attempts(geometry, run, batch, _choices(axes, batch, second), _part_of(n))
+    try_all = partial(_attempts, geometry, run, batch, is_given=isinstance(batch_axis, int))
+    attempts = try_all(_choices(axes, batch, second), _part_of(n))
     if not attempts and n > 2:
         # A model that needs its samples in order, such as sequences from the longest to the shortest.
-        attempts = _attempts(geometry, run, batch, _choices(axes, batch, second), _part_of(n).flip(0))
+        attempts = try_all(_choices(axes, batch, second), _part_of(n).flip(0))
     if not attempts and n > 1:
         # A model that takes batches of one size is given the same samples in another order.
         turned = torch.arange(n - 1, -1, -1).roll(1)
-        found = _attempts(geometry, run, batch, _choices(axes, batch, lambda: None), turned)
+        found = try_all(_choices(axes, batch, lambda: None), turned)
         attempts = [attempt for attempt in found if attempt.by_values]
     if not attempts:
         _from_second(geometry, run, second)
@@ -118,12 +138,17 @@ def _find_samples(
 
 
 def _attempts(
-    geometry: Geometry, run: Run, batch: Batch, choices: Iterator[Choice], index: Tensor
+    geometry: Geometry, run: Run, batch: Batch, choices: Iterator[Choice], index: Tensor, *, is_given: bool
 ) -> list[_Attempt]:
-    """Return what came of each choice that the outputs followed; only the first if it explains everything."""
+    """Return what came of each choice that the outputs followed; only the first if it explains everything.
+
+    Where the caller gave the axis of samples of all inputs, the layers follow, and outputs need not: a matrix of all pairs
+    of images and texts has samples along both axes.
+    """
+    choices = itertools.islice(choices, 1) if is_given else choices
     attempts: list[_Attempt] = []
     for number, choice in enumerate(itertools.islice(choices, _MAX_RUNS)):
-        attempt = _try(geometry, run, batch, choice, index)
+        attempt = _try(geometry, run, batch, choice, index, is_given=is_given)
         attempts += [] if attempt is None else [attempt]
         if number == 0 and attempt is not None and attempt.by_values and not attempt.num_silent:
             break
@@ -173,6 +198,9 @@ def _choices(
     last = {path: found[-1] for path, found in axes.items()}
     if last != first:
         yield last
+    mixed = [path for path, found in axes.items() if len(found) > 1]
+    for path in mixed if len(mixed) > 1 else ():  # time-first sequences with a mask that has samples first
+        yield {**first, path: last[path]}
     constant = _constant(batch, second) & set(first) if len(axes) > 1 else set[Path]()
     if constant and len(constant) < len(first):
         yield {path: axis for path, axis in first.items() if path not in constant}
@@ -204,7 +232,9 @@ def _part_of(n: int) -> Tensor:
     return n - 1 - torch.arange(m) * (n // m)
 
 
-def _try(geometry: Geometry, run: Run, batch: Batch, choice: Choice, index: Tensor) -> _Attempt | None:
+def _try(
+    geometry: Geometry, run: Run, batch: Batch, choice: Choice, index: Tensor, *, is_given: bool
+) -> _Attempt | None:
     r = batch.labels[0].numel()
     lengths = (len(index), len(index) * r)
     try:
@@ -212,12 +242,13 @@ def _try(geometry: Geometry, run: Run, batch: Batch, choice: Choice, index: Tens
     except InputError:
         return None
     trial = replace(geometry, part=part, index=index, by_values=False)
-    return _judged(trial, choice, _evidence(geometry.full, part))
+    return _judged(trial, choice, _evidence(geometry.full, part, of_layers=is_given))
 
 
-def _evidence(full: Record, part: Record) -> list[tuple[Seen, Seen | None]]:
+def _evidence(full: Record, part: Record, *, of_layers: bool) -> list[tuple[Seen, Seen | None]]:
     """Return what must follow the samples; without outputs, the layers."""
-    outputs = [(full.outputs[path], part.outputs.get(path)) for path in full.telling_outputs]
+    telling = () if of_layers else full.telling_outputs
+    outputs = [(full.outputs[path], part.outputs.get(path)) for path in telling]
     return outputs or [(seen, part.calls.get(name)) for name, seen in full.calls.items() if seen.picks]
 
 
@@ -273,7 +304,6 @@ def _divided(batch: Batch, choice: Choice, index: Tensor) -> Batch:
         batch,
         inputs=take_samples(batch.inputs, choice, index),
         labels=batch.labels[index.to(batch.labels.device)],
-        mask=None,
     )
 
 
@@ -289,11 +319,14 @@ def _best(attempts: list[_Attempt], batch_axis: BatchAxis) -> _Attempt:
 
     best = min(attempts, key=rank)
     equal = [one for one in attempts if rank(one) == rank(best)]
-    inputs = sorted({" and ".join(".".join(map(str, path)) for path in one.choice) for one in equal})
-    if len(inputs) > 1 and best.by_values:
+    choices = sorted({tuple(one.choice) for one in equal}, key=str)
+    if len(choices) > 1 and best.by_values:
+        names = [" and ".join(".".join(map(str, path)) for path in choice) for choice in choices]
+        # The first of the inputs that one choice has and the other has not.
+        other = next(path[0] for path in choices[1] if path not in choices[0])
         raise InputError(
-            f"either {inputs[0]} or {inputs[1]} could hold the samples; say which with batch_axis=, such as "
-            f"batch_axis={{{inputs[1]!r}: None}}"
+            f"either {names[0]} or {names[1]} could hold the samples; say which with batch_axis=, such as "
+            f"batch_axis={{{other!r}: None}}, or batch_axis=0 if all do"
         )
     return best
 

@@ -80,7 +80,9 @@ def outputs_of(output: Any, given: Callable[[Any], Tensor] | None = None) -> dic
         InputError: the function raised, or returned something else.
     """
     if given is None:
-        return dict(_tensors(output, ()))
+        return {
+            path: tensor for path, tensor in map(_ordinary, tensors_by_path(output)) if tensor is not None
+        }
     try:
         found = given(output)
     except Exception as error:
@@ -93,10 +95,16 @@ def outputs_of(output: Any, given: Callable[[Any], Tensor] | None = None) -> dic
     return {(): found}
 
 
-def _tensors(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
+def _ordinary(item: tuple[Path, Tensor]) -> tuple[Path, Tensor | None]:
+    with suppress(UnreadableError):
+        return item[0], ordinary(item[1])
+    return item[0], None
+
+
+def tensors_by_path(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+    """Yield the tensors in what a model returned, as they are, each with the keys that lead to it."""
     if isinstance(value, Tensor):
-        with suppress(UnreadableError):
-            yield path, ordinary(value)
+        yield path, value
         return
     if isinstance(value, Mapping):
         items = list(value.items())
@@ -108,4 +116,4 @@ def _tensors(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
         logits = getattr(value, "logits", None)
         items = [] if logits is None else [("logits", logits)]
     for key, item in items:
-        yield from _tensors(item, (*path, key))
+        yield from tensors_by_path(item, (*path, key))

@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from collapselab.checks import near_matches
 from collapselab.errors import InputError, encodable, one_line
+from collapselab.text import listed
 
 # None stands for every weight layer. Names and globs are matched with the names of `named_modules`.
 Layers = str | nn.Module | Iterable[str | nn.Module] | Callable[[str, nn.Module], bool] | None
@@ -138,7 +139,8 @@ def choose_layers(model: nn.Module, layers: Any = None) -> tuple[dict[str, nn.Mo
         model: the network.
         layers: None for every weight layer; names and globs (`layer4.*`), comma-separated or in a list; modules of
             the network, alone or in a list; or a predicate of name and module. A glob selects the weight layers that
-            it matches, or every module that it matches if there is no weight layer among them.
+            it matches, or every module that it matches if there is no weight layer among them. What a name or
+            glob after `!` matches is left out, with all inside; where there are no other names, of all weight layers.
 
     Raises:
         InputError: a name or glob that matches nothing, with near matches; a module that is not in the network;
@@ -158,28 +160,39 @@ def choose_layers(model: nn.Module, layers: Any = None) -> tuple[dict[str, nn.Mo
                 f"layers: the predicate holds for none of the {len(modules)} modules; give another"
             )
         return chosen, set()
-    all_weights = all_weight_layers(model)
-    wanted: set[str] = set()
-    named: set[str] = set()
-    for pattern in map(plain_name, _patterns(model, layers, modules)):
-        if pattern in modules:
-            wanted.add(pattern)
-            named.add(pattern)
-            continue
-        matches = fnmatch.filter(modules, pattern)
-        weights = [name for name in matches if name in all_weights]
-        scripted = next(
-            (part for part in scripted_parts(model) if f"{pattern}.".startswith(f"{part}.")), None
+    patterns = [plain_name(pattern) for pattern in _patterns(model, layers, modules)]
+    excluded = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    included = [pattern for pattern in patterns if not pattern.startswith("!")]
+    wanted = set[str]().union(*(_matching(model, pattern, modules) for pattern in included))
+    if excluded and not included:
+        wanted = set(weight_layers(model))
+    for pattern in excluded:
+        left_out = tuple(f"{name}." for name in _matching(model, pattern, modules))
+        wanted = {name for name in wanted if not f"{name}.".startswith(left_out)}
+    if excluded and not wanted:
+        raise InputError(f"layers={layers!r} leaves out all modules; leave out fewer")
+    chosen = {name: module for name, module in modules.items() if name in wanted}
+    return chosen, wanted.intersection(included)
+
+
+def _matching(model: nn.Module, pattern: str, modules: dict[str, nn.Module]) -> set[str]:
+    """Return the names of the modules that a name or glob selects.
+
+    Raises:
+        InputError: there are none.
+    """
+    if pattern in modules:
+        return {pattern}
+    matches = set(fnmatch.filter(modules, pattern))
+    scripted = next((part for part in scripted_parts(model) if f"{pattern}.".startswith(f"{part}.")), None)
+    if scripted is not None:
+        raise InputError(
+            f"layers: {scripted} is a torch.jit module: its layers run outside Python, where no hook is called; give "
+            "a model with the module that it was made from"
         )
-        if scripted is not None:
-            raise InputError(
-                f"layers: {scripted} is a torch.jit module: its layers run outside Python, where no hook is called; give "
-                "a model with the module that it was made from"
-            )
-        if not matches:
-            raise InputError(_no_match(pattern, modules))
-        wanted.update(weights or matches)
-    return {name: module for name, module in modules.items() if name in wanted}, named
+    if not matches:
+        raise InputError(_no_match(pattern, modules))
+    return matches & all_weight_layers(model).keys() or matches
 
 
 def _that_hold(predicate: Callable[..., Any], modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
@@ -231,7 +244,7 @@ def _no_match(pattern: str, modules: dict[str, nn.Module]) -> str:
     hint = near_matches(pattern, modules)
     if hint.startswith("known:"):
         weights = [name for name, module in modules.items() if is_weight_layer(module)] or list(modules)
-        hint = f"known: {', '.join(weights[:8])}{', …' if len(weights) > 8 else ''}"
+        hint = f"known: {listed(weights, 8)}"
     return f"layers: no module matches {pattern!r}; {hint}"
 
 

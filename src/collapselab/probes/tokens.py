@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -10,28 +9,19 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from collapselab.errors import InputError
-from collapselab.probes.channels import listed
 from collapselab.probes.following import Follower
+from collapselab.probes.padding import Padding, TokenMaskOption
 from collapselab.probes.reduce import Reduction
+from collapselab.text import listed
 
 # Names of the parameter that a vision transformer prepends to its patches (timm, torchvision, transformers, CLIP).
 _CLASS_TOKENS = ("cls_token", "class_token", "class_embedding", "cls_embedding")
 
 
-def with_padding(reduction: Reduction, model: nn.Module) -> Reduction:
-    """Return the reduction with what a model says of padding, and without notes of other measurements.
-
-    The padding token is that of its configuration (`transformers`), or else that of its first embedding which has one.
-    """
-    number = getattr(getattr(model, "config", None), "pad_token_id", None)
-    if not isinstance(number, int):
-        embeddings = (part for part in model.modules() if isinstance(part, nn.Embedding))
-        number = next((part.padding_idx for part in embeddings if part.padding_idx is not None), None)
-    try:
-        names = tuple(inspect.signature(model.forward).parameters)
-    except (TypeError, ValueError):
-        names = ()
-    return replace(reduction, pad_token_id=number, arguments=names, notes=set())
+def with_padding(reduction: Reduction, model: nn.Module, wanted: TokenMaskOption) -> Reduction:
+    """Return the reduction with what a model and the caller say of padding, and without notes of other measurements."""
+    is_needed = reduction.kind == "mean" or reduction.index == "last"
+    return replace(reduction, padding=Padding(model, wanted, is_needed=is_needed), notes=set())
 
 
 def class_token(reduction: Reduction, follower: Follower, model: nn.Module) -> tuple[int, int | None]:

@@ -68,7 +68,7 @@ def effective_weight(
     Layers that standardise, normalise, quantise, mask or adapt their weight in `forward` multiply with another matrix
     than their parameter. It is, in this order: the only weight that multiplied the unchanged input in a forward pass;
     the matrix of the layer as an affine function, where it is one (a low-rank adapter beside a linear layer); the only
-    weight that multiplied anything (a cosine classifier normalises its input, too).
+    weight that multiplied the input up to a factor of each sample (a cosine classifier normalises it, too).
 
     Args:
         module: the layer.
@@ -96,8 +96,9 @@ def effective_weight(
     if only is not None and call.is_exact:
         return only, None
     found = affine_matrix(module, layer, call)
-    if found is None:
-        found = only
+    if found is None and only is not None and not call.reads_input:
+        return None, _unknown("it changes its input before it multiplies it")
+    found = only if found is None else found
     return (found, None) if found is not None else (None, _unknown("it is not one product with a weight"))
 
 

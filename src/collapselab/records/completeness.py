@@ -12,8 +12,6 @@ from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import RunRecord
 
 _ROWS, _FINAL = "measurements.jsonl", "final_reference.jsonl"
-# Runs of earlier schemas may have been measured at other steps than this version would choose.
-_PLANNED_SCHEMA = 3
 
 # Step, split, layer.
 Place = tuple[int, str, str]
@@ -32,21 +30,25 @@ def check_finished(folder: RunFolder, record: RunRecord) -> None:
     if not record.is_finished:
         return
     rows = folder.read_rows()
-    if isinstance(record.recipe, Recipe) and record.schema_ >= _PLANNED_SCHEMA:
-        steps = _steps_of(record.recipe, record)
-    else:
-        steps = {*folder.stored_steps("statistics"), *(row.step for row in rows)}
-    _check_rows(folder, rows, steps)
+    _check_rows(folder, rows, _steps_of(folder, record, rows))
     if isinstance(record.recipe, Recipe):
         _compare(folder, _FINAL, _places(folder.read_final_reference()), set(_places(rows)))
 
 
-def check_resumable(folder: RunFolder, recipe: Recipe, measured: int, *, diverged: bool = False) -> None:
+def check_resumable(
+    folder: RunFolder,
+    recipe: Recipe,
+    planned: Collection[int] | None,
+    measured: int,
+    *,
+    diverged: bool = False,
+) -> None:
     """Check everything that a run has stored up to a step, before more time is spent on it.
 
     Args:
         folder: of the run.
         recipe: of the run.
+        planned: the steps to measure at; None if an earlier version began the run, which may have planned others.
         measured: the last step whose rows are complete, by the saved state.
         diverged: whether that step has none, because the network diverged there.
 
@@ -54,8 +56,8 @@ def check_resumable(folder: RunFolder, recipe: Recipe, measured: int, *, diverge
         InputError: a file is damaged or gone.
     """
     rows = [row for row in folder.read_rows() if row.step <= measured]
-    is_old = bool(rows) and all(row.schema_ < _PLANNED_SCHEMA for row in rows)
-    planned = [row.step for row in rows] if is_old else recipe.measured_steps()
+    if planned is None:
+        planned = {*folder.stored_steps("statistics"), *(row.step for row in rows)}
     steps = {step for step in planned if step < measured} | (set() if diverged else {measured})
     _check_rows(folder, rows, steps)
     for step in sorted(steps):
@@ -66,10 +68,16 @@ def check_resumable(folder: RunFolder, recipe: Recipe, measured: int, *, diverge
             folder.check_tensors("checkpoints", step)
 
 
-def _steps_of(recipe: Recipe, record: RunRecord) -> set[int]:
-    """Return the steps at which a finished run was measured."""
-    before = {step for step in recipe.measured_steps() if step < record.steps}
-    return before if record.ended == "diverged" else before | {record.steps}
+def _steps_of(folder: RunFolder, record: RunRecord, rows: Iterable[Row]) -> set[int]:
+    """Return the steps at which a finished run was measured: as planned, or else those that its other files have."""
+    if not isinstance(record.recipe, Recipe):
+        return {*folder.stored_steps("statistics"), *(row.step for row in rows)}
+    steps = record.planned
+    if steps is None:  # an earlier version may have planned others than this one would
+        steps = (*folder.stored_steps("statistics"), *(row.step for row in folder.read_final_reference()))
+    return {step for step in steps if step < record.steps} | (
+        set() if record.ended == "diverged" else {record.steps}
+    )
 
 
 def _check_rows(folder: RunFolder, rows: Sequence[Row], steps: Collection[int]) -> None:

@@ -19,7 +19,7 @@ from collapselab.records.run_record import RunRecord, in_words
 from collapselab.records.run_record import Seconds as Hours
 from collapselab.records.stored import Stored, Versioned, read_model, write_model
 from collapselab.storage import Hardware, hardware, is_temporary, make_folder, now
-from collapselab.text import few, words
+from collapselab.text import listed, words
 
 Label = str | int | float
 ExtraRow = dict[str, Label | None]
@@ -105,7 +105,7 @@ class ExperimentRecord(Versioned):
         if changes:
             said.append(f"Set by the command: {', '.join(changes)}.")
         if self.left_out:
-            said.append(f"Left out by the command, of each seed: {few(self.left_out)}.")
+            said.append(f"Left out by the command, of each seed: {listed(sorted(set(self.left_out)), 6)}.")
         return " ".join(said)
 
     def how_made(self) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from collapselab.frames import last_layer, rows_that
 from collapselab.records.experiment import ExperimentRecord
 from collapselab.records.judgement import Judgement
-from collapselab.text import few, words
+from collapselab.text import listed, words
 
 # Columns whose undefined values are reported as warnings.
 _MEASURED = (
@@ -57,7 +57,7 @@ class Outcome:
         for name in _MEASURED:
             missing = rows_that(rows, rows[name].isna()) if name in rows else rows.head(0)
             if len(missing):
-                runs = f" ({few(list(map(str, missing[by])))})" if by else ""
+                runs = f" ({listed(sorted(set(map(str, missing[by]))), 6)})" if by else ""
                 out.append(f"{words(name)} is undefined in {len(missing)} of {len(rows)} rows{runs}")
         return out
 

@@ -103,6 +103,7 @@ class RunRecord(Provenance, Versioned):
         recipe: as it was resolved when the run began; of a monitored run, its settings.
         data: the samples; None in monitored runs.
         slots: every start; empty in monitored runs.
+        planned: steps to measure at, as they were when the run began; None in monitored runs and those of earlier versions.
         status: `stopped` by the user, or `running` also where the process was killed.
         ended: why a finished run has no next step: all `steps` done, the `loss` low enough, or `diverged` (NaN or
             infinite). None until then and in monitored runs.
@@ -116,6 +117,7 @@ class RunRecord(Provenance, Versioned):
     ]
     data: SampleFacts | None = None
     slots: tuple[Slot, ...] = ()
+    planned: tuple[int, ...] | None = None
     status: Status
     ended: Ended | None = None
     steps: int = 0

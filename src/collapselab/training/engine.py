@@ -13,7 +13,7 @@ from collapselab.errors import InputError
 from collapselab.randomness import preserved_random_states
 from collapselab.records.recipe import Recipe
 from collapselab.training.building import loss_function, make_optimizer
-from collapselab.training.outputs import class_scores
+from collapselab.training.outputs import ClassScores
 from collapselab.training.state import HostState
 from collapselab.user_code import user_code
 
@@ -68,7 +68,8 @@ class Engine:
         self.fabric, self.model = fabric, model
         self._loss = loss_function(recipe)
         on_gpu = fabric.device.type == "cuda"
-        self._inputs, self._labels, self._num_classes = data.train.inputs, data.train.labels, data.num_classes
+        self._inputs, self._labels = data.train.inputs, data.train.labels
+        self._class_scores = ClassScores(data.num_classes)
         if self._inputs.ndim == 4 and any(isinstance(part, nn.Conv2d) for part in model.modules()):
             model.to(memory_format=torch.channels_last)
             self._inputs = self._inputs.to(memory_format=torch.channels_last)
@@ -113,7 +114,7 @@ class Engine:
         Raises:
             InputError: the network fails, returns no class scores, or scores that do not depend on its parameters.
         """
-        loss = self._loss(class_scores(self._module, inputs, labels, self._num_classes), labels)
+        loss = self._loss(self._class_scores(self._module, inputs, labels), labels)
         if not loss.requires_grad:
             raise InputError(
                 "training: the model's outputs do not depend on parameters that are trained; remove no_grad or detach, or "

@@ -13,7 +13,7 @@ from collapselab.data import Split
 from collapselab.probes import capture_inputs, weight_layers
 from collapselab.probes.evaluating import evaluating
 from collapselab.training.building import Loss
-from collapselab.training.outputs import class_scores
+from collapselab.training.outputs import ClassScores
 from collapselab.user_code import user_code
 
 
@@ -66,6 +66,7 @@ def evaluate(
     """
     if num_classes is None:
         num_classes = int(split.labels.max()) + 1
+    class_scores = ClassScores(num_classes)
     total = torch.zeros((), dtype=torch.float64, device=split.labels.device)
     correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
     caught: list[Tensor] = []
@@ -75,7 +76,7 @@ def evaluate(
             layer = {features_of: weight_layers(model)[features_of]}
             stack.enter_context(capture_inputs(layer, lambda _, features: caught.append(features.cpu())))
         for inputs, labels in split.batches(batch_size):
-            outputs = class_scores(model, inputs, labels, num_classes)
+            outputs = class_scores(model, inputs, labels)
             total += loss(outputs, labels).double() * len(labels)
             correct += (outputs.argmax(dim=1) == labels).sum()
     return Evaluation(

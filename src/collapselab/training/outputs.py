@@ -2,69 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from collapselab.errors import InputError
+from collapselab.probes.candidates import scores_among
+from collapselab.probes.inputs import Path
+from collapselab.probes.scores import tensors_by_path
 from collapselab.user_code import user_code
 
-_NAMES = ("logits", "out", "output", "outputs", "scores", "pred", "prediction")
 _MAX_SHOWN = 60
 
 
-def class_scores(
-    model: nn.Module, inputs: Tensor, labels: Int[Tensor, " n"], num_classes: int
-) -> Float[Tensor, "n c"]:
-    """Run a network and return the class scores among its outputs.
-
-    These are the output itself, or among several the one of a usual name, or the only one with a score per class.
+class ClassScores:
+    """Runs a network and takes the class scores among its outputs: those that `profile` would take.
 
     Args:
-        model: in whichever mode.
-        inputs: (n, …).
-        labels: one per sample.
         num_classes: the least number of scores per sample.
-
-    Raises:
-        InputError: the network fails, or it is not clear which of its outputs are class scores.
     """
-    with user_code("training", f"check that the model takes inputs of shape {tuple(inputs.shape)}"):
-        outputs = model(inputs)
-    found = [
-        (keys, tensor)
-        for keys, tensor in _tensors(outputs, ())
-        if tensor.ndim == 2
-        and len(tensor) == len(labels)
-        and tensor.shape[1] >= num_classes
-        and tensor.is_floating_point()
-    ]
-    named = [one for name in _NAMES for one in found if name in one[0]][:1]
-    exact = [one for one in found if one[1].shape[1] == num_classes]
-    chosen = named or exact or found
-    if len(chosen) != 1:
-        problem = "none of which is clearly" if chosen else "but training needs"
-        raise InputError(
-            f"training: the model returns {_form(outputs)}, {problem} class scores of {num_classes} classes, floating-point "
-            f"and of shape ({len(labels)}, {num_classes}); return them, alone or as 'logits' of a dict"
-        )
-    return chosen[0][1]
 
+    def __init__(self, num_classes: int) -> None:
+        self._num_classes = num_classes
+        self._chosen: dict[tuple[tuple[Path, int], ...], Path] = {}
 
-def _tensors(value: Any, keys: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Tensor]]:
-    """Yield the tensors in nested outputs, each with the keys that lead to it."""
-    if isinstance(value, Tensor):
-        yield keys, value
-        return
-    items: Iterable[tuple[Any, Any]] = [("logits", value.logits)] if hasattr(value, "logits") else []
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, list | tuple):
-        items = zip(getattr(value, "_fields", range(len(value))), value, strict=True)
-    for key, item in items:
-        yield from _tensors(item, (*keys, key))
+    def __call__(self, model: nn.Module, inputs: Tensor, labels: Int[Tensor, " n"]) -> Float[Tensor, "n c"]:
+        """Return the class scores of a batch.
+
+        Args:
+            model: in whichever mode; what it returns may depend on it.
+            inputs: (n, …).
+            labels: one per sample.
+
+        Raises:
+            InputError: the network fails, or it is not clear which of its outputs are class scores.
+        """
+        with user_code("training", f"check that the model takes inputs of shape {tuple(inputs.shape)}"):
+            output = model(inputs)
+        found = dict(tensors_by_path(output))
+        # Chosen once: in a captured step, values cannot be compared.
+        form = tuple((path, tensor.shape[-1] if tensor.ndim else 0) for path, tensor in found.items())
+        path = self._chosen.get(form)
+        if path is None:
+            path = scores_among(found, len(labels), self._num_classes)
+        if path is None or found[path].shape[:1] != labels.shape:
+            fits = any(tensor.ndim == 2 and tensor.shape[1] >= self._num_classes for tensor in found.values())
+            problem = "none of which is clearly" if fits and len(found) > 1 else "but training needs"
+            raise InputError(
+                f"training: the model returns {_form(output)}, {problem} class scores of {self._num_classes} classes, "
+                f"floating-point and of shape ({len(labels)}, {self._num_classes}); return them alone, or as 'logits' of a "
+                "dict"
+            )
+        self._chosen[form] = path
+        return found[path]
 
 
 def _form(outputs: Any) -> str:

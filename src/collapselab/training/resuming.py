@@ -76,13 +76,16 @@ def check_samples(record: RunRecord, facts: SampleFacts, folder: RunFolder) -> N
         )
 
 
-def check_state(recipe: Recipe, folder: RunFolder, state: dict[str, Any] | None) -> None:
+def check_state(
+    recipe: Recipe, folder: RunFolder, state: dict[str, Any] | None, planned: tuple[int, ...] | None
+) -> None:
     """Check that everything which the saved state says is on disk is there, as it was written.
 
     Args:
         recipe: of the run.
         folder: of the run.
         state: as it was saved; None where there is none, as before the rows of step 0 are complete.
+        planned: the steps to measure at, if they are known.
 
     Raises:
         InputError: it is not, or there is no state although there are rows of later steps.
@@ -94,4 +97,4 @@ def check_state(recipe: Recipe, folder: RunFolder, state: dict[str, Any] | None)
                 "is run again"
             )
     elif state["measured"] >= 0:
-        check_resumable(folder, recipe, state["measured"], diverged=state["ended"] == "diverged")
+        check_resumable(folder, recipe, planned, state["measured"], diverged=state["ended"] == "diverged")

@@ -91,7 +91,7 @@ def _run(
     fabric.barrier()
     record = _started(recipe, facts, record, 0 if state is None else state["step"])
     trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, on_step)
-    check_state(recipe, folder, state)
+    check_state(recipe, folder, state, record.planned)
     seed_all(recipe.seed)  # what came before may have drawn numbers
     if state is not None:
         trainer.load(state)
@@ -111,7 +111,9 @@ def _started(recipe: Recipe, facts: SampleFacts, before: RunRecord | None, step:
     """Return the record of a run that starts here, behind its earlier starts."""
     here = provenance()
     slots = (*(before.slots if before else ()), Slot(**here, from_step=step))
-    return RunRecord(**here, recipe=recipe, data=facts, slots=slots, status="running")
+    is_begun = before is not None and before.recipe == recipe
+    planned = before.planned if before is not None and is_begun else tuple(recipe.measured_steps())
+    return RunRecord(**here, recipe=recipe, data=facts, slots=slots, planned=planned, status="running")
 
 
 def _trained(trainer: Trainer, record: RunRecord, stopper: Stopper) -> RunRecord:

@@ -20,7 +20,7 @@ from collapselab.experiments.claims.claim import SCALES, Claim, Number, Void
 from collapselab.frames import curve, groups, last_layer, numbers, rows_that, rows_where
 from collapselab.inference import CONFIDENCE, holm
 from collapselab.records.judgement import Effect, Judgement, Reading, Sensitivity, SettingJudgement, Verdict
-from collapselab.text import counted, few, number
+from collapselab.text import counted, listed, number
 
 _ORDER = ("fails", "inconclusive", "holds")
 _Judged = TypeVar("_Judged", bound=SettingJudgement)
@@ -183,7 +183,7 @@ def _why_void(claim: Claim, rows: pd.DataFrame, part: pd.DataFrame) -> str | Non
     if claim.runs not in rows:
         return _why_run_void(claim, rows)
     if missing := set(part[claim.runs]) - set(rows[claim.runs]):
-        return f"missing runs: {few([str(name) for name in missing])}"
+        return f"missing runs: {listed(sorted({str(name) for name in missing}), 6)}"
     reasons = {str(name): _why_run_void(claim, run) for name, run in groups(rows, claim.runs)}
     found = [
         reason if len(reasons) == 1 else f"{name}: {reason}" for name, reason in reasons.items() if reason

@@ -1,0 +1,132 @@
+"""Where a monitor logs to, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monitored_network import network
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from collapselab import InputError
+from collapselab.integrations import Monitor
+from collapselab.integrations.destinations import MAIN_METRICS
+from collapselab.training import RunFolder
+
+
+class Run:
+    """As a W&B run, and as a logger of Lightning under another name."""
+
+    def __init__(self) -> None:
+        self.logged: dict[int, dict[str, float]] = {}
+
+    def log(self, data: dict[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.logged[step] = data
+
+
+class Logger(Run):
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.log(metrics, step)
+
+
+def test_every_destination_gets_the_same_scalars(
+    train_loader: DataLoader[Any], test_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    called: dict[int, dict[str, float]] = {}
+    run, logger, table = Run(), Logger(), tmp_path / "deep" / "scalars.csv"
+    writer = SummaryWriter(tmp_path / "board")
+    log = [lambda metrics, step: called.update({step: metrics}), run, logger, writer, table, None]
+    with Monitor(network(), train_loader, test_loader, out=tmp_path / "run", log=log) as monitor:
+        monitor.step()
+    writer.close()
+    assert called == run.logged == logger.logged
+    assert set(called) == {0, 1}
+    assert called[1].keys() <= {
+        f"{split}/{layer}/{metric}"
+        for split in ("train", "test")
+        for layer in ("0", "4")
+        for metric in MAIN_METRICS
+    }
+    row = next(row for row in RunFolder(tmp_path / "run").read_rows() if row.step == 1)
+    assert called[1]["train/0/normalized_within"] == row.metrics["normalized_within"]
+    with table.open() as file:
+        lines = list(csv.DictReader(file))
+    assert {line["name"]: float(line["value"]) for line in lines if line["step"] == "1"} == called[1]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "board")).Reload()
+    assert set(events.Tags()["scalars"]) == called[0].keys() | called[1].keys()
+    point = events.Scalars("test/4/cdnv")[-1]
+    assert (point.step, point.value) == (1, pytest.approx(called[1]["test/4/cdnv"]))
+
+
+def test_log_metrics_and_log_layers_choose(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    choices: list[tuple[dict[str, Any], set[str]]] = [
+        ({"log_metrics": ["cdnv"], "log_layers": "last"}, {"train/4/cdnv"}),
+        ({"metrics": iter(["cdnv", "vci"]), "log_layers": ["0"]}, {"train/0/cdnv", "train/0/vci"}),
+    ]
+    for number, (choice, names) in enumerate(choices):
+        logged: dict[str, float] = {}
+        out = tmp_path / str(number)
+        with Monitor(
+            network(), train_loader, out=out, log=lambda values, _, to=logged: to.update(values), **choice
+        ):
+            pass
+        assert logged.keys() == names
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"log": object()}, "cannot write to a object"),
+        ({"log": logging.getLogger()}, "cannot write to a RootLogger"),
+        ({"log": "scalars.txt"}, "does not end in .csv"),
+        ({"every": 2, "at": [3]}, "give one of them"),
+        ({"every": 0}, "from 1 on"),
+        ({"at": [-1]}, "negative"),
+        ({"log_spaced": (10, 1)}, "from 2 on"),
+        ({"log_metrics": ["cdvn"]}, "did you mean 'cdnv'"),
+        ({"layer": "0"}, "unknown option 'layer'; did you mean 'layers'"),
+        ({"settings": {"model": nn.ReLU()}}, "settings: .*not JSON serializable"),
+    ],
+)
+def test_mistakes_are_said_at_once(
+    wrong: dict[str, Any], message: str, train_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        Monitor(network(), train_loader, out=tmp_path / "run", **wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_loaders_that_cannot_serve_are_refused(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="test_loader is an iterator"):
+        Monitor(network(), train_loader, iter(train_loader), out=tmp_path / "run")
+
+    class Endless:
+        def __iter__(self) -> Any:
+            return iter(train_loader)
+
+    with pytest.raises(InputError, match="give steps_per_epoch="):
+        Monitor(network(), Endless(), out=tmp_path / "run")
+    with Monitor(network(), Endless(), out=tmp_path / "run", steps_per_epoch=4) as monitor:
+        monitor.step()
+        assert monitor.epoch == 0.25
+        monitor.step(epoch=3)
+        assert monitor.epoch == 3.0
+
+
+def test_a_csv_file_of_someone_else_is_refused(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="other columns"):
+        Monitor(network(), train_loader, out=tmp_path / "run", log=tmp_path / "mine.csv")
+
+
+def test_outside_of_with_it_does_not_measure(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="with Monitor"):
+        Monitor(network(), train_loader, out=tmp_path / "run").measure()
