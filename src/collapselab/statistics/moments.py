@@ -13,6 +13,7 @@ from torch import Tensor
 
 from collapselab.numerics import add_converted_
 from collapselab.statistics.rows import class_means_in, refuse_unbounded, selected, squared_norms
+from collapselab.statistics.shared import shared_scratch
 
 # A block of this size stays in the processor's cache while it is added.
 _BLOCK_ELEMENTS = 2**20
@@ -72,7 +73,7 @@ class ClassMoments:
         self._partials: tuple[Tensor, Tensor] | None = None
         self._partial_rows = 0
         self._all_seen = False
-        self._scratch: dict[torch.dtype, Tensor] = {}
+        self._scratch = shared_scratch()
 
     @property
     def sums(self) -> Float[Tensor, "c p"]:
@@ -216,13 +217,9 @@ class ClassMoments:
         return (classes[changed], moved[changed]) if bool(changed.any()) else None
 
     def _deviations(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """Return rows - centres[labels] in reused memory: fresh pages would cost more than the arithmetic."""
-        scratch = self._scratch.get(rows.dtype)
-        if scratch is None or len(scratch) < len(rows):
-            size = min(self.block_rows(), max(512, len(rows)))
-            scratch = torch.empty(max(size, len(rows)), self.dim, dtype=rows.dtype, device=rows.device)
-            self._scratch[rows.dtype] = scratch
-        out = scratch[: len(rows)]
+        """Return rows - centres[labels] in scratch memory."""
+        self._scratch = shared_scratch()  # of the thread that adds rows
+        out = self._scratch.take(len(rows), self.dim, rows.dtype, rows.device)
         if rows.dtype == self.centres.dtype:
             torch.index_select(self.centres, 0, labels, out=out)
         else:

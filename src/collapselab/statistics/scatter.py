@@ -21,6 +21,7 @@ from collapselab.numerics import (
 )
 from collapselab.statistics.moments import ClassMoments
 from collapselab.statistics.rows import selected
+from collapselab.statistics.shared import Directions, shared_directions
 from collapselab.statistics.weighting import balancing_scale
 
 SCATTERS: tuple[Scatter, ...] = get_args(Scatter)
@@ -66,14 +67,11 @@ class WithinScatter:
         self.row_scale = None if scale is None else scale.to(device)
         self.dtype = dtype
         self.max_abs = 0.0
-        self.omega: Tensor | None = None
+        self._directions: Directions | None = None
         if kind == "sketch":
             # Stored transposed: its products come as k x p.
             self.total = torch.zeros(sketch_size, p, dtype=torch.float64, device=device).T
-            generator = torch.Generator().manual_seed(seed)
-            omega = torch.randn(p, sketch_size, dtype=torch.float64, generator=generator)
-            self.omega = omega.to(device)
-            self._omega_of_products = self.omega.to(dtype)
+            self._directions = shared_directions(p, sketch_size, seed, dtype, device)
         else:
             shape = (p, p) if kind == "full" else (moments.num_classes, p, p)
             self.total = torch.zeros(shape, dtype=torch.float64, device=device)
@@ -83,9 +81,15 @@ class WithinScatter:
         self._flush_at = 0
         self._any_in_total = False
 
+    @property
+    def omega(self) -> Float[Tensor, "p k"] | None:
+        """The Gaussian of a sketch, float64."""
+        return None if self._directions is None else self._directions.exact
+
     def add_deviations(self, deviations: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
         """Add rows to a sketch that `moments` has centred already; they are only read."""
-        scale, omega = self._product_scale(), self._omega_of_products
+        assert self._directions is not None
+        scale, omega = self._product_scale(), self._directions.of_products
         weights = None if self.row_scale is None else self.row_scale.square().to(self.dtype)
         for rows, classes in zip(
             deviations.split(_ROWS_PER_SKETCH_PRODUCT), labels.split(_ROWS_PER_SKETCH_PRODUCT), strict=True
