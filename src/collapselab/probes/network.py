@@ -38,6 +38,7 @@ class Network:
         points: by name of the call.
         reduction: how features with several axes become rows.
         scores: where it returns its class scores; None where it has none.
+        stats_device: where rows of features are put; None to leave them where they are.
         splits: what of the model is split over processes: see `collapselab.distributed.splits_of`.
     """
 
@@ -46,6 +47,7 @@ class Network:
     points: dict[str, ProbePoint]
     reduction: Reduction
     scores: Scores | None
+    stats_device: torch.device | None = None
     splits: Split = None
 
     @cached_property
@@ -200,6 +202,7 @@ class _BatchReader:
         if point.source != name:
             return
         rows = rows_of(point, features, self._batch, self._network.reduction)
+        rows = rows if self._network.stats_device is None else rows.to(self._network.stats_device)
         if self._network.splits == "layers":
             self._sums.append(float(rows.double().sum()))
         try:

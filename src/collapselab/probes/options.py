@@ -179,6 +179,21 @@ def _spectra(value: Any) -> bool:
     raise InputError(f"spectra={value!r}: give True or False")
 
 
+def _stats_device(value: Any) -> torch.device | None:
+    if value is None:
+        return None
+    try:
+        device = torch.device(value)
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"stats_device={str(value)!r}: {one_line(error)[:100]}; give a device with float64, such as 'cpu' or 'cuda:0'"
+        ) from error
+    if device.type == "meta":
+        raise InputError("stats_device='meta': the meta device stores no data; use cpu or cuda")
+    return device
+
+
 def _function(name: str) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if value is None or callable(value):
@@ -301,6 +316,16 @@ class MeasuringOptions(TypedDict, total=False):
             None,
             "function from a batch, as the loader yields it, to (inputs, labels), for batches of any other form.",
             _function("split_batch"),
+        ),
+    ]
+    stats_device: Annotated[
+        torch.device | str | None,
+        Option(
+            None,
+            "device on which statistics are stored and computed, such as `cpu` where a GPU has no room for them; default: "
+            "that of the features. Features of every batch are then copied there.",
+            _stats_device,
+            decides_numbers=False,
         ),
     ]
     progress: Annotated[

@@ -48,6 +48,7 @@ class ProbePoint(Point):
         axes: which axes of what it reads belong to the labels.
         channel_axis: axis of channels of `shape`, counted from the last; None where features are flattened.
         is_complex: whether it reads complex numbers.
+        dtype: of the rows of features.
     """
 
     module_name: str
@@ -56,6 +57,7 @@ class ProbePoint(Point):
     axes: Axes
     channel_axis: int | None
     is_complex: bool = False
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def _points(
         call, shape = calls[name], own.rest(geometry.full.calls[name].shape)
         channels = own.rest_axis(call.channel_axis)
         axis = channels if reduction.reduces(shape, channels, mask) else None
-        parts = 2 if call.is_complex else 1  # measured as real and imaginary parts
+        parts = 2 if call.dtype.is_complex else 1  # measured as real and imaginary parts
         # The same features have the same statistics, if they are arranged and reduced in the same way.
         key = (call.identity, own, axis)
         points.append(
@@ -236,11 +238,19 @@ def _points(
                 shape=shape,
                 axes=own,
                 channel_axis=axis,
-                is_complex=call.is_complex,
+                is_complex=call.dtype.is_complex,
+                dtype=_real(call.dtype),
             )
         )
     points.sort(key=lambda point: point.is_classifier)  # stable: all others stay in order
     return tuple(replace(point, depth=depth) for depth, point in enumerate(points))
+
+
+def _real(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of rows of features: that of their parts if they are complex, float32 for whole numbers."""
+    if dtype.is_complex:
+        return dtype.to_real()
+    return dtype if dtype.is_floating_point else torch.float32
 
 
 def choose_scatter(

@@ -25,12 +25,17 @@ _SAFE_NORMS = (2.0**-30, 2.0**50)
 _ROWS_PER_PARTIAL = 64
 _MIN_PARTIAL_ROWS = 512
 # Narrow rows cost little: they are computed in float64 throughout.
-_NARROW = 64
+NARROW = 64
 # A class that grows by this factor in one block takes the block's mean as its centre.
 _GROWTH = 4
 # A centre further from its class mean than this many standard deviations is poor: float32 squares and
 # products about it lose accuracy by that factor squared.
 _MAX_CENTRE_SHIFT = 2.0
+
+
+def block_rows(dim: int) -> int:
+    """Return the largest number of rows of p features that are added at a time."""
+    return max(64, _BLOCK_ELEMENTS // dim)
 
 
 class ClassMoments:
@@ -114,7 +119,7 @@ class ClassMoments:
 
     def block_rows(self) -> int:
         """Return the largest number of rows that `add` takes at a time."""
-        return max(64, _BLOCK_ELEMENTS // self.dim)
+        return block_rows(self.dim)
 
     def add(
         self,
@@ -132,7 +137,7 @@ class ClassMoments:
         Raises:
             ValueError: NaN, infinity, or a norm whose square overflows; then nothing is added.
         """
-        narrow = self.dim <= _NARROW or features.dtype == torch.float64
+        narrow = self.dim <= NARROW or features.dtype == torch.float64
         rows = features.to(torch.float64 if narrow else torch.float32)
         # In float64: 1 - norm(m_c)^2, the angular spread of a class, is the squared deviation of unit vectors,
         # which is smaller than the rounding of a float32 norm for features far from the origin.

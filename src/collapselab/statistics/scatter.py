@@ -35,6 +35,16 @@ _ROWS_PER_SKETCH_PRODUCT = 256
 _SAFE_DEVIATIONS = (2.0**-30, 2.0**40)
 
 
+def pending_rows(dim: int, dtype: torch.dtype) -> int:
+    """Return how many rows of p features are collected before they are multiplied.
+
+    Args:
+        dim: p.
+        dtype: of the products.
+    """
+    return max(_MIN_PENDING_ROWS, min(_MAX_PENDING_ROWS, _PENDING_BYTES // (dtype.itemsize * dim)))
+
+
 class WithinScatter:
     """sum_i w_{y_i} (h_i - centre)(h_i - centre)^T, whole, times a Gaussian, or per class.
 
@@ -140,9 +150,7 @@ class WithinScatter:
         if self._rows is not None and self._rows.dtype == dtype:
             return
         self._flush()
-        itemsize = torch.finfo(self.dtype).bits // 8
-        size = _PENDING_BYTES // (itemsize * self.moments.dim)
-        self._flush_at = max(_MIN_PENDING_ROWS, min(_MAX_PENDING_ROWS, size))
+        self._flush_at = pending_rows(self.moments.dim, self.dtype)
         # The block that reaches the limit still fits.
         size, device = self._flush_at + self.moments.block_rows(), self.moments.centres.device
         self._rows = torch.empty(size, self.moments.dim, dtype=dtype, device=device)
