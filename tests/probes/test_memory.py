@@ -61,7 +61,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         (3000, 10, 700, "sketch", torch.float32, False, False),
         (1000, 10, 700, "sketch", torch.float64, False, True),
         (3000, 10, 700, "trace", torch.float32, True, True),
-        (1000, 40, 3200, "trace", torch.float32, False, False),
+        (8000, 20, 1400, "trace", torch.float32, False, False),
         (300, 5, 700, "per_class", torch.float32, True, False),
         (300, 5, 700, "full", torch.float32, True, True),
         (300, 5, 700, "full", torch.float32, False, False),
@@ -113,7 +113,7 @@ def test_too_much_is_refused_before_the_first_pass(monkeypatch: pytest.MonkeyPat
     for part in (
         "class statistics take up to",
         "cpu has 0.000977 GiB free",
-        "wide.0",
+        "wide.2",
         'reduce="gap"',
         "layers=",
     ):

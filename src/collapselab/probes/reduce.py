@@ -16,6 +16,7 @@ from torch import Tensor
 
 from collapselab.distributed import largest_over_ranks
 from collapselab.errors import InputError
+from collapselab.probes.notes import Notes
 
 _FORMS = (
     "use flatten, gap, mean, token, token:3 (the fourth token), token:-1 (the last position), token:last (the last "
@@ -36,7 +37,7 @@ class Reduction:
         pad_token_id: token number that is padding, for batches without a mask; None where there is none.
         arguments: names of what the model is called with, in order.
         class_token: index of the class token and the number of tokens in sequences that have it (None where unknown).
-        notes: what was unusual in the batches so far: keys of `warnings`.
+        notes: what was unusual in the batches so far: keys of `warnings`, and `empty` (see `check`).
     """
 
     kind: Literal["flatten", "gap", "token", "mean"] = "flatten"
@@ -44,7 +45,7 @@ class Reduction:
     pad_token_id: int | None = field(default=None, compare=False)
     arguments: tuple[str, ...] = field(default=(), compare=False, repr=False)
     class_token: tuple[int, int | None] = field(default=(0, None), compare=False)
-    notes: set[str] = field(default_factory=set, compare=False, repr=False)
+    notes: Notes = field(default_factory=Notes, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str | Reduction) -> Reduction:
@@ -131,27 +132,41 @@ class Reduction:
         assert isinstance(index, int)
         if not -count <= index < count:
             raise InputError(f"reduce: there is no token {index} in a sequence of {count}")
-        if mask is not None and mask.shape == tokens.shape[:2] and not bool(mask[:, index].all()):
-            self.notes.add("position")
+        if mask is not None and mask.shape == tokens.shape[:2]:
+            self.notes.add("position", ~mask[:, index].all())
         return torch.full((len(tokens),), index, device=tokens.device)
 
     def _lengths(self, mask: Tensor) -> Tensor:
         lengths = mask.sum(1)
-        if not bool((lengths > 0).all()):
+        self.notes.add("empty", (lengths == 0).any())
+        self._refuse_empty()
+        return lengths.clamp_min(1)
+
+    def check(self) -> None:
+        """Check what was noted of all batches so far; on an accelerator, this waits for it.
+
+        Raises:
+            InputError: a sample had no token that is not padding.
+        """
+        self.notes.settle()
+        self._refuse_empty()
+
+    def _refuse_empty(self) -> None:
+        if "empty" in self.notes.known:
             raise InputError(
                 f"reduce={str(self)!r}: a sample has no token that is not padding; leave such samples out, or correct "
                 "attention_mask"
             )
-        return lengths
 
     def warnings(self) -> list[str]:
         """Return what was unusual in the batches of all processes; every process must call it."""
+        self.notes.settle()
         texts = {
             "position": f"{self} is padding in some samples; use token:last for the last token that is not",
             "disagree": f"token:last follows attention_mask; the padding token {self.pad_token_id} of the model's "
             "configuration would mark other tokens as the last",
         }
-        return [text for key, text in texts.items() if largest_over_ranks(int(key in self.notes))]
+        return [text for key, text in texts.items() if largest_over_ranks(int(key in self.notes.known))]
 
     def mask_of(self, mask: Tensor | None, inputs: Any) -> Bool[Tensor, "n t"] | None:
         """Return where tokens are not padding: as the batch marks it, or else by the padding token of the model.
@@ -174,8 +189,8 @@ class Reduction:
         by_id = trimmed(ids != self.pad_token_id)
         if mask is None:
             return by_id
-        if self.index == "last" and mask.shape == by_id.shape and _differ(mask, by_id):
-            self.notes.add("disagree")
+        if self.index == "last" and mask.shape == by_id.shape:
+            self.notes.add("disagree", _differ(mask, by_id))
         return mask
 
 
@@ -186,8 +201,9 @@ def kept_tokens(mask: Any) -> Bool[Tensor, "n t"] | None:
     """
     if not isinstance(mask, Tensor) or mask.ndim != 2:
         return None
-    is_additive = mask.dtype != torch.bool and bool((mask < 0).any())
-    return mask >= 0 if is_additive else mask.bool()
+    if mask.dtype == torch.bool:
+        return mask
+    return torch.where((mask < 0).any(), mask >= 0, mask.bool())
 
 
 def _differ(mask: Tensor, other: Tensor) -> bool:

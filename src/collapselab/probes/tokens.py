@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from collapselab.errors import InputError
 from collapselab.probes.channels import listed
 from collapselab.probes.following import Follower
+from collapselab.probes.notes import Notes
 from collapselab.probes.reduce import Reduction
 
 # Names of the parameter that a vision transformer prepends to its patches (timm, torchvision, transformers, CLIP).
@@ -31,7 +32,7 @@ def with_padding(reduction: Reduction, model: nn.Module) -> Reduction:
         names = tuple(inspect.signature(model.forward).parameters)
     except (TypeError, ValueError):
         names = ()
-    return replace(reduction, pad_token_id=number, arguments=names, notes=set())
+    return replace(reduction, pad_token_id=number, arguments=names, notes=Notes())
 
 
 def class_token(reduction: Reduction, follower: Follower, model: nn.Module) -> tuple[int, int | None]:
