@@ -19,8 +19,8 @@ from torch import Tensor
 EPS64 = torch.finfo(torch.float64).eps
 EPS32 = torch.finfo(torch.float32).eps
 
-# Below this width one product is faster than a triangle of narrower ones.
-_MIN_PANEL_WIDTH = 128
+# Below this width one product is faster than a triangle of narrower ones: an accelerator needs wider ones to be busy.
+_MIN_PANEL_WIDTH, _MIN_PANEL_WIDTH_OF_ACCELERATORS = 128, 1024
 _MAX_PANELS = 8
 
 
@@ -99,7 +99,8 @@ def add_gram_(total: Float[Tensor, "p p"], rows: Float[Tensor, "n p"], scale: fl
     Entries below the diagonal panels are not updated; read the result through `symmetrized`.
     """
     dim = rows.shape[1]
-    num_panels = max(1, min(_MAX_PANELS, dim // _MIN_PANEL_WIDTH))
+    narrowest = _MIN_PANEL_WIDTH if rows.device.type == "cpu" else _MIN_PANEL_WIDTH_OF_ACCELERATORS
+    num_panels = max(1, min(_MAX_PANELS, dim // narrowest))
     width = -(-dim // num_panels)
     for start in range(0, dim, width):
         stop = min(start + width, dim)
@@ -110,10 +111,10 @@ def add_gram_(total: Float[Tensor, "p p"], rows: Float[Tensor, "n p"], scale: fl
 def add_converted_(total: Float[Tensor, "a b"], addend: Float[Tensor, "a b"], scale: float = 1.0) -> None:
     """Add `scale * addend` to `total` in place, where `addend` has a narrower dtype.
 
-    It is added in slices because the converted addend is a temporary: memory of a small one is reused, that of a
-    large one is requested from the operating system at every call.
+    On a CPU it is added in slices because the converted addend is a temporary: memory of a small one is reused, that of
+    a large one is requested from the operating system at every call.
     """
-    if addend.dtype == total.dtype:
+    if addend.dtype == total.dtype or total.device.type != "cpu":
         total.add_(addend, alpha=scale)
         return
     step = max(1, 2**16 // addend.shape[1])
