@@ -91,15 +91,20 @@ class RowGatherer:
         if n == 0:
             return
         size = chunk_rows(rows.shape[1], rows.element_size())
+        # An error of batches that waited must not lose this one.
         if n >= size:
-            self.flush()
             on_device = rows.to(self._device), labels.to(device=self._device, dtype=torch.int64)
-            self._add(Chunk(*on_device, ((number, n),)))
+            try:
+                self.flush()
+            finally:
+                self._add(Chunk(*on_device, ((number, n),)))
             return
-        if self._filled + n > size or not self._takes(rows, labels):
-            self._hand_on()
-        self._copy(rows, labels, size)
-        self._batches.append((number, n))
+        try:
+            if self._filled + n > size or not self._takes(rows, labels):
+                self._hand_on()
+        finally:
+            self._copy(rows, labels, size)
+            self._batches.append((number, n))
 
     def flush(self) -> None:
         """Hand on what waits, and release the memory."""
