@@ -79,6 +79,11 @@ class RowGatherer:
         """Number of the first batch that waits, or of the next one if none waits."""
         return self._batches[0][0] if self._batches else self._next
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffer that is held now."""
+        return sum(held.nbytes for held in (self._rows, self._labels) if held is not None)
+
     def update(self, rows: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
         """Collect a batch. Batches are numbered from 0, empty ones included.
 
