@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -23,6 +23,8 @@ EPS32 = torch.finfo(torch.float32).eps
 _MIN_PANEL_WIDTH, _MIN_PANEL_WIDTH_OF_ACCELERATORS = 128, 1024
 _MAX_PANELS = 8
 
+
+_CPU_BLOCK_ELEMENTS, _ACCELERATOR_BLOCK_ELEMENTS = 2**20, 2**23
 
 # Squares and products of entries of this size are far from the limits of float64.
 _MIDDLE_SIZES = (1e-100, 1e100)
@@ -73,6 +75,11 @@ def full_precision_products(device: torch.device) -> Iterator[None]:
         else:
             assert legacy is not None
             torch.set_float32_matmul_precision(legacy)
+
+
+def block_elements(device: torch.device) -> int:
+    """Return how many elements are best processed at a time: the cache of a CPU holds them, or a kernel is worth its launch."""
+    return _CPU_BLOCK_ELEMENTS if device.type == "cpu" else _ACCELERATOR_BLOCK_ELEMENTS
 
 
 @contextmanager
@@ -152,6 +159,12 @@ class ThinSVD:
     @property
     def rank(self) -> int:
         return self.values.shape[0]
+
+    def on(self, device: torch.device) -> ThinSVD:
+        """Return the same on another device."""
+        if self.values.device == device:
+            return self
+        return replace(self, values=self.values.to(device), leading=lambda k: self.leading(k).to(device))
 
     @cached_property
     def right(self) -> Float[Tensor, "p r"]:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from collapselab.metrics.generalization import Reference, squared_distances_to_nearest
-from collapselab.numerics import full_precision_products
+from collapselab.numerics import block_elements, full_precision_products
 
 # Metrics that k-means is fitted for, each with a fit of its own.
 WEAK, TRIMMED = "weak_test_variance", "weak_test_variance_trimmed"
@@ -146,7 +146,7 @@ def _ignore(_done: int, _total: int) -> None:
 
 def _distance2(features: Float[Tensor, "n p"], mean: Float[Tensor, " p"]) -> Float[Tensor, " n"]:
     """Return the squared distance of each row from `mean`, float64."""
-    step = max(1, 2**20 // features.shape[1])
+    step, mean = max(1, block_elements(features.device) // features.shape[1]), mean.to(features.device)
     return torch.cat([(block.double() - mean).square().sum(1) for block in features.split(step)])
 
 
@@ -251,7 +251,7 @@ def _has_distinct(features: Tensor, mean: Tensor, number: int) -> Bool[Tensor, "
     # Rows with different projections are different, and sorting numbers is far cheaper than sorting rows. The
     # projections of equal rows may round to two neighbouring values, hence twice the number.
     direction = torch.from_numpy(np.random.default_rng(0).standard_normal(features.shape[1])).to(mean.device)
-    step = max(1, 2**20 // features.shape[1])
+    step = max(1, block_elements(features.device) // features.shape[1])
     projections = torch.cat([(block.double() - mean) @ direction for block in features.split(step)])
     size = float(projections.abs().max()) if len(projections) else 0.0
     if size > 0 and len((projections / size * 1e9).round().unique()) >= 2 * number:

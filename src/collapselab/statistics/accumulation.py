@@ -99,6 +99,8 @@ class ClassAccumulation(ClassReadings):
             RefusedBatch: labels out of range, NaN or infinity; all other batches are added.
         """
         moments = self._allocate(chunk.rows)
+        device = moments.counts.device
+        chunk = Chunk(chunk.rows.to(device), chunk.labels.to(device), chunk.batches)
         found = checked_chunk(chunk, None if self._growing else self._num_classes)
         if isinstance(found, RefusedBatch):
             raise found

@@ -42,6 +42,11 @@ class ClassReadings:
         return self._moments is not None and bool((self._moments.counts > 0).any())
 
     @property
+    def device(self) -> torch.device:
+        """Where the sums are stored, and what is read from them."""
+        return self._filled_moments().counts.device
+
+    @property
     def counts(self) -> Int[Tensor, " c"]:
         """Number of samples seen of each class, int64."""
         return self._filled_moments().counts.clone()
