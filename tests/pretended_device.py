@@ -85,8 +85,8 @@ def _run(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
         func, args, kwargs = Tensor.clone, args[:1], {}
     with torch._C.DisableTorchFunctionSubclass():
         out = func(*args, **kwargs)
-    if name in ("__set__", "set_data", "__get__") and not isinstance(out, Tensor):
-        return out
+    if args and out is args[0] and wanted is None:
+        return out  # changed in place
     if wanted is None:
         wanted = DEVICE if any(isinstance(part, OnDevice) for part in _tensors((args, kwargs))) else _CPU
     return _placed(out, wanted)

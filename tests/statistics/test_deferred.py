@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import jaxtyping
@@ -235,12 +237,25 @@ def test_memory_of_a_chunk_is_bounded() -> None:
 
 def test_the_buffer_is_released_when_statistics_are_read() -> None:
     chunks = []
-    gatherer = gathering.RowGatherer(chunks.append, torch.device("cpu"))
-    gatherer.update(*draw(8))
+    gatherer = gathering.RowGatherer(torch.device("cpu"))
+    gatherer.update(*draw(8), chunks.append)
     assert gatherer.nbytes == gathering.chunk_rows(DIM, 4) * (4 * DIM + 8)
-    gatherer.flush()
+    gatherer.flush(chunks.append)
     assert gatherer.nbytes == 0
     assert [chunk.batches for chunk in chunks] == [((0, 8),)]
+
+
+def test_statistics_are_freed_as_soon_as_nobody_holds_them() -> None:
+    stats = deferred()
+    stats.update(*draw(8))
+    assert stats._within is not None
+    matrix = weakref.ref(stats._within.total)
+    gc.disable()
+    try:
+        del stats
+        assert matrix() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -147,8 +147,8 @@ class _Reading:
             self._add(source, rows, labels)
             return
         if source not in self._gatherers:
-            self._gatherers[source] = RowGatherer(partial(self._add_chunk, source), rows.device)
-        self._gatherers[source].update(rows, labels)
+            self._gatherers[source] = RowGatherer(rows.device)
+        self._gatherers[source].update(rows, labels, partial(self._add_chunk, source))
 
     def _add(self, source: str, rows: Tensor, labels: Tensor) -> None:
         if source in self._stats:
@@ -183,8 +183,8 @@ class _Reading:
         Raises:
             InputError: see `_report_refused`.
         """
-        for gatherer in self._gatherers.values():
-            gatherer.flush()
+        for source, gatherer in self._gatherers.items():
+            gatherer.flush(partial(self._add_chunk, source))
         self._report_refused()
         for nearest in self._nearest.values():
             nearest.match()

@@ -77,10 +77,10 @@ class ClassAccumulation(ClassReadings):
 
     def _gather(self, features: Tensor, labels: Tensor, device: torch.device) -> None:
         if self._gatherer is None:
-            self._device, self._gatherer = device, RowGatherer(self.add_chunk, device)
+            self._device, self._gatherer = device, RowGatherer(device)
         if len(labels):
             self._allocate(features)
-        self._gatherer.update(features, labels)
+        self._gatherer.update(features, labels, self.add_chunk)
 
     def _settle(self) -> None:
         """Add the rows that wait.
@@ -89,7 +89,7 @@ class ClassAccumulation(ClassReadings):
             RefusedBatch: see `update`.
         """
         if self._gatherer is not None:
-            self._gatherer.flush()
+            self._gatherer.flush(self.add_chunk)
 
     @torch.no_grad()
     def add_chunk(self, chunk: Chunk) -> None:

@@ -45,6 +45,9 @@ class Chunk:
     batches: tuple[tuple[int, int], ...]
 
 
+AddChunk = Callable[[Chunk], None]
+
+
 def chunk_rows(dim: int, itemsize: int) -> int:
     """Return how many rows are collected: 32 MiB of them, and at most 16,384.
 
@@ -62,12 +65,11 @@ class RowGatherer:
     dtype of the features and their int64 labels; it is released whenever rows are handed on before the chunk is full.
 
     Args:
-        add: takes a chunk; it must not store its tensors.
         device: where rows are collected.
     """
 
-    def __init__(self, add: Callable[[Chunk], None], device: torch.device) -> None:
-        self._add, self._device = add, device
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._rows: Tensor | None = None
         self._labels: Tensor | None = None
         self._batches: list[tuple[int, int]] = []
@@ -75,21 +77,17 @@ class RowGatherer:
         self._next = 0
 
     @property
-    def oldest(self) -> int:
-        """Number of the first batch that waits, or of the next one if none waits."""
-        return self._batches[0][0] if self._batches else self._next
-
-    @property
     def nbytes(self) -> int:
         """Bytes of the buffer that is held now."""
         return sum(held.nbytes for held in (self._rows, self._labels) if held is not None)
 
-    def update(self, rows: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
+    def update(self, rows: Float[Tensor, "n p"], labels: Int[Tensor, " n"], add: AddChunk) -> None:
         """Collect a batch. Batches are numbered from 0, empty ones included.
 
         Args:
             rows: on any device.
             labels: whole numbers of any dtype, on any device.
+            add: takes chunks; it must not store their tensors.
         """
         number, n = self._next, len(labels)
         self._next += 1
@@ -100,21 +98,21 @@ class RowGatherer:
         if n >= size:
             on_device = rows.to(self._device), labels.to(device=self._device, dtype=torch.int64)
             try:
-                self.flush()
+                self.flush(add)
             finally:
-                self._add(Chunk(*on_device, ((number, n),)))
+                add(Chunk(*on_device, ((number, n),)))
             return
         try:
             if self._filled + n > size or not self._takes(rows, labels):
-                self._hand_on()
+                self._hand_on(add)
         finally:
             self._copy(rows, labels, size)
             self._batches.append((number, n))
 
-    def flush(self) -> None:
+    def flush(self, add: AddChunk) -> None:
         """Hand on what waits, and release the memory."""
         try:
-            self._hand_on()
+            self._hand_on(add)
         finally:
             self._rows = self._labels = None
 
@@ -137,9 +135,9 @@ class RowGatherer:
         self._rows[start : self._filled].copy_(rows, non_blocking=elsewhere and not rows.is_pinned())
         self._labels[start : self._filled].copy_(labels)
 
-    def _hand_on(self) -> None:
+    def _hand_on(self, add: AddChunk) -> None:
         if not self._batches or self._rows is None or self._labels is None:
             return
         rows, labels = self._rows[: self._filled], self._labels[: self._filled]
         batches, self._batches, self._filled = tuple(self._batches), [], 0
-        self._add(Chunk(rows, labels.to(self._device), batches))
+        add(Chunk(rows, labels.to(self._device), batches))
