@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
+from collapselab.statistics import gathering
 from collapselab.training import Stopper, timing
 from tiny_runs import StopAt, tiny
 
@@ -21,6 +22,24 @@ settings.load_profile("collapselab")
 
 # Tensors here are small: waiting for a second thread costs more than it saves.
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--checks",
+        choices=("eager", "deferred"),
+        default="eager",
+        help="when statistics on the CPU check their batches, unless a test says so itself",
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checks_on_the_cpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With `--checks deferred`, the CPU is treated as an accelerator: `auto` defers checks there too."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--checks") == "deferred":
+            patch.setattr(gathering, "EAGER_DEVICES", frozenset())
+        yield
 
 
 @pytest.fixture

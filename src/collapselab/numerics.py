@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -19,10 +19,12 @@ from torch import Tensor
 EPS64 = torch.finfo(torch.float64).eps
 EPS32 = torch.finfo(torch.float32).eps
 
-# Below this width one product is faster than a triangle of narrower ones.
-_MIN_PANEL_WIDTH = 128
+# Below this width one product is faster than a triangle of narrower ones: an accelerator needs wider ones to be busy.
+_MIN_PANEL_WIDTH, _MIN_PANEL_WIDTH_OF_ACCELERATORS = 128, 1024
 _MAX_PANELS = 8
 
+
+_CPU_BLOCK_ELEMENTS, _ACCELERATOR_BLOCK_ELEMENTS = 2**20, 2**23
 
 # Squares and products of entries of this size are far from the limits of float64.
 _MIDDLE_SIZES = (1e-100, 1e100)
@@ -75,6 +77,11 @@ def full_precision_products(device: torch.device) -> Iterator[None]:
             torch.set_float32_matmul_precision(legacy)
 
 
+def block_elements(device: torch.device) -> int:
+    """Return how many elements are best processed at a time: the cache of a CPU holds them, or a kernel is worth its launch."""
+    return _CPU_BLOCK_ELEMENTS if device.type == "cpu" else _ACCELERATOR_BLOCK_ELEMENTS
+
+
 @contextmanager
 def cpu_threads(number: int | None) -> Iterator[None]:
     """Use this many CPU threads in torch, BLAS and OpenMP, on which the last digits depend; None for as many as before.
@@ -99,7 +106,8 @@ def add_gram_(total: Float[Tensor, "p p"], rows: Float[Tensor, "n p"], scale: fl
     Entries below the diagonal panels are not updated; read the result through `symmetrized`.
     """
     dim = rows.shape[1]
-    num_panels = max(1, min(_MAX_PANELS, dim // _MIN_PANEL_WIDTH))
+    narrowest = _MIN_PANEL_WIDTH if rows.device.type == "cpu" else _MIN_PANEL_WIDTH_OF_ACCELERATORS
+    num_panels = max(1, min(_MAX_PANELS, dim // narrowest))
     width = -(-dim // num_panels)
     for start in range(0, dim, width):
         stop = min(start + width, dim)
@@ -110,10 +118,10 @@ def add_gram_(total: Float[Tensor, "p p"], rows: Float[Tensor, "n p"], scale: fl
 def add_converted_(total: Float[Tensor, "a b"], addend: Float[Tensor, "a b"], scale: float = 1.0) -> None:
     """Add `scale * addend` to `total` in place, where `addend` has a narrower dtype.
 
-    It is added in slices because the converted addend is a temporary: memory of a small one is reused, that of a
-    large one is requested from the operating system at every call.
+    On a CPU it is added in slices because the converted addend is a temporary: memory of a small one is reused, that of
+    a large one is requested from the operating system at every call.
     """
-    if addend.dtype == total.dtype:
+    if addend.dtype == total.dtype or total.device.type != "cpu":
         total.add_(addend, alpha=scale)
         return
     step = max(1, 2**16 // addend.shape[1])
@@ -151,6 +159,12 @@ class ThinSVD:
     @property
     def rank(self) -> int:
         return self.values.shape[0]
+
+    def on(self, device: torch.device) -> ThinSVD:
+        """Return the same on another device."""
+        if self.values.device == device:
+            return self
+        return replace(self, values=self.values.to(device), leading=lambda k: self.leading(k).to(device))
 
     @cached_property
     def right(self) -> Float[Tensor, "p r"]:

@@ -140,5 +140,5 @@ class Evaluation:
             rcond=self._plan.rcond,
         )
         if weight.svd is not None:
-            inputs.weight_svd = weight.svd
+            inputs.weight_svd = weight.svd.on(inputs.stats.device)
         return inputs

@@ -51,7 +51,7 @@ class Batch:
     inputs: Any
     labels: Tensor
     mask: Tensor | None
-    device: torch.device = torch.device("cpu")
+    device: torch.device
 
     @cached_property
     def counted(self) -> Tensor | None:

@@ -26,7 +26,8 @@ from collapselab.passes import SplitPlan
 from collapselab.probes.free_memory import free_memory
 from collapselab.probes.plan import ProbePoint
 from collapselab.statistics import ClassStats
-from collapselab.statistics.memory import moments_bytes, scatter_bytes, shared_bytes
+from collapselab.statistics.gathering import is_deferred
+from collapselab.statistics.memory import gathered_bytes, moments_bytes, scatter_bytes, shared_bytes
 
 # Of the free memory.
 _WARNED_SHARE = 0.5
@@ -40,6 +41,7 @@ class SourceBytes:
 
     Attributes:
         moments, scatter: of its statistics.
+        gathered: rows that wait, in each pass, where checks are deferred.
         means: float64 class means.
         rule: of nearest class centres, beside the means; 0 if they are not looked for.
         directions: that a second pass multiplies with, and the products; 0 without one.
@@ -50,6 +52,7 @@ class SourceBytes:
 
     moments: int
     scatter: int
+    gathered: int
     means: int
     rule: int
     directions: int
@@ -58,7 +61,9 @@ class SourceBytes:
     is_sketch: bool
 
     @classmethod
-    def of(cls, stats: ClassStats, dtype: torch.dtype, *, nearest: bool, refined: bool) -> SourceBytes:
+    def of(
+        cls, stats: ClassStats, dtype: torch.dtype, *, nearest: bool, refined: bool, deferred: bool = False
+    ) -> SourceBytes:
         """Return the bytes of a source.
 
         Args:
@@ -66,13 +71,15 @@ class SourceBytes:
             dtype: of the rows.
             nearest: whether nearest class centres are looked for.
             refined: whether spectra of sketches are sharpened.
+            deferred: whether checks of values are deferred.
         """
         c, p, kind = stats.num_classes, stats.dim, stats.scatter
         means, sketch = 8 * c * p, 8 * stats.sketch_size * p if kind == "sketch" else 0
         matrices = {"full": 44 * p**2, "per_class": 8 * (4 * c + 1) * p**2, "sketch": 9 * sketch, "trace": 0}
         return cls(
-            moments=moments_bytes(stats, dtype),
-            scatter=scatter_bytes(stats, dtype),
+            moments=moments_bytes(stats, dtype, deferred=deferred),
+            scatter=scatter_bytes(stats, dtype, deferred=deferred),
+            gathered=gathered_bytes(p, dtype) if deferred else 0,
             means=means,
             rule=12 * c * p if nearest else 0,
             directions=2 * sketch if refined else 0,
@@ -84,14 +91,14 @@ class SourceBytes:
     @property
     def first(self) -> int:
         """While the first pass is made."""
-        return self.moments + self.scatter
+        return self.moments + self.scatter + self.gathered
 
     @property
     def second(self) -> int:
         """While the second pass is made, on the train split."""
         sketch = self.scatter if self.is_sketch else 0
         means = self.means if self.rule or self.directions else 0
-        return self.moments + sketch + means + self.rule + self.directions
+        return self.moments + sketch + self.gathered + means + self.rule + self.directions
 
     @property
     def kept(self) -> int:
@@ -119,7 +126,7 @@ def peak_bytes(sources: list[SourceBytes], shared: int, *, with_test: bool) -> i
 
 def _while_evaluated(sources: list[SourceBytes]) -> int:
     """Return the most bytes while one source after the other is evaluated and its matrix released."""
-    held, most = sum(one.first for one in sources), 0
+    held, most = sum(one.first - one.gathered for one in sources), 0
     for one in sources:
         most = max(most, held + one.working)
         held += one.directions // 2 if one.is_sketch else -one.scatter
@@ -148,8 +155,9 @@ def check_memory(
     Raises:
         InputError: they take more than there is: how much, the largest layers, and what helps.
     """
-    by_source = sources_of(plan, create)
-    shared = shared_bytes([create(source) for source in by_source])
+    deferred = is_deferred("auto", device)
+    by_source = sources_of(plan, create, deferred=deferred)
+    shared = shared_bytes([create(source) for source in by_source], deferred=deferred)
     total = peak_bytes(list(by_source.values()), shared, with_test=with_test)
     on_host = sum(by_source[point.source].means for point in plan.points) * (1 + with_test)
     host = torch.device("cpu")
@@ -167,13 +175,17 @@ def check_memory(
     return None
 
 
-def sources_of(plan: SplitPlan, create: Callable[[str], ClassStats]) -> dict[str, SourceBytes]:
+def sources_of(
+    plan: SplitPlan, create: Callable[[str], ClassStats], *, deferred: bool = False
+) -> dict[str, SourceBytes]:
     """Return the bytes of every source of features, in the order in which they are evaluated."""
     dtypes = {point.source: point.dtype for point in plan.points if isinstance(point, ProbePoint)}
     nearest = "second pass" in plan.needs
     refined = any(metric.name.startswith("stable_rank") for metric in plan.metrics)
     return {
-        source: SourceBytes.of(create(source), dtypes[source], nearest=nearest, refined=refined)
+        source: SourceBytes.of(
+            create(source), dtypes[source], nearest=nearest, refined=refined, deferred=deferred
+        )
         for source in plan.scatter
     }
 

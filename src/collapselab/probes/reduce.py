@@ -206,8 +206,8 @@ def kept_tokens(mask: Any) -> Bool[Tensor, "n t"] | None:
     return torch.where((mask < 0).any(), mask >= 0, mask.bool())
 
 
-def _differ(mask: Tensor, other: Tensor) -> bool:
-    return bool((last_position(mask) != last_position(other)).any())
+def _differ(mask: Tensor, other: Tensor) -> Tensor:
+    return (last_position(mask) != last_position(other)).any()
 
 
 def last_position(mask: Bool[Tensor, "n t"]) -> Tensor:
