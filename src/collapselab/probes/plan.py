@@ -254,7 +254,7 @@ def _real(dtype: torch.dtype) -> torch.dtype:
 
 
 def choose_scatter(
-    points: tuple[ProbePoint, ...], num_classes: int, wanted: AutoScatter
+    points: tuple[ProbePoint, ...], num_classes: int, wanted: AutoScatter, *, by_class: bool = True
 ) -> dict[str, Scatter]:
     """Return which part of the within-class scatter is stored, by source of features.
 
@@ -262,22 +262,36 @@ def choose_scatter(
     (`per_class`) if C p^2 <= 5e7; as long as all matrices together stay below 1 GiB, counted from the classifier
     down. Beyond that, `sketch`. Instead of `full` there is one covariance per class under the same limits; instead of
     `sketch`, features up to p = 64 are stored whole.
+
+    Args:
+        points: where features are measured.
+        num_classes: C.
+        wanted: the option.
+        by_class: whether covariances of single classes are of use; without it they are pooled, unless `wanted` is
+            `per_class`.
     """
     out: dict[str, Scatter] = {}
     used = 0
     for point in reversed(points):
         if point.source in out:
             continue
-        kind = out[point.source] = _scatter_of(point, num_classes, wanted, used)
+        most = int(MAX_PER_CLASS_ENTRIES) if by_class else 0
+        kind = out[point.source] = _scatter_of(point, num_classes, wanted, used, most)
         used += {"per_class": num_classes, "full": 1}.get(kind, 0) * 8 * point.dim**2
     return out
 
 
-def _scatter_of(point: ProbePoint, num_classes: int, wanted: AutoScatter, used: int) -> Scatter:
-    """Return the scatter of one source, where matrices of other sources take `used` bytes."""
+def _scatter_of(
+    point: ProbePoint, num_classes: int, wanted: AutoScatter, used: int, most_per_class: int
+) -> Scatter:
+    """Return the scatter of one source, where matrices of other sources take `used` bytes.
+
+    Args:
+        most_per_class: limit of C p^2 for one covariance per class.
+    """
     p = point.dim
     per_class = 8 * num_classes * p**2
-    fits_per_class = per_class <= 8 * MAX_PER_CLASS_ENTRIES and used + per_class <= MAX_MATRIX_BYTES
+    fits_per_class = per_class <= 8 * most_per_class and used + per_class <= MAX_MATRIX_BYTES
     if wanted == "auto":
         narrow = p <= (MAX_FULL_DIM_CLASSIFIER if point.is_classifier else MAX_FULL_DIM)
         fits = narrow and used + 8 * p**2 <= MAX_MATRIX_BYTES

@@ -21,6 +21,7 @@ from collapselab.distributed import (
 )
 from collapselab.errors import InputError
 from collapselab.metrics import Metric, select
+from collapselab.metrics.registry import MATRICES, Need
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
 from collapselab.passes.stream import no_progress
 from collapselab.probes.batches import Batch, Readable, known_labels
@@ -39,7 +40,7 @@ from collapselab.probes.select import choose_layers, named_layer, scripted_parts
 from collapselab.probes.tensors import UnreadableError, ordinary
 from collapselab.probes.tokens import with_padding
 from collapselab.probes.weights import check_finite_weight, effective_weight
-from collapselab.statistics import ClassStats
+from collapselab.statistics import ClassStats, Scatter
 
 # Up to this width float64 products take no noticeable time.
 _EXACT_DIM = 256
@@ -93,7 +94,7 @@ class ProfileRun:
         )
         for point in plan.points:
             check_means_fit(point, len(self._labels))
-        self._scatter = choose_scatter(plan.points, self._num_planned, options["scatter"])
+        self._scatter = self._choose_scatter(plan.points)
         with whole_parameters(model):
             self._weights = {
                 point.name: self._weight_of(
@@ -267,6 +268,21 @@ class ProfileRun:
             sketch_size=self._options["sketch_size"],
             seed=self._options["seed"],
             max_per_class=None if self._options["scatter"] == "per_class" else self._num_planned,
+        )
+
+    def _choose_scatter(self, points: tuple[ProbePoint, ...]) -> dict[str, Scatter]:
+        """Return which part of each scatter is stored: no more than the metrics need, unless the caller says so."""
+        metrics = [
+            metric for split in ("train", "test") for metric in _metrics(self._options["metrics"], split)
+        ]
+        needs = frozenset[Need]().union(*(metric.needs for metric in metrics))
+        wanted = self._options["scatter"]
+        if wanted == "auto" and not (needs & MATRICES or self._options["spectra"]):
+            wanted = "trace"
+        # Classes that are counted only later can still be weighted equally if each has a covariance.
+        late = self._options["weighting"] == "balanced" and self._labels.counts is None
+        return choose_scatter(
+            points, self._num_planned, wanted, by_class=late or "class covariances" in needs
         )
 
     @property
