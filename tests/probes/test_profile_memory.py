@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import collapselab
 from collapselab import InputError
-from collapselab.probes import free_memory, memory, plan
+from collapselab.probes import free_memory, memory, plan, profile_run
 from memory_tracking import TrackedMemory
 
 # Said over taken. Sums that a small data set does not need yet and work space that overlaps are counted in full; the
@@ -121,6 +121,26 @@ def test_too_much_is_refused_before_the_first_pass(monkeypatch: pytest.MonkeyPat
     assert 'scatter="trace"' in message
     assert "stats_device" not in message  # they are on the host already
     assert not passes
+
+
+def test_only_what_helps_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError) as caught:
+        _profile(monkeypatch, 2**15, reduce="gap", scatter="trace", layers="wide.*")
+    assert str(caught.value).endswith("; use fewer layers with layers=")
+
+
+def test_the_host_is_named_where_a_gpu_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms = {"cuda": 2**20, "cpu": 2**34}
+    monkeypatch.setattr(memory, "free_memory", lambda device: rooms[device.type])
+    gpu = torch.device("cuda")
+    checked = memory.check_memory
+
+    def on_gpu(plan: Any, create: Any, device: torch.device, *, with_test: bool) -> str | None:
+        return checked(plan, create, gpu, with_test=with_test)
+
+    monkeypatch.setattr(profile_run, "check_memory", on_gpu)
+    with pytest.raises(InputError, match=r'cuda has 0.000977 GiB free; .*stats_device="cpu" \(16 GiB free\)'):
+        collapselab.profile(_Wide(3, 2), _batches(3000, 2, 200, torch.float32))
 
 
 def test_a_warning_from_half_of_the_free_memory_on(monkeypatch: pytest.MonkeyPatch, said: list[int]) -> None:

@@ -167,11 +167,17 @@ class Readable:
             yield batch
 
     def _batch(self, raw: Any, number: int) -> Batch:
-        batch = _read_batch(raw, f"{self._split}, batch {number}", self._device, self._split_batch)
+        # Memory that a `DataLoader` has pinned is not used again before it was copied; that of others may be.
+        is_pinned = isinstance(self._loader, DataLoader) and self._loader.pin_memory
+        batch = _read_batch(
+            raw, f"{self._split}, batch {number}", self._device, self._split_batch, non_blocking=is_pinned
+        )
         return self._change(batch)
 
 
-def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBatch | None) -> Batch:
+def _read_batch(
+    raw: Any, place: str, device: torch.device, split_batch: SplitBatch | None, *, non_blocking: bool
+) -> Batch:
     """Return a batch, as a loader yields it, checked and on `device`."""
     inputs, labels = split_batch(raw) if split_batch else _split(raw, place)
     if np.ma.isMaskedArray(labels):
@@ -201,9 +207,9 @@ def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBa
     )
     return Batch(
         place=place,
-        inputs=moved(inputs, device),
+        inputs=moved(inputs, device, non_blocking=non_blocking),
         labels=labels.detach().to(device="cpu", dtype=torch.int64),
-        mask=None if kept is None else kept.to(device),
+        mask=None if kept is None else kept.to(device, non_blocking=non_blocking),
         device=device,
     )
 

@@ -170,7 +170,7 @@ def check_memory(
             f"class statistics take up to {needed / _GIB:.3g} GiB, and {place} has {room / _GIB:.3g} GiB free"
         )
         if needed > room:
-            raise InputError(f"{text}; largest: {_largest(by_source)}; {_remedies(device, host)}")
+            raise InputError(f"{text}; largest: {_largest(by_source)}; {_remedies(plan, device, host)}")
         return text
     return None
 
@@ -196,9 +196,15 @@ def _largest(by_source: dict[str, SourceBytes]) -> str:
     return ", ".join(f"{name[-_MOST_CHARACTERS:]} ({sizes[name] / _GIB:.3g} GiB)" for name in names)
 
 
-def _remedies(device: torch.device, host: torch.device) -> str:
-    other = ""
+def _remedies(plan: SplitPlan, device: torch.device, host: torch.device) -> str:
+    flat = any(
+        isinstance(point, ProbePoint) and point.channel_axis is None and len(point.shape) > 1
+        for point in plan.points
+    )
+    remedies = ['reduce="gap"'] * flat + ["fewer layers with layers="]
+    remedies += ['scatter="trace"'] * (set(plan.scatter.values()) != {"trace"})
     if device != host:
         room = free_memory(host)
-        other = ', stats_device="cpu"' + ("" if room is None else f" ({room / _GIB:.3g} GiB free)")
-    return f'use reduce="gap", fewer layers with layers=, scatter="trace"{other}'
+        known = "" if room is None else f" ({room / _GIB:.3g} GiB free)"
+        remedies.append(f'stats_device="cpu"{known}')
+    return f"use {', '.join(remedies)}"

@@ -70,8 +70,8 @@ class MeasuringOptions(TypedDict, total=False):
         AutoScatter,
         Option(
             "auto",
-            "which part of the within-class scatter is stored. `auto`: all of it up to 1024 features (4096 at the "
-            "classifier) and 1 GiB in total, a sketch beyond; or `full`, `per_class`, `sketch` or `trace` for every "
+            "which part of the within-class scatter is stored. `auto`: what the metrics need, all of it up to 1024 "
+            "features (4096 at the classifier) and 1 GiB in total, a sketch beyond; or `full`, `per_class`, `sketch` or `trace` for every "
             "layer.",
             checks.scatter,
         ),
