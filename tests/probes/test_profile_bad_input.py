@@ -16,8 +16,8 @@ from probe_networks import batches, draw, seeded, uneven
 from torch import Tensor, nn
 
 from collapselab.errors import InputError
+from collapselab.passes import reading
 from collapselab.probes import capture_inputs, profile, weight_layers
-from collapselab.statistics import ClassStats
 
 LABELS = uneven(20, 20, 20)
 INPUTS = draw(6, labels=LABELS, dtype=torch.float32)
@@ -269,7 +269,7 @@ def test_an_error_of_ours_inside_the_forward_pass_is_not_the_models(monkeypatch:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr(ClassStats, "update", broken)
+    monkeypatch.setattr(reading._Reading, "receive", broken)
     with pytest.raises(RuntimeError, match=r"^a mistake of ours$"):
         profile(Body(), TRAIN)
 

@@ -15,7 +15,7 @@ def checks(request: pytest.FixtureRequest) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "deferred":
             patch.setattr(gathering, "EAGER_DEVICES", frozenset())
-            patch.setattr(gathering, "_MAX_CHUNK_ROWS", 64)
+            patch.setattr(gathering, "_MAX_CHUNK_ROWS", 200)
         else:
             patch.setattr(gathering, "EAGER_DEVICES", frozenset({"cpu"}))
         yield request.param

@@ -233,13 +233,14 @@ def test_memory_of_a_chunk_is_bounded() -> None:
     assert gathering.chunk_rows(2048, 4) * 2048 * 4 == 2**25
     assert gathering.chunk_rows(3, 4) == 2**14
     assert gathering.chunk_rows(10**8, 4) == 0
+    assert gathering.chunk_rows(2048, 4, 100) == 100
 
 
 def test_the_buffer_is_released_when_statistics_are_read() -> None:
     chunks = []
     gatherer = gathering.RowGatherer(torch.device("cpu"))
     gatherer.update(*draw(8), chunks.append)
-    assert gatherer.nbytes == gathering.chunk_rows(DIM, 4) * (4 * DIM + 8)
+    assert gatherer.nbytes == gathering.chunk_bytes(DIM, 4)
     gatherer.flush(chunks.append)
     assert gatherer.nbytes == 0
     assert [chunk.batches for chunk in chunks] == [((0, 8),)]

@@ -147,7 +147,7 @@ class _Reading:
             self._add(source, rows, labels)
             return
         if source not in self._gatherers:
-            self._gatherers[source] = RowGatherer(rows.device)
+            self._gatherers[source] = RowGatherer(rows.device, self._total or None)
         self._gatherers[source].update(rows, labels, partial(self._add_chunk, source))
 
     def _add(self, source: str, rows: Tensor, labels: Tensor) -> None:

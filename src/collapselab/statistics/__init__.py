@@ -13,7 +13,7 @@ plain float32 sums over the features of a collapsed network would cancel:
 
 from collapselab.statistics.checking import RefusedBatch
 from collapselab.statistics.class_stats import ClassStats
-from collapselab.statistics.gathering import Checks, Chunk, RowGatherer, is_deferred
+from collapselab.statistics.gathering import Checks, Chunk, RowGatherer, chunk_bytes, is_deferred
 from collapselab.statistics.scatter import SCATTERS, Scatter
 from collapselab.statistics.sketch import SketchedSpectrum, SketchRefinement, nystrom
 from collapselab.statistics.weighting import WEIGHTINGS, Weighting
@@ -30,6 +30,7 @@ __all__ = [
     "SketchRefinement",
     "SketchedSpectrum",
     "Weighting",
+    "chunk_bytes",
     "is_deferred",
     "nystrom",
 ]

@@ -48,14 +48,21 @@ class Chunk:
 AddChunk = Callable[[Chunk], None]
 
 
-def chunk_rows(dim: int, itemsize: int) -> int:
+def chunk_rows(dim: int, itemsize: int, num_samples: int | None = None) -> int:
     """Return how many rows are collected: 32 MiB of them, and at most 16,384.
 
     Args:
         dim: features per row.
         itemsize: bytes per feature.
+        num_samples: how many rows will come; None where unknown.
     """
-    return min(_MAX_CHUNK_ROWS, _CHUNK_BYTES // (itemsize * dim))
+    rows = min(_MAX_CHUNK_ROWS, _CHUNK_BYTES // (itemsize * dim))
+    return rows if num_samples is None else min(rows, num_samples)
+
+
+def chunk_bytes(dim: int, itemsize: int, num_samples: int | None = None) -> int:
+    """Return the bytes of the buffer that a `RowGatherer` holds: `chunk_rows` rows and their labels."""
+    return chunk_rows(dim, itemsize, num_samples) * (dim * itemsize + 8)
 
 
 class RowGatherer:
@@ -66,10 +73,11 @@ class RowGatherer:
 
     Args:
         device: where rows are collected.
+        num_samples: how many rows will come, where known: the buffer is not larger.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, num_samples: int | None = None) -> None:
+        self._device, self._num_samples = device, num_samples
         self._rows: Tensor | None = None
         self._labels: Tensor | None = None
         self._batches: list[tuple[int, int]] = []
@@ -93,7 +101,7 @@ class RowGatherer:
         self._next += 1
         if n == 0:
             return
-        size = chunk_rows(rows.shape[1], rows.element_size())
+        size = chunk_rows(rows.shape[1], rows.element_size(), self._num_samples)
         # An error of batches that waited must not lose this one.
         if n >= size:
             on_device = rows.to(self._device), labels.to(device=self._device, dtype=torch.int64)

@@ -20,6 +20,8 @@ from collapselab.statistics.moments import ClassMoments
 from collapselab.statistics.rows import is_bounded, refuse_unbounded, squared_norms
 from collapselab.statistics.sorted_sums import RowsByClass
 
+_NORM_ELEMENTS = 2**21
+
 
 @dataclass(frozen=True)
 class CheckedChunk:
@@ -76,7 +78,9 @@ def checked_chunk(chunk: Chunk, num_classes: int | None) -> CheckedChunk | Refus
 
 
 def _looked_at(rows: Tensor, labels: Tensor) -> CheckedChunk:
-    norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    # A few rows at a time: each norm in float64 is computed from a float64 copy.
+    parts = rows.split(max(64, _NORM_ELEMENTS // rows.shape[1]))
+    norms = torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in parts])
     ranges = [*torch.aminmax(labels), *torch.aminmax(rows), *torch.aminmax(norms)]
     low, high, *bounds = torch.stack([value.double() for value in ranges]).tolist()
     return CheckedChunk(
