@@ -21,8 +21,7 @@ import argparse
 import json
 import resource
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,6 +29,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from benchmarks.features import seconds
 from benchmarks.record import append_record
 from collapselab import profile
 from collapselab.models import open_model
@@ -109,12 +109,6 @@ def measuring(case: Case, model: nn.Module, loader: Loader) -> None:
         class_counts=counts, metrics=metrics,
     )  # fmt: skip
     assert all(layer.train["normalized_within"] is not None for layer in found.layers)
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def time_case(name: str, case: Case, repeat: int) -> dict[str, object]:

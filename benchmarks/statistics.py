@@ -28,38 +28,14 @@ from statistics import median
 import psutil
 import torch
 
+from benchmarks.features import SCALARS, accumulate, make, seconds
 from benchmarks.record import append_record
 from collapselab import ClassStats
-from collapselab.metrics import METRICS, MetricInputs, evaluate
+from collapselab.metrics import MetricInputs, evaluate
 from collapselab.metrics.decision import nearest_centre_rule
 
 BATCH = 512
 SHAPES = ((50_000, 2048, 1000), (50_000, 512, 10))
-FAMILIES = ("NC1: variability", "NC2: geometry of the class means", "NC3: means and weights")
-SCALARS = tuple(
-    metric
-    for metric in METRICS
-    if metric.family in FAMILIES or metric.name == "stable_rank" or metric.name.startswith("components_")
-)
-
-
-def make(n: int, p: int, c: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features of unbalanced classes with an offset, their labels, and a classifier's weight."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, c, (n,), generator=generator)
-    labels[:c] = torch.arange(c)
-    features = torch.randn(n, p, generator=generator)
-    means = torch.randn(c, p, generator=generator)
-    for start in range(0, n, 4096):
-        features[start : start + 4096] += means[labels[start : start + 4096]] + 3
-    return features, labels, torch.randn(c, p, generator=generator)
-
-
-def accumulate(features: torch.Tensor, labels: torch.Tensor, c: int, scatter: str) -> ClassStats:
-    stats = ClassStats(c, features.shape[1], scatter, class_counts=torch.bincount(labels, minlength=c))  # pyright: ignore[reportArgumentType] one of the literals
-    for start in range(0, len(labels), BATCH):
-        stats.update(features[start : start + BATCH], labels[start : start + BATCH])
-    return stats
 
 
 def candidates(
@@ -71,16 +47,16 @@ def candidates(
     large = p >= 2048
 
     def full() -> ClassStats:
-        stats = accumulate(features, labels, c, "full")
+        stats = accumulate(features, labels, c, "full", BATCH)
         stats.within_covariance("balanced")  # includes the rows still waiting
         return stats
 
     def scalars() -> None:
-        inputs = MetricInputs(accumulate(features, labels, c, "full"), weight=weight)
+        inputs = MetricInputs(accumulate(features, labels, c, "full", BATCH), weight=weight)
         values = evaluate(SCALARS, inputs)
         assert all(value is not None for value in values.values()), values
 
-    means = accumulate(features, labels, c, "trace").class_means
+    means = accumulate(features, labels, c, "trace", BATCH).class_means
 
     def nearest() -> None:
         rule = nearest_centre_rule(means)
@@ -88,7 +64,7 @@ def candidates(
             rule(features[start : start + BATCH])
 
     def traces() -> None:
-        inputs = MetricInputs(accumulate(features, labels, c, "trace"))
+        inputs = MetricInputs(accumulate(features, labels, c, "trace", BATCH))
         evaluate(
             [m for m in SCALARS if m.name in ("normalized_within", "cosine_similarity", "class_separation")],
             inputs,
@@ -100,12 +76,6 @@ def candidates(
         "nearest centres": ("product", nearest, 0.6),
         "traces and cosines": ("sum", traces, 10.0),
     }
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def time_shape(n: int, p: int, c: int, repeat: int) -> list[dict[str, object]]:
@@ -157,7 +127,7 @@ def peak_above_features(n: int, p: int, c: int) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    evaluate(SCALARS, MetricInputs(accumulate(features, labels, c, "full"), weight=weight))
+    evaluate(SCALARS, MetricInputs(accumulate(features, labels, c, "full", BATCH), weight=weight))
     done = True
     watcher.join()
     print(json.dumps({"above": peak - base}))

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
+from collapselab.statistics import gathering
 from collapselab.training import Stopper, timing
 from tiny_runs import StopAt, tiny
 
@@ -26,6 +27,24 @@ settings.load_profile("collapselab")
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 threadpool_limits(1)
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--checks",
+        choices=("eager", "deferred"),
+        default="eager",
+        help="when statistics on the CPU check their batches, unless a test says so itself",
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checks_on_the_cpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With `--checks deferred`, the CPU is treated as an accelerator: `auto` defers checks there too."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--checks") == "deferred":
+            patch.setattr(gathering, "EAGER_DEVICES", frozenset())
+        yield
 
 
 @pytest.fixture

@@ -43,6 +43,12 @@ def accumulate(
     return stats
 
 
+def feed(stats: ClassStats, features: Tensor, labels: Tensor) -> None:
+    """Add a batch and read: deferred checks wait until statistics are read."""
+    stats.update(features, labels)
+    assert stats.has_samples
+
+
 def summary(stats: ClassStats) -> dict[str, np.ndarray[Any, Any]]:
     """Everything a ClassStats says about its samples, in the weighting it was summed for."""
     out = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -19,10 +19,12 @@ from torch import Tensor
 EPS64 = torch.finfo(torch.float64).eps
 EPS32 = torch.finfo(torch.float32).eps
 
-# Below this width one product is faster than a triangle of narrower ones.
-_MIN_PANEL_WIDTH = 128
+# Below this width one product is faster than a triangle of narrower ones: an accelerator needs wider ones to be busy.
+_MIN_PANEL_WIDTH, _MIN_PANEL_WIDTH_OF_ACCELERATORS = 128, 1024
 _MAX_PANELS = 8
 
+
+_CPU_BLOCK_ELEMENTS, _ACCELERATOR_BLOCK_ELEMENTS = 2**20, 2**23
 
 # Squares and products of entries of this size are far from the limits of float64.
 _MIDDLE_SIZES = (1e-100, 1e100)
@@ -75,6 +77,11 @@ def full_precision_products(device: torch.device) -> Iterator[None]:
             torch.set_float32_matmul_precision(legacy)
 
 
+def block_elements(device: torch.device) -> int:
+    """Return how many elements are best processed at a time: the cache of a CPU holds them, or a kernel is worth its launch."""
+    return _CPU_BLOCK_ELEMENTS if device.type == "cpu" else _ACCELERATOR_BLOCK_ELEMENTS
+
+
 @contextmanager
 def cpu_threads(number: int | None) -> Iterator[None]:
     """Use this many CPU threads in torch, BLAS and OpenMP, on which the last digits depend; None for as many as before.
@@ -99,7 +106,8 @@ def add_gram_(total: Float[Tensor, "p p"], rows: Float[Tensor, "n p"], scale: fl
     Entries below the diagonal panels are not updated; read the result through `symmetrized`.
     """
     dim = rows.shape[1]
-    num_panels = max(1, min(_MAX_PANELS, dim // _MIN_PANEL_WIDTH))
+    narrowest = _MIN_PANEL_WIDTH if rows.device.type == "cpu" else _MIN_PANEL_WIDTH_OF_ACCELERATORS
+    num_panels = max(1, min(_MAX_PANELS, dim // narrowest))
     width = -(-dim // num_panels)
     for start in range(0, dim, width):
         stop = min(start + width, dim)
@@ -110,10 +118,10 @@ def add_gram_(total: Float[Tensor, "p p"], rows: Float[Tensor, "n p"], scale: fl
 def add_converted_(total: Float[Tensor, "a b"], addend: Float[Tensor, "a b"], scale: float = 1.0) -> None:
     """Add `scale * addend` to `total` in place, where `addend` has a narrower dtype.
 
-    It is added in slices because the converted addend is a temporary: memory of a small one is reused, that of a
-    large one is requested from the operating system at every call.
+    On a CPU it is added in slices because the converted addend is a temporary: memory of a small one is reused, that of
+    a large one is requested from the operating system at every call.
     """
-    if addend.dtype == total.dtype:
+    if addend.dtype == total.dtype or total.device.type != "cpu":
         total.add_(addend, alpha=scale)
         return
     step = max(1, 2**16 // addend.shape[1])
@@ -152,6 +160,12 @@ class ThinSVD:
     def rank(self) -> int:
         return self.values.shape[0]
 
+    def on(self, device: torch.device) -> ThinSVD:
+        """Return the same on another device."""
+        if self.values.device == device:
+            return self
+        return replace(self, values=self.values.to(device), leading=lambda k: self.leading(k).to(device))
+
     @cached_property
     def right(self) -> Float[Tensor, "p r"]:
         """All right-singular vectors of `values`, as columns."""
@@ -183,6 +197,8 @@ def thin_svd(matrix: Float[Tensor, "c p"], *, max_rank: int, cutoff: float) -> T
 _MAX_SAFE_CONDITION = 1e6
 _MIN_SIZE = 256
 _MIN_GRAM_CUTOFF = 1e-4
+# The norm of a product of float64 vectors rounds by a few eps.
+_LANCZOS_STEPS, _STEPS_PER_TEST, _LANCZOS_TOLERANCE = 400, 40, 64 * EPS64
 
 
 def thin_svd_by_gram(matrix: Float[Tensor, "c p"], *, cutoff: float) -> ThinSVD | None:
@@ -242,8 +258,8 @@ def descending_eigenvalues(matrix: Float[Tensor, "p p"]) -> Float[Tensor, " p"]:
 def largest_eigenvalue(matrix: Float[Tensor, "p p"]) -> float:
     """Return the largest eigenvalue of a positive semi-definite `matrix`, to rounding.
 
-    For a large matrix it is computed by Lanczos iteration to full precision (ARPACK), in a tenth of the time of all
-    eigenvalues, which are the fallback if the iteration does not converge.
+    For a large matrix it is computed by Lanczos iteration to full precision (ARPACK, and on an accelerator there), in a
+    tenth of the time of all eigenvalues, which are the fallback if the iteration does not converge.
     """
     if len(matrix) >= _MIN_SIZE:
         from scipy.sparse.linalg import ArpackError, eigsh
@@ -251,7 +267,10 @@ def largest_eigenvalue(matrix: Float[Tensor, "p p"]) -> float:
         scale = float(matrix.diagonal().sum())
         if not scale > 0:
             return 0.0
-        array = (matrix / scale).cpu().numpy()
+        if matrix.device.type != "cpu":
+            value = _largest_by_lanczos(matrix / scale)
+            return scale * (float(torch.linalg.eigvalsh(matrix / scale)[-1]) if value is None else value)
+        array = (matrix / scale).numpy()
         # Any start vector that is not orthogonal to the eigenvector works; a seeded one makes results reproducible.
         start = np.random.default_rng(0).standard_normal(len(array))
         try:
@@ -261,6 +280,35 @@ def largest_eigenvalue(matrix: Float[Tensor, "p p"]) -> float:
         else:
             return max(float(found[0]), 0.0) * scale
     return float(torch.linalg.eigvalsh(matrix)[-1].clamp_min(0.0))
+
+
+def _largest_by_lanczos(matrix: Float[Tensor, "p p"]) -> float | None:
+    """Return the largest eigenvalue of a positive semi-definite matrix of trace one, or None without convergence.
+
+    Lanczos iteration with full reorthogonalization (Golub and Van Loan 2013, 10.1 and 10.3); values are read back only
+    when convergence is tested. The eigenvalue is off by at most the residual.
+    """
+    steps = min(len(matrix), _LANCZOS_STEPS)
+    start = np.random.default_rng(0).standard_normal(len(matrix))
+    vector = torch.from_numpy(start / np.linalg.norm(start)).to(matrix)
+    basis = matrix.new_zeros(steps, len(matrix))
+    diagonal, beside = matrix.new_zeros(steps), matrix.new_zeros(steps)
+    for step in range(steps):
+        basis[step] = vector
+        vector = matrix @ vector
+        diagonal[step] = basis[step] @ vector
+        for _ in range(2):  # once leaves components of the order of rounding over the size of what remains
+            vector = vector - basis[: step + 1].T @ (basis[: step + 1] @ vector)
+        beside[step] = torch.linalg.vector_norm(vector)
+        vector = vector / beside[step].clamp_min(torch.finfo(matrix.dtype).tiny)
+        if (step + 1) % _STEPS_PER_TEST == 0 or step + 1 == steps:
+            inside = np.diag(diagonal[: step + 1].cpu().numpy())
+            residuals = beside[: step + 1].cpu().numpy()
+            inside += np.diag(residuals[:-1], 1) + np.diag(residuals[:-1], -1)
+            values, vectors = np.linalg.eigh(inside)
+            if residuals[-1] * abs(vectors[-1, -1]) <= _LANCZOS_TOLERANCE * values[-1]:
+                return float(values[-1])
+    return None
 
 
 def principal_angle_cosines(first: Float[Tensor, "p k"], second: Float[Tensor, "p k"]) -> Float[Tensor, " k"]:

@@ -16,8 +16,8 @@ from probe_networks import batches, draw, seeded, uneven
 from torch import Tensor, nn
 
 from collapselab.errors import InputError
+from collapselab.passes import reading
 from collapselab.probes import capture_inputs, profile, weight_layers
-from collapselab.statistics import ClassStats
 
 LABELS = uneven(20, 20, 20)
 INPUTS = draw(6, labels=LABELS, dtype=torch.float32)
@@ -226,7 +226,7 @@ def test_an_error_of_the_model_is_one_line_with_its_cause() -> None:
 
 def test_file_and_line_of_an_error_come_before_shapes_however_many_there_are() -> None:
     class Many(nn.Linear):
-        def forward(self, *inputs: Tensor) -> Tensor:
+        def forward(self, input: Tensor, *others: Tensor) -> Tensor:
             raise ValueError("too many of them: " + "word " * 60)
 
     with pytest.raises(InputError) as caught:
@@ -282,7 +282,7 @@ def test_an_error_of_ours_inside_the_forward_pass_is_not_the_models(monkeypatch:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr(ClassStats, "update", broken)
+    monkeypatch.setattr(reading._Reading, "receive", broken)
     with pytest.raises(RuntimeError, match=r"^a mistake of ours$"):
         profile(Body(), TRAIN)
 

@@ -151,9 +151,21 @@ def test_class_counts_are_read_from_the_data_set(kind: str) -> None:
 def test_unknown_class_counts_fall_back_to_sample_weighting_and_say_so(kind: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        found = pooled(UNKNOWN[kind](), metrics=["within_trace"])
+        found = pooled(UNKNOWN[kind](), metrics=["within_trace", "components_90"])
     assert found.weighting == "sample"
     assert any("sample weighting is used" in text and "class_counts=" in text for text in found.warnings)
+
+
+def test_traces_need_no_counts_to_be_balanced() -> None:
+    loader = UNKNOWN["list"]()
+    found = pooled(loader, metrics=["within_trace", "cdnv"])
+    assert found.weighting == "balanced"
+    assert {layer.scatter for layer in found.layers} == {"trace"}
+    counts = torch.bincount(torch.cat([batch[1] for batch in loader]))
+    known = pooled(loader, metrics=["within_trace", "cdnv"], class_counts=counts)
+    for layer, other in zip(found.layers, known.layers, strict=True):
+        # In another order of rows, up to rounding.
+        assert layer.train == pytest.approx(other.train, rel=1e-12)
 
 
 def test_balanced_classes_need_no_counts() -> None:

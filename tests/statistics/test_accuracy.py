@@ -13,6 +13,8 @@ from collapselab.statistics import WEIGHTINGS, ClassStats, Weighting
 from helpers import EPS32, EPS64, accumulate, assert_close, tensors, uneven_labels
 from oracles import Oracle, as_double
 
+pytestmark = pytest.mark.usefixtures("checks")
+
 TRACE = 1e-6
 TRACE_WHY = (
     "a float32 square of a deviation is good to eps32, its sum over 256 features to 1e-7 as a rule, and the "

@@ -10,7 +10,9 @@ import torch
 
 from collapselab.statistics import ClassStats, Scatter
 from collapselab.statistics.scatter import SCATTERS
-from helpers import assert_close, summary, tensors, uneven_labels
+from helpers import assert_close, feed, summary, tensors, uneven_labels
+
+pytestmark = pytest.mark.usefixtures("checks")
 
 COUNTS, DIM = [3, 17, 40, 1, 6, 9, 1, 25], 70
 WHY = "float64 sums of 102 terms; shifts by 100 spreads add 1e4"
@@ -175,7 +177,7 @@ def test_growing_takes_no_counts_and_no_negative_labels() -> None:
     with pytest.raises(ValueError, match="no class_counts"):
         ClassStats(2, 3, growing=True, class_counts=[1, 1])
     with pytest.raises(ValueError, match="labels go from -1 to 4; this ClassStats takes any from 0"):
-        ClassStats(2, 3, growing=True).update(torch.ones(2, 3), torch.tensor([4, -1]))
+        feed(ClassStats(2, 3, growing=True), torch.ones(2, 3), torch.tensor([4, -1]))
 
 
 def test_classes_come_in_any_order() -> None:

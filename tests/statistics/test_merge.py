@@ -16,6 +16,8 @@ from collapselab.statistics import ClassStats, Scatter
 from collapselab.statistics.scatter import SCATTERS
 from helpers import assert_close, summary, tensors, uneven_labels
 
+pytestmark = pytest.mark.usefixtures("checks")
+
 COUNTS = [1, 17, 40, 6]
 DIM = 7
 WHY = (

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from collapselab.statistics import ClassStats
-from helpers import accumulate
+from helpers import accumulate, feed
+
+pytestmark = pytest.mark.usefixtures("checks")
 
 # Run-time shape checks, on in these tests only, may speak before the code does.
 REFUSED = (ValueError, jaxtyping.TypeCheckError)
@@ -38,7 +40,7 @@ def test_values_that_are_not_finite(value: float, n: int, dim: int, row: int, dt
     features, labels = rows(n, dim, dtype)
     features[row, 2] = value
     with pytest.raises(ValueError, match=f"NaN or infinity, the first in row {row} "):
-        stats.update(features, labels)
+        feed(stats, features, labels)
     assert_unchanged(before, stats)
 
 
@@ -49,14 +51,14 @@ def test_squares_that_overflow_float64(n: int, row: int) -> None:
     features, labels = rows(n, 70, torch.float64)
     features[row, 2] = -1e200
     with pytest.raises(ValueError, match=r"go up to 1e\+200.*rescale"):
-        stats.update(features, labels)
+        feed(stats, features, labels)
     assert_unchanged(before, stats)
 
 
 @pytest.mark.parametrize("labels", [[0, 2], [-1, 0]], ids=str)
 def test_labels_out_of_range(labels: list[int]) -> None:
     with pytest.raises(ValueError, match="takes 0 to 1"):
-        ClassStats(2, 5).update(rows(2)[0], torch.tensor(labels))
+        feed(ClassStats(2, 5), rows(2)[0], torch.tensor(labels))
 
 
 @pytest.mark.parametrize(

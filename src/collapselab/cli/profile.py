@@ -126,6 +126,14 @@ def profile(
     device: Annotated[
         str, typer.Option(metavar="D", help="Device to run on: auto, cpu, cuda, cuda:1 or mps.")
     ] = "auto",
+    stats_device: Annotated[
+        str | None,
+        typer.Option(
+            "--stats-device",
+            metavar="D",
+            help="Device for class statistics, such as cpu if the GPU has no room for them; default: that of --device.",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, metavar="N", help="Seed for initial weights and sketches.")
     ] = 0,
@@ -198,6 +206,7 @@ def profile(
             "scatter": scatter,
             "weighting": weighting,
             "epsilon": epsilon,
+            "stats_device": stats_device,
             "seed": seed,
             "batch_axis": batch_axis,
             "scores": int(scores) if scores is not None and scores.isdecimal() else scores,

@@ -19,7 +19,7 @@ from collapselab.errors import InputError, printable_lines
 from collapselab.features.sources import ArraySource, FeatureSource
 from collapselab.features.stream import FEATURES, Classifier, SourceStream, only_point
 from collapselab.metrics import BY_NAME, Metric, select
-from collapselab.metrics.registry import Number
+from collapselab.metrics.registry import MATRICES, Number
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import (
     MeasuredSplit,
@@ -261,7 +261,7 @@ def _scatter(metrics: Sequence[Metric], stream: SourceStream, dim: int, *, spect
     if "class covariances" in needs and stream.in_memory is None and fits:
         return "per_class"
     # Per-class eigenvalues from rows in memory need the rounding level of the features, which comes with the scatter.
-    return "full" if spectra or needs & {"covariance", "top eigenvalue", "class covariances"} else "trace"
+    return "full" if spectra or needs & MATRICES else "trace"
 
 
 def _measure(

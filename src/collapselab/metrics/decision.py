@@ -17,11 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from collapselab.metrics.inputs import MetricInputs, once
-from collapselab.numerics import full_precision_products, middle_factor
+from collapselab.numerics import block_elements, full_precision_products, middle_factor
 
 # Squared distances closer than this, relative, are ties; ties go to the lowest class.
 _TIE = 1e-12
-_SCORE_ELEMENTS = 2**21
 
 
 def nearest_class_centre(
@@ -54,7 +53,7 @@ def network_rule(weight: Float[Tensor, "c p"], bias: Float[Tensor, " c"] | None)
         weight, bias: any floating dtype.
     """
     # A common factor changes no decision.
-    bias = weight.new_zeros(len(weight)) if bias is None else bias
+    bias = weight.new_zeros(len(weight)) if bias is None else bias.to(weight.device)
     factor = middle_factor(weight, bias)
     weight, bias = weight.double() * factor, bias.double() * factor
     # Adding a vector to all rows of W changes no decision; subtracting their mean makes the scores small.
@@ -77,15 +76,18 @@ class DecisionRule:
 
     def __init__(self, rows: Tensor, offsets: Tensor, *, shift: Tensor, ties: _Distances | _Scores) -> None:
         self._rows, self._offsets, self._shift, self._ties = rows, offsets, shift, ties
-        self._lengths = torch.linalg.vector_norm(rows, dim=1)
-        self._fits = float(self._lengths.max()) < 2.0**60
+        self._largest = float(torch.linalg.vector_norm(rows, dim=1).max()), float(offsets.abs().max())
+        self._fits = self._largest[0] < 2.0**60
         self._narrow = (rows.float().T, offsets.float(), shift.float())
+        self._elsewhere: dict[torch.device, DecisionRule] = {}
 
     @torch.no_grad()
     def __call__(self, features: Float[Tensor, "n p"]) -> Int[Tensor, " n"]:
-        """Return the chosen class of each row."""
+        """Return the chosen class of each row, on the device of the features."""
+        if features.device != self._rows.device:
+            return self._on(features.device)(features)
         rows, offsets, shift = self._narrow
-        step = max(64, _SCORE_ELEMENTS // max(rows.shape))
+        step = max(64, 2 * block_elements(features.device) // max(rows.shape))
         out = torch.empty(len(features), dtype=torch.int64, device=features.device)
         with full_precision_products(features.device):
             for start in range(0, len(features), step):
@@ -96,7 +98,7 @@ class DecisionRule:
                 moved = block.float() - shift
                 scores = torch.addmm(offsets, moved, rows, alpha=-1)
                 best, winner = scores.min(dim=1)
-                slack = _slack(moved, self._lengths, self._offsets)
+                slack = _slack(moved, self._largest)
                 # NaN leaves a row open too.
                 open_rows = ~((scores <= (best + slack)[:, None]).sum(1) == 1)
                 if bool(open_rows.any()):
@@ -104,12 +106,23 @@ class DecisionRule:
                 out[start : start + step] = winner
         return out
 
+    def _on(self, device: torch.device) -> DecisionRule:
+        """Return the rule on another device, made once: it is small beside features."""
+        if device not in self._elsewhere:
+            rows, offsets, shift = (part.to(device) for part in (self._rows, self._offsets, self._shift))
+            self._elsewhere[device] = DecisionRule(rows, offsets, shift=shift, ties=self._ties.on(device))
+        return self._elsewhere[device]
+
     def _in_double(self, block: Tensor) -> Tensor:
-        return _lowest_in_double(block, self._rows, self._offsets, self._lengths, self._shift, self._ties)
+        return _lowest_in_double(block, self._rows, self._offsets, self._largest, self._shift, self._ties)
 
 
-def _slack(moved: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:
+def _slack(moved: Tensor, largest: tuple[float, float]) -> Tensor:
     """Return a bound on the rounding of the difference of two scores of one row.
+
+    Args:
+        moved: (n, p) shifted features.
+        largest: norm of a row of the rule, and absolute offset.
 
     A dot product of p rounded factors is off by at most (p + 2) eps/2 norm(x) norm(y) (Higham 2002, 3.1), so
     a difference of two by twice that; blocked sums stay far below. Offsets are rounded once. Products and
@@ -117,7 +130,7 @@ def _slack(moved: Tensor, lengths: Tensor, offsets: Tensor) -> Tensor:
     """
     dim, info = moved.shape[1], torch.finfo(moved.dtype)
     size = torch.linalg.vector_norm(moved, dim=1) + (dim * info.tiny) ** 0.5
-    slack = (dim + 4) * info.eps * size * float(lengths.max()) + 4 * info.eps * float(offsets.abs().max())
+    slack = (dim + 4) * info.eps * size * largest[0] + 4 * info.eps * largest[1]
     return slack + 4 * dim * info.tiny
 
 
@@ -125,19 +138,19 @@ def _lowest_in_double(
     block: Tensor,
     rows: Tensor,
     offsets: Tensor,
-    lengths: Tensor,
+    largest: tuple[float, float],
     shift: Tensor,
     ties: _Distances | _Scores,
 ) -> Tensor:
     out = torch.empty(len(block), dtype=torch.int64, device=block.device)
-    step = max(16, _SCORE_ELEMENTS // max(rows.shape))
+    step = max(16, 2 * block_elements(block.device) // max(rows.shape))
     for start in range(0, len(block), step):
         piece = block[start : start + step].double()
         moved = piece - shift
         scores = torch.addmm(offsets, moved, rows.T, alpha=-1)
         best, winner = scores.min(dim=1)
         distances = (moved.square().sum(1) + 2 * best).clamp_min(0)
-        slack = _slack(moved, lengths, offsets) + ties.tolerance * distances
+        slack = _slack(moved, largest) + ties.tolerance * distances
         candidates = scores <= (best + slack)[:, None]
         for row in (candidates.sum(1) > 1).nonzero()[:, 0].tolist():
             classes = (candidates[row] & ties.first_of_equals).nonzero()[:, 0]
@@ -153,6 +166,9 @@ class _Distances:
 
     def __init__(self, centres: Tensor) -> None:
         self.centres = centres
+
+    def on(self, device: torch.device) -> _Distances:
+        return _Distances(self.centres.to(device))
 
     @cached_property
     def first_of_equals(self) -> Tensor:
@@ -174,6 +190,9 @@ class _Scores:
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.weight, self.bias = weight, bias
+
+    def on(self, device: torch.device) -> _Scores:
+        return _Scores(self.weight.to(device), self.bias.to(device))
 
     @cached_property
     def first_of_equals(self) -> Tensor:

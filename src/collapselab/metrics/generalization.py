@@ -17,7 +17,7 @@ from torch import Tensor
 
 from collapselab.metrics.decision import nearest_class_centre
 from collapselab.metrics.inputs import MetricInputs
-from collapselab.numerics import EPS64
+from collapselab.numerics import EPS64, block_elements
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ def labelled_variance(
     Returns:
         The variance, or None where the reference means coincide.
     """
-    distance2 = (class_means - reference.centres).square().sum(1)
-    numerator = float(counts.double() @ (class_variances + distance2)) / int(counts.sum())
+    distance2 = (class_means - reference.centres.to(class_means.device)).square().sum(1)
+    variances, counts = class_variances.to(distance2.device), counts.to(distance2.device)
+    numerator = float(counts.double() @ (variances + distance2)) / int(counts.sum())
     return numerator / reference.spread if reference.spread > 0 else None
 
 
@@ -86,10 +87,11 @@ def smallest_cluster(inputs: MetricInputs) -> float | None:
 def squared_distances_to_nearest(features: Float[Tensor, "n p"], reference: Reference) -> Float[Tensor, " n"]:
     """Return min_k norm(h - m_k)^2 of each row, computed from differences to the nearest centre, float64."""
     nearest = nearest_class_centre(features, reference.centres)
-    out = torch.empty(len(features), dtype=torch.float64)
-    step = max(1, 2**20 // features.shape[1])
+    centres = reference.centres.to(features.device)
+    out = torch.empty(len(features), dtype=torch.float64, device=features.device)
+    step = max(1, block_elements(features.device) // features.shape[1])
     for start in range(0, len(features), step):
         block = slice(start, start + step)
-        differences = features[block].double() - reference.centres[nearest[block]]
+        differences = features[block].double() - centres[nearest[block]]
         out[block] = differences.square().sum(1)
     return out

@@ -77,7 +77,7 @@ class MetricInputs:
         stats: class statistics of the split's features.
         weighting: weighting of Sigma_W, Sigma_B, Sigma_T and mu_G.
         weight: weight of the layer that reads the features, (out, p); for the classifier (C, p); for a layer that
-            reads q channels at p / q positions (out, q).
+            reads q channels at p / q positions (out, q). It is moved to the device of the statistics.
         is_classifier: whether `weight` is that of the last layer, with one row per class.
         channels_first: where the weight reads channels: whether features are laid out as (q, positions), like maps, or
             as (positions, q), like sequences.
@@ -103,6 +103,10 @@ class MetricInputs:
     warnings: list[str] = field(default_factory=list)
     wants_float64_products: bool = False
     memo: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and self.stats.has_samples:
+            self.weight = self.weight.to(self.stats.device)
 
     def warn(self, message: str) -> None:
         """Record a warning, once."""

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from collapselab.metrics.generalization import Reference, squared_distances_to_nearest
-from collapselab.numerics import full_precision_products
+from collapselab.numerics import block_elements, full_precision_products
+from collapselab.statistics.sorted_sums import RowsByClass
 
 # Metrics that k-means is fitted for, each with a fit of its own.
 WEAK, TRIMMED = "weak_test_variance", "weak_test_variance_trimmed"
@@ -146,7 +147,7 @@ def _ignore(_done: int, _total: int) -> None:
 
 def _distance2(features: Float[Tensor, "n p"], mean: Float[Tensor, " p"]) -> Float[Tensor, " n"]:
     """Return the squared distance of each row from `mean`, float64."""
-    step = max(1, 2**20 // features.shape[1])
+    step, mean = max(1, block_elements(features.device) // features.shape[1]), mean.to(features.device)
     return torch.cat([(block.double() - mean).square().sum(1) for block in features.split(step)])
 
 
@@ -202,19 +203,21 @@ def _few_restarts(
 
 def _plus_plus(rows: Tensor, num_centres: int, generator: torch.Generator) -> Tensor:
     """Return rows drawn one after another, each with probability proportional to its squared distance from those before."""
-    norms = rows.square().sum(1)
-    first = int(torch.randint(len(rows), (), generator=generator))
-    chosen, distance2 = [first], torch.full_like(norms, math.inf)
-    while len(chosen) < num_centres:
-        last = rows[chosen[-1]]
-        distance2 = torch.minimum(distance2, (norms - 2 * (rows @ last) + last.square().sum()).clamp_min_(0))
-        distance2[chosen[-1]] = 0
+    norms, device = rows.square().sum(1), rows.device
+    # Drawn on the host, all at once: no value goes to a device or comes back for every centre.
+    last = torch.randint(len(rows), (1,), generator=generator).to(device)
+    shares = [torch.rand(1, dtype=torch.float64, generator=generator) for _ in range(num_centres - 1)]
+    chosen, distance2 = [last], torch.full_like(norms, math.inf)
+    uniform = torch.arange(1, len(rows) + 1, dtype=torch.float64, device=device)
+    for share in torch.stack(shares).to(device) if shares else ():
+        row = rows.index_select(0, last)[0]
+        distance2 = torch.minimum(distance2, (norms - 2 * (rows @ row) + row.square().sum()).clamp_min_(0))
+        distance2.index_fill_(0, last, 0)
         weights = distance2.double().cumsum(0)
-        if float(weights[-1]) == 0:  # a sample of equal rows
-            weights = torch.arange(1, len(rows) + 1, dtype=torch.float64, device=rows.device)
-        drawn = torch.rand((), dtype=torch.float64, generator=generator).to(rows.device) * weights[-1]
-        chosen.append(int(torch.searchsorted(weights, drawn, right=True).clamp_max(len(rows) - 1)))
-    return rows[chosen]
+        weights = torch.where(weights[-1] > 0, weights, uniform)  # a sample of equal rows has no distances
+        last = torch.searchsorted(weights, share * weights[-1], right=True).clamp_max_(len(rows) - 1)
+        chosen.append(last)
+    return rows[torch.cat(chosen)]
 
 
 def _lloyd(rows: Tensor, centres: Tensor) -> tuple[float, Tensor, Tensor]:
@@ -234,12 +237,19 @@ def _lloyd(rows: Tensor, centres: Tensor) -> tuple[float, Tensor, Tensor]:
         if abs(before - inertia) <= _RELATIVE_CHANGE * inertia:
             break
         before = inertia
-        sums = centres.new_zeros(centres.shape, dtype=torch.float64).index_add_(0, labels, rows.double())
+        sums = _sums_of_clusters(rows, labels, len(centres))
         centres = (sums / sizes.clamp_min(1)[:, None]).float()
         # A centre without rows takes the place of the row that is farthest from its own.
         empty = (sizes == 0).nonzero()[:, 0]
         centres[empty] = rows[distance2.topk(len(empty)).indices]
     return inertia, labels, centres.double()
+
+
+def _sums_of_clusters(rows: Tensor, labels: Tensor, number: int) -> Float[Tensor, "k p"]:
+    """Return the sum of the rows of each cluster, float64; on an accelerator in an order that is always the same."""
+    if rows.device.type != "cpu":
+        return RowsByClass(labels, number).sums(rows).double()
+    return rows.new_zeros(number, rows.shape[1], dtype=torch.float64).index_add_(0, labels, rows.double())
 
 
 def _nearest(rows: Tensor, centres: Tensor) -> Int[Tensor, " n"]:
@@ -251,7 +261,7 @@ def _has_distinct(features: Tensor, mean: Tensor, number: int) -> Bool[Tensor, "
     # Rows with different projections are different, and sorting numbers is far cheaper than sorting rows. The
     # projections of equal rows may round to two neighbouring values, hence twice the number.
     direction = torch.from_numpy(np.random.default_rng(0).standard_normal(features.shape[1])).to(mean.device)
-    step = max(1, 2**20 // features.shape[1])
+    step = max(1, block_elements(features.device) // features.shape[1])
     projections = torch.cat([(block.double() - mean) @ direction for block in features.split(step)])
     size = float(projections.abs().max()) if len(projections) else 0.0
     if size > 0 and len((projections / size * 1e9).round().unique()) >= 2 * number:

@@ -121,7 +121,7 @@ class _PairSums:
         gram = self._means[rows] @ self._means[columns].T
         # Tiles above the diagonal count for their mirror image too.
         twice = 1.0 if columns == rows else 2.0
-        diagonal = torch.arange(gram.shape[0]) if columns == rows else None
+        diagonal = torch.arange(gram.shape[0], device=gram.device) if columns == rows else None
         if self._size > 0:
             self._add_simplex(gram, diagonal, twice)
         self._add_distances(gram, rows, columns, diagonal, twice)

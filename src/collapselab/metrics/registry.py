@@ -24,6 +24,8 @@ Need = Literal[
     "decisions",
     "k-means",
 ]
+# What no metric can be computed of without a matrix: the scatter, pooled or by class, or a sketch of it.
+MATRICES: frozenset[Need] = frozenset({"covariance", "class covariances", "top eigenvalue"})
 # Both, because run-time checks of annotations do not accept whole numbers as `float`.
 Number = int | float
 Direction = Literal["falls", "rises", "neither"]

@@ -99,9 +99,11 @@ def top_eigenvalues_of_rows(
     order = labels.argsort(stable=True)
     sizes = torch.bincount(labels, minlength=len(class_means)).tolist()
     largest = torch.zeros(len(class_means), dtype=torch.float64)
-    for index, members in enumerate(order.split(sizes)):
-        deviations = rows[members].double() - class_means[index]
+    # Their device does the products; means are small beside them.
+    means = class_means.to(rows.device)
+    for index, members in enumerate(order.to(rows.device).split(sizes)):
+        deviations = rows[members].double() - means[index]
         n, p = deviations.shape
         gram = deviations @ deviations.T if n <= p else deviations.T @ deviations
         largest[index] = largest_eigenvalue(gram) / max(n, 1)
-    return largest
+    return largest.to(class_means.device)

@@ -79,7 +79,7 @@ class Evaluation:
         found: PassFindings | None,
         kmeans: dict[str, dict[str, KMeansCentres]],
     ) -> None:
-        """Evaluate the late metrics.
+        """Evaluate the late metrics, and release sketches: nothing else is evaluated afterwards.
 
         Args:
             nearest: nearest class centres, by source; without the sources for which they were not found.
@@ -100,6 +100,7 @@ class Evaluation:
                     if name == WEAK:
                         inputs.kmeans["smallest_cluster"] = centres.smallest_cluster
             self._add(point, late, inputs)
+        self.stats = {source: stats.without_scatter() for source, stats in self.stats.items()}
 
     def _evaluate(self, source: str) -> None:
         early = [metric for metric in self._plan.metrics if not metric.needs & self._late]
@@ -139,5 +140,5 @@ class Evaluation:
             rcond=self._plan.rcond,
         )
         if weight.svd is not None:
-            inputs.weight_svd = weight.svd
+            inputs.weight_svd = weight.svd.on(inputs.stats.device)
         return inputs

@@ -1,26 +1,36 @@
-"""One pass over a split: the request and its findings. Features of a batch are released before the next batch.
+"""One pass over a split: the request and its findings.
+
+Features of a batch are released before the next batch. Where they are on an accelerator, rows are gathered first (32 MiB
+for each source): all accumulators of a source take the same chunk, and no value is read back for a batch.
 
 Letters: n samples, p features, c classes of the train split, o classes of this split, k labels of the label space.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from collapselab.distributed import merged_over_ranks, summed_over_ranks
+from collapselab.distributed import merged_over_ranks, run_together, summed_over_ranks
 from collapselab.errors import InputError
 from collapselab.metrics import NearestCentreCounts
 from collapselab.metrics.decision import nearest_centre_rule
 from collapselab.metrics.kmeans import KMeansCentres, sample_rows
 from collapselab.metrics.spectrum import top_eigenvalues_of_rows
 from collapselab.passes.stream import Decide, FeatureStream, ProgressCallback
-from collapselab.statistics import ClassStats, SketchRefinement
+from collapselab.statistics import (
+    Chunk,
+    ClassStats,
+    RefusedBatch,
+    RowGatherer,
+    SketchRefinement,
+    is_deferred,
+)
 
 
 @dataclass(frozen=True)
@@ -129,18 +139,68 @@ class _Reading:
             source: _NearestDistances(centres) for source, centres in request.kmeans_centres.items()
         }
         self._own_rows = row_of_label(request.own_classes, stream)
-        self._receivers: dict[str, list[Callable[[Tensor, Tensor], None]]] = defaultdict(list)
-        for accumulators in (self._stats, self._nearest, self._samples, self._distances):
-            for source, accumulator in accumulators.items():
-                self._receivers[source].append(accumulator.update)
+        self._gatherers: dict[str, RowGatherer] = {}
+        self._refused: tuple[str, RefusedBatch] | None = None
 
     def receive(self, source: str, rows: Tensor, labels: Tensor) -> None:
-        for update in self._receivers[source]:
-            update(rows, labels)
+        if not is_deferred("auto", rows.device):
+            self._add(source, rows, labels)
+            return
+        if source not in self._gatherers:
+            self._gatherers[source] = RowGatherer(rows.device, self._total or None)
+        self._gatherers[source].update(rows, labels, partial(self._add_chunk, source))
+
+    def _add(self, source: str, rows: Tensor, labels: Tensor) -> None:
+        if source in self._stats:
+            self._stats[source].update(rows, labels)
+        if source in self._samples:
+            self._samples[source].update(rows)
+        self._compare(source, rows, labels)
+
+    def _compare(self, source: str, rows: Tensor, labels: Tensor) -> None:
+        """Hand rows to what compares them with the findings of an earlier pass."""
+        if source in self._nearest:
+            self._nearest[source].update(rows, labels)
+        if source in self._distances:
+            self._distances[source].update(rows)
         if source in self._refinements:
             self._refinements[source].update(rows, self._own_rows.to(labels.device)[labels])
 
+    def _add_chunk(self, source: str, chunk: Chunk) -> None:
+        """Add rows that were gathered; what is wrong with them is kept for the end of the batch."""
+        if source in self._stats:
+            try:
+                self._stats[source].add_chunk(chunk)
+            except RefusedBatch as error:
+                self._refused = self._refused or (source, error)
+        if source in self._samples:
+            self._samples[source].update(chunk.rows.clone())  # the chunk is filled again
+        self._compare(source, chunk.rows, chunk.labels)
+
+    def _flush(self) -> None:
+        """Add the rows that wait.
+
+        Raises:
+            InputError: see `_report_refused`.
+        """
+        for source, gatherer in self._gatherers.items():
+            gatherer.flush(partial(self._add_chunk, source))
+        self._report_refused()
+        for nearest in self._nearest.values():
+            nearest.match()
+
+    def _report_refused(self) -> None:
+        """Raise the first error of a gathered batch.
+
+        Raises:
+            InputError: naming batch and layer.
+        """
+        if self._refused is not None:
+            source, error = self._refused
+            raise InputError(f"{self._stream.split}, batch {error.batch}, layer {source}: {error.problem}")
+
     def end_batch(self, labels: Tensor, decide: Decide) -> None:
+        self._report_refused()
         decided = decide() if self._nearest and self._request.decisions else None
         for nearest in self._nearest.values():
             nearest.end_batch(decided, len(labels))
@@ -148,6 +208,10 @@ class _Reading:
         self._progress(f"{self._stream.split}: {self._request.description}", self._num_samples, self._total)
 
     def findings(self) -> PassFindings:
+        if self._stream.is_shared:
+            run_together(self._flush)  # an error in one process must not leave the others waiting
+        else:
+            self._flush()
         num_samples = int(self._summed(torch.tensor(self._num_samples)))
         expected = self._request.num_samples
         if self._request.needs_reading and expected is not None and num_samples != expected:
@@ -196,21 +260,35 @@ class _NearestCentres:
 
     def __init__(self, means: Tensor, row_of_label: Tensor) -> None:
         self._rule, self._row_of_label = nearest_centre_rule(means), row_of_label
-        self._nearest: Tensor | None = None
+        # Of rows whose counterpart has not come: gathered rows come after the decisions for them.
+        self._nearest: list[Tensor] = []
+        self._decided: list[Tensor] = []
         # samples, correct, agreeing, samples with a decision
         self._counts = torch.zeros(4, dtype=torch.int64)
 
     def update(self, rows: Tensor, labels: Tensor) -> None:
-        self._nearest = self._rule(rows).to(labels.device)
-        self._counts[1] += int((self._nearest == self._rows(labels)).sum())
+        nearest = self._rule(rows).to(labels.device)
+        self._counts[1] += int((nearest == self._rows(labels)).sum())
+        self._nearest.append(nearest)
 
     def end_batch(self, decided: Tensor | None, num_samples: int) -> None:
         """Add the network's decisions for the rows of the batch, as label numbers."""
         self._counts[0] += num_samples
-        if decided is not None and self._nearest is not None:
-            self._counts[2] += int((self._nearest == self._rows(decided).to(self._nearest.device)).sum())
-            self._counts[3] += num_samples
-        self._nearest = None
+        if decided is None:  # one missing decision leaves the agreement undefined
+            self._nearest, self._decided = [], []
+            return
+        self._counts[3] += num_samples
+        self._decided.append(decided)
+        self.match()
+
+    def match(self) -> None:
+        """Compare nearest centres with the decisions for the same rows, as far as both are known."""
+        number = min(sum(map(len, self._nearest)), sum(map(len, self._decided)))
+        if number:
+            nearest, decided = torch.cat(self._nearest), torch.cat(self._decided)
+            agreeing = nearest[:number] == self._rows(decided[:number]).to(nearest.device)
+            self._counts[2] += int(agreeing.sum())
+            self._nearest, self._decided = [nearest[number:]], [decided[number:]]
 
     def counts(self, summed: Callable[[Tensor], Tensor]) -> NearestCentreCounts:
         total, correct, agreeing, decided = summed(self._counts).tolist()
@@ -234,11 +312,11 @@ class _RowSample:
         self._start = 0
         self._pieces: list[Tensor] = []
 
-    def update(self, rows: Tensor, _labels: Tensor) -> None:
+    def update(self, rows: Tensor) -> None:
         stop = self._start + len(rows)
         if self._chosen is not None:
             chosen = self._chosen[(self._chosen >= self._start) & (self._chosen < stop)]
-            rows = rows[chosen - self._start]
+            rows = rows[(chosen - self._start).to(rows.device)]
         self._pieces.append(rows)
         self._start = stop
 
@@ -253,7 +331,7 @@ class _NearestDistances:
         self._centres = centres
         self._totals = {name: (0.0, 0) for name in centres}
 
-    def update(self, rows: Tensor, _labels: Tensor) -> None:
+    def update(self, rows: Tensor) -> None:
         for name, centres in self._centres.items():
             distances, (total, number) = centres.squared_distances(rows), self._totals[name]
             self._totals[name] = total + float(distances.sum()), number + len(distances)

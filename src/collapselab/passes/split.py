@@ -159,7 +159,7 @@ class _SplitRun:
                 source: partial(
                     SketchRefinement,
                     spectrum.vectors,
-                    evaluation.stats[source].class_means,
+                    means[source] if source in means else evaluation.stats[source].class_means,
                     evaluation.stats[source].class_weights(weighting) / evaluation.stats[source].counts,
                 )
                 for source, spectrum in evaluation.sketched.items()

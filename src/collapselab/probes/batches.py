@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,29 +36,42 @@ SplitBatch = Callable[[Any], tuple[Any, Any]]
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch on the model's device.
+    """One batch: inputs on the model's device, labels on the host, where nothing waits for them.
 
     Attributes:
         place: name of the batch in messages, such as `train, batch 3`.
         inputs: what the model is called with: see `collapselab.probes.containers.call`.
         labels: of any shape; one per sample, or one per token.
+        device: where the inputs are.
     """
 
     place: str
     inputs: Any
     labels: Tensor
+    device: torch.device
 
-    @property
+    @cached_property
     def counted(self) -> Tensor | None:
-        """Mask over the flattened labels, true for labels that are not padding; None if none is padding."""
-        ignored = self.labels.flatten() == IGNORED_LABEL
-        return ~ignored if bool(ignored.any()) else None
+        """Numbers of the flattened labels that are not padding; None if none is padding."""
+        counted = self.labels.flatten().numpy() != IGNORED_LABEL
+        return None if counted.all() else torch.from_numpy(np.flatnonzero(counted))
 
-    @property
+    @cached_property
     def counted_labels(self) -> Tensor:
         """Labels that are not padding, one per row of features."""
-        counted = self.counted
-        return self.labels.flatten() if counted is None else self.labels.flatten()[counted]
+        return self.labels.flatten() if self.counted is None else self.labels.flatten()[self.counted]
+
+    def rows_that_count(self, rows: Tensor) -> Tensor:
+        """Return the entries of `rows` (one for each flattened label, on any device) whose label is not padding."""
+        if self.counted is None:
+            return rows
+        if rows.device not in self._counted_on:
+            self._counted_on[rows.device] = self.counted.to(rows.device, non_blocking=True)
+        return rows[self._counted_on[rows.device]]
+
+    @cached_property
+    def _counted_on(self) -> dict[torch.device, Tensor]:
+        return {}
 
     def run(self, model: nn.Module) -> Any:
         """Return what the model returns for the inputs."""
@@ -150,11 +164,17 @@ class Readable:
             yield batch
 
     def _batch(self, raw: Any, number: int) -> Batch:
-        batch = _read_batch(raw, f"{self._split}, batch {number}", self._device, self._split_batch)
+        # Memory that a `DataLoader` has pinned is not used again before it was copied; that of others may be.
+        is_pinned = isinstance(self._loader, DataLoader) and self._loader.pin_memory
+        batch = _read_batch(
+            raw, f"{self._split}, batch {number}", self._device, self._split_batch, non_blocking=is_pinned
+        )
         return self._change(batch)
 
 
-def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBatch | None) -> Batch:
+def _read_batch(
+    raw: Any, place: str, device: torch.device, split_batch: SplitBatch | None, *, non_blocking: bool
+) -> Batch:
     """Return a batch, as a loader yields it, checked and on `device`."""
     inputs, labels = split_batch(raw) if split_batch else _split(raw, place)
     if np.ma.isMaskedArray(labels):
@@ -180,8 +200,9 @@ def _read_batch(raw: Any, place: str, device: torch.device, split_batch: SplitBa
         )
     return Batch(
         place=place,
-        inputs=moved(inputs, device),
-        labels=labels.to(device=device, dtype=torch.int64),
+        inputs=moved(inputs, device, non_blocking=non_blocking),
+        labels=labels.detach().to(device="cpu", dtype=torch.int64),
+        device=device,
     )
 
 

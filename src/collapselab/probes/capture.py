@@ -127,14 +127,17 @@ def _own_precision() -> Iterator[None]:
     forward pass could update.
     """
     default = torch.get_default_dtype()
-    devices = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.no_grad())
-        for device in devices:
-            stack.enter_context(torch.autocast(device, enabled=False))
-        stack.callback(torch.set_default_dtype, default)
-        torch.set_default_dtype(torch.float32)
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        if torch.is_grad_enabled():
+            stack.enter_context(torch.no_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if default != torch.float32:
+            stack.callback(torch.set_default_dtype, default)
+            torch.set_default_dtype(torch.float32)
         yield
 
 

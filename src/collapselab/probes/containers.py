@@ -71,12 +71,18 @@ def _copied(mapping: MutableMapping[Any, Any]) -> MutableMapping[Any, Any]:
     return copy.deepcopy(mapping, {id(value): value for value in mapping.values()})
 
 
-def moved(value: Any, device: torch.device) -> Any:
-    """Return a container with its tensors on `device`; the container itself is not changed."""
+def moved(value: Any, device: torch.device, *, non_blocking: bool = False) -> Any:
+    """Return a container with its tensors on `device`; the container itself is not changed.
+
+    Args:
+        value: tensors, containers of them, or objects with a method `to`.
+        device: where tensors are put.
+        non_blocking: whether the host goes on before tensors are copied; nothing may write to them until then.
+    """
     if isinstance(value, Tensor):
-        return value.to(device)
+        return value.to(device, non_blocking=non_blocking)
     if isinstance(value, PackedSequence):
-        return value.to(device)  # pyright: ignore[reportArgumentType] typed for dtypes only
+        return value.to(device, non_blocking=non_blocking)  # pyright: ignore[reportArgumentType] typed for dtypes only
     if callable(getattr(value, "to", None)):
         try:
             duplicate = copy.copy(value)  # `to` may change it in place
@@ -87,7 +93,7 @@ def moved(value: Any, device: torch.device) -> Any:
         except TypeError:  # another kind of `to`
             return value
         return duplicate if result is None else result
-    return rebuilt(value, lambda _key, part: moved(part, device))
+    return rebuilt(value, lambda _key, part: moved(part, device, non_blocking=non_blocking))
 
 
 def rebuilt(value: Any, change: Callable[[Any, Any], Any]) -> Any:

@@ -93,10 +93,12 @@ class LabelSpace:
         """Return the number of each label; k for labels that are not in the space."""
         if len(self) == 0:
             return torch.zeros_like(labels)
-        if self._sorted.device != labels.device:
-            self._sorted, self._order = self._sorted.to(labels.device), self._order.to(labels.device)
-        at = torch.searchsorted(self._sorted, labels.contiguous()).clamp_max_(len(self) - 1)
-        return torch.where(self._sorted[at] == labels, self._order[at], len(self))
+        if labels.device not in self._tables:
+            values, order = self._tables[self.values.device]
+            self._tables[labels.device] = values.to(labels.device), order.to(labels.device)
+        values, order = self._tables[labels.device]
+        at = torch.searchsorted(values, labels.contiguous()).clamp_max_(len(self) - 1)
+        return torch.where(values[at] == labels, order[at], len(self))
 
     def add(self, labels: Int[Tensor, " n"]) -> None:
         """Give the next numbers to those of these labels that are not yet in the space."""
@@ -122,4 +124,6 @@ class LabelSpace:
         return numbers
 
     def _sort(self) -> None:
-        self._sorted, self._order = self.values.sort()
+        values, order = self.values.sort()
+        # Sorted labels and their numbers, on every device where labels are.
+        self._tables = {self.values.device: (values, order)}

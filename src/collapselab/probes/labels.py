@@ -42,7 +42,7 @@ class LabelRules:
         inputs = batch.inputs
         of_tokens = isinstance(inputs, Mapping) and batch.labels.ndim == 2
         if self.pass_on and of_tokens and not any(key in inputs for key in _DECODER_INPUTS):
-            inputs = {**inputs, "labels": batch.labels}
+            inputs = {**inputs, "labels": batch.labels.to(batch.device)}
         labels = batch.labels
         if self.ignore_index is not None:
             labels = labels.masked_fill(labels == self.ignore_index, IGNORED_LABEL)
@@ -87,6 +87,7 @@ def decide_shift(model: nn.Module, batch: Batch, wanted: bool | None) -> tuple[b
     tokens = _tokens(batch)
     if tokens is None:
         return False, None
+    tokens = tokens.cpu()
     labels, counted = batch.labels, batch.labels != IGNORED_LABEL
     is_copy = bool((labels == tokens)[counted].all()) and bool(counted.any())
     is_next = bool((labels[:, :-1] == tokens[:, 1:])[counted[:, :-1]].all())
@@ -132,8 +133,9 @@ def _shifts(model: nn.Module, inner: nn.Module, batch: Batch) -> bool:
     if not isinstance(batch.inputs, Mapping) or "labels" not in inspect.signature(inner.forward).parameters:
         return True
     try:
-        out = model(**{**batch.inputs, "labels": batch.labels})
-        scores, labels = out["logits"].float(), batch.labels
+        labels = batch.labels.to(batch.device)
+        out = model(**{**batch.inputs, "labels": labels})
+        scores = out["logits"].float()
         plain = nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten())
         moved = nn.functional.cross_entropy(scores[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         return bool((out["loss"] - plain).abs() >= (out["loss"] - moved).abs())

@@ -38,6 +38,7 @@ class Network:
         points: by name of the call.
         reduction: how features with several axes become rows.
         scores: where it returns its class scores; None where it has none.
+        stats_device: where rows of features are put; None to leave them where they are.
         splits: what of the model is split over processes: see `collapselab.distributed.splits_of`.
     """
 
@@ -46,6 +47,7 @@ class Network:
     points: dict[str, ProbePoint]
     reduction: Reduction
     scores: Scores | None
+    stats_device: torch.device | None = None
     splits: Split = None
 
     @cached_property
@@ -124,6 +126,7 @@ class NetworkStream:
                 together(partial(reader.check, taps))
                 end_batch(labels, partial(self._decisions, output, batch))
                 del output  # it may contain features, which must not outlive their batch
+            together(network.reduction.check)
 
     def _numbered_labels(self, batch: Batch) -> Tensor:
         """Return the numbers of the labels that count, one per row of features.
@@ -135,7 +138,9 @@ class NetworkStream:
         outputs = None if scores is None else scores.num_classes
         if len(labels) == 0:
             return labels
-        low, high = (int(value) for value in torch.aminmax(labels))
+        # As an array of numpy: the host has the labels, and reads them without asking an accelerator.
+        given = labels.numpy()
+        low, high = int(given.min()), int(given.max())
         if low < 0:
             raise InputError(
                 f"{batch.place}: label {low} is negative; number the classes from 0, or give ignore_index={low} if it "
@@ -148,12 +153,12 @@ class NetworkStream:
                 "class scores (an embedding)"
             )
         numbers = space.numbers(labels)
-        unknown = numbers == len(space)
-        if not bool(unknown.any()):
+        unknown = numbers.numpy() == len(space)
+        if not unknown.any():
             return numbers
         if space.room is None:
             raise InputError(
-                f"{batch.place}: label {int(labels[unknown][0])} is outside the {len(space)} classes known beforehand; "
+                f"{batch.place}: label {given[unknown][0]} is outside the {len(space)} classes known beforehand; "
                 "give class_counts= as the loader yields them"
             )
         space.add(labels)
@@ -178,12 +183,14 @@ class _BatchReader:
         self._network, self._receive = network, receive
         self._identities: dict[str, Identity] = {}
         self._ran: set[str] = set()
-        self._sums: list[float] = []
+        self._sums: list[Tensor] = []
         self._batch: Batch
         self._labels: Tensor
+        self._mask: Tensor | None = None
 
     def begin(self, batch: Batch, labels: Tensor) -> None:
         self._batch, self._labels = batch, labels
+        self._mask = self._network.reduction.mask_of(batch.inputs) if batch.labels.ndim == 1 else None
         self._identities.clear()
         self._ran.clear()
         self._sums.clear()
@@ -206,9 +213,10 @@ class _BatchReader:
             self._check_shared(point, Identity(features))
         if point.source != name:
             return
-        rows = rows_of(point, features, self._batch, self._network.reduction)
+        rows = rows_of(point, features, self._batch, self._network.reduction, self._mask)
+        rows = rows if self._network.stats_device is None else rows.to(self._network.stats_device)
         if self._network.splits == "layers":
-            self._sums.append(float(rows.double().sum()))
+            self._sums.append(rows.double().sum())
         try:
             self._receive(name, rows, self._labels)
         except ValueError as error:
@@ -235,7 +243,9 @@ class _BatchReader:
         self._check_all_ran(taps.unreadable)
         if self._network.splits == "layers":
             sources = [point.name for point in self._network.points.values() if point.source == point.name]
-            name = next((sources[at] for at in differing_over_ranks(self._sums)), None)
+            name = next(
+                (sources[at] for at in differing_over_ranks([float(total) for total in self._sums])), None
+            )
             if name is not None:
                 raise InputError(
                     f"{self._batch.place}: {name} reads other features in every process: a part of a split layer, or "
@@ -257,27 +267,33 @@ def _without(call: str) -> str:
     return f"leave it out with layers='!{name}'"
 
 
-def rows_of(point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduction) -> Tensor:
+def rows_of(
+    point: ProbePoint, features: Tensor, batch: Batch, reduction: Reduction, mask: Tensor | None
+) -> Tensor:
     """Return what a probe point reads as one row of features per label that counts.
 
     Complex features become their real parts, then their imaginary parts: distances are those of complex vectors.
 
+    Args:
+        point: where they are read.
+        features: what is read.
+        batch: the labels.
+        reduction: how features become rows.
+        mask: (n, tokens), true where a token is not padding.
+
     Raises:
         InputError: features and labels disagree, or features do not have the shape of the first batch.
     """
-    labels, counted = batch.labels, batch.counted
-    mask = reduction.mask_of(batch.inputs) if labels.ndim == 1 else None
+    labels = batch.labels
     found = point.axes.rows(features, tuple(labels.shape), point.shape)
     if found is None:
         raise InputError(
             f"{batch.place}: {point.name} reads {point.axes.count(features)} rows of features for {labels.numel()} labels, "
             f"unlike in the first batch; {_without(point.name)}"
         )
+    features = batch.rows_that_count(found)
     # A model may be spread over devices.
-    features, mask = found, None if mask is None else mask.to(found.device)
-    if counted is not None:
-        counted = counted.to(found.device)
-        features, mask = features[counted], None if mask is None else mask[counted]
+    mask = None if mask is None else batch.rows_that_count(mask.to(found.device))
     parts = (features.real, features.imag) if features.is_complex() else (features,)
     reduced = [reduction(part, channel_axis=point.channel_axis, mask=mask) for part in parts]
     rows = torch.cat(reduced, 1) if len(reduced) > 1 else reduced[0]

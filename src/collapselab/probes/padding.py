@@ -19,6 +19,7 @@ from collapselab.distributed import is_same_over_ranks, largest_over_ranks
 from collapselab.errors import InputError, one_line
 from collapselab.probes.containers import field_names
 from collapselab.probes.inputs import Choice, Path
+from collapselab.probes.notes import Notes
 
 # An input by name, which marks tokens, or padding after `~`; a function of the inputs; False for none.
 TokenMaskOption = str | Callable[[Any], Tensor] | bool | None
@@ -41,10 +42,9 @@ class _Marks:
     is_padding: bool
 
     def kept(self, value: Tensor) -> Mask:
-        is_additive = value.is_floating_point() and bool((value < 0).any())
-        if is_additive:  # it is added to attention scores
-            return value >= 0
-        return value == 0 if self.is_padding else value != 0
+        kept = value == 0 if self.is_padding else value != 0
+        # A mask with negative values is added to attention scores.
+        return torch.where((value < 0).any(), value >= 0, kept) if value.is_floating_point() else kept
 
 
 class Padding:
@@ -68,7 +68,8 @@ class Padding:
         self._wanted, self._is_needed = wanted, is_needed
         self._marks: _Marks | None = None
         self._notes: dict[str, None] = {}
-        self._disagrees = False
+        self._seen = Notes()
+        self._has_looked = False
         self.pad_token_id = _pad_token_id(model)
         self.sample_axes: Choice = {}
         try:
@@ -94,8 +95,8 @@ class Padding:
         by_id = self._by_id(named) if self._wanted is None else None
         if mask is None or by_id is None:
             return by_id if mask is None else mask
-        same = mask.shape != by_id.shape or torch.equal(last_position(mask), last_position(by_id))
-        self._disagrees |= not same
+        if mask.shape == by_id.shape:
+            self._seen.add("disagree", (last_position(mask) != last_position(by_id)).any())
         return mask
 
     def warnings(self, reduction: str) -> list[str]:
@@ -113,7 +114,8 @@ class Padding:
             )
         name = "the mask" if self._marks is None else self._marks.name
         texts = [f"{reduction}: {note}" for note in self._notes if self._is_needed]
-        if largest_over_ranks(int(self._disagrees and reduction == "token:last")):
+        self._seen.settle()
+        if largest_over_ranks(int("disagree" in self._seen.known and reduction == "token:last")):
             texts.append(
                 f"token:last follows {name}; the padding token {self.pad_token_id} of the model's configuration would mark "
                 "other tokens as the last"
@@ -175,7 +177,10 @@ class Padding:
         return chosen
 
     def _note_unknown(self, named: dict[str, Any]) -> None:
-        """Note inputs that may say what is padding."""
+        """Note inputs of the first batch that may say what is padding."""
+        if self._has_looked:
+            return
+        self._has_looked = True
         shapes = [value.shape[:2] for value in named.values() if isinstance(value, Tensor) and value.ndim > 1]
         for name, value in named.items():
             if not isinstance(value, Tensor) or value.is_complex() or _OTHER.fullmatch(name):

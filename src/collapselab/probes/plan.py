@@ -50,6 +50,7 @@ class ProbePoint(Point):
         axes: which axes of what it reads belong to the labels.
         channel_axis: axis of channels of `shape`, counted from the last; None where features are flattened.
         is_complex: whether it reads complex numbers.
+        dtype: of the rows of features.
     """
 
     module_name: str
@@ -58,6 +59,7 @@ class ProbePoint(Point):
     axes: Axes
     channel_axis: int | None
     is_complex: bool = False
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ def _points(
         call, shape = calls[name], own.rest(geometry.full.calls[name].shape)
         channels = own.rest_axis(call.channel_axis)
         axis = channels if reduction.reduces(shape, channels, mask) else None
-        parts = 2 if call.is_complex else 1  # measured as real and imaginary parts
+        parts = 2 if call.dtype.is_complex else 1  # measured as real and imaginary parts
         # The same features have the same statistics, if they are arranged and reduced in the same way.
         key = (call.identity, own, axis)
         points.append(
@@ -238,15 +240,23 @@ def _points(
                 shape=shape,
                 axes=own,
                 channel_axis=axis,
-                is_complex=call.is_complex,
+                is_complex=call.dtype.is_complex,
+                dtype=_real(call.dtype),
             )
         )
     points.sort(key=lambda point: point.is_classifier)  # stable: all others stay in order
     return tuple(replace(point, depth=depth) for depth, point in enumerate(points))
 
 
+def _real(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of rows of features: that of their parts if they are complex, float32 for whole numbers."""
+    if dtype.is_complex:
+        return dtype.to_real()
+    return dtype if dtype.is_floating_point else torch.float32
+
+
 def choose_scatter(
-    points: tuple[ProbePoint, ...], num_classes: int, wanted: AutoScatter
+    points: tuple[ProbePoint, ...], num_classes: int, wanted: AutoScatter, *, by_class: bool = True
 ) -> dict[str, Scatter]:
     """Return which part of the within-class scatter is stored, by source of features.
 
@@ -254,22 +264,36 @@ def choose_scatter(
     (`per_class`) if C p^2 <= 5e7; as long as all matrices together stay below 1 GiB, counted from the classifier
     down. Beyond that, `sketch`. Instead of `full` there is one covariance per class under the same limits; instead of
     `sketch`, features up to p = 64 are stored whole.
+
+    Args:
+        points: where features are measured.
+        num_classes: C.
+        wanted: the option.
+        by_class: whether covariances of single classes are of use; without it they are pooled, unless `wanted` is
+            `per_class`.
     """
     out: dict[str, Scatter] = {}
     used = 0
     for point in reversed(points):
         if point.source in out:
             continue
-        kind = out[point.source] = _scatter_of(point, num_classes, wanted, used)
+        most = int(MAX_PER_CLASS_ENTRIES) if by_class else 0
+        kind = out[point.source] = _scatter_of(point, num_classes, wanted, used, most)
         used += {"per_class": num_classes, "full": 1}.get(kind, 0) * 8 * point.dim**2
     return out
 
 
-def _scatter_of(point: ProbePoint, num_classes: int, wanted: AutoScatter, used: int) -> Scatter:
-    """Return the scatter of one source, where matrices of other sources take `used` bytes."""
+def _scatter_of(
+    point: ProbePoint, num_classes: int, wanted: AutoScatter, used: int, most_per_class: int
+) -> Scatter:
+    """Return the scatter of one source, where matrices of other sources take `used` bytes.
+
+    Args:
+        most_per_class: limit of C p^2 for one covariance per class.
+    """
     p = point.dim
     per_class = 8 * num_classes * p**2
-    fits_per_class = per_class <= 8 * MAX_PER_CLASS_ENTRIES and used + per_class <= MAX_MATRIX_BYTES
+    fits_per_class = per_class <= 8 * most_per_class and used + per_class <= MAX_MATRIX_BYTES
     if wanted == "auto":
         narrow = p <= (MAX_FULL_DIM_CLASSIFIER if point.is_classifier else MAX_FULL_DIM)
         fits = narrow and used + 8 * p**2 <= MAX_MATRIX_BYTES

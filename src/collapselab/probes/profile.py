@@ -49,7 +49,7 @@ def profile(
         layers: the layers to measure; see the options.
         options: `reduce`, `channel_axis`, `token_mask`, `scatter`, `weighting`, `epsilon`, `class_counts`, `metrics`,
             `spectra`, `sketch_size`, `seed`, `batch_axis`, `scores`, `classifier`, `shift_labels`, `ignore_index`,
-            `split_batch`, `progress`: see `collapselab.probes.options.ProfileOptions`.
+            `split_batch`, `stats_device`, `progress`: see `collapselab.probes.options.ProfileOptions`.
 
     Returns:
         A `Profile`: `layers`, `first_collapsed_layer`, `to_frame()`, `to_dict()`; notebooks show it as a table.

@@ -21,6 +21,7 @@ from collapselab.distributed import (
 )
 from collapselab.errors import InputError
 from collapselab.metrics import Metric, select
+from collapselab.metrics.registry import MATRICES, Need
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
 from collapselab.passes.stream import no_progress
 from collapselab.probes.batches import Batch, Readable, known_labels
@@ -29,6 +30,7 @@ from collapselab.probes.channels import parse_channel_axis
 from collapselab.probes.following import Follower
 from collapselab.probes.label_space import LabelSpace
 from collapselab.probes.labels import LabelRules, decide_shift, needs_labels
+from collapselab.probes.memory import check_memory
 from collapselab.probes.network import Network, NetworkStream
 from collapselab.probes.options import ProfileOptions
 from collapselab.probes.plan import Hints, Plan, ProbePoint, check_means_fit, choose_scatter, plan_probes
@@ -39,6 +41,7 @@ from collapselab.probes.select import choose_layers, named_layer, scripted_parts
 from collapselab.probes.tensors import UnreadableError, ordinary
 from collapselab.probes.tokens import with_padding
 from collapselab.probes.weights import check_finite_weight, effective_weight
+from collapselab.statistics import ClassStats, Scatter
 
 # Up to this width float64 products take no noticeable time.
 _EXACT_DIM = 256
@@ -64,6 +67,8 @@ class ProfileRun:
         # Parameters on the meta device are loaded when they are needed.
         devices = (parameter.device for parameter in model.parameters() if not parameter.is_meta)
         self._device = next(devices, torch.device("cpu"))
+        place = options["stats_device"]
+        self._stats_device = None if place is None else torch.device(place)
         self._reduction = with_padding(Reduction.parse(options["reduce"]), model, options["token_mask"])
         modules, named = choose_layers(model, options["layers"])
         if options["classifier"] is not None and options["layers"] is None:
@@ -82,13 +87,15 @@ class ProfileRun:
         self._warnings += plan.warnings
         self._labels = self._label_space(labels)
         by_name = {point.name: point for point in plan.points}
-        self._network = Network(model, modules, by_name, self._reduction, plan.scores, self._splits)
+        self._network = Network(
+            model, modules, by_name, self._reduction, plan.scores, self._stats_device, self._splits
+        )
         self._num_planned = (
             len(self._labels) if self._labels.room is None else self._num_outputs or self._labels.room
         )
         for point in plan.points:
             check_means_fit(point, len(self._labels))
-        self._scatter = choose_scatter(plan.points, self._num_planned, options["scatter"])
+        self._scatter = self._choose_scatter(plan.points)
         with whole_parameters(model):
             self._weights = {
                 point.name: self._weight_of(
@@ -107,6 +114,7 @@ class ProfileRun:
         Raises:
             InputError: data that cannot be measured.
         """
+        self._check_memory(with_test=test_loader is not None)
         stream = self._stream(self._loader, "train", self._labels)
         train = measure_split(stream, self._split_plan("train"), None, self._progress)
         self._warnings += [("train", text) for text in train.warnings]
@@ -121,6 +129,18 @@ class ProfileRun:
             self._warnings += [("test", text) for text in measured["test"].warnings]
         self._warnings += [("reduce", text) for text in self._reduction.warnings()]
         return self._result(measured, name)
+
+    def _check_memory(self, *, with_test: bool) -> None:
+        plan, labels = self._split_plan("train"), self._labels
+        growing, num_labels = labels.room is not None, max(labels.room or 0, len(labels))
+        device = self._stats_device or self._device
+        device = torch.device("cpu") if device.type == "mps" else device  # no float64 there
+
+        def create(source: str) -> ClassStats:
+            return plan.create_stats(source, num_labels, labels.counts, growing=growing)
+
+        text = run_together(lambda: check_memory(plan, create, device, with_test=with_test))
+        self._warnings += [] if text is None else [("memory", text)]
 
     def _readable(self, loader: Iterable[Any], split: str) -> Readable:
         is_whole = self._splits is not None
@@ -254,6 +274,21 @@ class ProfileRun:
             sketch_size=self._options["sketch_size"],
             seed=self._options["seed"],
             max_per_class=None if self._options["scatter"] == "per_class" else self._num_planned,
+        )
+
+    def _choose_scatter(self, points: tuple[ProbePoint, ...]) -> dict[str, Scatter]:
+        """Return which part of each scatter is stored: no more than the metrics need, unless the caller says so."""
+        metrics = [
+            metric for split in ("train", "test") for metric in _metrics(self._options["metrics"], split)
+        ]
+        needs = frozenset[Need]().union(*(metric.needs for metric in metrics))
+        wanted = self._options["scatter"]
+        if wanted == "auto" and not (needs & MATRICES or self._options["spectra"]):
+            wanted = "trace"
+        # Classes that are counted only later can still be weighted equally if each has a covariance.
+        late = self._options["weighting"] == "balanced" and self._labels.counts is None
+        return choose_scatter(
+            points, self._num_planned, wanted, by_class=late or "class covariances" in needs
         )
 
     @property

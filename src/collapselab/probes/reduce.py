@@ -15,6 +15,7 @@ from torch import Tensor
 
 from collapselab.distributed import largest_over_ranks
 from collapselab.errors import InputError
+from collapselab.probes.notes import Notes
 from collapselab.probes.padding import Padding, last_position
 
 _FORMS = (
@@ -35,14 +36,14 @@ class Reduction:
         index: index of the token; `last` for the last that is not padding, `cls` for the class token.
         padding: tells where tokens are padding; None before a model is known.
         class_token: index of the class token and the number of tokens in sequences that have it (None where unknown).
-        notes: what was unusual in the batches so far: keys of `warnings`.
+        notes: what was unusual in the batches so far: keys of `warnings`, and `empty` (see `check`).
     """
 
     kind: Literal["flatten", "gap", "token", "mean"] = "flatten"
     index: int | Literal["last", "cls"] = 0
     padding: Padding | None = field(default=None, compare=False, repr=False)
     class_token: tuple[int, int | None] = field(default=(0, None), compare=False)
-    notes: set[str] = field(default_factory=set, compare=False, repr=False)
+    notes: Notes = field(default_factory=Notes, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str | Reduction) -> Reduction:
@@ -129,23 +130,37 @@ class Reduction:
         assert isinstance(index, int)
         if not -count <= index < count:
             raise InputError(f"reduce: there is no token {index} in a sequence of {count}")
-        if mask is not None and mask.shape == tokens.shape[:2] and not bool(mask[:, index].all()):
-            self.notes.add("position")
+        if mask is not None and mask.shape == tokens.shape[:2]:
+            self.notes.add("position", ~mask[:, index].all())
         return torch.full((len(tokens),), index, device=tokens.device)
 
     def _lengths(self, mask: Tensor) -> Tensor:
         lengths = mask.sum(1)
-        if not bool((lengths > 0).all()):
+        self.notes.add("empty", (lengths == 0).any())
+        self._refuse_empty()
+        return lengths.clamp_min(1)
+
+    def check(self) -> None:
+        """Check what was noted of all batches so far; on an accelerator, this waits for it.
+
+        Raises:
+            InputError: a sample had no token that is not padding.
+        """
+        self.notes.settle()
+        self._refuse_empty()
+
+    def _refuse_empty(self) -> None:
+        if "empty" in self.notes.known:
             raise InputError(
                 f"reduce={str(self)!r}: a sample has no token that is not padding; leave such samples out, or say what the "
                 "mask marks: token_mask="
             )
-        return lengths
 
     def warnings(self) -> list[str]:
         """Return what was unusual in the batches of all processes; every process must call it."""
+        self.notes.settle()
         texts = [] if self.padding is None else self.padding.warnings(str(self))
-        if largest_over_ranks(int("position" in self.notes)):
+        if largest_over_ranks(int("position" in self.notes.known)):
             texts.append(f"{self} is padding in some samples; use token:last for the last token that is not")
         return texts
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import _disable_current_modes
@@ -57,7 +58,7 @@ class Call:
     module_name: str
     identity: Identity
     channel_axis: int
-    is_complex: bool
+    dtype: torch.dtype
     made: Made = field(default_factory=lambda: Made(0, None))
 
 
@@ -122,7 +123,7 @@ class Runner:
 
     def _enter(self, name: str, module: nn.Module, features: Tensor) -> None:
         axis, module_name = self._follower.enter(name, module, features), name.split("#")[0]
-        self.calls[name] = Call(module_name, Identity(features), axis, features.is_complex())
+        self.calls[name] = Call(module_name, Identity(features), axis, features.dtype)
         if self.journey is not None and module_name in self._weight_layers:
             self.journey.read(name, features)
 

@@ -61,8 +61,7 @@ class Scores:
                 f"{tuple(batch.labels.shape)}, unlike in the first batch; let the model return one row per label"
             )
         decided = (rows.flatten() > self.threshold).long() if self.is_one_logit else rows.argmax(-1)
-        counted = batch.counted
-        return decided if counted is None else decided[counted.to(decided.device)]
+        return batch.rows_that_count(decided)
 
 
 def describe(path: Path) -> str:

@@ -10,9 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from collapselab.probes.free_memory import free_memory
+
 # Of the free memory of a device, so much may hold copies; what does not fit is copied to the host.
 _SHARE_OF_DEVICE, _SHARE_OF_HOST = 0.25, 0.5
 _COPIES_PER_LIMIT = 8
+# Where the host does not tell.
+_ASSUMED_FREE = 2**34
 _WORDS = ((8, torch.int64), (4, torch.int32), (2, torch.int16), (1, torch.uint8))
 
 
@@ -159,13 +163,5 @@ def _parts(tensor: Tensor, place: str) -> Iterator[tuple[Tensor, str]]:
 
 
 def _free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    if device.type != "cpu":
-        return 0
-    try:
-        with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 2**34  # not on Linux
+    free = free_memory(device)
+    return free if free is not None else _ASSUMED_FREE if device.type == "cpu" else 0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from collapselab.errors import InputError
 from collapselab.probes.following import Follower
+from collapselab.probes.notes import Notes
 from collapselab.probes.padding import Padding, TokenMaskOption
 from collapselab.probes.reduce import Reduction
 from collapselab.text import listed
@@ -21,7 +22,7 @@ _CLASS_TOKENS = ("cls_token", "class_token", "class_embedding", "cls_embedding")
 def with_padding(reduction: Reduction, model: nn.Module, wanted: TokenMaskOption) -> Reduction:
     """Return the reduction with what a model and the caller say of padding, and without notes of other measurements."""
     is_needed = reduction.kind == "mean" or reduction.index == "last"
-    return replace(reduction, padding=Padding(model, wanted, is_needed=is_needed), notes=set())
+    return replace(reduction, padding=Padding(model, wanted, is_needed=is_needed), notes=Notes())
 
 
 def class_token(reduction: Reduction, follower: Follower, model: nn.Module) -> tuple[int, int | None]:

@@ -11,7 +11,9 @@ plain float32 sums over the features of a collapsed network would cancel:
    never as E[x^2] - E[x]^2.
 """
 
+from collapselab.statistics.checking import RefusedBatch
 from collapselab.statistics.class_stats import ClassStats
+from collapselab.statistics.gathering import Checks, Chunk, RowGatherer, chunk_bytes, is_deferred
 from collapselab.statistics.scatter import SCATTERS, Scatter
 from collapselab.statistics.sketch import SketchedSpectrum, SketchRefinement, nystrom
 from collapselab.statistics.weighting import WEIGHTINGS, Weighting
@@ -19,10 +21,16 @@ from collapselab.statistics.weighting import WEIGHTINGS, Weighting
 __all__ = [
     "SCATTERS",
     "WEIGHTINGS",
+    "Checks",
+    "Chunk",
     "ClassStats",
+    "RefusedBatch",
+    "RowGatherer",
     "Scatter",
     "SketchRefinement",
     "SketchedSpectrum",
     "Weighting",
+    "chunk_bytes",
+    "is_deferred",
     "nystrom",
 ]

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from collapselab.statistics.gathering import CHECKS
 from collapselab.statistics.scatter import SCATTERS
 
 _MUST_AGREE = ("num_classes", "dim", "scatter", "sketch_size", "seed")
 
 
 def check_arguments(
-    num_classes: int, dim: int, scatter: str, product_dtype: torch.dtype | None, sketch_size: int
+    num_classes: int, dim: int, scatter: str, product_dtype: torch.dtype | None, sketch_size: int, checks: str
 ) -> None:
     """Check the arguments of `ClassStats`.
 
@@ -29,6 +30,8 @@ def check_arguments(
         raise ValueError(f"product_dtype must be float32 or float64, got {product_dtype}")
     if sketch_size < 1:
         raise ValueError(f"sketch_size must be at least 1, got {sketch_size}")
+    if checks not in CHECKS:
+        raise ValueError(f"checks must be one of {CHECKS}, got {checks!r}")
 
 
 def checked_counts(class_counts: Tensor | Sequence[int], num_classes: int) -> Tensor:
@@ -45,17 +48,32 @@ def checked_counts(class_counts: Tensor | Sequence[int], num_classes: int) -> Te
     return counts
 
 
-def check_batch(features: Tensor, labels: Tensor, num_classes: int | None, dim: int) -> int:
-    """Check a batch for `ClassStats.update` and return its highest label; the values of the features are not read.
+class RefusedBatch(ValueError):
+    """Batches that could not be added, found when the chunk that they belong to was.
+
+    Args:
+        batch: number of the first such batch, counted from 0 in the order of updates.
+        problem: what is wrong with it, as it is reported when batches are checked at once.
+        others: how many more batches of the chunk could not be added.
+    """
+
+    def __init__(self, batch: int, problem: str, *, others: int = 0) -> None:
+        more = f"; {others} more batches after it were refused" if others else ""
+        super().__init__(f"batch {batch}, {problem}{more}")
+        self.batch = batch
+        self.problem = problem + more
+
+
+def check_shapes(features: Tensor, labels: Tensor, dim: int) -> None:
+    """Check what can be checked of a batch for `ClassStats.update` without reading values.
 
     Args:
         features: to be (n, dim).
         labels: to be (n,).
-        num_classes: labels must be lower; None for no limit.
         dim: features per sample.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit, or labels out of range.
+        ValueError: shapes or dtypes that do not fit.
     """
     if features.ndim != 2 or features.shape[1] != dim:
         raise ValueError(f"features have shape {tuple(features.shape)}; this ClassStats takes (n, {dim})")
@@ -65,6 +83,18 @@ def check_batch(features: Tensor, labels: Tensor, num_classes: int | None, dim: 
         raise ValueError(f"labels have shape {tuple(labels.shape)} for {features.shape[0]} rows of features")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"labels have dtype {labels.dtype}; use whole numbers")
+
+
+def check_range(labels: Tensor, num_classes: int | None) -> int:
+    """Check labels for `ClassStats.update` and return the highest, -1 without labels.
+
+    Args:
+        labels: whole numbers.
+        num_classes: labels must be lower; None for no limit.
+
+    Raises:
+        ValueError: labels out of range.
+    """
     if len(labels) == 0:
         return -1
     low, high = (int(value) for value in torch.aminmax(labels))

@@ -10,17 +10,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from collapselab.statistics.checking import check_arguments, check_batch, check_mergeable, checked_counts
-from collapselab.statistics.moments import ClassMoments
-from collapselab.statistics.readings import ClassReadings
-from collapselab.statistics.rows import refuse_unbounded
-from collapselab.statistics.scatter import Scatter, WithinScatter
+from collapselab.statistics.accumulation import ClassAccumulation
+from collapselab.statistics.checking import check_arguments, check_mergeable, checked_counts
+from collapselab.statistics.gathering import Checks
+from collapselab.statistics.scatter import Scatter
 
 
-class ClassStats(ClassReadings):
+class ClassStats(ClassAccumulation):
     """Counts, means and within-class scatter of labelled features, accumulated in one pass.
 
     Args:
@@ -44,6 +43,12 @@ class ClassStats(ClassReadings):
         growing: whether a higher label enlarges the statistics: `num_classes` is then where they start, and doubles
             when needed.
         max_per_class: with `growing`, the number of classes beyond which `per_class` scatter becomes `full`.
+        checks: when labels and values of a batch are checked.
+            `eager`: by `update`, which reads values from the device of the features.
+            `deferred`: `update` waits for no accelerator. Rows are collected (32 MiB at most) and added as one large
+            block when enough of them have come, and whenever statistics are read, merged or stored. A batch that
+            cannot be added is reported then, with its number; see `update`.
+            `auto` (the default): `deferred` where sums are stored on an accelerator, `eager` on the CPU.
 
     Raises:
         ValueError: an argument out of range, class_counts of the wrong shape, or class_counts with `growing`.
@@ -71,116 +76,22 @@ class ClassStats(ClassReadings):
         seed: int = 0,
         growing: bool = False,
         max_per_class: int | None = None,
+        checks: Checks = "auto",
     ) -> None:
-        check_arguments(num_classes, dim, scatter, product_dtype, sketch_size)
+        check_arguments(num_classes, dim, scatter, product_dtype, sketch_size, checks)
         if growing and class_counts is not None:
             raise ValueError("growing statistics take no class_counts")
-        self.num_classes = num_classes
+        self._num_classes = num_classes
         self.dim = dim
-        self.scatter: Scatter = scatter
+        self._scatter: Scatter = scatter
         self.sketch_size = min(sketch_size, dim)
         self.seed = seed
         self.product_dtype = product_dtype
         self.class_counts = None if class_counts is None else checked_counts(class_counts, num_classes)
         self._growing, self._max_per_class = growing, max_per_class
         self._device = None if device is None else torch.device(device)
-        self._moments: ClassMoments | None = None
-        self._within: WithinScatter | None = None
-        self._dropped_max_abs: float | None = None
-
-    # ---------------------------------------------------------------- accumulation
-
-    @torch.no_grad()
-    def update(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
-        """Add a batch. The tensors are only read and not stored.
-
-        Args:
-            features: float16, bfloat16, float32 or float64, on any device.
-            labels: whole numbers in [0, num_classes).
-
-        Raises:
-            ValueError: shapes or dtypes that do not fit, labels out of range, NaN or infinity (with the
-                first row). Nothing is added from a batch that is refused.
-        """
-        high = check_batch(features, labels, None if self._growing else self.num_classes, self.dim)
-        if len(labels) == 0:
-            return
-        if high >= self.num_classes:
-            self._grow(self._room_for(high + 1))
-        moments = self._allocate(features)
-        features = features.to(self._device)
-        labels = labels.to(device=self._device, dtype=torch.int64)
-        step = moments.block_rows()
-        # A single block is checked while it is added; several are all checked before the first is added. A sum is the
-        # cheapest pass that reveals NaN and infinity, and only float64 has values that are too large.
-        if len(labels) > step:
-            wide = features.dtype == torch.float64
-            if wide or not bool(torch.isfinite(features.sum())):
-                refuse_unbounded(features)
-        for start in range(0, len(labels), step):
-            self._add_block(moments, features[start : start + step], labels[start : start + step])
-
-    def _add_block(self, moments: ClassMoments, block: Tensor, labels: Tensor) -> None:
-        within = self._within
-        here = torch.bincount(labels, minlength=self.num_classes)
-        self._move_centres(moments.outgrown_centres(block, labels, here))
-        sketched = within is not None and within.kind == "sketch"
-        moments.add(block, labels, here, within.add_deviations if within and sketched else None)
-        if within is not None:
-            within.push(block, labels)
-        self._move_centres(moments.poor_centres())
-
-    def _room_for(self, num_classes: int) -> int:
-        """Return twice the room there is, but not room for more classes than `max_per_class` before they have come."""
-        limit = self._max_per_class or 0
-        room = max(2 * self.num_classes, num_classes)
-        return min(room, limit) if num_classes <= limit else room
-
-    def _grow(self, num_classes: int) -> None:
-        self.num_classes = num_classes
-        self._pool_many_classes()
-        if self._moments is not None:
-            self._moments.grow(num_classes)
-        if self._within is not None:
-            self._within.grow(num_classes)
-
-    def _pool_many_classes(self) -> None:
-        if self.scatter == "per_class" and self.num_classes > (self._max_per_class or self.num_classes):
-            self.scatter = "full"
-            if self._within is not None:
-                self._within.pool()
-
-    def _move_centres(self, moving: tuple[Tensor, Tensor] | None) -> None:
-        if moving is not None and self._moments is not None:
-            if self._within is not None:
-                self._within.prepare_move(*moving)
-            self._moments.move_centres(*moving)
-
-    def _allocate(self, features: Tensor) -> ClassMoments:
-        """Return the moments, created for the dtype and device of the first features."""
-        if self._moments is not None:
-            return self._moments
-        device = self._device or features.device
-        self._device = torch.device("cpu") if device.type == "mps" else device  # no float64 there
-        if self.product_dtype is None:
-            self.product_dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-        self._moments = ClassMoments(
-            self.num_classes,
-            self.dim,
-            # float32 rows are centred in float32: a centre that float32 cannot represent would shift them.
-            centre_dtype=torch.float64 if features.dtype == torch.float64 else torch.float32,
-            device=self._device,
-        )
-        if self.scatter != "trace":
-            self._within = WithinScatter(
-                self.scatter,
-                self._moments,
-                class_counts=self.class_counts,
-                dtype=self.product_dtype,
-                sketch_size=self.sketch_size,
-                seed=self.seed,
-            )
-        return self._moments
+        self._checks: Checks = checks
+        self._gatherer = self._moments = self._within = self._dropped_max_abs = None
 
     # ---------------------------------------------------------------- combination
 
@@ -198,11 +109,11 @@ class ClassStats(ClassReadings):
         if not parts:
             raise ValueError("merge needs at least one ClassStats")
         first = parts[0]
-        for part in parts[1:]:
-            check_mergeable(first, part)
+        for part in parts:
+            check_mergeable(first, part)  # adds the rows that wait
         filled = [part for part in parts if part._moments is not None]
         dtypes = {part.product_dtype for part in filled or parts}
-        merged = copy.copy(first)
+        merged = first._copy()
         merged._moments = merged._within = merged._dropped_max_abs = None
         merged.product_dtype = torch.float32 if torch.float32 in dtypes else dtypes.pop()
         merged._device = filled[0]._device if filled else first._device
@@ -222,7 +133,7 @@ class ClassStats(ClassReadings):
         result shares its matrices with this object: update neither of them afterwards.
         """
         seen = (self._filled_moments().counts > 0).nonzero()[:, 0]
-        return self if len(seen) == self.num_classes else self.renumbered(seen)
+        return self if len(seen) == self._num_classes else self.renumbered(seen)
 
     @torch.no_grad()
     def renumbered(self, numbers: Int[Tensor, " k"]) -> ClassStats:
@@ -234,8 +145,8 @@ class ClassStats(ClassReadings):
             numbers: present number of each class; -1, where there are no class counts, for one without samples. Classes
                 that are left out must have no samples.
         """
-        part = copy.copy(self)
-        part.num_classes, part._growing = len(numbers), False
+        part = self._copy()
+        part._num_classes, part._growing = len(numbers), False
         part.class_counts = None if self.class_counts is None else self.class_counts[numbers.cpu()]
         if self._moments is not None:
             numbers = numbers.to(self._moments.counts.device)
@@ -250,10 +161,17 @@ class ClassStats(ClassReadings):
 
         The result shares its means with this object.
         """
-        part = copy.copy(self)
+        part = self._copy()
         if self._within is not None:
             part._dropped_max_abs = self._within.max_abs
-        part.scatter, part._within = "trace", None
+        part._scatter, part._within = "trace", None
+        return part
+
+    def _copy(self) -> ClassStats:
+        """Return statistics that share this object's sums, and collect rows of their own."""
+        self._settle()
+        part = copy.copy(self)
+        part._gatherer = None
         return part
 
     # ---------------------------------------------------------------- storage
@@ -267,10 +185,11 @@ class ClassStats(ClassReadings):
             with_scatter: False omits the matrix; statistics loaded from such a state add nothing to the scatter
                 that they are merged with.
         """
+        self._settle()
         state: dict[str, Any] = {
-            "num_classes": self.num_classes,
+            "num_classes": self._num_classes,
             "dim": self.dim,
-            "scatter": self.scatter,
+            "scatter": self._scatter,
             "sketch_size": self.sketch_size,
             "seed": self.seed,
             "product_dtype": None if self.product_dtype is None else str(self.product_dtype),
@@ -308,6 +227,7 @@ class ClassStats(ClassReadings):
 
         Totals of several processes can be added if their centres are equal, as `merge` of the same parts makes them.
         """
+        self._settle()
         return None if self._within is None else self._within.folded_total()
 
     def replace_scatter(self, total: Tensor, max_abs: float) -> None:
@@ -316,10 +236,11 @@ class ClassStats(ClassReadings):
         Args:
             max_abs: the largest absolute feature value of all its samples.
         """
+        self._settle()
         if self._within is not None:
             self._within.load(total, max_abs)
 
     def __repr__(self) -> str:
         seen = 0 if self._moments is None else self.num_samples
-        arguments = f"num_classes={self.num_classes}, dim={self.dim}, scatter={self.scatter!r}"
+        arguments = f"num_classes={self._num_classes}, dim={self.dim}, scatter={self._scatter!r}"
         return f"ClassStats({arguments}, num_samples={seen})"

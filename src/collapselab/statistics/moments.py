@@ -12,7 +12,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from collapselab.numerics import add_converted_
-from collapselab.statistics.rows import class_means_in, refuse_unbounded, selected, squared_norms
+from collapselab.statistics.rows import (
+    SumByClass,
+    class_means_in,
+    index_sums,
+    refuse_unbounded,
+    selected,
+    squared_norms,
+)
+from collapselab.statistics.shared import shared_scratch
 
 # A block of this size stays in the processor's cache while it is added.
 _BLOCK_ELEMENTS = 2**20
@@ -24,12 +32,17 @@ _SAFE_NORMS = (2.0**-30, 2.0**50)
 _ROWS_PER_PARTIAL = 64
 _MIN_PARTIAL_ROWS = 512
 # Narrow rows cost little: they are computed in float64 throughout.
-_NARROW = 64
+NARROW = 64
 # A class that grows by this factor in one block takes the block's mean as its centre.
 _GROWTH = 4
 # A centre further from its class mean than this many standard deviations is poor: float32 squares and
 # products about it lose accuracy by that factor squared.
 _MAX_CENTRE_SHIFT = 2.0
+
+
+def block_rows(dim: int) -> int:
+    """Return the largest number of rows of p features that are added at a time."""
+    return max(64, _BLOCK_ELEMENTS // dim)
 
 
 class ClassMoments:
@@ -49,6 +62,7 @@ class ClassMoments:
         zero_norms: samples per class with norm zero, which have no direction.
         judge_at: the count at which the centre of a class is examined next.
         max_square: the largest squared deviation so far, about the centre used at the time.
+        all_seen: whether every class has a centre.
     """
 
     def __init__(
@@ -71,8 +85,9 @@ class ClassMoments:
         self._totals: tuple[Tensor, Tensor] | None = None
         self._partials: tuple[Tensor, Tensor] | None = None
         self._partial_rows = 0
-        self._all_seen = False
-        self._scratch: dict[torch.dtype, Tensor] = {}
+        self.all_seen = False
+        self._least_count = 0
+        self._scratch = shared_scratch()
 
     @property
     def sums(self) -> Float[Tensor, "c p"]:
@@ -113,7 +128,13 @@ class ClassMoments:
 
     def block_rows(self) -> int:
         """Return the largest number of rows that `add` takes at a time."""
-        return max(64, _BLOCK_ELEMENTS // self.dim)
+        return block_rows(self.dim)
+
+    def block_dtype(self, dtype: torch.dtype, norm_range: tuple[float, float]) -> torch.dtype:
+        """Return the dtype in which rows of this dtype and these norms are centred and squared."""
+        narrow = self.dim <= NARROW or dtype == torch.float64
+        low, high = norm_range
+        return torch.float64 if narrow or not _are_safe(low, high) else torch.float32
 
     def add(
         self,
@@ -131,16 +152,16 @@ class ClassMoments:
         Raises:
             ValueError: NaN, infinity, or a norm whose square overflows; then nothing is added.
         """
-        narrow = self.dim <= _NARROW or features.dtype == torch.float64
+        narrow = self.dim <= NARROW or features.dtype == torch.float64
         rows = features.to(torch.float64 if narrow else torch.float32)
         # In float64: 1 - norm(m_c)^2, the angular spread of a class, is the squared deviation of unit vectors,
         # which is smaller than the rounding of a float32 norm for features far from the origin.
         norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
         low, high = (float(value) for value in torch.aminmax(norms))
-        if not (_SAFE_NORMS[0] < low and high < _SAFE_NORMS[1]):  # NaN too
+        if not _are_safe(low, high):
             rows, norms, high = self._careful_norms(features)
-        if not self._all_seen:
-            self._place_centres(rows, labels, here)
+        if not self.all_seen:
+            self.place_centres(rows, labels, here)
         deviations = self._deviations(rows, labels)
         squares = squared_norms(deviations)
         sums, unit_sums = self._targets(deviations.dtype, len(labels))
@@ -163,15 +184,22 @@ class ClassMoments:
         refuse_unbounded(features)
         return rows, norms, float(norms.max())
 
-    def _place_centres(self, rows: Tensor, labels: Tensor, here: Tensor) -> None:
+    def place_centres(
+        self, rows: Tensor, labels: Tensor, here: Tensor, summed: SumByClass = index_sums
+    ) -> None:
+        """Give classes that are seen for the first time a centre, the mean of their rows in this block."""
         new = (here > 0) & (self.counts == 0)
         if bool(new.any()):
-            classes, means = class_means_in(rows, labels, new)
+            classes, means = class_means_in(rows, labels, new, summed)
             self.centres[classes] = means.to(self.centres.dtype)
-            self._all_seen = bool(((self.counts > 0) | new).all())
+            self.all_seen = bool(((self.counts > 0) | new).all())
 
     def outgrown_centres(
-        self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"], here: Int[Tensor, " c"]
+        self,
+        features: Float[Tensor, "n p"],
+        labels: Int[Tensor, " n"],
+        here: Int[Tensor, " c"],
+        summed: SumByClass = index_sums,
     ) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
         """Return the classes of which this block has many times the rows seen so far, and their means in the block.
 
@@ -179,6 +207,7 @@ class ClassMoments:
 
         Args:
             here: number of rows of each class in the block.
+            summed: how rows are summed by class.
 
         Raises:
             ValueError: as `add`.
@@ -188,7 +217,7 @@ class ClassMoments:
             return None
         refuse_unbounded(features)
         rows = features.to(torch.promote_types(features.dtype, torch.float32))
-        classes, means = class_means_in(rows, labels, outgrown)
+        classes, means = class_means_in(rows, labels, outgrown, summed)
         return self._moving(classes, means)
 
     def poor_centres(self) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
@@ -209,6 +238,23 @@ class ClassMoments:
         classes = classes[poor]
         return self._moving(classes, self.centres[classes].double() + shifts[poor])
 
+    def look_at_centres(self, squares: Float[Tensor, " n"]) -> bool:
+        """Return whether `poor_centres` has any to examine, reading all values from the device at once.
+
+        Args:
+            squares: squared deviations of the block that was added last.
+        """
+        present = torch.where(self.counts > 0, self.counts, torch.iinfo(torch.int64).max)
+        due = (self.counts >= self.judge_at).any()
+        read = torch.stack([squares.max(), due.double(), present.min().double()]).tolist()
+        self.max_square = max(self.max_square, read[0])
+        self._least_count = int(read[2])
+        return bool(read[1])
+
+    def can_outgrow(self, num_rows: int) -> bool:
+        """Return whether `outgrown_centres` could find any in a block of so many rows; no value is read."""
+        return num_rows >= _GROWTH * self._least_count
+
     def _moving(self, classes: Tensor, means: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return those of `classes` whose rounded mean differs from their centre, and these means."""
         moved = means.to(self.centres.dtype)
@@ -216,13 +262,9 @@ class ClassMoments:
         return (classes[changed], moved[changed]) if bool(changed.any()) else None
 
     def _deviations(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """Return rows - centres[labels] in reused memory: fresh pages would cost more than the arithmetic."""
-        scratch = self._scratch.get(rows.dtype)
-        if scratch is None or len(scratch) < len(rows):
-            size = min(self.block_rows(), max(512, len(rows)))
-            scratch = torch.empty(max(size, len(rows)), self.dim, dtype=rows.dtype, device=rows.device)
-            self._scratch[rows.dtype] = scratch
-        out = scratch[: len(rows)]
+        """Return rows - centres[labels] in scratch memory."""
+        self._scratch = shared_scratch()  # of the thread that adds rows
+        out = self._scratch.take(len(rows), self.dim, rows.dtype, rows.device)
         if rows.dtype == self.centres.dtype:
             torch.index_select(self.centres, 0, labels, out=out)
         else:
@@ -232,21 +274,23 @@ class ClassMoments:
     def _targets(self, dtype: torch.dtype, num_rows: int) -> tuple[Tensor, Tensor]:
         """Return the tensors to which deviations and unit deviations of this dtype are added."""
         if dtype == torch.float64:
-            if self._totals is None:
-                self._totals = self._zero_pair(torch.float64)
-            return self._totals
+            return self.float64_totals()
         if self._partials is None:
             self._partials = self._zero_pair(torch.float32)
         limit = max(_MIN_PARTIAL_ROWS, _ROWS_PER_PARTIAL * self.num_classes)
         if self._partial_rows and self._partial_rows + num_rows > limit:
-            if self._totals is None:
-                self._totals = self._zero_pair(torch.float64)
-            for total, partial in zip(self._totals, self._partials, strict=True):
+            for total, partial in zip(self.float64_totals(), self._partials, strict=True):
                 add_converted_(total, partial)
                 partial.zero_()
             self._partial_rows = 0
         self._partial_rows += num_rows
         return self._partials
+
+    def float64_totals(self) -> tuple[Float[Tensor, "c p"], Float[Tensor, "c p"]]:
+        """Return the tensors to which float64 sums of deviations and of unit deviations are added."""
+        if self._totals is None:
+            self._totals = self._zero_pair(torch.float64)
+        return self._totals
 
     def _zero_pair(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(self.centres, dtype=dtype), torch.zeros_like(self.centres, dtype=dtype)
@@ -258,10 +302,9 @@ class ClassMoments:
         n = self.counts[which].double()[:, None]
         self.squares[which] += (n * by.square() - 2 * by * sums).sum(1)
         self.centres[which] = moved
-        if self._totals is None:
-            self._totals = self._zero_pair(torch.float64)
-        self._totals[0][which] = sums - n * by
-        self._totals[1][which] = unit_sums - self.unit_weights[which][:, None] * by
+        totals = self.float64_totals()
+        totals[0][which] = sums - n * by
+        totals[1][which] = unit_sums - self.unit_weights[which][:, None] * by
         for partial in self._partials or ():
             partial[which] = 0.0
 
@@ -289,7 +332,7 @@ class ClassMoments:
             offset += part.sums.to(device)
         self.judge_at = (_GROWTH * self.counts).clamp_min(_GROWTH)
         self.centres = (anchor + offset / n).to(self.centres.dtype)
-        self._all_seen = bool((self.counts > 0).all())
+        self.all_seen = bool((self.counts > 0).all())
         for part, count in zip(parts, counts, strict=True):
             by = self.shift_from(part)
             sums, weights = part.sums.to(device), part.unit_weights.to(device)
@@ -326,7 +369,7 @@ class ClassMoments:
         for name in ("_totals", "_partials"):
             pair: tuple[Tensor, Tensor] | None = getattr(self, name)
             setattr(self, name, pair and (selected(pair[0], which), selected(pair[1], which)))
-        self.num_classes, self._all_seen = num_classes, False
+        self.num_classes, self.all_seen = num_classes, False
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything summed so far, as owned tensors, for storage."""
@@ -348,4 +391,8 @@ class ClassMoments:
             setattr(self, name, tensors[name].clone())
         self.max_square = float(tensors["max_square"])
         self._replace_sums(tensors["sums"].clone(), tensors["unit_sums"].clone())
-        self._all_seen = bool((self.counts > 0).all())
+        self.all_seen = bool((self.counts > 0).all())
+
+
+def _are_safe(low: float, high: float) -> bool:
+    return _SAFE_NORMS[0] < low and high < _SAFE_NORMS[1]  # false for NaN

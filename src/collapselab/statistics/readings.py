@@ -18,20 +18,33 @@ class ClassReadings:
     """The results of `ClassStats`, computed from its sums when they are read.
 
     Attributes:
-        scatter: which part of the within-class scatter is stored.
         class_counts: samples of each class as declared beforehand; None if they were not.
     """
 
-    scatter: Scatter
     class_counts: Int[Tensor, " c"] | None
     _moments: ClassMoments | None
     _within: WithinScatter | None
     _dropped_max_abs: float | None
 
     @property
+    def scatter(self) -> Scatter:
+        """Which part of the within-class scatter is stored."""
+        raise NotImplementedError
+
+    def _settle(self) -> None:
+        """Add the rows that wait; every reading begins with it."""
+        raise NotImplementedError
+
+    @property
     def has_samples(self) -> bool:
         """Whether any sample was seen."""
+        self._settle()
         return self._moments is not None and bool((self._moments.counts > 0).any())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the sums are stored, and what is read from them."""
+        return self._filled_moments().counts.device
 
     @property
     def counts(self) -> Int[Tensor, " c"]:
@@ -134,6 +147,7 @@ class ClassReadings:
         return pooled_factor(self._filled_moments().counts.cpu(), self.class_counts, weighting)
 
     def _filled_moments(self) -> ClassMoments:
+        self._settle()
         if self._moments is None:
             raise ValueError("nothing was measured: this ClassStats has seen no samples")
         return self._moments

@@ -5,6 +5,8 @@ Letters: n rows, p features, k entries.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,6 +14,8 @@ from torch import Tensor
 # A float32 sum of this many squares is accurate to 2e-6 at worst and usually to 1e-7, with either sign; wider
 # rows are summed in pieces, and the pieces in float64.
 _SQUARES_PER_SUM = 256
+# Returns the sum of rows (n, p) by class number (n,), for so many classes.
+SumByClass = Callable[[Tensor, Tensor, int], Tensor]
 # Squares of larger values, summed over many samples, could overflow float64.
 _MAX_NORM = 1e140
 
@@ -25,7 +29,14 @@ def selected(tensor: Tensor, which: Int[Tensor, " k"]) -> Tensor:
     return out
 
 
-def class_means_in(rows: Tensor, labels: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def index_sums(rows: Tensor, members: Tensor, num_classes: int) -> Tensor:
+    """Return the sum of the rows of each class, added one after another."""
+    return rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, members, rows)
+
+
+def class_means_in(
+    rows: Tensor, labels: Tensor, wanted: Tensor, summed: SumByClass = index_sums
+) -> tuple[Tensor, Tensor]:
     """Return which of the `wanted` classes (mask over all) occur in these rows, and their means here.
 
     Rows are summed about the first row of their class: the plain sum of many rows far from the origin would round by
@@ -37,8 +48,7 @@ def class_means_in(rows: Tensor, labels: Tensor, wanted: Tensor) -> tuple[Tensor
     first = torch.full_like(classes, len(rows))
     first.scatter_reduce_(0, members, torch.arange(len(rows), device=rows.device), "amin")
     anchors = rows[first]
-    sums = torch.zeros_like(anchors)
-    sums.index_add_(0, members, rows.sub_(anchors[members]))
+    sums = summed(rows.sub_(anchors[members]), members, len(classes))
     return classes, anchors + sums / torch.bincount(members)[:, None]
 
 
@@ -59,6 +69,12 @@ def squared_norms(rows: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
     return total
 
 
+def is_bounded(low: float, high: float, dim: int) -> bool:
+    """Whether values between `low` and `high` are finite, and the squares of `dim` of them too; NaN are not."""
+    limit = _MAX_NORM / dim
+    return -limit < low and high < limit
+
+
 def refuse_unbounded(features: Float[Tensor, "n p"]) -> None:
     """Refuse NaN, infinity and values whose square overflows.
 
@@ -66,8 +82,7 @@ def refuse_unbounded(features: Float[Tensor, "n p"]) -> None:
         ValueError: naming the first such row of this batch.
     """
     low, high = (float(value) for value in torch.aminmax(features))
-    limit = _MAX_NORM / features.shape[1]
-    if -limit < low and high < limit:  # false for NaN
+    if is_bounded(low, high, features.shape[1]):
         return
     wrong = ~torch.isfinite(features).all(dim=1)
     if bool(wrong.any()):

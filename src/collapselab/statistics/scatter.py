@@ -21,6 +21,7 @@ from collapselab.numerics import (
 )
 from collapselab.statistics.moments import ClassMoments
 from collapselab.statistics.rows import selected
+from collapselab.statistics.shared import Directions, shared_directions
 from collapselab.statistics.weighting import balancing_scale
 
 SCATTERS: tuple[Scatter, ...] = get_args(Scatter)
@@ -32,6 +33,16 @@ _PENDING_BYTES, _MIN_PENDING_ROWS, _MAX_PENDING_ROWS = 2**25, 4096, 8192
 _ROWS_PER_SKETCH_PRODUCT = 256
 # float32 products of deviations of this size neither overflow nor underflow; others are scaled.
 _SAFE_DEVIATIONS = (2.0**-30, 2.0**40)
+
+
+def pending_rows(dim: int, dtype: torch.dtype) -> int:
+    """Return how many rows of p features are collected before they are multiplied.
+
+    Args:
+        dim: p.
+        dtype: of the products.
+    """
+    return max(_MIN_PENDING_ROWS, min(_MAX_PENDING_ROWS, _PENDING_BYTES // (dtype.itemsize * dim)))
 
 
 class WithinScatter:
@@ -66,14 +77,11 @@ class WithinScatter:
         self.row_scale = None if scale is None else scale.to(device)
         self.dtype = dtype
         self.max_abs = 0.0
-        self.omega: Tensor | None = None
+        self._directions: Directions | None = None
         if kind == "sketch":
             # Stored transposed: its products come as k x p.
             self.total = torch.zeros(sketch_size, p, dtype=torch.float64, device=device).T
-            generator = torch.Generator().manual_seed(seed)
-            omega = torch.randn(p, sketch_size, dtype=torch.float64, generator=generator)
-            self.omega = omega.to(device)
-            self._omega_of_products = self.omega.to(dtype)
+            self._directions = shared_directions(p, sketch_size, seed, dtype, device)
         else:
             shape = (p, p) if kind == "full" else (moments.num_classes, p, p)
             self.total = torch.zeros(shape, dtype=torch.float64, device=device)
@@ -83,9 +91,15 @@ class WithinScatter:
         self._flush_at = 0
         self._any_in_total = False
 
+    @property
+    def omega(self) -> Float[Tensor, "p k"] | None:
+        """The Gaussian of a sketch, float64."""
+        return None if self._directions is None else self._directions.exact
+
     def add_deviations(self, deviations: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
         """Add rows to a sketch that `moments` has centred already; they are only read."""
-        scale, omega = self._product_scale(), self._omega_of_products
+        assert self._directions is not None
+        scale, omega = self._product_scale(), self._directions.of_products
         weights = None if self.row_scale is None else self.row_scale.square().to(self.dtype)
         for rows, classes in zip(
             deviations.split(_ROWS_PER_SKETCH_PRODUCT), labels.split(_ROWS_PER_SKETCH_PRODUCT), strict=True
@@ -100,6 +114,33 @@ class WithinScatter:
             self.total.T.add_(product, alpha=scale**2)
         self._any_in_total = True
 
+    def add_centred(self, deviations: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
+        """Add a large block of rows that `moments` has centred already; they are overwritten.
+
+        The centres must be those of `moments` now.
+        """
+        scale = self._product_scale()
+        rows = deviations if scale == 1 else deviations.div_(scale)
+        if self.row_scale is not None:
+            rows.mul_(self.row_scale.to(rows.dtype).index_select(0, labels)[:, None])
+        rows = rows.to(self.dtype)
+        with full_precision_products(self.total.device):
+            if self.kind == "sketch":
+                self._add_sketched(rows, scale**2)
+            else:
+                self._add_grams(self.total, rows, labels, scale**2)
+        self._any_in_total = True
+
+    def _add_sketched(self, rows: Tensor, factor: float) -> None:
+        """Add `rows.T @ rows @ Omega`, summed in the dtype of the rows over a few of them at a time."""
+        assert self._directions is not None
+        pieces, step = len(rows) // _ROWS_PER_SKETCH_PRODUCT, _ROWS_PER_SKETCH_PRODUCT
+        for part in (rows[: pieces * step].view(pieces, step, rows.shape[1]), rows[pieces * step :][None]):
+            if part.numel():
+                # k x p: the shape that multiplies faster.
+                products = (part @ self._directions.of_products).mT @ part
+                self.total.T.add_(products.sum(0, dtype=torch.float64), alpha=factor)
+
     def _product_scale(self) -> float:
         """Return a power of two to divide rows by, so that float32 products neither overflow nor underflow."""
         largest = self.moments.max_square**0.5
@@ -108,13 +149,17 @@ class WithinScatter:
         # Within float32, so that it can divide float32 rows.
         return min(max(power_of_two_near(largest), 2.0**-120), 2.0**120)
 
+    def see(self, low: float, high: float) -> None:
+        """Record the smallest and the largest value of a block of features."""
+        self.max_abs = max(self.max_abs, -low, high)
+
     def push(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
         """Add a block of rows that `moments` already has; once enough rows are collected, they are multiplied.
 
         A sketch got their deviations already: only the largest value is recorded.
         """
         low, high = torch.aminmax(features)
-        self.max_abs = max(self.max_abs, -float(low), float(high))
+        self.see(float(low), float(high))
         if self.kind == "sketch":
             return
         n = len(labels)
@@ -136,9 +181,7 @@ class WithinScatter:
         if self._rows is not None and self._rows.dtype == dtype:
             return
         self._flush()
-        itemsize = torch.finfo(self.dtype).bits // 8
-        size = _PENDING_BYTES // (itemsize * self.moments.dim)
-        self._flush_at = max(_MIN_PENDING_ROWS, min(_MAX_PENDING_ROWS, size))
+        self._flush_at = pending_rows(self.moments.dim, self.dtype)
         # The block that reaches the limit still fits.
         size, device = self._flush_at + self.moments.block_rows(), self.moments.centres.device
         self._rows = torch.empty(size, self.moments.dim, dtype=dtype, device=device)
@@ -228,22 +271,32 @@ class WithinScatter:
         """Continue from what `folded_total` and `max_abs` gave; the total is copied."""
         self.total, self.max_abs, self._any_in_total = total.clone(), max_abs, True
 
-    def prepare_move(self, which: Int[Tensor, " k"], moved: Float[Tensor, "k p"]) -> None:
+    def prepare_move(
+        self,
+        which: Int[Tensor, " k"],
+        moved: Float[Tensor, "k p"],
+        waiting: tuple[Float[Tensor, "n p"], Int[Tensor, " n"]] | None = None,
+    ) -> None:
         """Re-express the total before `moments` moves the centres of classes `which` to `moved`.
 
         Pending rows need nothing: they are centred when they are multiplied.
+
+        Args:
+            waiting: a large block that `moments` has already and the total does not, with its labels.
         """
         if not self._any_in_total:
             return
         moments = self.moments
         counts, sums = moments.counts.double(), moments.sums
         if self._num_pending and self._rows is not None and self._labels is not None:
-            labels = self._labels[: self._num_pending]
+            waiting = self._rows[: self._num_pending], self._labels[: self._num_pending]
+        if waiting is not None:
+            pending, labels = waiting
             counts -= torch.bincount(labels, minlength=moments.num_classes)
             moving = torch.zeros_like(counts, dtype=torch.bool)
             moving[which] = True
             for rows in moving[labels].nonzero()[:, 0].split(moments.block_rows()):
-                deviations = self._rows[rows].double() - moments.centres[labels[rows]].double()
+                deviations = pending[rows].double() - moments.centres[labels[rows]].double()
                 sums.index_add_(0, labels[rows], deviations, alpha=-1)
         self._shift(which, counts[which], sums[which], moved.double() - moments.centres[which].double())
 
@@ -273,14 +326,17 @@ class WithinScatter:
         """Centre `rows` in place and add their products to `total`."""
         rows, scale = self._centred(rows, labels, self.row_scale)
         with full_precision_products(total.device):
-            if self.kind == "full":
-                add_gram_(total, rows, scale**2)
-            else:
-                order = labels.argsort(stable=True)
-                sizes = torch.bincount(labels, minlength=self.moments.num_classes).tolist()
-                for index, members in enumerate(order.split(sizes)):
-                    if len(members):
-                        add_gram_(total[index], rows[members], scale**2)
+            self._add_grams(total, rows, labels, scale**2)
+
+    def _add_grams(self, total: Tensor, rows: Tensor, labels: Tensor, factor: float) -> None:
+        if self.kind == "full":
+            add_gram_(total, rows, factor)
+            return
+        order = labels.argsort(stable=True)
+        sizes = torch.bincount(labels, minlength=self.moments.num_classes).tolist()
+        for index, members in enumerate(order.split(sizes)):
+            if len(members):
+                add_gram_(total[index], rows[members], factor)
 
     def _centred(self, rows: Tensor, labels: Tensor, row_scale: Tensor | None) -> tuple[Tensor, float]:
         """Centre `rows` in place, multiply them by `row_scale` of their class and divide them by a power of two.

@@ -36,12 +36,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from collapselab.numerics import EPS64, add_converted_, full_precision_products
+from collapselab.numerics import EPS64, add_converted_, block_elements, full_precision_products
 
 # Rounding of the float64 steps after the products, in the same units as `product_eps`.
 _FLOAT64_STEPS = 32 * EPS64
-# Rows of the second pass are processed in blocks of about this many elements.
-_BLOCK_ELEMENTS = 2**20
 # A float32 sum of thousands of nearly equal products is off by ten eps32, a sum of this many by one or two.
 _ROWS_PER_SUM = 256
 
@@ -136,6 +134,7 @@ def nystrom(
     if trace == 0:
         return SketchedSpectrum(sketch.new_zeros(0).double(), sketch.new_zeros(p, 0).double(), 0.0, 0.0)
     eps = product_eps + _FLOAT64_STEPS
+    omega = omega.to(sketch.device)
     # Everything is relative to the trace, so that the scale of the features does not matter.
     basis, image, error = _orthonormalized(sketch.double() / trace, omega.double(), eps)
     shift = math.sqrt(2) * error
@@ -261,7 +260,7 @@ class SketchRefinement:
         dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
         vectors = self.vectors.to(dtype)
         weights = self.row_weights.to(dtype)
-        step = max(64, _BLOCK_ELEMENTS // p)
+        step = max(64, block_elements(features.device) // p)
         for block, block_labels in zip(features.split(step), labels.split(step), strict=True):
             rows, scale = self._deviations(block, block_labels, dtype)
             with full_precision_products(rows.device):

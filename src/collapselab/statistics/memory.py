@@ -1,0 +1,91 @@
+"""Bytes that class statistics take, known before the first row.
+
+Letters: p features, c classes, k sketch columns.
+
+Statistics of rows in float32 (or narrower) take, in bytes:
+
+    moments     28 c p      centres in float32, partial sums in float32 and totals in float64: two of each
+    full        8 p^2       and r rows of 4 p + 8 that wait for a product, r = 4096 … 8192 and one block of rows
+    per_class   8 c p^2     and the same rows
+    sketch      8 k p
+
+Up to 64 features, sums are float64 alone: 20 c p. Rows in float64 have moments of 24 c p. Where products are float64,
+waiting rows take 8 p + 8.
+
+With deferred checks (on an accelerator) all sums are float64, and no rows wait for a product: a chunk of rows is gathered
+instead, 32 MiB or 16,384 rows at most, and added at once, which takes five times as much for a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from collapselab.statistics.class_stats import ClassStats
+from collapselab.statistics.gathering import chunk_rows
+from collapselab.statistics.moments import NARROW, block_rows
+from collapselab.statistics.scatter import pending_rows
+
+# Per class: counts, squares, unit weights, zero norms and the count of the next judgement, 8 bytes each.
+_PER_CLASS = 40
+# Centred rows, rows in the order of their classes, and their products with weights.
+_WORK_OF_CHUNK = 5
+
+
+def moments_bytes(stats: ClassStats, features: torch.dtype = torch.float32, *, deferred: bool = False) -> int:
+    """Return the bytes of counts, means and variances once rows were added.
+
+    Args:
+        stats: may be empty.
+        features: dtype of the rows.
+        deferred: whether checks of values are deferred.
+    """
+    wide = features == torch.float64
+    per_feature = 24 if wide else 20 if stats.dim <= NARROW or deferred else 28
+    return stats.num_classes * (per_feature * stats.dim + _PER_CLASS)
+
+
+def scatter_bytes(stats: ClassStats, features: torch.dtype = torch.float32, *, deferred: bool = False) -> int:
+    """Return the bytes of the within-class scatter and of the rows that wait for a product; see `moments_bytes`."""
+    p = stats.dim
+    if stats.scatter == "trace":
+        return 0
+    if stats.scatter == "sketch":
+        return 8 * stats.sketch_size * p
+    products = stats.product_dtype or torch.promote_types(features, torch.float32)
+    row = p * torch.promote_types(products, features).itemsize + 8
+    matrices = stats.num_classes if stats.scatter == "per_class" else 1
+    if deferred:
+        return 8 * matrices * p**2
+    return 8 * matrices * p**2 + (pending_rows(p, products) + block_rows(p)) * row
+
+
+def gathered_bytes(dim: int, features: torch.dtype = torch.float32) -> int:
+    """Return the bytes of a chunk of gathered rows of p features, with their labels."""
+    itemsize = features.itemsize
+    return chunk_rows(dim, itemsize) * (itemsize * dim + 8)
+
+
+def shared_bytes(
+    all_stats: Sequence[ClassStats], features: torch.dtype = torch.float32, *, deferred: bool = False
+) -> int:
+    """Return the bytes that statistics share: Gaussian matrices of sketches, and scratch for a block of rows.
+
+    Args:
+        all_stats: those that exist at the same time, empty or not; their seeds are equal.
+        features: dtype of the rows.
+        deferred: whether checks of values are deferred: blocks are chunks then.
+    """
+    wide = features == torch.float64
+    sketches = {(stats.dim, stats.sketch_size) for stats in all_stats if stats.scatter == "sketch"}
+    gaussians = sum((8 if wide else 8 + 4) * dim * columns for dim, columns in sketches)
+    if deferred:
+        chunks = [gathered_bytes(stats.dim, features) for stats in all_stats]
+        return gaussians + _WORK_OF_CHUNK * max(chunks, default=0)
+    blocks = [(block_rows(stats.dim) * stats.dim, wide or stats.dim <= NARROW) for stats in all_stats]
+    scratch = {
+        size: max((block for block, in_double in blocks if in_double == (size == 8)), default=0)
+        for size in (4, 8)
+    }
+    return gaussians + sum(size * elements for size, elements in scratch.items())

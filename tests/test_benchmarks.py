@@ -1,0 +1,35 @@
+"""Benchmarks of an accelerator run on a CPU too, with small sizes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "device.py"
+ROWS = ("sums", "resnet18 32x32, last")
+
+
+def run(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), "--small", "--repeat", "1", "--append", str(path), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_rows_of_the_device_benchmark_are_timed_checked_and_stored(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    path = tmp_path / "device.json"
+    done = run(path, "--device", "cpu", *(part for row in ROWS for part in ("--row", row)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = json.loads(path.read_text())
+    rows = {row["row"]: row for row in record["rows"]}
+    assert len(rows) == 6
+    for name, row in rows.items():
+        assert name in done.stdout
+        assert row["correct"]
+        assert row["errors"]
+        assert row["ratio_of_minima"] == pytest.approx(row["seconds"] / row["floor_seconds"])
+    scalars = rows["sums and scalars n=3000 p=96 C=20"]["errors"]
+    assert scalars.keys() == {"normalized_within", "squared_distance", "equinorm", "stable_rank"}
