@@ -7,7 +7,7 @@ from judgements import finding, identity, over_settings, setting
 
 from collapselab.records.judgement import Judgement, Reading, Sensitivity
 from collapselab.records.verdicts import judgement_from_schema_1
-from collapselab.report.wording import cautions, sentences, summary, verdicts_text
+from collapselab.records.wording import cautions, sentences, summary, verdicts_text
 
 TWO = finding((0.98, 0.63))
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def print_outcome(outcome: Outcome, notes: Sequence[str] = ()) -> None:
     """Print the verdicts, notes, and the paths of everything that was written."""
-    from collapselab.report.wording import verdicts_text
+    from collapselab.records.wording import verdicts_text
 
     lines = [
         verdicts_text(outcome.judgements, outcome.record.scale),

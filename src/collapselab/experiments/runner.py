@@ -184,10 +184,10 @@ def _write_results(
     experiment: Experiment, record: ExperimentRecord, rows: pd.DataFrame, folder: Path
 ) -> Outcome:
     """Judge the claims on the rows; write rows, verdicts, figures, page and, last, the record."""
+    from collapselab.records.wording import verdicts_text
     from collapselab.report.pages.experiment import experiment_page
     from collapselab.report.pages.rendering import write_page
     from collapselab.report.paper import save_figures
-    from collapselab.report.wording import verdicts_text
 
     judgements = tuple(judge_claims(experiment.claims, rows, experiment.paper, experiment.where))
     outcome = Outcome(folder, record, rows, judgements)

@@ -16,6 +16,7 @@ from collapselab.errors import InputError, one_line, printable_lines
 from collapselab.metrics import BY_NAME
 from collapselab.metrics.registry import Number
 from collapselab.statistics import Weighting
+from collapselab.text import grouped
 
 SCHEMA = 2
 
@@ -190,7 +191,7 @@ class Profile:
         frame = self.to_frame().set_index(["depth", "layer", "split"])
         shown = [name for name in _SHOWN if name in frame.columns]
         table = frame[shown].to_html(float_format=lambda value: f"{value:.4g}", na_rep="–", escape=True)
-        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
+        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in grouped(self.warnings))
         return printable_lines(head + table + (f"<ul>{notes}</ul>" if notes else ""))
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from collapselab.frames import last_rows, rows_that
+from collapselab.records.wording import cautions, summary
 from collapselab.report.chart import Chart
 from collapselab.report.pages.rendering import Page, Section, verdict_cards
-from collapselab.report.wording import cautions, summary
 from collapselab.text import few, words
 
 if TYPE_CHECKING:

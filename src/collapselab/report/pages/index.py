@@ -6,8 +6,8 @@ from pathlib import Path
 
 from collapselab.records.experiment import ExperimentRecord, read_experiment
 from collapselab.records.verdicts import read_verdicts
+from collapselab.records.wording import summary
 from collapselab.report.pages.rendering import Card, Page, write_page
-from collapselab.report.wording import summary
 from collapselab.text import counted
 
 

@@ -13,10 +13,10 @@ import pandas as pd
 
 from collapselab.errors import in_strings, printable
 from collapselab.records.judgement import Judgement
+from collapselab.records.wording import sentences
 from collapselab.report import screen
 from collapselab.report.chart import Chart
 from collapselab.report.layout import lay_out
-from collapselab.report.wording import sentences
 from collapselab.report.words import alternative_text, table_of
 from collapselab.storage import replace_text
 from collapselab.text import MISSING, words
