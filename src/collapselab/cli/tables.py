@@ -47,7 +47,7 @@ _AGREES = (
     "ncc_agreement",
     "NCC agrees",
     True,
-    "share of samples whose nearest class mean is the network's decision",
+    "share of samples whose nearest class mean is the decision",
 )
 _PROFILE_COLUMNS = (
     _Column(*_WITHIN),
@@ -218,21 +218,25 @@ def _layer_table(
         table.add_row(Text(without_middle(name, name_width)), *values)
     hidden = [f"Columns hidden because the terminal is too narrow: {', '.join(left_out)}"] if left_out else []
     key = _key(layers, [column for column in columns if column.heading in cells], epsilon)
-    return table, limit or max(_PLAIN_LAYER_WIDTH, _width(cells)), [*hidden, "", key]
+    return table, limit or max(_PLAIN_LAYER_WIDTH, _width(cells)), [*hidden, "", *key]
 
 
-def _key(layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float) -> str:
-    """Say what marks, pairs of numbers and columns mean."""
+def _key(layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float) -> list[str]:
+    """Say what marks, pairs of numbers and columns mean, one per line."""
     from collapselab.metrics import BY_NAME
 
-    parts = [f"*: collapsed on train data, within/total below {epsilon:g}"]
-    parts += ["two numbers: train, test"] * any("test" in layer.splits for layer in layers)
-    parts += ["~: estimated from a sketch"] * any(layer.is_sketched for layer in layers)
+    entries = {"*": f"collapsed on train data: within/total below {epsilon:g}"}
+    if any("test" in layer.splits for layer in layers):
+        entries["two numbers"] = "train, test"
+    if any(layer.is_sketched for layer in layers):
+        entries["~"] = "estimated from a sketch of the covariance"
     for column in columns:
         full = BY_NAME[column.metric].at_collapse
-        at = "" if full is None else f" (at full collapse {number(full)})"
-        parts.append(f"{column.heading}: {column.meaning}{at}")
-    return "; ".join(parts)
+        entries[column.heading] = column.meaning + (
+            "" if full is None else f"; {number(full)} at full collapse"
+        )
+    room = max(map(len, entries))
+    return [f"{name:<{room}}  {meaning}" for name, meaning in entries.items()]
 
 
 def _cells(layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float) -> dict[str, list[str]]:

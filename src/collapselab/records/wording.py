@@ -66,8 +66,11 @@ def summary(judgements: Sequence[Judgement]) -> str:
         ]
         if early:
             have = "has" if len(early) == 1 else "have"
-            counts.append(f"{len(early)} {have} no verdict yet, which needs three seeds{_pointing(early)}")
-        parts.append(f"{counted(len(findings), 'finding')}: {', '.join(counts)}")
+            counts.append(
+                f"{len(early)} {have} fewer than the three seeds that a verdict needs{_pointing(early)}"
+            )
+        noun = "finding" if identities else "claim"
+        parts.append(f"{counted(len(findings), noun)}: {', '.join(counts)}")
     if identities:
         held = sum(one.verdict == "holds" for one in identities)
         parts.append(
@@ -78,10 +81,13 @@ def summary(judgements: Sequence[Judgement]) -> str:
 
 
 def outcome(one: SettingJudgement) -> str:
-    """Return the verdict; with too few seeds for one, in how many of them the criteria are met: `met in 1 of 1`."""
+    """Return the verdict; with too few seeds for one, in how many of them the criteria are met: `met in 1 of 2`."""
     if not _lacks_seeds(one):
         return one.verdict
-    return "no verdict" if isinstance(one, Judgement) and one.settings else f"met in {one.agreement}"
+    if isinstance(one, Judgement) and one.settings:
+        return "no verdict"
+    met, _, count = one.agreement.partition(" of ")
+    return "not met" if met == "0" else "met in 1 seed" if count == "1" else f"met in {one.agreement}"
 
 
 def cautions(judgements: Sequence[Judgement], scale: str = "") -> list[str]:
