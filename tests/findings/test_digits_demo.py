@@ -58,9 +58,12 @@ def test_the_terminal_gets_a_table_verdicts_and_the_page(
 ) -> None:
     for layer in rows["layer"].unique():
         assert layer in printed.out
-    assert printed.out.count("INCONCLUSIVE  ") == 4
+    assert printed.out.count("MET IN 1 SEED ") == 4
     flowing = " ".join(printed.out.split())
-    assert "4 findings: 4 are inconclusive (4 are met in every valid seed)." in flowing
+    assert (
+        "4 claims: 4 have fewer than the three seeds that a verdict needs (4 meet their criteria" in flowing
+    )
+    assert f"For a verdict on each claim: collapselab run digits --seeds 3 --out {out}\n" in printed.out
     assert f"Page: {out}/report.html" in printed.out
     assert max(map(len, printed.out.splitlines())) <= max(100, len(f"Page: {out}/report.html"))
     assert "\x1b" not in printed.out

@@ -158,7 +158,9 @@ def _with_seeds(reading: Reading) -> str:
 
 def _reading(reading: Reading, one: SettingJudgement) -> str:
     count, met = len(set(reading.by_seed) - set(one.void)), len(reading.met)
-    where = f"met in {met} of {count} seeds" if count > 1 else "met" if met else "not met"
+    where = "met" if met else "not met"
+    if count > 1 or one.void:
+        where = f"met in {met} of {counted(count, 'seed')}"
     return f"{_with_seeds(reading)}; must {reading.must}" + (f": {where}" if count else "")
 
 
@@ -194,7 +196,7 @@ def _interval(effect: Effect) -> str:
     back, unit, kind = _SCALES[scale]
     sign = 1 if name == effect.means else -1
     known = (effect.mean, effect.low, effect.high, effect.threshold)
-    mean, *ends, bound = (None if value is None else back(sign * value) for value in known)
+    mean, *ends, bound = (None if value is None else 0.0 + back(sign * value) for value in known)
     low, high = ends[::sign]
     mean, low, high, bound = (f"{number(value)}{unit}" for value in (mean, low, high, bound))
     what = name.removeprefix(scale)
