@@ -25,7 +25,8 @@ _VARIANCES = Lines(
     "variance",
     "Variance on train and on test data",
     VARIANCES,
-    "Variance of the last layer's features around their class means, relative to the spread of the class means.",
+    "Variance of the last layer's features around their centres, relative to the spread of the centres. Train, and test strong: the "
+    "centres are the class means of the train or of the test features. Test weak: they are k-means centres of the test features.",
     axes=(Axis("optimiser step", "log"), SPREAD),
     on_paper=False,
 )
@@ -75,7 +76,7 @@ def _summary(run: Run) -> str:
     where = f"have collapsed from {first} on" if first else "have not collapsed at the last layer"
     return (
         f"{what} for {run.last_step:,} steps. On train data its features {where} (less than {percent(run.epsilon)} of their "
-        "variance lies within classes)."
+        "variance is within classes)."
     )
 
 
@@ -83,7 +84,9 @@ def _facts(run: Run, layers: Layers) -> list[tuple[str, str]]:
     last = run.variances.iloc[-1]
     train, test = last["train_variance"], last["strong_test_variance"]
     facts = [("train variance", number(train)), ("strong test variance", number(test))]
-    facts += [("test over train", f"{number(test / train)}×")] if train > 0 and test > 0 else []
+    facts += (
+        [("test variance / train variance", f"{number(test / train)}×")] if train > 0 and test > 0 else []
+    )
     facts.append(("first collapsed layer", run.first_collapsed or "none"))
     accuracy = layers.values("ncc_accuracy", "test").iloc[-1]
     return [*facts, ("nearest centre, test accuracy", percent(accuracy))] if pd.notna(accuracy) else facts
