@@ -64,6 +64,9 @@ def test_void_seeds_are_shown_with_their_reason() -> None:
         "Train variance at the end: 0.5, 0.02, 0.03, 0.9 (seeds 0-3); must be below 0.1: met in 1 of 1 seed.",
         "Void: seeds 0, 2 (train accuracy 0.981); seed 3 (diverged).",
     ]
+    unknown = Effect(means="change of x", unit="", threshold=0, mean=None, low=None, high=None, by_seed={})
+    without = finding((0.5, 0.02, 0.03)).model_copy(update={"effect": unknown})
+    assert sentences(without)[0].endswith("; inconclusive: a criterion is undefined in every valid seed.")
     nothing = finding((0.5,), void={0: "diverged"})
     assert sentences(nothing)[0] == (
         "Train variance at the end: 0.5 (seed 0); must be below 0.1; inconclusive: no valid seed."

@@ -144,8 +144,9 @@ def _run_digits(folder: RunFolder, seeds: Sequence[int], stopper: Stopper) -> No
     except RunInterrupted as stopped:
         end_stopped(folder.path, stopped, stopped)
         return
+    of_seed = f" (table and this line: seed {seeds[0]})" if len(seeds) > 1 else ""
     lines = [
-        f"First collapsed layer on train data: {result.first_collapsed_layer or 'none'}",
+        f"First collapsed layer on train data{of_seed}: {result.first_collapsed_layer or 'none'}",
         _durations(*result.runs)
         + (" (finished earlier; nothing was run again)" if result.was_finished else ""),
         f"Page: {', '.join(map(str, result.pages))}",

@@ -165,8 +165,10 @@ def _reading(reading: Reading, one: SettingJudgement) -> str:
 
 
 def _why_open(one: SettingJudgement) -> str:
-    has_seeds = one.effect is not None and one.effect.by_seed
-    return "inconclusive: " + ("the 95% interval includes the threshold" if has_seeds else "no valid seed")
+    if one.effect is not None and one.effect.by_seed:
+        return "inconclusive: the 95% interval includes the threshold"
+    valid = {seed for reading in one.readings for seed in reading.by_seed} - set(one.void)
+    return f"inconclusive: {'a criterion is undefined in every valid seed' if valid else 'no valid seed'}"
 
 
 def _lacks_seeds(one: SettingJudgement) -> bool:
