@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ import pandas as pd
 
 from collapselab.errors import in_strings, printable
 from collapselab.records.judgement import Judgement
-from collapselab.records.wording import sentences
+from collapselab.records.wording import outcome, sentences
 from collapselab.report import screen
 from collapselab.report.chart import Chart
 from collapselab.report.layout import lay_out
 from collapselab.report.words import alternative_text, table_of
 from collapselab.storage import replace_text
-from collapselab.text import MISSING, words
+from collapselab.text import MISSING, grouped, words
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def verdict_cards(judgements: Iterable[Judgement]) -> list[Card]:
     return [
         Card(
             one.verdict,
-            f"{one.verdict.capitalize()}.",
+            f"{outcome(one).capitalize()}.",
             one.statement,
             sentences(one),
             ", ".join(filter(None, [one.paper, one.where])),
@@ -116,6 +116,7 @@ def render(page: Page) -> str:
     """Return the page as one HTML text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    page = replace(page, warnings=grouped(page.warnings))
     loader = PackageLoader("collapselab.report")
     environment = Environment(
         loader=loader,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from collapselab.frames import rows_where
 from collapselab.records.recipe import Recipe
+from collapselab.records.wording import summary
 from collapselab.report.builders import SPREAD, VARIANCES, Lines
 from collapselab.report.chart import Axis, Chart, Heat, Mark, Panel
 from collapselab.report.layers import Layers, chart_of, cosine_chart, spectra_chart
@@ -74,9 +75,10 @@ def _summary(run: Run) -> str:
         network = f"{model.name} ({options})" if options else model.name
         what = f"The network {network} was trained on {record.data.num_train:,} samples of {record.data.name}"
     where = f"have collapsed from {first} on" if first else "have not collapsed at the last layer"
+    judged = f" {summary(run.judgements)}" if run.judgements else ""
     return (
         f"{what} for {run.last_step:,} steps. On train data its features {where} (less than {percent(run.epsilon)} of their "
-        "variance is within classes)."
+        f"variance is within classes).{judged}"
     )
 
 
