@@ -63,7 +63,8 @@ def test_the_terminal_gets_a_table_verdicts_and_the_page(
     assert printed.out.count("MET IN 1 SEED ") == 4
     flowing = " ".join(printed.out.split())
     assert (
-        "4 claims: 4 have fewer than the three seeds that a verdict needs (4 meet their criteria" in flowing
+        "4 claims: 4 have no verdict yet (a verdict needs three seeds; 4 meet their criteria so far)."
+        in flowing
     )
     assert f"For a verdict on each claim: collapselab run digits --seeds 3 --out {out}\n" in printed.out
     assert f"Page: {out}/report.html" in printed.out

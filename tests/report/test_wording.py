@@ -138,8 +138,8 @@ OPEN, WIDE = finding((0.02, 0.3, 0.018)), finding((0.099, 0.001, 0.09))
         ),
         (
             [HELD, OPEN, finding((0.02,)), TWO, finding((0.02, 0.03))],
-            "5 claims: 1 holds, 1 is inconclusive, 3 have fewer than the three seeds that a verdict needs (2 meet their "
-            "criteria in every seed).",
+            "5 claims: 1 holds, 1 is inconclusive, 3 have no verdict yet (a verdict needs three seeds; 2 meet their criteria so "
+            "far).",
         ),
         ([HELD, identity([0], [0])], "1 finding: 1 holds; 1 of 1 identity holds."),
         ([identity([0], [0]), identity([0], [0, 1])], "1 of 2 identities hold."),
@@ -152,10 +152,10 @@ def test_findings_and_identities_are_counted_apart(judgements: list, text: str) 
 def test_a_void_seed_points_to_nothing() -> None:
     assert summary([finding((0.5,), void={0: "diverged"})]) == "1 claim: 1 is inconclusive."
     rows = {"a": setting((0.02,)), "b": setting((0.02,))}
-    assert "(1 meets its criteria in every seed)" in summary(
+    assert "; 1 meets its criteria so far)" in summary(
         [over_settings(rows, "inconclusive", "0 of 2 settings")]
     )
-    assert "criteria" not in summary(
+    assert "meets" not in summary(
         [over_settings(rows | {"c": setting((0.5,))}, "inconclusive", "0 of 3 settings")]
     )
 
@@ -191,8 +191,8 @@ def test_verdicts_text() -> None:
     note = "The criterion changed."
     judged = [finding((0.98, 0.63), notes=[note]), identity([0], [0]).model_copy(update={"notes": [note]})]
     assert verdicts_text(judged) == (
-        "1 finding: 1 has fewer than the three seeds that a verdict needs; 1 of 1 identity holds. The\n"
-        "criterion changed.\n"
+        "1 finding: 1 has no verdict yet (a verdict needs three seeds); 1 of 1 identity holds. The criterion\n"
+        "changed.\n"
         "\n"
         "NOT MET       Train variance converges to 0.\n"
         "              Fig. 3, sec. 3.3\n"

@@ -66,9 +66,8 @@ def summary(judgements: Sequence[Judgement]) -> str:
         ]
         if early:
             have = "has" if len(early) == 1 else "have"
-            counts.append(
-                f"{len(early)} {have} fewer than the three seeds that a verdict needs{_pointing(early)}"
-            )
+            so_far = _pointing(early, so_far=True)
+            counts.append(f"{len(early)} {have} no verdict yet (a verdict needs three seeds{so_far})")
         noun = "finding" if identities else "claim"
         parts.append(f"{counted(len(findings), noun)}: {', '.join(counts)}")
     if identities:
@@ -178,10 +177,11 @@ def _lacks_seeds(one: SettingJudgement) -> bool:
     return few and one.verdict == "inconclusive"
 
 
-def _pointing(judgements: Sequence[Judgement]) -> str:
+def _pointing(judgements: Sequence[Judgement], *, so_far: bool = False) -> str:
     """How many inconclusive claims meet their criteria in every valid seed."""
     count = sum(one.verdict == "inconclusive" and _is_pointed_to(one) for one in judgements)
-    return f" ({count} {'meets its' if count == 1 else 'meet their'} criteria in every seed)" if count else ""
+    text = f"{count} {'meets its' if count == 1 else 'meet their'} criteria"
+    return "" if not count else f"; {text} so far" if so_far else f" ({text} in every seed)"
 
 
 def _seeds(seeds: Sequence[int]) -> str:

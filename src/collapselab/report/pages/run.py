@@ -26,8 +26,8 @@ _VARIANCES = Lines(
     "variance",
     "Variance on train and on test data",
     VARIANCES,
-    "Variance of the last layer's features around their centres, relative to the spread of the centres. Train, and test strong: the "
-    "centres are the class means of the train or of the test features. Test weak: they are k-means centres of the test features.",
+    "Variance of the last layer's features around centres, relative to the spread of the centres. Centres are the class means of the "
+    "train features (train), the class means of the test features (test, strong) or k-means centres of the test features (test, weak).",
     axes=(Axis("optimiser step", "log"), SPREAD),
     on_paper=False,
 )
