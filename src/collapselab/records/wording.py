@@ -19,7 +19,7 @@ _VERBS = {
 _INDENT = 14  # INCONCLUSIVE and two spaces
 # How an effect is computed from a number, as the effect says it; back to the number; its unit; the mean of effects.
 _SCALES: Mapping[str, tuple[Callable[[float], float], str, str]] = {
-    "log10 of 1 + ": (lambda effect: 100 * (10**effect - 1), "%", "geometric mean of 1 + change"),
+    "log10 of 1 + ": (lambda effect: 100 * (10**effect - 1), "%", "geometric mean"),
     "log10 of ": (lambda effect: 10**effect, "", "geometric mean"),
     "Fisher's z of ": (math.tanh, "", "mean"),
     "": (float, "", "mean"),
@@ -106,15 +106,15 @@ def sentences(one: SettingJudgement) -> list[str]:
     if one.void:
         reasons = {why: [seed for seed in one.void if one.void[seed] == why] for why in one.void.values()}
         lines.append("Void: " + "; ".join(f"{_seeds(seeds)} ({why})" for why, seeds in reasons.items()) + ".")
+    is_only = sum(bool(reading.must) for reading in one.readings) == 1
     if one.effect and one.effect.low is not None:
-        lines.append(f"{_interval(one.effect)}{_p_value(one)}.")
+        lines.append(f"{_interval(one.effect, is_only=is_only)}{_p_value(one)}.")
     # With fewer seeds all of these are inconclusive.
     if one.sensitivity and one.effect and len(one.effect.by_seed) >= MIN_SEEDS:
-        lines.append(
-            "With other thresholds: "
-            + "; ".join(f"{other.what}: {other.verdict}" for other in one.sensitivity)
-            + "."
-        )
+        # The name of the number, where it is that of the only criterion, is left out.
+        named = next((reading.what for reading in one.readings if reading.must), "") if is_only else ""
+        told = [f"{other.what.removeprefix(named).strip()}: {other.verdict}" for other in one.sensitivity]
+        lines.append(f"With other thresholds: {'; '.join(told)}.")
     return [*lines, *(f"Note: {note.rstrip('.')}." for note in one.notes)]
 
 
@@ -191,8 +191,8 @@ def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
 
 
-def _interval(effect: Effect) -> str:
-    """The interval in the unit of the number itself, whatever the scale of the effect."""
+def _interval(effect: Effect, *, is_only: bool) -> str:
+    """The interval in the unit of the number itself, whatever the scale of the effect; named unless it is the only one."""
     name = effect.means.removeprefix("minus ")
     scale = next(scale for scale in _SCALES if name.startswith(scale))
     back, unit, kind = _SCALES[scale]
@@ -201,7 +201,7 @@ def _interval(effect: Effect) -> str:
     mean, *ends, bound = (None if value is None else 0.0 + back(sign * value) for value in known)
     low, high = ends[::sign]
     mean, low, high, bound = (f"{number(value)}{unit}" for value in (mean, low, high, bound))
-    what = name.removeprefix(scale)
+    what = "over seeds" if is_only else name.removeprefix(scale)
     return f"{what[0].upper()}{what[1:]}: {kind} {mean}, 95% interval {low} to {high}, threshold {bound}"
 
 
