@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
@@ -19,7 +21,10 @@ from tiny_runs import StopAt, tiny
 settings.register_profile("collapselab", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("collapselab")
 
-# Tensors here are small: waiting for a second thread costs more than it saves.
+# Tensors here are small, and two tests run at a time: where threads of products wait for each other, a fit takes minutes
+# instead of a second. Processes that tests start read the environment.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+threadpool_limits(1)
 torch.set_num_threads(1)
 
 
