@@ -9,11 +9,6 @@ from typing import Any
 
 MISSING = "–"
 _MOST_NAMES = 6
-# Where a warning comes from, as in `train conv1, test conv1 and 4 more: …`.
-_PLACES = re.compile(r"((?:train|test)(?: [^:]*)?): (.*)", re.DOTALL)
-_MORE = re.compile(r" and (\d+) more$")
-_NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?")
-_MOST_PLACES = 3
 
 
 def number(value: int | float | None, digits: int = 3, missing: str = "undefined") -> str:
@@ -62,6 +57,38 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMES]) + (", …" if len(names) > _MOST_NAMES else "")
 
 
+def words(name: object) -> str:
+    """An identifier as words: underscores become spaces."""
+    return str(name).replace("_", " ")
+
+
+def flat(values: Any, separator: str = ".") -> Iterator[tuple[str, Any]]:
+    """Yield every leaf of nested mappings with its path; an empty mapping and a list are leaves.
+
+    Example:
+        >>> list(flat({"model": {"name": "mlp", "options": {}}, "steps": 10}))
+        [('model.name', 'mlp'), ('model.options', {}), ('steps', 10)]
+    """
+    yield from _flat(values, "", separator)
+
+
+def _flat(values: Any, path: str, separator: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(values, Mapping) or not values:
+        yield path, values
+        return
+    for name, value in values.items():
+        yield from _flat(value, f"{path}{separator}{name}" if path else str(name), separator)
+
+
+# ---------------------------------------------------------------- warnings
+
+# Where a warning comes from, as in `train conv1, test conv1 and 4 more: …`.
+_PLACES = re.compile(r"((?:train|test)(?: [^:]*)?): (.*)", re.DOTALL)
+_MORE = re.compile(r" and (\d+) more$")
+_NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?")
+_MOST_PLACES = 3
+
+
 def grouped(warnings: Iterable[str]) -> list[str]:
     """Merge warnings that differ only in their places and numbers: the first, with the places of the others.
 
@@ -85,26 +112,3 @@ def _merged(first: re.Match[str] | str, *others: re.Match[str] | str) -> str:
     more = len(listed[_MOST_PLACES:]) + sum(int(found[1]) for found in map(_MORE.search, heads) if found)
     rest = f" and {more} more" if more else ""
     return f"{text} (similar: {', '.join(listed[:_MOST_PLACES])}{rest})"
-
-
-def words(name: object) -> str:
-    """An identifier as words: underscores become spaces."""
-    return str(name).replace("_", " ")
-
-
-def flat(values: Any, separator: str = ".") -> Iterator[tuple[str, Any]]:
-    """Yield every leaf of nested mappings with its path; an empty mapping and a list are leaves.
-
-    Example:
-        >>> list(flat({"model": {"name": "mlp", "options": {}}, "steps": 10}))
-        [('model.name', 'mlp'), ('model.options', {}), ('steps', 10)]
-    """
-    yield from _flat(values, "", separator)
-
-
-def _flat(values: Any, path: str, separator: str) -> Iterator[tuple[str, Any]]:
-    if not isinstance(values, Mapping) or not values:
-        yield path, values
-        return
-    for name, value in values.items():
-        yield from _flat(value, f"{path}{separator}{name}" if path else str(name), separator)

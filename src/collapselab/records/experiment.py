@@ -20,10 +20,9 @@ from collapselab.records.stored import Stored, Versioned, read_model, write_mode
 from collapselab.storage import Hardware, hardware, is_temporary, now
 from collapselab.text import counted, few, words
 
-_ENDED = {"steps": "last step reached", "loss": "loss below its threshold"}
-
 Label = str | int | float
 ExtraRow = dict[str, Label | None]
+_ENDED = {"steps": "last step reached", "loss": "loss below its threshold"}
 RECORD, LOCK, TIMINGS = "experiment.json", "experiment.lock", "timings.json"
 
 
