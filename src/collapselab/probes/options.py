@@ -286,8 +286,8 @@ class MeasuringOptions(TypedDict, total=False):
         bool | None,
         Option(
             None,
-            "whether the label of a token is the next token. Default: True if a causal language model of "
-            "`transformers` receives its input tokens as labels, else False.",
+            "whether the label of a token is the next token. Default: True if a causal language model of `transformers` "
+            "is given labels in the shape of its `input_ids` that are not next tokens already, else False.",
             _shift_labels,
         ),
     ]
