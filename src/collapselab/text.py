@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -112,3 +113,37 @@ def _flat(values: Any, path: str, separator: str) -> Iterator[tuple[str, Any]]:
         return
     for name, value in values.items():
         yield from _flat(value, f"{path}{separator}{name}" if path else str(name), separator)
+
+
+# ---------------------------------------------------------------- warnings
+
+# Where a warning comes from, as in `train conv1, test conv1 and 4 more: …`.
+_PLACES = re.compile(r"((?:train|test)(?: [^:]*)?): (.*)", re.DOTALL)
+_MORE = re.compile(r" and (\d+) more$")
+_NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?")
+_MOST_PLACES = 3
+
+
+def grouped(warnings: Iterable[str]) -> list[str]:
+    """Merge warnings that differ only in their places and numbers: the first, with the places of the others.
+
+    Example:
+        >>> grouped(["train a: 3 of 9 are 0", "train b, test b: 4 of 9 are 0"])
+        ['train a: 3 of 9 are 0 (similar: train b, test b)']
+    """
+    groups: dict[str, list[re.Match[str] | str]] = {}
+    for warning in warnings:
+        found = _PLACES.fullmatch(warning)
+        groups.setdefault(_NUMBER.sub("#", found[2]) if found else warning, []).append(found or warning)
+    return [_merged(*group) for group in groups.values()]
+
+
+def _merged(first: re.Match[str] | str, *others: re.Match[str] | str) -> str:
+    text = first if isinstance(first, str) else first[0]
+    heads = [other[1] for other in others if not isinstance(other, str)]
+    if not heads:
+        return text
+    listed = [place for head in heads for place in _MORE.sub("", head).split(", ")]
+    more = len(listed[_MOST_PLACES:]) + sum(int(found[1]) for found in map(_MORE.search, heads) if found)
+    rest = f" and {more} more" if more else ""
+    return f"{text} (similar: {', '.join(listed[:_MOST_PLACES])}{rest})"

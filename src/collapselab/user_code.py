@@ -51,7 +51,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def described(error: BaseException) -> str:
     """Return `net.py, line 12: ValueError: reason`, without file and line if no code of the user was running."""
-    reason = one_line(error)
+    # Python adds file and line to the text of a syntax error; they come first here.
+    reason = one_line(error.msg if isinstance(error, SyntaxError) else error)
     if isinstance(error, SystemExit):
         reason = f"{reason or 'no status'}, it may not end the process"
     elif len(reason) > _MAX_REASON:

@@ -164,9 +164,7 @@ def test_table_marks_collapsed_layers_and_names_the_first(here: Path, narrow: Ma
     for name, share in (("1", shares[0]), ("3*", shares[1])):
         assert f" {share:.3g} " in rows[name]
     words = " ".join(text.split())
-    assert re.search(
-        "60 train and 20 test samples, 3 classes, balanced .*cells with two numbers are train", words
-    )
+    assert re.search("60 train and 20 test samples, 3 classes, balanced .*two numbers train, test", words)
     assert "First collapsed layer on train data: 3\n" in text
     assert "warning: test: 1 of the training classes" in text
     assert "\x1b" not in text

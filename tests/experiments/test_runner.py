@@ -347,7 +347,7 @@ def test_every_fingerprint_and_every_ending_is_on_record(tmp_path: Path) -> None
     assert set(record["data"]["digits"]) == {run["data"]["fingerprint"] for run in runs}
     assert len(record["data"]["digits"]) == 2
     assert record["ended"] == {"steps": 2}
-    assert "runs that ended by" in (out / "report.html").read_text()
+    assert "why runs ended" in (out / "report.html").read_text()
 
 
 def test_a_run_that_fails_leaves_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

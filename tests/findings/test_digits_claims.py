@@ -83,7 +83,7 @@ def test_one_sample_of_a_thousand_that_disagrees_is_not_enough() -> None:
 
 def test_nearest_centre_says_nothing_where_no_layer_collapsed() -> None:
     judged = _judged(_rows([0.6, 0.5, 0.4]))[CENTRE]
-    assert judged.void == {0: "no layer has a share of variance within classes below 0.2"}
+    assert judged.void == {0: "no layer has a within-class share of the variance below 0.2"}
 
 
 def test_the_collapsed_layers_are_those_from_the_first_one_on() -> None:
@@ -92,9 +92,7 @@ def test_the_collapsed_layers_are_those_from_the_first_one_on() -> None:
     rows.loc[rows["depth"] == 0, "ncc_agreement"] = 0.5
     judged = _judged(rows)[CENTRE]
     assert judged.agreement == "1 of 1"
-    assert (
-        judged.readings[0].what == "smallest share of train samples with the same decision, from layers.2 on"
-    )
+    assert judged.readings[0].what == "share of train samples for which both agree, smallest from layers.2 on"
 
 
 def test_a_network_with_train_errors_is_void() -> None:

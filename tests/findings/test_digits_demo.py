@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 
 from cli_runner import Outcome, assert_refused, run
+from collapselab.findings import digits
+from collapselab.findings.digits import digits_recipe
 from collapselab.training import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -58,11 +60,16 @@ def test_the_terminal_gets_a_table_verdicts_and_the_page(
 ) -> None:
     for layer in rows["layer"].unique():
         assert layer in printed.out
-    assert printed.out.count("INCONCLUSIVE  ") == 4
+    assert printed.out.count("MET IN 1 SEED ") == 4
     flowing = " ".join(printed.out.split())
-    assert "4 findings: 4 are inconclusive (4 are met in every valid seed)." in flowing
+    assert (
+        "4 claims: 4 have no verdict yet (a verdict needs three seeds; 4 meet their criteria so far)."
+        in flowing
+    )
+    assert f"For a verdict on each claim: collapselab run digits --seeds 3 --out {out}\n" in printed.out
     assert f"Page: {out}/report.html" in printed.out
-    assert max(map(len, printed.out.splitlines())) <= max(100, len(f"Page: {out}/report.html"))
+    # Only paths may be longer than a line.
+    assert max(len(line) for line in printed.out.splitlines() if str(out) not in line) <= 100
     assert "\x1b" not in printed.out
     assert printed.err == ""  # no progress bar where nobody looks
     assert (out / "report.html").stat().st_size > 1_000_000
@@ -88,3 +95,31 @@ def test_a_finished_run_is_shown_again_without_training(rows: pd.DataFrame, out:
 
 def test_another_seed_in_the_same_folder_is_refused(rows: pd.DataFrame, out: Path) -> None:
     assert_refused(run("run", "digits", "--out", out, "--seed", 1), out, "seed 0, not 1", "--out")
+
+
+def test_three_seeds_give_verdicts_that_every_page_shows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    short = digits_recipe().with_changes({"steps": 150, "measuring.count": 4})
+    monkeypatch.setattr(digits, "digits_recipe", lambda seed: short.with_changes({"seed": seed}))
+    out = tmp_path / "run"
+    assert run("run", "digits", "--out", out).code == 0
+    done = run("run", "digits", "--out", out, "--seeds", 3)
+    assert done.code == 0, done.err
+    folders = [out, tmp_path / "run-seed-1", tmp_path / "run-seed-2"]
+    judged = [RunFolder(folder).read_verdicts() for folder in folders]
+    assert judged[0] == judged[1] == judged[2]
+    assert all(sorted(one.readings[-1].by_seed) == [0, 1, 2] for one in judged[0])
+    assert {one.verdict for one in judged[0]} >= {"holds"}
+    assert "MET" not in done.out
+    assert "For a verdict" not in done.out
+    for folder in folders:
+        assert str(folder / "report.html") in done.out
+        assert "Holds." in (folder / "report.html").read_text(encoding="utf-8")
+    again = run("run", "digits", "--out", out, "--seeds", 3)
+    assert "nothing was run again" in again.out
+
+
+def test_seeds_are_for_the_demo_and_instead_of_one_seed(tmp_path: Path) -> None:
+    assert_refused(run("run", tmp_path / "a.yaml", "--seeds", 3), "--seeds 3", "a.yaml", "--seed")
+    assert_refused(run("run", "digits", "--seeds", 3, "--seed", 1), "--seeds 3", "only")

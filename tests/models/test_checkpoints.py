@@ -98,7 +98,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "no such file" in refusal(tmp_path / "none.pt")
     (tmp_path / "c.txt").write_text("")
-    assert "not a checkpoint by its name" in refusal(tmp_path / "c.txt")
+    assert "unknown checkpoint format" in refusal(tmp_path / "c.txt")
     torch.save(network().state_dict(), tmp_path / "c.pt")
     save_file(dict(network().state_dict()), tmp_path / "c.safetensors")
     for path in (tmp_path / "c.pt", tmp_path / "c.safetensors"):
@@ -262,7 +262,7 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pt")
     assert "a pipe or a device, not a file" in refusal(tmp_path / "pipe.pt")
     np.savez(tmp_path / "arrays.npz", a=np.ones(3))
-    assert "not a checkpoint by its name" in refusal(tmp_path / "arrays.npz")
+    assert "unknown checkpoint format" in refusal(tmp_path / "arrays.npz")
     (tmp_path / "arrays.npz").rename(tmp_path / "arrays.pt")
     assert "cannot be read" in refusal(tmp_path / "arrays.pt")
 

@@ -122,7 +122,7 @@ def test_an_experiment_is_read(tmp_path: Path) -> None:
     assert (record.status, record.runs, record.ended) == ("finished", 2, {"steps": 2})
     assert record.title == ""
     assert record.differences == record.reduced
-    assert ("runs that ended by", "steps: 2") in record.how_made()
+    assert ("why runs ended", "last step reached: 2 runs") in record.how_made()
     write_experiment(tmp_path, record)
     again = read_experiment(tmp_path)
     assert again is not None

@@ -5,45 +5,69 @@ from __future__ import annotations
 import pytest
 from judgements import finding, identity, over_settings, setting
 
-from collapselab.records.judgement import Judgement, Reading, Sensitivity
+from collapselab.records.judgement import Effect, Judgement, Reading, Sensitivity
 from collapselab.records.verdicts import judgement_from_schema_1
-from collapselab.records.wording import cautions, sentences, summary, verdicts_text
+from collapselab.records.wording import cautions, outcome, sentences, summary, verdicts_text
 
 TWO = finding((0.98, 0.63))
 
 
 def test_a_number_comes_behind_what_it_is() -> None:
     assert sentences(TWO)[0] == (
-        "Train variance at the end: 0.98, 0.63 (seeds 0, 1); must be below 0.1: fails in 2 of 2 seeds; inconclusive with 2 seeds."
+        "Train variance at the end: 0.98, 0.63 (seeds 0, 1); must be below 0.1: met in 0 of 2 seeds."
     )
 
 
 def test_one_seed() -> None:
     assert sentences(finding((0.05,))) == [
-        "Train variance at the end: 0.05 (seed 0); must be below 0.1: holds in 1 of 1 seed; inconclusive with 1 seed."
+        "Train variance at the end: 0.05 (seed 0); must be below 0.1: met."
     ]
+    assert sentences(finding((0.5,)))[0].endswith("must be below 0.1: not met.")
 
 
 def test_three_seeds_have_an_interval() -> None:
     held = finding((0.02, 0.025, 0.018), verdict="holds", p=0.0042, p_holm=0.013)
     assert sentences(held) == [
-        "Train variance at the end: 0.02, 0.025, 0.018 (seeds 0-2); must be below 0.1: holds in 3 of 3 seeds.",
-        "Minus log10 of train variance at the end: mean 1.68, 95% interval 1.5 to 1.86, threshold 1; p = 0.0042 (0.013 by "
+        "Train variance at the end: 0.02, 0.025, 0.018 (seeds 0-2); must be below 0.1: met in 3 of 3 seeds.",
+        # The effect is minus log10: mean 1.68, 95% interval 1.5 to 1.86, threshold 1.
+        "Over seeds: geometric mean 0.0208, 95% interval 0.0137 to 0.0316, threshold 0.1; p = 0.0042 (0.013 by "
         "Holm's correction).",
     ]
     open_ = finding((0.02, 0.3, 0.018))
     assert sentences(open_)[0].endswith(
-        "must be below 0.1: holds in 2 of 3 seeds; inconclusive with 3 seeds: the 95% interval includes the threshold."
+        "must be below 0.1: met in 2 of 3 seeds; inconclusive: the 95% interval includes the threshold."
     )
+
+
+@pytest.mark.parametrize(
+    ("means", "numbers", "text"),
+    [
+        ("log10 of 1 + change of x", (0.0, -0.1, 0.1, -0.0458), "Change of x: geometric mean 0%, 95% interval -20.6% to 25.9%, threshold -10%"),
+        ("minus log10 of 1 + change of x", (0.1, 0.0, 0.2, -0.0414), "Change of x: geometric mean -20.6%, 95% interval -36.9% to 0%, threshold 10%"),
+        ("log10 of ratio of x", (1.0, 0.5, 1.5, 0.5), "Ratio of x: geometric mean 10, 95% interval 3.16 to 31.6, threshold 3.16"),
+        ("Fisher's z of rank correlation", (0.5493, 0.0, 1.0, 0.0), "Rank correlation: mean 0.5, 95% interval 0 to 0.762, threshold 0"),
+        ("minus Fisher's z of rank correlation", (0.5493, 0.0, 1.0, 0.0), "Rank correlation: mean -0.5, 95% interval -0.762 to 0, threshold 0"),
+        ("accuracy less another", (0.1, 0.0, 0.2, -0.05), "Accuracy less another: mean 0.1, 95% interval 0 to 0.2, threshold -0.05"),
+        ("minus accuracy", (-0.1, -0.3, 0.1, -0.2), "Accuracy: mean 0.1, 95% interval -0.1 to 0.3, threshold 0.2"),
+    ],
+)  # fmt: skip
+def test_an_interval_is_in_the_unit_of_the_number(means: str, numbers: tuple[float, ...], text: str) -> None:
+    """By hand: 10^-0.1 = 0.794, 10^0.1 = 1.259, 10^-0.2 = 0.631, 10^0.5 = 3.162, tanh(0.5493) = 0.5, tanh(1) = 0.762."""
+    mean, low, high, threshold = numbers
+    effect = Effect(means=means, unit="", threshold=threshold, mean=mean, low=low, high=high, by_seed={})
+    two = finding().readings * 2  # with one criterion, the interval needs no name
+    assert sentences(finding().model_copy(update={"effect": effect, "readings": two}))[-1] == f"{text}."
 
 
 def test_void_seeds_are_shown_with_their_reason() -> None:
     void = {0: "train accuracy 0.981", 2: "train accuracy 0.981", 3: "diverged"}
     assert sentences(finding((0.5, 0.02, 0.03, 0.9), void=void)) == [
-        "Train variance at the end: 0.5, 0.02, 0.03, 0.9 (seeds 0-3); must be below 0.1: holds in 1 of 1 seed; inconclusive with 1 "
-        "seed.",
+        "Train variance at the end: 0.5, 0.02, 0.03, 0.9 (seeds 0-3); must be below 0.1: met in 1 of 1 seed.",
         "Void: seeds 0, 2 (train accuracy 0.981); seed 3 (diverged).",
     ]
+    unknown = Effect(means="change of x", unit="", threshold=0, mean=None, low=None, high=None, by_seed={})
+    without = finding((0.5, 0.02, 0.03)).model_copy(update={"effect": unknown})
+    assert sentences(without)[0].endswith("; inconclusive: a criterion is undefined in every valid seed.")
     nothing = finding((0.5,), void={0: "diverged"})
     assert sentences(nothing)[0] == (
         "Train variance at the end: 0.5 (seed 0); must be below 0.1; inconclusive: no valid seed."
@@ -59,22 +83,22 @@ def test_several_things_that_are_asked_and_others_beside() -> None:
     one = base.model_copy(update={"readings": [*base.readings, late, *beside], "agreement": "2 of 3"})
     assert sentences(one)[:4] == [
         "Test variance: 1.5, 2 (seeds 0, 1); points: undefined.",
-        "Train variance at the end: 0.02, 0.03, 0.04 (seeds 0-2); must be below 0.1: holds in 3 of 3 seeds.",
-        "Late change: -2.25%, 4%, 40% (seeds 0-2); must be below 10%: holds in 2 of 3 seeds.",
-        "All criteria hold in 2 of 3 seeds; inconclusive with 3 seeds: the 95% interval includes the threshold.",
+        "Train variance at the end: 0.02, 0.03, 0.04 (seeds 0-2); must be below 0.1: met in 3 of 3 seeds.",
+        "Late change: -2.25%, 4%, 40% (seeds 0-2); must be below 10%: met in 2 of 3 seeds.",
+        "All criteria are met in 2 of 3 seeds; inconclusive: the 95% interval includes the threshold.",
     ]
 
 
 def test_other_thresholds_and_notes() -> None:
     others = [
-        Sensitivity(what="x must be below 0.03", threshold=0.03, verdict="holds"),
-        Sensitivity(what="x must be below 0.01", threshold=0.01, verdict="fails"),
+        Sensitivity(what="train variance at the end must be below 0.03", threshold=0.03, verdict="holds"),
+        Sensitivity(what="another number must be below 0.01", threshold=0.01, verdict="fails"),
     ]
     one = finding(
         (0.02, 0.025, 0.018), verdict="holds", sensitivity=others, notes=["still falling (1 of 3 seeds)"]
     )
     assert sentences(one)[-2:] == [
-        "With other thresholds: x must be below 0.03: holds; x must be below 0.01: fails.",
+        "With other thresholds: must be below 0.03: holds; another number must be below 0.01: fails.",
         "Note: still falling (1 of 3 seeds).",
     ]
 
@@ -86,32 +110,37 @@ def test_every_setting_is_listed() -> None:
     }
     assert sentences(over_settings(parts, "inconclusive", "1 of 2 settings")) == [
         "Holds in 1 of 2 settings; p = 0.04 (0.08 by Holm's correction).",
-        "mnist, mlp: holds. Train variance at the end: 0.02, 0.025, 0.018 (seeds 0-2); must be below 0.1: holds in 3 of 3 seeds.",
-        "Minus log10 of train variance at the end: mean 1.68, 95% interval 1.5 to 1.86, threshold 1.",
+        "mnist, mlp: holds. Train variance at the end: 0.02, 0.025, 0.018 (seeds 0-2); must be below 0.1: met in 3 of 3 seeds.",
+        "Over seeds: geometric mean 0.0208, 95% interval 0.0137 to 0.0316, threshold 0.1.",
         "svhn, mlp: inconclusive. Train variance at the end: 0.5 (seed 0); must be below 0.1; inconclusive: no valid seed.",
         "Void: seed 0 (diverged).",
     ]
 
 
 def test_an_identity() -> None:
-    assert sentences(identity([0, 1], [0, 1])) == [
-        "Sum: 4, 4 (seeds 0, 1); must be 4: holds in 2 of 2 seeds."
-    ]
-    assert sentences(identity([0], [0, 4])) == ["Sum: 4, 4 (seeds 0, 4); must be 4: holds in 1 of 2 seeds."]
+    assert sentences(identity([0, 1], [0, 1])) == ["Sum: 4, 4 (seeds 0, 1); must be 4: met in 2 of 2 seeds."]
+    assert sentences(identity([0], [0, 4])) == ["Sum: 4, 4 (seeds 0, 4); must be 4: met in 1 of 2 seeds."]
 
 
 HELD, FAILED = finding(verdict="holds"), finding((0.5, 0.6, 0.7), verdict="fails")
+# Three seeds: one does not meet the criterion; all meet it, but lie far apart.
+OPEN, WIDE = finding((0.02, 0.3, 0.018)), finding((0.099, 0.001, 0.09))
 
 
 @pytest.mark.parametrize(
     ("judgements", "text"),
     [
         ([], "No claims were judged."),
-        ([HELD], "1 finding: 1 holds."),
-        ([HELD, HELD, FAILED, TWO], "4 findings: 2 hold, 1 fails, 1 is inconclusive."),
+        ([HELD], "1 claim: 1 holds."),
+        ([HELD, HELD, FAILED, OPEN], "4 claims: 2 hold, 1 fails, 1 is inconclusive."),
         (
-            [HELD, finding((0.02,)), TWO, finding((0.02, 0.03))],
-            "4 findings: 1 holds, 3 are inconclusive (2 are met in every valid seed).",
+            [HELD, WIDE, OPEN],
+            "3 claims: 1 holds, 2 are inconclusive (1 meets its criteria in every seed).",
+        ),
+        (
+            [HELD, OPEN, finding((0.02,)), TWO, finding((0.02, 0.03))],
+            "5 claims: 1 holds, 1 is inconclusive, 3 have no verdict yet (a verdict needs three seeds; 2 meet their criteria so "
+            "far).",
         ),
         ([HELD, identity([0], [0])], "1 finding: 1 holds; 1 of 1 identity holds."),
         ([identity([0], [0]), identity([0], [0, 1])], "1 of 2 identities hold."),
@@ -122,45 +151,59 @@ def test_findings_and_identities_are_counted_apart(judgements: list, text: str) 
 
 
 def test_a_void_seed_points_to_nothing() -> None:
-    assert summary([finding((0.5,), void={0: "diverged"})]) == "1 finding: 1 is inconclusive."
+    assert summary([finding((0.5,), void={0: "diverged"})]) == "1 claim: 1 is inconclusive."
     rows = {"a": setting((0.02,)), "b": setting((0.02,))}
-    assert "(1 is met in every valid seed)" in summary(
+    assert "; 1 meets its criteria so far)" in summary(
         [over_settings(rows, "inconclusive", "0 of 2 settings")]
     )
-    assert "is met" not in summary(
+    assert "meets" not in summary(
         [over_settings(rows | {"c": setting((0.5,))}, "inconclusive", "0 of 3 settings")]
     )
 
 
 def test_what_keeps_verdicts_from_being_overrated() -> None:
-    smoke, few = (
-        "The scale smoke only tests that everything works: its verdicts say nothing about the paper.",
-        "fewer than three seeds",
-    )
+    smoke = "The scale smoke only tests that everything works: its verdicts say nothing about the paper."
     assert cautions([HELD], "cpu") == []
     assert cautions([HELD], "smoke") == [smoke]
-    assert few in cautions([HELD, TWO], "cpu")[0]
     assert cautions([], "smoke") == []
     assert smoke in " ".join(verdicts_text([TWO], "smoke").split())
+
+
+def test_too_few_seeds_have_an_outcome_but_no_verdict() -> None:
+    few = [finding(values) for values in ((0.02,), (0.2,), (0.02, 0.03), (0.02, 0.3), (0.2, 0.3))]
+    assert list(map(outcome, few)) == [
+        "met in 1 seed",
+        "not met",
+        "met in 2 of 2",
+        "met in 1 of 2",
+        "not met",
+    ]
+    assert (
+        outcome(
+            over_settings({"a": setting((0.02,)), "b": setting((0.02,))}, "inconclusive", "0 of 2 settings")
+        )
+        == "no verdict"
+    )
+    assert list(map(outcome, (HELD, FAILED, OPEN))) == ["holds", "fails", "inconclusive"]
+    assert outcome(finding((0.5,), void={0: "diverged"})) == "inconclusive"
 
 
 def test_verdicts_text() -> None:
     note = "The criterion changed."
     judged = [finding((0.98, 0.63), notes=[note]), identity([0], [0]).model_copy(update={"notes": [note]})]
     assert verdicts_text(judged) == (
-        "1 finding: 1 is inconclusive; 1 of 1 identity holds. With fewer than three seeds, a finding is\n"
-        "always inconclusive. The criterion changed.\n"
+        "1 finding: 1 has no verdict yet (a verdict needs three seeds); 1 of 1 identity holds. The criterion\n"
+        "changed.\n"
         "\n"
-        "INCONCLUSIVE  Train variance converges to 0.\n"
+        "NOT MET       Train variance converges to 0.\n"
         "              Fig. 3, sec. 3.3\n"
-        "              Train variance at the end: 0.98, 0.63 (seeds 0, 1); must be below 0.1: fails in 2 of 2\n"
-        "              seeds; inconclusive with 2 seeds.\n"
-        "              Minus log10 of train variance at the end: mean 0.105, 95% interval -1.11 to 1.32,\n"
-        "              threshold 1.\n"
+        "              Train variance at the end: 0.98, 0.63 (seeds 0, 1); must be below 0.1: met in 0 of 2\n"
+        "              seeds.\n"
+        "              Over seeds: geometric mean 0.786, 95% interval 0.0474 to 13, threshold 0.1.\n"
         "\n"
         "HOLDS         Two and two are four.\n"
         "              Sec. 2\n"
-        "              Sum: 4 (seed 0); must be 4: holds in 1 of 1 seed.\n"
+        "              Sum: 4 (seed 0); must be 4: met.\n"
     )
 
 

@@ -14,10 +14,10 @@ def judge(
         typer.Argument(metavar="FOLDER", help="Folder of an experiment, written by collapselab reproduce."),
     ],
 ) -> None:
-    """Judge the stored rows of an experiment again.
+    """Judge the claims of an experiment again.
 
-    Nothing is trained. The command applies the claims of the installed version to the rows in the folder, and
-    rewrites verdicts, figures and page.
+    The command evaluates the claims of the installed version on the measurements stored in the folder, without training,
+    and rewrites verdicts, figures and page.
 
     \b
     Example:
@@ -28,7 +28,5 @@ def judge(
     from collapselab.papers.registry import find_experiment
 
     outcome = judge_again(folder, find_experiment)
-    unverified = (
-        "Rows of an earlier version, without a digest: nothing tells whether they are as they were written"
-    )
+    unverified = "The rows were written by an earlier version, without a digest: whether they were changed since is unknown"
     print_outcome(outcome, [] if outcome.is_verified else [unverified])

@@ -26,8 +26,8 @@ def measure(
         typer.Option(
             "--test",
             metavar="TEST",
-            help="Test features, in the same formats. If they do not fit in memory, pass --metrics without "
-            "weak_test_variance.",
+            help="Test features, in the same formats. If they do not fit in memory, omit "
+            "weak_test_variance from --metrics.",
         ),
     ] = None,
     weighting: Annotated[
@@ -47,7 +47,10 @@ def measure(
     ] = False,
     rcond: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Relative cut-off of the two pseudo-inverses, in [0, 1)."),
+        typer.Option(
+            metavar="X",
+            help="Relative cut-off of the pseudo-inverses of the between-class and the total covariance, in [0, 1).",
+        ),
     ] = None,
     format: Annotated[
         Format,

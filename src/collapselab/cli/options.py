@@ -35,8 +35,8 @@ DataOption = Annotated[
         "--data",
         metavar="NAME=PATH",
         callback=_check_pairs,
-        help="Path of a local copy of a named data set, such as mnist=data/mnist. May be given several times. The "
-        "environment variable COLLAPSELAB_DATA does the same for all commands.",
+        help="Path of a local copy of a named data set, such as mnist=data/mnist. May be given several times. To set "
+        "paths for all commands, use the environment variable COLLAPSELAB_DATA.",
     ),
 ]
 OutputOption = Annotated[

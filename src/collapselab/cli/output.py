@@ -16,6 +16,7 @@ from collapselab.cli.options import Format
 from collapselab.cli.terminal import is_terminal, note, print_text, terminal_width, uses_colour
 from collapselab.errors import InputError, encodable, in_strings, one_line, printable
 from collapselab.storage import WriteError, replace_text, write_to_device
+from collapselab.text import grouped
 
 if TYPE_CHECKING:
     from collapselab.features.measure import Measurement
@@ -37,7 +38,7 @@ def show(
     result = replace(result, warnings=tuple(in_options(text, options) for text in result.warnings))
     text = as_text(result, format, to_terminal=output is None and is_terminal())
     if format == "csv":
-        for warning in result.warnings:
+        for warning in grouped(result.warnings):
             note(f"warning: {one_line(warning)}")
     if output is None:
         print_text(text)

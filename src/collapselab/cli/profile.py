@@ -42,7 +42,7 @@ def profile(
         typer.Option(
             "--test-dataset",
             metavar="DATA",
-            help="Another data set whose test split to measure; default: the test split of --dataset.",
+            help="Measure the test split of this data set; default: the test split of --dataset.",
         ),
     ] = None,
     data: DataOption = None,
@@ -72,14 +72,15 @@ def profile(
         typer.Option(
             metavar="AXIS",
             help="Axis of channels for layers without weight, such as 1 or -1, or by layer: NAME=1,GLOB=-1; default: "
-            "that of the layer which made the features.",
+            "the channel axis of the layer that computed the features.",
         ),
     ] = None,
     scatter: Annotated[
         AutoScatter,
         typer.Option(
-            help="How to store within-class covariances. auto: full up to 1024 features (classifier: 4096) and 1 GiB, "
-            "else a sketch."
+            help="What to store of the within-class covariances. full: one p x p matrix; per_class: one per class; sketch: "
+            "their product with 32 random directions; trace: one number. auto: full for layers with at most 1024 features "
+            "(classifier: 4096) as long as all matrices fit in 1 GiB, otherwise sketch."
         ),
     ] = "auto",
     weighting: Annotated[

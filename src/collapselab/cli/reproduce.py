@@ -53,7 +53,7 @@ def reproduce(
             min=1,
             max=1000,
             metavar="N",
-            help="Run seeds 0 to N-1; default: the number in the preset.",
+            help="Run seeds 0 to N-1; default: the number of seeds of the scale.",
         ),
     ] = None,
     data: DataOption = None,
@@ -66,7 +66,9 @@ def reproduce(
     only: Annotated[
         str | None,
         typer.Option(
-            "--only", metavar="GLOB,GLOB", help="Run only the jobs whose names match, comma-separated."
+            "--only",
+            metavar="GLOB,GLOB",
+            help="Run only the jobs whose names match, comma-separated; if none matches, the error lists the names.",
         ),
     ] = None,
     set_: Annotated[
@@ -92,7 +94,7 @@ def reproduce(
 ) -> None:
     """Reproduce an experiment of a paper.
 
-    Trains and measures networks, draws the paper's figures, judges its claims, and writes a page, which also lists
+    Trains and measures networks, draws the paper's figures, judges its claims, and writes a page. The page also lists
     what the scale reduces. The same command resumes an experiment that was stopped or killed; finished runs are not
     run again, so you can add seeds later. Start it in several terminals to share the runs among processes.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,6 +57,16 @@ def run(
             help="Seed for initial weights and the order of samples; default: the recipe's seed, or 0.",
         ),
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds",
+            min=1,
+            max=1000,
+            metavar="N",
+            help="digits only: run seeds 0 to N-1 and judge the claims over all of them; a verdict needs three seeds.",
+        ),
+    ] = None,
     data: DataOption = None,
     set_: SetOption = None,
     stop_after: StopAfterOption = None,
@@ -66,19 +77,22 @@ def run(
 ) -> None:
     """Train a network and measure every layer during training.
 
-    `digits` trains an MLP on the handwritten digits included in scikit-learn, judges its claims and writes a page;
-    it takes under a minute on two cores. Any other run is described by a recipe in YAML; --show-recipe prints an
-    example. The same command resumes a run that was stopped or killed; for a finished run it only prints the result.
+    `digits` trains an MLP on the handwritten digits included in scikit-learn, tests four claims about neural collapse
+    and writes a page; it takes under a minute on two cores. Any other run is described by a recipe in YAML;
+    --show-recipe prints an example. The same command resumes a run that was stopped or killed; for a finished run it
+    only prints the result.
 
     \b
     Examples:
       collapselab run digits
+      collapselab run digits --seeds 3
       collapselab run digits --show-recipe > recipe.yaml
       collapselab run recipe.yaml --data mnist=data/mnist --set steps=2000 --stop-after 9m
       torchrun --nproc-per-node 2 -m collapselab run recipe.yaml
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
     from collapselab.training import RunFolder
 
+    _check_seeds(name, seed, seeds)
     recipe = _recipe(name, seed, data, set_)
     if show_recipe:
         print_text(recipe.documented_yaml())
@@ -86,9 +100,19 @@ def run(
     folder = RunFolder(out or Path("runs") / Path(name).stem)
     stopper = stopper_from(stop_after)
     if name == _DIGITS:
-        _run_digits(folder, seed or 0, stopper)
+        _run_digits(folder, range(seeds) if seeds else [seed or 0], stopper)
     else:
         _run_recipe(recipe, folder, copies_from(data), stopper)
+
+
+def _check_seeds(name: str, seed: int | None, seeds: int | None) -> None:
+    if seeds is not None and (name != _DIGITS or seed is not None):
+        why = (
+            f"{name} has no claims to judge over seeds; give"
+            if name != _DIGITS
+            else "give only this, or only"
+        )
+        raise InputError(f"--seeds {seeds}: {why} --seed")
 
 
 def _recipe(name: str, seed: int | None, data: list[str] | None, set_: list[str] | None) -> Recipe:
@@ -109,23 +133,28 @@ def _recipe(name: str, seed: int | None, data: list[str] | None, set_: list[str]
     return recipe.with_changes(changes) if changes else recipe
 
 
-def _run_digits(folder: RunFolder, seed: int, stopper: Stopper) -> None:
+def _run_digits(folder: RunFolder, seeds: Sequence[int], stopper: Stopper) -> None:
     from collapselab.findings.digits import run_digits
+    from collapselab.inference import MIN_SEEDS
     from collapselab.training import RunInterrupted
 
     try:
         with ProgressBars() as bars:
-            result = run_digits(folder, seed=seed, on_step=bars.steps("digits"), stopper=stopper)
+            result = run_digits(folder, seeds, bars.steps, stopper)
     except RunInterrupted as stopped:
         end_stopped(folder.path, stopped, stopped)
         return
+    of_seed = f" (table and this line: seed {seeds[0]})" if len(seeds) > 1 else ""
     lines = [
-        f"First collapsed layer on train data: {result.first_collapsed_layer or 'none'}",
-        _durations(result.run)
+        f"First collapsed layer on train data{of_seed}: {result.first_collapsed_layer or 'none'}",
+        _durations(*result.runs)
         + (" (finished earlier; nothing was run again)" if result.was_finished else ""),
-        f"Page: {folder.report}",
+        f"Page: {', '.join(map(str, result.pages))}",
     ]
-    _print_summary(result.rows, result.verdicts, lines, result.run)
+    if len(seeds) < MIN_SEEDS and seeds[0] == 0:
+        out = "" if folder.path == Path("runs") / _DIGITS else f" --out {shlex.quote(str(folder.path))}"
+        lines.insert(0, f"For a verdict on each claim: collapselab run digits --seeds {MIN_SEEDS}{out}")
+    _print_summary(result.rows, result.verdicts, lines, result.runs[0])
 
 
 def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], stopper: Stopper) -> None:
@@ -171,5 +200,8 @@ def _print_summary(
     )
 
 
-def _durations(run: RunRecord) -> str:
-    return f"Time: {run.seconds.training:.0f} s training, {run.seconds.measuring:.0f} s measuring"
+def _durations(*runs: RunRecord) -> str:
+    training, measuring = (
+        sum(getattr(run.seconds, what) for run in runs) for what in ("training", "measuring")
+    )
+    return f"Time: {training:.0f} s training, {measuring:.0f} s measuring"

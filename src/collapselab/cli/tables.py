@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from collapselab.errors import one_line, printable, printable_lines, without_middle
 from collapselab.frames import rows_where
-from collapselab.text import MISSING, number
+from collapselab.text import MISSING, grouped, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,27 +31,38 @@ _MIN_NAME, _MAX_NAME, _GAP = 12, 30, 3
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of a table of layers: a metric, its heading, and whether both splits are shown."""
+    """A column of a table of layers: a metric, its heading, whether both splits are shown, and what it means."""
 
     metric: str
     heading: str
     on_both: bool
+    meaning: str
 
 
+_WITHIN = ("normalized_within", "within/total", True, "within-class share of the variance")
+_ANGLES = ("equiangularity", "equiangular")
+_SPREAD = "spread of the cosines between class means"
+_ALIGNED = "alignment of the class means with the weight"
+_AGREES = (
+    "ncc_agreement",
+    "NCC agrees",
+    True,
+    "share of samples whose nearest class mean is the decision",
+)
 _PROFILE_COLUMNS = (
-    _Column("normalized_within", "within/total", True),
-    _Column("equiangularity", "equiangular", False),
-    _Column("alignment", "aligned", False),
-    _Column("alignment_random", "random", False),
-    _Column("ncc_agreement", "NCC agrees", True),
-    _Column("stable_rank", "stable rank", False),
+    _Column(*_WITHIN),
+    _Column(*_ANGLES, False, _SPREAD),
+    _Column("alignment", "aligned", False, _ALIGNED),
+    _Column("alignment_random", "random", False, "alignment of random subspaces"),
+    _Column(*_AGREES),
+    _Column("stable_rank", "stable rank", False, "stable rank of the features within classes"),
 )
 _RUN_COLUMNS = (
-    _Column("normalized_within", "within/total", True),
-    _Column("vci", "VCI", True),
-    _Column("equiangularity", "equiangular", True),
-    _Column("alignment", "aligned", True),
-    _Column("ncc_agreement", "NCC agrees", True),
+    _Column(*_WITHIN),
+    _Column("vci", "VCI", True, "variability collapse index"),
+    _Column(*_ANGLES, True, _SPREAD),
+    _Column("alignment", "aligned", True, _ALIGNED),
+    _Column(*_AGREES),
 )
 # Columns hidden in a narrow terminal, in this order.
 _DROPPED = ("random", "stable rank", "VCI", "equiangular", "aligned")
@@ -132,14 +143,12 @@ def profile_table(profile: Profile, *, width: int | None = None, colour: bool = 
         )
         for layer in profile.layers
     ]
-    table, width, left_out = _layer_table(layers, _PROFILE_COLUMNS, profile.epsilon, width)
+    table, width, below = _layer_table(layers, _PROFILE_COLUMNS, profile.epsilon, width)
     samples = " and ".join(f"{count} {split}" for split, count in profile.num_samples.items())
-    both = "; cells with two numbers are train, then test" if "test" in profile.num_samples else ""
     parts = [
         f"{profile.model}: {samples} samples, {len(profile.classes)} classes, {profile.weighting} weighting",
-        f"* collapsed on train (< {profile.epsilon:g}); ~ estimated from a sketch{both}",
         table,
-        *left_out,
+        *below,
         "",
         f"First collapsed layer on train data: {profile.first_collapsed_layer or 'none'}",
         *_warnings(profile.warnings, min(width, _LAYER_WIDTHS[1])),
@@ -170,11 +179,11 @@ def run_summary(
 
     step = int(rows["step"].max())
     columns = [column for column in _RUN_COLUMNS if column.metric in rows.columns]
-    table, width, left_out = _layer_table(_last_layers(rows), columns, epsilon, width)
+    table, width, below = _layer_table(_last_layers(rows), columns, epsilon, width)
     parts = [
-        f"Step {step:,}; * collapsed on train (< {epsilon:g}); cells with two numbers are train, then test",
+        f"Step {step:,}",
         table,
-        *left_out,
+        *below,
         "",
         *([verdicts_text(verdicts, width=min(width, _WIDTHS[1])).rstrip(), ""] if verdicts else []),
         *lines,
@@ -196,7 +205,7 @@ def _last_layers(rows: pd.DataFrame) -> list[_Layer]:
 def _layer_table(
     layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float, width: int | None
 ) -> tuple[Table, int, list[str]]:
-    """Return a table of layers that fits the terminal, its width, and a line about hidden columns."""
+    """Return a table of layers that fits the terminal, its width, and the lines below it: hidden columns, the key."""
     from rich.text import Text
 
     limit = None if width is None else min(max(width, _LAYER_WIDTHS[0]), _LAYER_WIDTHS[1])
@@ -207,8 +216,27 @@ def _layer_table(
         table.add_column(heading, justify="left" if heading == "layer" else "right", no_wrap=True)
     for name, *values in zip(*cells.values(), strict=True):
         table.add_row(Text(without_middle(name, name_width)), *values)
-    line = [f"Columns hidden because the terminal is too narrow: {', '.join(left_out)}"] if left_out else []
-    return table, limit or max(_PLAIN_LAYER_WIDTH, _width(cells)), line
+    hidden = [f"Columns hidden because the terminal is too narrow: {', '.join(left_out)}"] if left_out else []
+    key = _key(layers, [column for column in columns if column.heading in cells], epsilon)
+    return table, limit or max(_PLAIN_LAYER_WIDTH, _width(cells)), [*hidden, "", *key]
+
+
+def _key(layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float) -> list[str]:
+    """Say what marks, pairs of numbers and columns mean, one per line."""
+    from collapselab.metrics import BY_NAME
+
+    entries = {"*": f"collapsed on train data: within/total below {epsilon:g}"}
+    if any("test" in layer.splits for layer in layers):
+        entries["two numbers"] = "train, test"
+    if any(layer.is_sketched for layer in layers):
+        entries["~"] = "estimated from a sketch of the covariance"
+    for column in columns:
+        full = BY_NAME[column.metric].at_collapse
+        entries[column.heading] = column.meaning + (
+            "" if full is None else f"; {number(full)} at full collapse"
+        )
+    room = max(map(len, entries))
+    return [f"{name:<{room}}  {meaning}" for name, meaning in entries.items()]
 
 
 def _cells(layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float) -> dict[str, list[str]]:
@@ -266,7 +294,7 @@ def _warnings(warnings: Sequence[str], width: int) -> list[Any]:
 
     return [
         Text(textwrap.fill(one_line(f"warning: {warning}"), width, subsequent_indent="  "), style="yellow")
-        for warning in warnings
+        for warning in grouped(warnings)
     ]
 
 

@@ -62,7 +62,7 @@ class Sample(Part):
     skip: _Samples = Field(
         default=0,
         ge=0,
-        description="Skip this many samples first, in the same order, to get other samples than a recipe without skip.",
+        description="Number of samples to skip first. Two recipes with the same seed share no sample if the second skips as many as the first takes.",
     )
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ from collapselab.passes import (
 from collapselab.passes.labels import check_known, check_two_classes
 from collapselab.passes.stream import no_progress
 from collapselab.statistics import WEIGHTINGS, Scatter, Weighting
+from collapselab.text import grouped
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Measurement:
             f"{html.escape(self.weighting)} weighting</p>"
         )
         table = self.to_frame().to_html(float_format=lambda value: f"{value:.4g}", na_rep="–", escape=True)
-        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
+        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in grouped(self.warnings))
         return printable_lines(head + table + (f"<ul>{notes}</ul>" if notes else ""))
 
 

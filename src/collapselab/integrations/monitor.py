@@ -45,18 +45,18 @@ class Monitor:
         train_loader: the training data, as for `profile`; read at every measurement.
         test_loader: the same for test data.
         out: the run folder. A folder that has rows is refused, unless training is resumed (`first_step`).
-        every: measure after every so many steps; or
-        at: measure at these steps; or
-        log_spaced: (total steps, number of measurements): measure at log-spaced steps. Without any of the three, only
-            the first and last step are measured, and every step at which you call `measure`.
-        log: where else scalars are written: a callable of metrics and step, a `SummaryWriter`, a W&B run, a Lightning
+        every: number of steps between measurements. Give at most one of `every`, `at` and `log_spaced`. Without them,
+            the first and the last step are measured, and every step at which you call `measure`.
+        at: steps to measure.
+        log_spaced: (total steps, number of measurements), for log-spaced steps.
+        log: where to write scalars in addition: a callable of metrics and step, a `SummaryWriter`, a W&B run, a Lightning
             logger, the path of a `.csv` file; or a list of these. They are named `train/layers.4/normalized_within`.
         log_metrics: names to log; default those of `metrics=`, or else a dozen main metrics.
         log_layers: `all`, `last`, or names and globs.
         steps_per_epoch: optimiser steps per epoch; default the number of batches of `train_loader`.
-        first_step: optimiser steps done before: those of the checkpoint from which training resumes. The run in `out`
-            is continued; rows of later steps are deleted.
-        first_epoch: epochs done before, for loops that give the epoch at every step.
+        first_step: number of optimiser steps already done, if training resumes from a checkpoint. The run in `out` is
+            continued; rows of later steps are deleted.
+        first_epoch: number of epochs already done, for loops that give the epoch at every step.
         settings: anything else to record in run.json: learning rate, seed.
         options: options of `profile` for every measurement: `layers`, `reduce`, `scatter`, `metrics`, `epsilon`, …:
             see `collapselab.probes.options.ProfileOptions`.
@@ -176,7 +176,10 @@ class Monitor:
         return self.step_to(self.current_step + 1, epoch)
 
     def step_to(self, step: int, epoch: Number | None = None) -> Profile | None:
-        """Set the number of optimiser steps done, and measure if a step to measure was passed; otherwise like `step`."""
+        """Set the number of optimiser steps done; measure if a step to measure lies between the old and the new number.
+
+        Arguments and result are those of `step`.
+        """
         before, self.current_step = self.current_step, step
         if epoch is not None:
             self.epoch = float(epoch)

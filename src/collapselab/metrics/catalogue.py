@@ -19,18 +19,22 @@ Generated from the registry by `make docs`; do not edit by hand.
 Features h_i in R^p with labels y_i; C classes with n_c samples each, n in total. Class weights π_c are 1/C with
 `balanced` weighting (the default, as in the papers) and n_c/n with `sample` weighting.
 
-    μ_c = mean of h over class c         μ_G = Σ_c π_c μ_c         M = rows μ_c − μ_G  (C x p)
+    μ_c = mean of h over class c      μ_G = Σ_c π_c μ_c      μ̄ = mean_c μ_c      M = rows μ_c − μ_G  (C x p)
     Σ_W = Σ_c π_c (1/n_c) Σ_{i in c} (h_i − μ_c)(h_i − μ_c)ᵀ      v_c = (1/n_c) Σ_{i in c} ‖h_i − μ_c‖²
     Σ_B = Σ_c π_c (μ_c − μ_G)(μ_c − μ_G)ᵀ                         m_c = mean of h/‖h‖ over class c
     Σ_T = Σ_W + Σ_B                                               W = weight that reads the features
 
+mean_c is the mean over classes, std_c the standard deviation over classes; E_train and E_test are means over samples.
+"Full collapse" means that all samples of a class have the same features, that the class means form a simplex, and that
+the weights are aligned with them.
+
 The weighting affects Σ_W, Σ_B, Σ_T, μ_G and M only. Where a denominator is zero, the value is null and a warning says
 which denominator. A metric whose input (a weight, decisions) is missing is null.
 
-Pseudo-inverses: Σ_B⁺ is computed from the singular values of the C x p matrix with rows √π_c (μ_c − μ_G); only the
-min(p, C−1) largest are used, and values below max(p, C) eps64 of the largest are dropped. Σ_T⁺ is computed after scaling
-every varying feature to unit variance; eigenvalues below p eps64 of the largest are dropped. `rcond` overrides both
-cut-offs.
+Pseudo-inverses: Σ_B⁺ is computed from the singular values of the C x p matrix with rows √π_c (μ_c − μ_G). Only the
+min(p, C−1) largest are used, and values below max(p, C) · eps · (largest singular value) are dropped, where eps is the
+float64 machine epsilon. Σ_T⁺ is computed after scaling every varying feature to unit variance; eigenvalues below
+p · eps · (largest eigenvalue) are dropped. `rcond` replaces max(p, C) · eps and p · eps.
 """
 
 
@@ -67,7 +71,7 @@ def _range(metric: Metric) -> str:
 
 
 def _value(value: float | None) -> str:
-    return "not determined" if value is None else f"{value:g}"
+    return "not a constant" if value is None else f"{value:g}"
 
 
 def _direction(metric: Metric) -> str:

@@ -225,7 +225,7 @@ class MetricInputs:
         if svd.num_dropped:
             self.warn(
                 f"{svd.num_dropped} of {self.max_between_rank} singular values of the class means are below "
-                f"{svd.cutoff:.2g} of the largest and were dropped: Sigma_B has rank {svd.rank}"
+                f"{svd.cutoff:.2g} times the largest and are ignored: Sigma_B has rank {svd.rank}"
             )
         return svd
 
@@ -256,8 +256,8 @@ class MetricInputs:
         num_dropped = int((~keep).sum())
         if num_dropped:
             self.warn(
-                f"{num_dropped} of {len(values)} eigenvalues of Sigma_T (features scaled to unit variance) "
-                f"are below {cutoff:.2g} of the largest and were dropped: rank {int(keep.sum())}"
+                f"vci ignores {num_dropped} of {len(values)} eigenvalues of Sigma_T (features scaled to unit variance), "
+                f"which are below {cutoff:.2g} times the largest: the rank is {int(keep.sum())}"
             )
         return ScaledTotal(scale, varying, vectors[:, keep] / values[keep].sqrt())
 
@@ -299,7 +299,7 @@ class MetricInputs:
             self.wants_float64_products = True
             error = EPS32 * shift / value if value > 0 else 1.0
             self.warn(
-                f"{name} is only good to about {error:.1g} of its value: the spectrum of Sigma_W is too "
+                f"{name} has a relative accuracy of only about {error:.1g}: the spectrum of Sigma_W is too "
                 "wide for float32 products; use product_dtype=torch.float64"
             )
 

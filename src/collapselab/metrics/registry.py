@@ -104,20 +104,20 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "normalized_within", variability.normalized_within, _NC1, "Tr Σ_W / Tr Σ_T", f"{_RANGAMANI}, sec. 4, NC1",
-        0, 1, 0, "falls", note="A layer is called collapsed while this is below epsilon = 0.2.",
+        0, 1, 0, "falls", note="A layer is called collapsed if this is below epsilon = 0.2 on train data.",
     ),
     Metric("squared_distance", variability.squared_distance, _NC1, "Tr Σ_W / Tr Σ_B", f"{_XU}, eq. 4", 0, None, 0, "falls"),
     Metric(
         "fuzziness", variability.fuzziness, _NC1, "Tr(Σ_W Σ_B⁺)", f"{_XU}, sec. 3.2 and 4.3", 0, None, 0, "falls",
-        _COVARIANCE, note="Not invariant under linear maps of the features in general; invariant if they preserve the span of the class "
-        "means and its orthogonal complement.",
+        _COVARIANCE, note="Invariant under linear maps of the features that preserve the span of the class means and its orthogonal "
+        "complement; in general not under others.",
     ),
     Metric("nc1", variability.nc1, _NC1, "Tr(Σ_W Σ_B⁺) / C", _PAPYAN, 0, None, 0, "falls", _COVARIANCE),
     Metric(
         "vci", variability.vci, _NC1, "1 − Tr(Σ_T⁺ Σ_B) / min(p, C−1)", f"{_XU}, def. 5.3", 0, 1, 0, "falls",
         _COVARIANCE,
-        note="Invariant under any invertible linear map of the features. About 1 − p/(n−1) for pure noise; 0 for generic "
-        "features if p ≥ n − 1.",
+        note="Invariant under any invertible linear map of the features. For pure noise the value is about 1 − p/(n−1). If "
+        "p ≥ n − 1, it is 0 for almost any features, collapsed or not, and says nothing.",
     ),
     Metric(
         "cosine_similarity", variability.cosine_similarity, _NC1,
@@ -153,7 +153,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "self_duality", alignment.self_duality, _NC3, "‖W/‖W‖ − M/‖M‖‖", f"{_RANGAMANI}, NC3; {_PAPYAN} plot its square",
-        0, 2, 0, "falls", frozenset({"classifier"}), note="Last layer only.",
+        0, 2, 0, "falls", frozenset({"classifier"}), note="Defined at the last layer only.",
     ),
     Metric(
         "alignment", alignment.alignment, _NC3,
@@ -164,16 +164,16 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "alignment_random", alignment.alignment_random, _NC3, "E alignment of two random k-dimensional subspaces",
         f"{_RANGAMANI}, fig. 3, which shows the value at initialisation instead", 0, 1, None, "neither", _WEIGHT,
-        note="An alignment is meaningful if it exceeds this. Mean of seeded draws, accurate to about 1 %.",
+        note="An alignment is meaningful if it exceeds this value, which is a mean over random draws (seeded, accurate to about 1 %).",
     ),
     Metric(
         "weight_singular_spread", alignment.weight_singular_spread, _NC3,
         "std/mean of the C largest singular values of W", f"{_RANGAMANI}, NC3 and fig. 5", 0, None, None, "falls",
-        _WEIGHT, note="0 if they are equal. At full collapse one of the C is 0 and the others are equal: 1/√(C−1).",
+        _WEIGHT, note="Zero if all C singular values are equal. At full collapse it is 1/√(C−1): one of them is 0, and the others are equal.",
     ),
     Metric(
         "weight_stable_rank", alignment.weight_stable_rank, _NC3, "‖W‖_F² / ‖W‖₂²", f"{_RANGAMANI}, fig. 5", 1, None,
-        None, "neither", _WEIGHT, note="C − 1 if the rows of W form a simplex.",
+        None, "neither", _WEIGHT, note="It is C − 1 if the rows of W form a simplex, as at full collapse.",
     ),
     Metric(
         "ncc_agreement", decision.ncc_agreement, _NC4, "share of samples whose nearest train class mean is the decision",
@@ -186,11 +186,11 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "ncc_accuracy", decision.ncc_accuracy, _NC4, "share of samples whose nearest train class mean is the label",
         f"{_RANGAMANI}, fig. 4", 0, 1, 1, "rises", frozenset({"second pass"}),
-        note="On test data, collapse of the train features does not imply 1.",
+        note="On test data, the value can be below 1 even if the train features have collapsed.",
     ),
     Metric(
         "stable_rank", spectrum.stable_rank, _RANKS, "Tr Σ_W / λ_max(Σ_W)", f"{_RANGAMANI}, sec. 5.2, fig. 5", 1, None,
-        None, "neither", _TOP, note="An estimate if only a sketch of Σ_W is stored.",
+        None, "neither", _TOP, note="If only a sketch of Σ_W is stored, this is an estimate between stable_rank_low and stable_rank_high.",
     ),
     Metric(
         "stable_rank_low", spectrum.stable_rank_low, _RANKS, "lower bound of Tr Σ_W / λ_max(Σ_W)",
@@ -215,7 +215,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "within_off_weight_space", alignment.within_off_weight_space, _RANKS, "Tr((I − P) Σ_W)",
         f"{_XU}, prop. 4.1 and fig. 1", 0, None, None, "neither", _BOTH,
-        note="Variance that the classifier does not read: it can remain at zero loss.",
+        note="This is variance that the classifier does not read, so that it can remain at zero loss.",
     ),
     Metric(
         "between_in_weight_space", alignment.between_in_weight_space, _RANKS, "Tr(P Σ_B)", f"{_XU}, fig. 1", 0, None,
@@ -228,7 +228,7 @@ METRICS: tuple[Metric, ...] = (
     *(
         Metric(
             f"components_{percent}", function, _RANKS, f"principal components of Σ_T for {percent} % of its trace",
-            f"{_RANGAMANI}, sec. 5.2", 1, None, None, "falls", _COVARIANCE, note="At most C − 1 at full collapse.",
+            f"{_RANGAMANI}, sec. 5.2", 1, None, None, "falls", _COVARIANCE, note="At full collapse it is at most C − 1.",
         )
         for percent, function in (
             (90, spectrum.components_90),
@@ -238,35 +238,35 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "train_variance", generalization.current_variance, _GENERAL,
-        "E_train ‖h − μ_y‖² / mean_c ‖μ_c − μ‖²", _HUI, 0, None, 0, "falls", splits=_TRAIN,
+        "E_train ‖h − μ_y‖² / mean_c ‖μ_c − μ̄‖²", _HUI, 0, None, 0, "falls", splits=_TRAIN,
         note="Equal to squared_distance if the class sizes are equal.",
     ),
     Metric(
         "strong_test_variance", generalization.current_variance, _GENERAL,
-        "E_test ‖h − μ_y‖² / mean_c ‖μ_c − μ‖², μ_c the class means of the test features", _HUI, 0, None, 0, "falls",
+        "E_test ‖h − μ_y‖² / mean_c ‖μ_c − μ̄‖², μ_c the class means of the test features", _HUI, 0, None, 0, "falls",
         splits=_TEST,
     ),
     Metric(
         "weak_test_variance", generalization.weak_test_variance, _GENERAL,
-        "E_test min_c ‖h − m_c‖² / mean_c ‖m_c − m‖², m_c the k-means centres of the test features", _HUI, 0, None, 0,
+        "E_test min_c ‖h − κ_c‖² / mean_c ‖κ_c − κ̄‖², κ_c the C k-means centres of the test features, κ̄ their mean", _HUI, 0, None, 0,
         "falls", frozenset({"k-means"}), splits=_TEST,
-        note="k-means is by far the most expensive metric. Up to 5 million samples times centres: 10 restarts, each to a "
-        "fixed point. Beyond: 3 restarts, each until the inertia changes by less than 1e-4, in float32, with a warning; "
-        "10,000 samples of 2048 features and 1000 classes take a minute on two cores. To omit it, name the metrics you "
-        "need.",
+        note="k-means is by far the most expensive metric. If (number of samples) × (number of centres) is at most 5 million, "
+        "it runs 10 restarts, each until convergence. Otherwise it runs 3 restarts in float32, each until the inertia "
+        "changes by less than a relative 1e-4, and warns. 10,000 samples of 2048 features and 1000 classes then take a "
+        "minute on two cores. To omit it, name the metrics you need.",
     ),
     Metric(
         "weak_test_variance_trimmed", generalization.weak_test_variance_trimmed, _GENERAL,
-        "weak_test_variance without the 0.1 % of the test samples (at least one) farthest from their mean", "this project",
+        "weak_test_variance without the 0.1 % of the test samples (at least one) that are farthest from the mean of all", "this project",
         0, None, 0, "falls", frozenset({"k-means"}), splits=_TEST,
-        note="A single outlier can own a k-means centre. Its distance from the others then dominates the denominator, and "
-        "weak_test_variance is far too small. k-means is fitted again, without these samples.",
+        note="A single outlier can own a k-means centre. The distance of this centre from the others then dominates the "
+        "denominator, and weak_test_variance is far too small. Here k-means is fitted again, without the farthest samples.",
     ),
     Metric(
         "smallest_cluster", generalization.smallest_cluster, _GENERAL,
         "min_c n_c / (n / C), n_c the size of the c-th k-means cluster of the test features", "this project", 0, 1, 1,
         "rises", frozenset({"k-means"}), splits=_TEST,
-        note="1 for clusters of equal size. Near 0 if a few outliers own a cluster: then see weak_test_variance_trimmed.",
+        note="The value is 1 for clusters of equal size. If it is near 0, a few outliers own a cluster: see weak_test_variance_trimmed.",
     ),
 )  # fmt: skip
 

@@ -90,11 +90,13 @@ def _warn_of_full_rank(inputs: MetricInputs, rank: int) -> None:
     n = inputs.stats.num_samples
     if inputs.dim >= n - 1:
         inputs.warn(
-            f"{inputs.dim} features for {n} samples (p >= n - 1): vci is 0 for any generic features, whether "
-            "collapsed or not; use more samples"
+            f"{inputs.dim} features for {n} samples (p >= n - 1): vci is 0 for almost any features, collapsed or not; "
+            "use more samples"
         )
     elif rank >= n - 1:
-        inputs.warn(f"Sigma_T has rank n - 1 = {n - 1}: vci is 0 for any generic features; use more samples")
+        inputs.warn(
+            f"Sigma_T has rank n - 1 = {n - 1}: vci is 0 for almost any features, collapsed or not; use more samples"
+        )
 
 
 def cosine_similarity(inputs: MetricInputs) -> float | None:

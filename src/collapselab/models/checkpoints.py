@@ -54,7 +54,7 @@ def read_checkpoint(path: Path) -> State:
         InputError: see `load_checkpoint`.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: not a checkpoint by its name; give a file ending in {', '.join(SUFFIXES)}")
+        raise InputError(f"{path}: unknown checkpoint format; use a file ending in {', '.join(SUFFIXES)}")
     check_regular(path)
     if not path.is_file():
         problem = "is no file" if path.exists() else "no such file"

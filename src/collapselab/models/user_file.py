@@ -18,7 +18,7 @@ from collapselab.checks import near_matches
 from collapselab.errors import InputError
 from collapselab.user_code import user_code
 
-_REMEDY = "correct the function"
+_REMEDY = "correct the file"
 
 
 def is_user_file(name: str) -> bool:

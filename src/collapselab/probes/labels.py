@@ -154,14 +154,11 @@ def check_no_rows_of_bits(labels: Tensor, tensors: dict[Path, Tensor], has_score
     if any(bool((labels.sum(axis) == 1).all()) for axis in (1, -1)):
         what, remedy = (
             "one-hot rows",
-            "give class numbers, labels.argmax(1), in the loader or with split_batch=",
+            "give class numbers, such as labels.argmax(1), in the loader or with split_batch=",
         )
     else:
         what, remedy = (
             "rows of several labels",
             "give one class number per sample, such as one of the attributes",
         )
-    raise InputError(
-        f"{place}: labels of shape {tuple(labels.shape)} hold only 0 and 1, and no output of the model has scores for each "
-        f"of them: not one row of features per label, but {what}; {remedy}"
-    )
+    raise InputError(f"{place}: labels of shape {tuple(labels.shape)} look like {what}; {remedy}")

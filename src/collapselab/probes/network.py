@@ -220,7 +220,9 @@ class _BatchReader:
         try:
             self._receive(name, rows, self._labels)
         except ValueError as error:
-            raise InputError(f"{self._batch.place}, layer {name}: {error}") from error
+            raise InputError(
+                f"{self._batch.place}, layer {name}: {error}; check the inputs and the weights of the model"
+            ) from error
 
     def _check_shared(self, point: ProbePoint, identity: Identity) -> None:
         if point.source == point.name:

@@ -62,8 +62,8 @@ class MeasuringOptions(TypedDict, total=False):
         ChannelAxis | str,
         Option(
             None,
-            "axis of channels of what layers without weight read, such as 1 or -1, or axes by name or glob; default: "
-            "that of the layer which made the features.",
+            "channel axis of the input of layers without weight, such as 1 or -1, or a mapping from name or glob to "
+            "axis; default: the channel axis of the layer that computed the features.",
             parse_channel_axis,
         ),
     ]
@@ -80,9 +80,9 @@ class MeasuringOptions(TypedDict, total=False):
         AutoScatter,
         Option(
             "auto",
-            "which part of the within-class scatter is stored. `auto`: what the metrics need, all of it up to 1024 "
-            "features (4096 at the classifier) and 1 GiB in total, a sketch beyond; or `full`, `per_class`, `sketch` or `trace` for every "
-            "layer.",
+            "what to store of the within-class scatter: `full` (the p x p matrix), `per_class` (one for each class), "
+            "`sketch` (its product with random directions), `trace` (a number), or `auto`: as much as the metrics need, "
+            "`full` up to 1024 features (4096 at the classifier) and 1 GiB in total, otherwise `sketch`.",
             checks.scatter,
         ),
     ]
@@ -127,7 +127,7 @@ class MeasuringOptions(TypedDict, total=False):
         Option(
             None,
             "the axis of the model's inputs that holds samples. By default it is found by running a part of the first "
-            "batch. A mapping says it by the name or position of an input; None: it holds no samples.",
+            "batch. A mapping gives the axis of each input, by name or position; None means that the input holds no samples.",
             checks.batch_axis,
         ),
     ]
@@ -150,8 +150,8 @@ class MeasuringOptions(TypedDict, total=False):
         bool | None,
         Option(
             None,
-            "whether the label of a token is the next token. By default it is where a causal language model of "
-            "`transformers` is given its input tokens as labels.",
+            "whether the label of a token is the next token. Default: True if a causal language model of `transformers` "
+            "is given labels in the shape of its `input_ids` that are not next tokens already, else False.",
             checks.shift_labels,
         ),
     ]

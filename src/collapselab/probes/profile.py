@@ -28,12 +28,12 @@ def profile(
     name: str | None = None,
     **options: Unpack[MeasuringOptions],
 ) -> Profile:
-    """Measure what every layer of a network reads, on train data and, where given, on test data.
+    """Measure the inputs of every layer of a network, on train data and, if given, on test data.
 
     The first pass over a split reduces the features of all layers to class statistics, batch by batch; features are
-    never stored. A second pass compares each sample with the class means of the train split, and sharpens what the
-    first left open: stable ranks of sketched layers, covariances for which float32 products were too coarse. Test data
-    need it only for the latter. The model is left as it was, even after an error: modes, hooks, buffers, random states.
+    never stored. A second pass compares each sample with the class means of the train split. It also refines the stable
+    ranks of sketched layers, and computes covariances again for which float32 products were too coarse. On test data, a
+    second pass is needed only for these two. The model is left as it was, even after an error: modes, hooks, buffers, random states.
 
     Under a process group (`torchrun`) each process reads its share of the data and all return the same numbers. A
     loader with a `DistributedSampler` yields a share already (samples that it repeats are not counted); any other loader
@@ -41,8 +41,8 @@ def profile(
 
     Args:
         model: any module; it is measured in evaluation mode, on the device of its parameters.
-        loader: yields (inputs, labels), (input, input, …, labels), or mappings with `labels` whose other entries the
-            model takes by keyword, named tuples and objects that name their labels. Labels are whole numbers, one per
+        loader: yields batches: (inputs, labels), (input, input, …, labels), mappings with `labels` whose other entries
+            the model takes by keyword, or named tuples and objects that name their labels. Labels are whole numbers, one per
             sample or, as (n, tokens), one per token; those equal to -100 are padding.
         test_loader: the same for test data.
         name: name of the model in tables; default its class.

@@ -16,7 +16,7 @@ from collapselab.errors import InputError, one_line, printable_lines
 from collapselab.metrics import BY_NAME
 from collapselab.metrics.registry import Number
 from collapselab.statistics import Weighting
-from collapselab.text import listed
+from collapselab.text import grouped, listed
 
 SCHEMA = 2
 
@@ -26,14 +26,14 @@ class SplitProfile:
     """One layer on one split.
 
     Attributes:
-        metrics: each by name; None where undefined or not requested.
-        counts: samples of each class, over the classes of the train split; empty where a file of schema 1 lacks them.
+        metrics: value of each metric by name; None if undefined or not requested.
+        counts: number of samples of each class of the train split; empty in profiles read from files of schema 1.
         class_means: (C, p), float64; NaN where the split lacks a class. None in a profile read from its dictionary.
-        class_variances: (C,), mean squared distance of each class from its mean; None likewise.
+        class_variances: (C,), mean squared distance of each class from its mean; None if `class_means` is None.
         spectra: eigenvalues by name, largest first; empty unless requested.
         warnings: everything unusual.
 
-    Profiles are equal where everything but class means and class variances is.
+    Two profiles are equal if all of their fields are equal, class means and class variances excepted.
     """
 
     metrics: dict[str, Number | None]
@@ -67,17 +67,18 @@ _WITHOUT: dict[str, tuple[frozenset[str], str]] = {
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """One probe point: what a layer reads, and the weight that reads it.
+    """One probe point: the inputs of a layer, and the weight that multiplies them.
 
     Attributes:
-        name: of the module; of its second call in one forward pass `name#2`.
+        name: name of the module; for its second call in one forward pass, `name#2`.
         depth: 0 for the first layer that the forward pass reaches, largest for the classifier.
-        shape: of what the layer reads, without the batch.
+        shape: shape of the layer's input, without the batch axis.
         dim: features per sample after the reduction.
         scatter: which part of the within-class scatter was stored: with `per_class` and `full` every metric is exact,
             with `sketch` and `trace` metrics of a whole covariance are undefined.
         splits: `train` and, where given, `test`.
-        weight_singular_values: the largest, at least C of them where there are as many; empty without weight.
+        weight_singular_values: largest singular values of the weight, at least C of them if it has that many; empty
+            without weight.
     """
 
     name: str
@@ -114,15 +115,15 @@ class Profile:
     """Every property of neural collapse at every layer of a network.
 
     Attributes:
-        model: what was measured.
+        model: name of the network.
         layers: in order of depth.
         first_collapsed_layer: the first from which train `normalized_within` stays below `epsilon` to the end;
             None where the last layer has not collapsed.
-        weighting: of the covariances, as it was in the end.
-        epsilon: below this a layer is collapsed.
-        num_samples: by split.
+        weighting: weighting that was used for the covariances; it can differ from the requested one.
+        epsilon: a layer is collapsed if its `normalized_within` on train data is below this.
+        num_samples: number of samples of each split.
         classes: labels of the train split, sorted; rows of class means follow them.
-        reduction: of features with more than one axis.
+        reduction: how features with more than one axis became vectors.
         warnings: everything unusual, each once with the layers that it concerns.
     """
 
@@ -208,13 +209,13 @@ class Profile:
         first = self.first_collapsed_layer
         where = f"collapsed from {html.escape(first)} on" if first else "not collapsed"
         head = (
-            f"<p>{html.escape(self.model)}: {where} (share of variance within classes below {self.epsilon:g} on "
+            f"<p>{html.escape(self.model)}: {where} (within-class share of the variance below {self.epsilon:g} on "
             "train)</p>"
         )
         frame = self.to_frame().set_index(["depth", "layer", "split"])
         shown = [name for name in _SHOWN if name in frame.columns]
         table = frame[shown].to_html(float_format=lambda value: f"{value:.4g}", na_rep="–", escape=True)
-        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
+        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in grouped(self.warnings))
         return printable_lines(head + table + (f"<ul>{notes}</ul>" if notes else ""))
 
 
@@ -271,7 +272,7 @@ def _split(layer: Mapping[str, Any], split: str) -> SplitProfile:
 
 
 def first_collapsed(names: list[str], shares: list[Number | None], epsilon: float) -> str | None:
-    """Return the first layer from which the share of variance within classes stays below epsilon to the end.
+    """Return the first layer from which the within-class share of the variance stays below epsilon to the end.
 
     Args:
         names, shares: in order of depth; an undefined share is not collapsed.

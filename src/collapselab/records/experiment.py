@@ -19,10 +19,11 @@ from collapselab.records.run_record import RunRecord, in_words
 from collapselab.records.run_record import Seconds as Hours
 from collapselab.records.stored import Stored, Versioned, read_model, write_model
 from collapselab.storage import Hardware, hardware, is_temporary, make_folder, now
-from collapselab.text import listed, words
+from collapselab.text import counted, listed, words
 
 Label = str | int | float
 ExtraRow = dict[str, Label | None]
+_ENDED = {"steps": "last step reached", "loss": "loss below its threshold"}
 RECORD, LOCK, TIMINGS = "experiment.json", "experiment.lock", "timings.json"
 
 
@@ -118,7 +119,12 @@ class ExperimentRecord(Versioned):
             ("set", changes),
             ("hours training", self.hours.training),
             ("hours measuring", self.hours.measuring),
-            ("runs that ended by", ", ".join(f"{why}: {count}" for why, count in self.ended.items())),
+            (
+                "why runs ended",
+                ", ".join(
+                    f"{_ENDED.get(why, why)}: {counted(count, 'run')}" for why, count in self.ended.items()
+                ),
+            ),
             ("commits", self.commits or "unknown"),
             ("finished", self.finished),
             *([("judged again", self.judged)] if self.judged else []),

@@ -100,7 +100,7 @@ class Measuring(Part):
         default=16,
         ge=2,
         le=_MOST_LISTED,
-        description="Number of log-spaced steps to measure at, besides step 0; equal ones count once.",
+        description="Number of log-spaced steps to measure at, in addition to step 0. Duplicates after rounding are removed.",
     )
     at: Steps = Field(default=(), description="Further steps to measure at.")
     layers: Literal["all", "last"] | tuple[Text, ...] = Field(

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from collapselab.inference import MIN_SEEDS
 from collapselab.records.judgement import Effect, Judgement, Reading, SettingJudgement
 from collapselab.text import counted, number
 
 _SMOKE = "The scale smoke only tests that everything works: its verdicts say nothing about the paper."
-_FEW_SEEDS = "With fewer than three seeds, a finding is always inconclusive."
 _VERBS = {
     "holds": ("holds", "hold"),
     "fails": ("fails", "fail"),
     "inconclusive": ("is inconclusive", "are inconclusive"),
 }
 _INDENT = 14  # INCONCLUSIVE and two spaces
+# How an effect is computed from a number, as the effect says it; back to the number; its unit; the mean of effects.
+_SCALES: Mapping[str, tuple[Callable[[float], float], str, str]] = {
+    "log10 of 1 + ": (lambda effect: 100 * (10**effect - 1), "%", "geometric mean"),
+    "log10 of ": (lambda effect: 10**effect, "", "geometric mean"),
+    "Fisher's z of ": (math.tanh, "", "mean"),
+    "": (float, "", "mean"),
+}
 
 
 def verdicts_text(judgements: Sequence[Judgement], scale: str = "", width: int = 100) -> str:
@@ -35,23 +42,34 @@ def verdicts_text(judgements: Sequence[Judgement], scale: str = "", width: int =
     lines = textwrap.wrap(" ".join([summary(judgements), *cautions(judgements, scale), *shared]), width)
     for one in judgements:
         own = one.model_copy(update={"notes": [note for note in one.notes if note not in shared]})
-        lines += ["", *_wrapped(one.statement, width, one.verdict.upper().ljust(_INDENT))]
+        lines += ["", *_wrapped(one.statement, width, outcome(one).upper().ljust(_INDENT))]
         for line in [one.where, *sentences(own)]:
             lines += _wrapped(line, width)
     return "\n".join(lines) + "\n"
 
 
 def summary(judgements: Sequence[Judgement]) -> str:
-    """Count the verdicts: `5 findings: 1 holds, 4 are inconclusive (3 are met in every valid seed); 4 of 4 identities hold.`"""
+    """Count the verdicts: `3 findings: 1 holds, 2 are inconclusive (1 meets its criteria in every seed); 4 of 4 identities hold.`"""
     findings = [one for one in judgements if one.kind == "finding"]
     identities = [one for one in judgements if one.kind == "identity"]
     parts = []
     if findings:
-        counts = {verdict: sum(one.verdict == verdict for one in findings) for verdict in _VERBS}
-        said = [f"{count} {_VERBS[verdict][count != 1]}" for verdict, count in counts.items() if count]
-        towards = sum(one.verdict == "inconclusive" and _is_pointed_to(one) for one in findings)
-        pointing = f" ({towards} {'are' if towards > 1 else 'is'} met in every valid seed)" if towards else ""
-        parts.append(f"{counted(len(findings), 'finding')}: {', '.join(said)}{pointing}")
+        early = [one for one in findings if _lacks_seeds(one)]
+        by_verdict = {
+            verdict: [one for one in findings if one.verdict == verdict and one not in early]
+            for verdict in _VERBS
+        }
+        counts = [
+            f"{len(ones)} {_VERBS[verdict][len(ones) != 1]}{_pointing(ones)}"
+            for verdict, ones in by_verdict.items()
+            if ones
+        ]
+        if early:
+            have = "has" if len(early) == 1 else "have"
+            so_far = _pointing(early, so_far=True)
+            counts.append(f"{len(early)} {have} no verdict yet (a verdict needs three seeds{so_far})")
+        noun = "finding" if identities else "claim"
+        parts.append(f"{counted(len(findings), noun)}: {', '.join(counts)}")
     if identities:
         held = sum(one.verdict == "holds" for one in identities)
         parts.append(
@@ -61,11 +79,19 @@ def summary(judgements: Sequence[Judgement]) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+def outcome(one: SettingJudgement) -> str:
+    """Return the verdict; with too few seeds for one, in how many of them the criteria are met: `met in 1 of 2`."""
+    if not _lacks_seeds(one):
+        return one.verdict
+    if isinstance(one, Judgement) and one.settings:
+        return "no verdict"
+    met, _, count = one.agreement.partition(" of ")
+    return "not met" if met == "0" else "met in 1 seed" if count == "1" else f"met in {one.agreement}"
+
+
 def cautions(judgements: Sequence[Judgement], scale: str = "") -> list[str]:
     """Return warnings about verdicts that mean less than they seem to."""
-    effects = [part.effect for one in judgements for part in one.settings or [one] if part.effect]
-    few = any(0 < len(effect.by_seed) < MIN_SEEDS for effect in effects)
-    return [_SMOKE] * (scale == "smoke" and bool(judgements)) + [_FEW_SEEDS] * few
+    return [_SMOKE] * (scale == "smoke" and bool(judgements))
 
 
 def sentences(one: SettingJudgement) -> list[str]:
@@ -76,19 +102,19 @@ def sentences(one: SettingJudgement) -> list[str]:
         lines = [f"Holds in {one.agreement}{_p_value(one)}."]
         for part in settings:
             first, *others = sentences(part)
-            lines += [f"{part.setting}: {part.verdict}. {first}", *others]
+            lines += [f"{part.setting}: {outcome(part)}. {first}", *others]
     if one.void:
         reasons = {why: [seed for seed in one.void if one.void[seed] == why] for why in one.void.values()}
         lines.append("Void: " + "; ".join(f"{_seeds(seeds)} ({why})" for why, seeds in reasons.items()) + ".")
+    is_only = sum(bool(reading.must) for reading in one.readings) == 1
     if one.effect and one.effect.low is not None:
-        lines.append(f"{_interval(one.effect)}{_p_value(one)}.")
+        lines.append(f"{_interval(one.effect, is_only=is_only)}{_p_value(one)}.")
     # With fewer seeds all of these are inconclusive.
     if one.sensitivity and one.effect and len(one.effect.by_seed) >= MIN_SEEDS:
-        lines.append(
-            "With other thresholds: "
-            + "; ".join(f"{other.what}: {other.verdict}" for other in one.sensitivity)
-            + "."
-        )
+        # The name of the number, where it is that of the only criterion, is left out.
+        named = next((reading.what for reading in one.readings if reading.must), "") if is_only else ""
+        told = [f"{other.what.removeprefix(named).strip()}: {other.verdict}" for other in one.sensitivity]
+        lines.append(f"With other thresholds: {'; '.join(told)}.")
     return [*lines, *(f"Note: {note.rstrip('.')}." for note in one.notes)]
 
 
@@ -97,8 +123,8 @@ def _measured(one: SettingJudgement) -> list[str]:
     asked = [_reading(reading, one) for reading in one.readings if reading.must]
     shown = [reading for reading in one.readings if not reading.must]
     if len(asked) > 1 and one.agreement != "0 of 0":
-        asked.append(f"all criteria hold in {one.agreement} seeds")
-    if one.verdict == "inconclusive" and asked:
+        asked.append(f"all criteria are met in {one.agreement} seeds")
+    if one.verdict == "inconclusive" and asked and not _lacks_seeds(one):
         asked[-1] += f"; {_why_open(one)}"
     beside = [_beside(shown)] if shown else []
     # Without any seed, notes say it all: no run matched, or what an earlier version measured.
@@ -107,8 +133,14 @@ def _measured(one: SettingJudgement) -> list[str]:
 
 
 def _beside(shown: Sequence[Reading]) -> str:
-    """Format readings without a criterion; list the seeds only once if they are the same."""
+    """Format readings without a criterion; list the seeds only once, and what all names begin with."""
     seeds = {tuple(reading.by_seed) for reading in shown}
+    heads = {reading.what.rpartition(", ")[0] for reading in shown}
+    if len(heads) == 1 and len(shown) > 1:
+        shown = [
+            shown[0],
+            *(one.model_copy(update={"what": one.what.rpartition(", ")[2]}) for one in shown[1:]),
+        ]
     if len(seeds) == 1 and any(seeds):
         return "; ".join(map(_values, shown)) + f" ({_seeds(seeds.pop())})"
     return "; ".join(map(_with_seeds, shown))
@@ -125,20 +157,31 @@ def _with_seeds(reading: Reading) -> str:
 
 def _reading(reading: Reading, one: SettingJudgement) -> str:
     count, met = len(set(reading.by_seed) - set(one.void)), len(reading.met)
-    outcome = (
-        f"holds in {met} of {counted(count, 'seed')}"
-        if met
-        else f"fails in {count} of {counted(count, 'seed')}"
-    )
-    return f"{_with_seeds(reading)}; must {reading.must}" + (f": {outcome}" if count else "")
+    where = "met" if met else "not met"
+    if count > 1 or one.void:
+        where = f"met in {met} of {counted(count, 'seed')}"
+    return f"{_with_seeds(reading)}; must {reading.must}" + (f": {where}" if count else "")
 
 
 def _why_open(one: SettingJudgement) -> str:
-    count = len(one.effect.by_seed) if one.effect else 0
-    if not count:
-        return "inconclusive: no valid seed"
-    reason = "" if count < MIN_SEEDS else ": the 95% interval includes the threshold"
-    return f"inconclusive with {counted(count, 'seed')}{reason}"
+    if one.effect is not None and one.effect.by_seed:
+        return "inconclusive: the 95% interval includes the threshold"
+    valid = {seed for reading in one.readings for seed in reading.by_seed} - set(one.void)
+    return f"inconclusive: {'a criterion is undefined in every valid seed' if valid else 'no valid seed'}"
+
+
+def _lacks_seeds(one: SettingJudgement) -> bool:
+    """Whether there is no verdict because a claim, or one of its settings, has fewer seeds than a verdict needs."""
+    parts = one.settings if isinstance(one, Judgement) and one.settings else [one]
+    few = any(part.effect and 0 < len(part.effect.by_seed) < MIN_SEEDS for part in parts)
+    return few and one.verdict == "inconclusive"
+
+
+def _pointing(judgements: Sequence[Judgement], *, so_far: bool = False) -> str:
+    """How many inconclusive claims meet their criteria in every valid seed."""
+    count = sum(one.verdict == "inconclusive" and _is_pointed_to(one) for one in judgements)
+    text = f"{count} {'meets its' if count == 1 else 'meet their'} criteria"
+    return "" if not count else f"; {text} so far" if so_far else f" ({text} in every seed)"
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -148,10 +191,18 @@ def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
 
 
-def _interval(effect: Effect) -> str:
-    mean, low, high = (number(value) for value in (effect.mean, effect.low, effect.high))
-    means = f"{effect.means[0].upper()}{effect.means[1:]}"
-    return f"{means}: mean {mean}, 95% interval {low} to {high}, threshold {number(effect.threshold)}"
+def _interval(effect: Effect, *, is_only: bool) -> str:
+    """The interval in the unit of the number itself, whatever the scale of the effect; named unless it is the only one."""
+    name = effect.means.removeprefix("minus ")
+    scale = next(scale for scale in _SCALES if name.startswith(scale))
+    back, unit, kind = _SCALES[scale]
+    sign = 1 if name == effect.means else -1
+    known = (effect.mean, effect.low, effect.high, effect.threshold)
+    mean, *ends, bound = (None if value is None else 0.0 + back(sign * value) for value in known)
+    low, high = ends[::sign]
+    mean, low, high, bound = (f"{number(value)}{unit}" for value in (mean, low, high, bound))
+    what = "over seeds" if is_only else name.removeprefix(scale)
+    return f"{what[0].upper()}{what[1:]}: {kind} {mean}, 95% interval {low} to {high}, threshold {bound}"
 
 
 def _p_value(one: SettingJudgement) -> str:

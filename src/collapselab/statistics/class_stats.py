@@ -40,8 +40,8 @@ class ClassStats(ClassAccumulation):
             float64).
         sketch_size: k, columns of the sketch.
         seed: seed for the sketch's Gaussian; statistics with different seeds cannot be merged.
-        growing: whether a higher label enlarges the statistics: `num_classes` is then where they start, and doubles
-            when needed.
+        growing: whether a label of at least `num_classes` enlarges the statistics; `num_classes` is then the initial
+            capacity, which is doubled when needed.
         max_per_class: with `growing`, the number of classes beyond which `per_class` scatter becomes `full`.
         checks: when labels and values of a batch are checked.
             `eager`: by `update`, which reads values from the device of the features.
@@ -127,7 +127,7 @@ class ClassStats(ClassAccumulation):
 
     @torch.no_grad()
     def drop_empty_classes(self) -> ClassStats:
-        """Return the same sums for those classes only that have samples, renumbered 0, 1, … in their order.
+        """Return the statistics of the classes that have samples, renumbered 0, 1, … in ascending order.
 
         This is for labels that do not fill their label space, such as the vocabulary of a language model. The
         result shares its matrices with this object: update neither of them afterwards.
@@ -142,8 +142,8 @@ class ClassStats(ClassAccumulation):
         It shares matrices with this object: update neither of them afterwards.
 
         Args:
-            numbers: present number of each class; -1, where there are no class counts, for one without samples. Classes
-                that are left out must have no samples.
+            numbers: (k,) old number of each new class; -1 for a new class without samples (only without
+                `class_counts`). Classes that are left out must have no samples.
         """
         part = self._copy()
         part._num_classes, part._growing = len(numbers), False
@@ -157,8 +157,9 @@ class ClassStats(ClassAccumulation):
         return part
 
     def without_scatter(self) -> ClassStats:
-        """Return the same sums without the matrix, as `scatter="trace"` stores them; `max_abs` stays known.
+        """Return the same sums without the matrix, as `scatter="trace"` stores them.
 
+        The largest absolute feature value is kept.
         The result shares its means with this object.
         """
         part = self._copy()
@@ -182,8 +183,8 @@ class ClassStats(ClassAccumulation):
         The result can be loaded with `torch.load(..., weights_only=True)`.
 
         Args:
-            with_scatter: False omits the matrix; statistics loaded from such a state add nothing to the scatter
-                that they are merged with.
+            with_scatter: False omits the matrix. Statistics loaded from such a state contribute no scatter when
+                they are merged.
         """
         self._settle()
         state: dict[str, Any] = {
@@ -223,15 +224,16 @@ class ClassStats(ClassAccumulation):
         return stats
 
     def scatter_total(self) -> Tensor | None:
-        """Return the sum about the provisional centres that the scatter is computed from; None without scatter.
+        """Return the accumulated scatter about the provisional centres, before its correction to the class means.
 
-        Totals of several processes can be added if their centres are equal, as `merge` of the same parts makes them.
+        Totals of several processes can be added if their provisional centres are equal, which is the case after
+        `merge` of the same parts. None without scatter.
         """
         self._settle()
         return None if self._within is None else self._within.folded_total()
 
     def replace_scatter(self, total: Tensor, max_abs: float) -> None:
-        """Replace `scatter_total` by another sum.
+        """Replace the scatter that `scatter_total` returns.
 
         Args:
             max_abs: the largest absolute feature value of all its samples.

@@ -228,15 +228,15 @@ def test_ordered(ends: list[float], verdict: str) -> None:
     assert judged.verdict == verdict
     if verdict == "holds":
         assert [one.what for one in judged.readings][:2] == [
-            "x of layers.0 at the end",
-            "x of layers.1 at the end",
+            "x at the end, layers.0",
+            "x at the end, layers.1",
         ]
     if len(ends) == 1:
         assert set(judged.void.values()) == {"fewer than two layers"}
 
 
 def ways(half: Sequence[int], seeds: int = 3) -> pd.DataFrame:
-    """Layers whose share of variance within classes has come half way, in logarithms, at these steps."""
+    """Layers whose within-class share of the variance has come half way, in logarithms, at these steps."""
     rows = []
     for seed in range(seeds):
         for depth, step_half in enumerate(half):

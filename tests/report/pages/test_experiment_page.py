@@ -57,8 +57,8 @@ def test_the_page_says_what_was_asked_reduced_judged_and_how_it_was_made() -> No
     rows = curve_rows()
     words = read(experiment_page(outcome(rows), charts(rows))).words
     for text in (
-        "Collapse on the train set", "Do features gather? Measured at scale “cpu”, after Fig. 3, sec. 3.3 of Hui",
-        "2,000 training images.", "2 findings: 1 holds, 1 is inconclusive", "Train variance at the end: 0.04 (seed 0)",
+        "Collapse on the train set", "Do features gather? Reproduction of Fig. 3, sec. 3.3 of Hui, Belkin, Nakkiran (2022) at scale “cpu”.",
+        "2,000 training images.", "2 claims: 1 holds, 1 is inconclusive", "Train variance at the end: 0.04 (seed 0)",
         "collapselab reproduce hui2022/fig3", "Geometric mean of 3 seeds, thin lines: each seed.",
     ):  # fmt: skip
         assert text in words, text
@@ -117,7 +117,7 @@ def test_the_index_lists_experiments_with_their_verdicts_and_links(tmp_path: Pat
     assert "2 experiments." in reader.words
     assert "hui2022/fig3" in reader.words
     assert "Scale cpu, 3 seeds, 3 runs, finished." in reader.words
-    assert "2 findings: 1 holds, 1 is inconclusive" in reader.words
+    assert "2 claims: 1 holds, 1 is inconclusive" in reader.words
     assert "Not judged yet." in reader.words
     assert reader.outside == []
     assert len(html) < 100_000, "a page without charts needs no library"

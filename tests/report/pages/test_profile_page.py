@@ -178,6 +178,13 @@ def test_text_from_the_profile_is_text_on_the_page(profiles: Profiles) -> None:
     assert reader.text.count(HOSTILE) > 10
 
 
+def test_warnings_of_layers_that_differ_in_numbers_are_one(profiles: Profiles) -> None:
+    lost = tuple(f"train layers.{depth}: vci ignores {depth + 1} of 9 eigenvalues" for depth in range(3))
+    words = read(profile_page(replace(profiles[0], warnings=(*lost, "test: another")))).words
+    assert "2 warnings" in words
+    assert "train layers.0: vci ignores 1 of 9 eigenvalues (similar: train layers.1, train layers.2)" in words
+
+
 def deep(profile: Profile, count: int) -> Profile:
     """The same layers over and over, with the long names that transformers have."""
     layers = [

@@ -24,7 +24,7 @@ from collapselab.text import percent, words
 STEADY = 10.0  # a curve counts as steady if it changes by at most this percentage over the second half of the steps
 # Without any true rank correlation, such a claim holds by chance in 12 % of cases with 3 points and 3 seeds, in 5 % with 4 points.
 _MIN_POINTS = 4
-_NAMES = {"num_train": "size of the train set", "normalized_within": "share of variance within classes"}
+_NAMES = {"num_train": "size of the train set", "normalized_within": "within-class share of the variance"}
 _Bounds = Sequence[float]
 _Measure = Callable[[pd.DataFrame, float], Sequence[Number]]
 
@@ -115,12 +115,19 @@ def ordered(metric: str, says: str, by: _Bounds = (1.0, 1.1, 1.5), **more: Any) 
     def measure(run: pd.DataFrame, factor: float) -> list[Number]:
         last = rows_where(run, step=run["step"].max()).sort_values("depth")
         named = zip(last["layer"], numbers(last, metric), strict=True)
-        shown = [Number(f"{_name(metric)} of {layer} at the end", value) for layer, value in named]
+        shown = [Number(f"{_name(metric)} at the end, {layer}", value) for layer, value in named]
         if len(shown) < 2:
             raise Void("fewer than two layers")
         factors = [_over(a.value, b.value) for a, b in pairwise(shown)]
         least = math.nan if any(map(math.isnan, factors)) else min(factors)
-        return [*shown, Number("smallest ratio of one layer to the next", least, above=factor)]
+        return [
+            *shown,
+            Number(
+                f"smallest ratio of the {_name(metric)} of a layer to that of the next layer",
+                least,
+                above=factor,
+            ),
+        ]
 
     return _claim(f"{metric} ordered", says, measure, by, {"rows": lambda rows: rows, **more})
 
@@ -137,9 +144,9 @@ def first(
         if not others:
             raise Void("fewer than two layers")
         earliest = math.nan if any(map(math.isnan, others)) else min(others)
-        at = f"step at {percent(share)} of the change of the {_name(metric)}"
+        at = f"step at which the {_name(metric)} has completed {percent(share)} of its change in logarithms"
         other, own = Number(f"{at}, earliest other layer", earliest), Number(f"{at}, last layer", last)
-        what = f"ratio of steps at {percent(share)} of the change, earliest other layer over last layer"
+        what = f"step of the earliest other layer divided by that of the last layer, at {percent(share)} of the change"
         return _pair(other, own, 1.0, what)
 
     return _claim(f"{metric} last layer first", says, measure, share, {"rows": hidden_layers, **more})

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from collapselab.records.outcome import Outcome
 
 _HOW = (
-    "On logarithmic axes, means are geometric, and 0 is drawn at a separate tick. Gaps are undefined values. A variance is relative "
-    "to the spread of the class means. “Centres” are class means, or k-means centres for weak test variance. With centres of the "
-    "last step, centres and spread are those at the end of each run, so that a variance at an earlier step also includes how far "
-    "the features still move."
+    "On logarithmic axes, means are geometric, and 0 is drawn at a separate tick. An undefined value leaves a gap in its line. A "
+    "variance is the mean squared distance of features from their centres, relative to the spread of the centres: class means, or "
+    "k-means centres for weak test variance. In panels titled “centres of the last step”, these are the centres at the end of each "
+    "run, so that early values also contain the movement of the features until then."
 )
 
 
 def experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Page:
     """Return the content of the page of an experiment; it depends only on the outcome."""
     record = outcome.record
-    after = f", after {record.where} of {record.paper}" if record.where else ""
-    what = f"Measured at scale “{record.scale}”{after}."
+    what = f"Reproduction of {record.where} of {record.paper}" if record.where else "Measured"
+    what += f" at scale “{record.scale}”."
     sections = [
         Section("reduced", "Differences from the paper", [], record.differences),
         Section("measured", "Measurements", charts, _HOW),

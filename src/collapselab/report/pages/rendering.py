@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ import pandas as pd
 
 from collapselab.errors import in_strings, printable
 from collapselab.records.judgement import Judgement
-from collapselab.records.wording import sentences
+from collapselab.records.wording import outcome, sentences
 from collapselab.report import screen
 from collapselab.report.chart import Chart
 from collapselab.report.layout import lay_out
 from collapselab.report.words import alternative_text, table_of
 from collapselab.storage import replace_text
-from collapselab.text import cell, words
+from collapselab.text import cell, grouped, words
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def render(page: Page) -> str:
     """Return the page as one HTML text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    page = replace(page, warnings=grouped(page.warnings))
     environment = Environment(
         loader=PackageLoader("collapselab.report"),
         autoescape=True,
@@ -100,7 +101,7 @@ def render(page: Page) -> str:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.globals |= {
-        function.__name__: function for function in (cells, sentences, alternative_text, table_of)
+        function.__name__: function for function in (cells, outcome, sentences, alternative_text, table_of)
     }
     templates = files("collapselab.report").joinpath("templates")
     drawings = {chart.id: lay_out(chart) for part in page.sections for chart in part.drawn}

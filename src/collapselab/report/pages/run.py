@@ -8,6 +8,7 @@ import pandas as pd
 
 from collapselab.frames import rows_where
 from collapselab.records.recipe import Recipe
+from collapselab.records.wording import summary
 from collapselab.report.builders import SPREAD, VARIANCES, Lines
 from collapselab.report.chart import Axis, Chart, Heat, Mark, Panel
 from collapselab.report.layers import Layers, chart_of, cosine_chart, spectra_chart
@@ -23,7 +24,8 @@ _VARIANCES = Lines(
     "variance",
     "Variance on train and on test data",
     VARIANCES,
-    "Variance of the last layer's features around their class means, relative to the spread of the class means.",
+    "Variance of the last layer's features around centres, relative to the spread of the centres. Centres are the class means of the "
+    "train features (train), the class means of the test features (test, strong) or k-means centres of the test features (test, weak).",
     axes=(Axis("optimiser step", "log"), SPREAD),
     on_paper=False,
 )
@@ -66,9 +68,10 @@ def _summary(run: Run) -> str:
         network = f"{model.name} ({options})" if options else model.name
         what = f"The network {network} was trained on {record.data.num_train:,} samples of {record.data.name}"
     where = f"have collapsed from {first} on" if first else "have not collapsed at the last layer"
+    judged = f" {summary(run.judgements)}" if run.judgements else ""
     return (
         f"{what} for {run.last_step:,} steps. On train data its features {where} (less than {percent(run.epsilon)} of their "
-        "variance lies within classes)."
+        f"variance is within classes).{judged}"
     )
 
 
@@ -76,7 +79,9 @@ def _facts(run: Run, layers: Layers) -> list[tuple[str, str]]:
     last = run.variances.iloc[-1]
     train, test = last["train_variance"], last["strong_test_variance"]
     facts = [("train variance", number(train)), ("strong test variance", number(test))]
-    facts += [("test over train", f"{number(test / train)}×")] if train > 0 and test > 0 else []
+    facts += (
+        [("test variance / train variance", f"{number(test / train)}×")] if train > 0 and test > 0 else []
+    )
     facts.append(("first collapsed layer", run.first_collapsed or "none"))
     accuracy = layers.last("ncc_accuracy", "test")
     return [*facts, ("nearest centre, test accuracy", percent(accuracy))] if pd.notna(accuracy) else facts
