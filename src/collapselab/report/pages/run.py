@@ -79,9 +79,7 @@ def _facts(run: Run, layers: Layers) -> list[tuple[str, str]]:
     last = run.variances.iloc[-1]
     train, test = last["train_variance"], last["strong_test_variance"]
     facts = [("train variance", number(train)), ("strong test variance", number(test))]
-    facts += (
-        [("test variance / train variance", f"{number(test / train)}×")] if train > 0 and test > 0 else []
-    )
+    facts += [("test / train variance", f"{number(test / train)}×")] if train > 0 and test > 0 else []
     facts.append(("first collapsed layer", run.first_collapsed or "none"))
     accuracy = layers.last("ncc_accuracy", "test")
     return [*facts, ("nearest centre, test accuracy", percent(accuracy))] if pd.notna(accuracy) else facts
