@@ -13,7 +13,7 @@ Up to 64 features, sums are float64 alone: 20 c p. Rows in float64 have moments 
 waiting rows take 8 p + 8.
 
 With deferred checks (on an accelerator) all sums are float64, and no rows wait for a product: a chunk of rows is gathered
-instead, 32 MiB or 16,384 rows at most, and added at once, which takes five times as much for a moment.
+instead, 32 MiB or 16,384 rows at most, and added at once, which takes four times as much for a moment.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from collapselab.statistics.scatter import pending_rows
 # Per class: counts, squares, unit weights, zero norms and the count of the next judgement, 8 bytes each.
 _PER_CLASS = 40
 # Centred rows, rows in the order of their classes, and their products with weights.
-_WORK_OF_CHUNK = 5
+_WORK_OF_CHUNK = 4
 
 
 def moments_bytes(stats: ClassStats, features: torch.dtype = torch.float32, *, deferred: bool = False) -> int:
