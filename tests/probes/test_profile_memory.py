@@ -165,8 +165,8 @@ def test_the_host_is_named_where_a_gpu_has_no_room(monkeypatch: pytest.MonkeyPat
     gpu = torch.device("cuda")
     checked = memory.check_memory
 
-    def on_gpu(plan: Any, create: Any, device: torch.device, *, with_test: bool) -> str | None:
-        return checked(plan, create, gpu, with_test=with_test)
+    def on_gpu(plan: Any, create: Any, device: torch.device, **known: Any) -> str | None:
+        return checked(plan, create, gpu, **known)
 
     monkeypatch.setattr(profile_run, "check_memory", on_gpu)
     with pytest.raises(InputError, match=r'cuda has 0.000977 GiB free; .*stats_device="cpu" \(16 GiB free\)'):
