@@ -13,19 +13,11 @@ from pretended_device import PretendedDevice, on_device
 
 Put = Callable[[Tensor], Tensor]
 
-accelerators = pytest.mark.parametrize(
-    "accelerator",
-    [
-        "pretended",
-        pytest.param(
-            "cuda",
-            marks=[
-                pytest.mark.gpu,
-                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-            ],
-        ),
-    ],
+cuda = pytest.param(
+    "cuda",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")],
 )
+accelerators = pytest.mark.parametrize("accelerator", ["pretended", cuda])
 
 
 @contextmanager

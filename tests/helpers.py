@@ -22,7 +22,10 @@ def assert_close(actual: Any, expected: Any, *, rel: float, scale: float | None 
         scale: what the error is relative to.
         why: the derivation of `rel`, shown on failure.
     """
-    actual, expected = np.asarray(actual, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    actual, expected = (
+        np.asarray(value.cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
+        for value in (actual, expected)
+    )
     assert actual.shape == expected.shape, f"shapes {actual.shape} and {expected.shape}"
     if scale is None:
         scale = float(np.abs(expected).max())
@@ -65,7 +68,7 @@ def summary(stats: ClassStats) -> dict[str, np.ndarray[Any, Any]]:
         out["sketch"] = stats.within_sketch(weighting)[0]
     elif stats.scatter == "per_class":
         out["scatters"] = stats.class_covariances()
-    return {name: value.numpy() for name, value in out.items()}
+    return {name: value.cpu().numpy() for name, value in out.items()}
 
 
 def uneven_labels(rng: np.random.Generator, counts: list[int]) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -239,6 +239,20 @@ def test_a_pass_gathers_and_finds_the_same(accelerator: str) -> None:
 
 
 @accelerators
+def test_statistics_of_a_pass_can_be_stored_on_the_cpu(accelerator: str) -> None:
+    with putting_on(accelerator) as put:
+        request = PassRequest(statistics={"only": lambda: ClassStats(CLASSES, DIM, device="cpu")})
+        stats = reading.run_pass(Stream(put), request, no_progress).statistics["only"]
+        assert stats.device.type == "cpu"
+        assert_close(
+            stats.class_means,
+            torch.stack([ROWS[c == LABELS].double().mean(0) for c in range(CLASSES)]),
+            rel=EPS32,
+            why="float32 sums about centres",
+        )
+
+
+@accelerators
 def test_no_batch_of_a_pass_waits_for_the_accelerator(accelerator: str) -> None:
     with putting_on(accelerator) as put:
         stream = Stream(put)

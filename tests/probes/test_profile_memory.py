@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import collapselab
 from collapselab import InputError
 from collapselab.probes import free_memory, memory, plan, profile_run
+from collapselab.statistics import gathering
 from memory_tracking import TrackedMemory
 
 # Said over taken. Sums that a small data set does not need yet and work space that overlaps are counted in full; the
@@ -78,10 +79,39 @@ def test_memory_is_known_before_the_first_pass(
     said: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(gathering, "EAGER_DEVICES", frozenset({"cpu"}))
     if scatter == "full":
         monkeypatch.setattr(plan, "MAX_PER_CLASS_ENTRIES", 0)  # one per class would fit
+    taken = _taken(
+        _Wide(3, num_classes), dim, num_classes, num_samples, scatter, dtype, with_test=with_test, known=known
+    )
+    assert _LEAST < said[-1] / taken < _MOST
+
+
+@pytest.mark.parametrize("scatter", ["trace", "sketch", "full"])
+def test_memory_of_gathered_rows(scatter: Any, said: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "EAGER_DEVICES", frozenset())
+    monkeypatch.setattr(gathering, "_CHUNK_BYTES", 2**21)  # one that so few samples fill
+    monkeypatch.setattr(plan, "MAX_PER_CLASS_ENTRIES", 0)
+    dim = 600 if scatter == "full" else 2000
+    taken = _taken(_Wide(3, 10), dim, 10, 1200, scatter, torch.float32, with_test=True, known=True)
+    assert _LEAST < said[-1] / taken < _MOST
+
+
+def _taken(
+    model: nn.Module,
+    dim: int,
+    num_classes: int,
+    num_samples: int,
+    scatter: Any,
+    dtype: torch.dtype,
+    *,
+    with_test: bool,
+    known: bool,
+) -> int:
+    """Return the most bytes that tensors take in a profile, after planning."""
     torch.manual_seed(0)
-    model, batches = _Wide(3, num_classes).to(dtype), _batches(dim, num_classes, num_samples, dtype)
+    model, batches = model.to(dtype), _batches(dim, num_classes, num_samples, dtype)
     counts = [num_samples // num_classes] * num_classes if known else None
     tracked = TrackedMemory()
 
@@ -95,7 +125,7 @@ def test_memory_is_known_before_the_first_pass(
             progress=begin,
         )  # fmt: skip
     assert {layer.scatter for layer in found.layers} == {scatter}
-    assert _LEAST < said[-1] / tracked.peak < _MOST
+    return tracked.peak
 
 
 def _profile(monkeypatch: pytest.MonkeyPatch, free: int | None, **options: Any) -> tuple[Any, _Wide]:
@@ -135,8 +165,8 @@ def test_the_host_is_named_where_a_gpu_has_no_room(monkeypatch: pytest.MonkeyPat
     gpu = torch.device("cuda")
     checked = memory.check_memory
 
-    def on_gpu(plan: Any, create: Any, device: torch.device, *, with_test: bool) -> str | None:
-        return checked(plan, create, gpu, with_test=with_test)
+    def on_gpu(plan: Any, create: Any, device: torch.device, **known: Any) -> str | None:
+        return checked(plan, create, gpu, **known)
 
     monkeypatch.setattr(profile_run, "check_memory", on_gpu)
     with pytest.raises(InputError, match=r'cuda has 0.000977 GiB free; .*stats_device="cpu" \(16 GiB free\)'):

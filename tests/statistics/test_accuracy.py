@@ -116,7 +116,7 @@ def test_sketch_is_the_covariance_times_the_gaussian(weighting: Weighting) -> No
     counts = torch.bincount(labels) if weighting == "balanced" else None
     stats = accumulate(features, labels, "sketch", class_counts=counts, sketch_size=5)
     sketch, omega = stats.within_sketch(weighting)
-    expected = Oracle(as_double(features), labels.numpy(), weighting).sigma_w @ omega.numpy()
+    expected = Oracle(as_double(features), labels.numpy(), weighting).sigma_w @ omega.cpu().numpy()
     assert_close(sketch, expected, rel=50 * EPS32, why="two float32 products, sums over 96 features")
 
 
@@ -300,7 +300,9 @@ def test_classes_that_drift(scatter: str) -> None:
     oracle = Oracle(as_double(features), labels)
     if scatter == "sketch":
         sketch, omega = stats.within_sketch()
-        assert_close(sketch, oracle.sigma_w @ omega.numpy(), rel=100 * EPS32, why="two float32 products")
+        assert_close(
+            sketch, oracle.sigma_w @ omega.cpu().numpy(), rel=100 * EPS32, why="two float32 products"
+        )
     else:
         assert_close(stats.within_covariance(), oracle.sigma_w, rel=32 * EPS32, why="float32 products")
     assert_close(stats.class_means, oracle.means, rel=4 * EPS32, why="sums of 64 rows about the centre")
@@ -337,5 +339,5 @@ def test_a_centre_moved_under_float64_products_is_one_that_float32_rows_can_be_c
     features[0] += 5  # the first centre, far from the others: it is moved
     features, labels = tensors(features, np.zeros(500, dtype=np.int64))
     stats = accumulate(features, labels, "full", batch=1, product_dtype=torch.float64)
-    error = (stats.class_means[0] - features.double().mean(0)).abs().max()
+    error = (stats.class_means[0].cpu() - features.double().mean(0)).abs().max()
     assert error < 1e-6, "float32 sums of deviations of 0.3 round by 3e-7; a shifted centre shows at 6e-5"

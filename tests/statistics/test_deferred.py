@@ -115,6 +115,18 @@ def test_labels_and_dtypes_of_every_kind_in_one_stream() -> None:
     assert_close(stats.class_means, expected, rel=EPS32, why="ten rows were rounded to float32")
 
 
+@pytest.mark.parametrize("checks", ["eager", "deferred"])
+def test_batches_of_inference_mode_and_with_gradients(checks: Any) -> None:
+    """Sums that are created in inference mode are changed outside of it, at the latest when they are read."""
+    rows, labels = draw(40)
+    stats = ClassStats(CLASSES, DIM, checks=checks)
+    with torch.inference_mode():
+        stats.update(rows[:20] * 1, labels[:20])
+    stats.update(rows[20:].clone().requires_grad_(), labels[20:])
+    assert stats.num_samples == 40
+    assert not stats.class_means.requires_grad
+
+
 # ---------------------------------------------------------------- batches that are refused
 
 

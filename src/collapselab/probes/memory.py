@@ -25,9 +25,8 @@ from collapselab.errors import InputError
 from collapselab.passes import SplitPlan
 from collapselab.probes.free_memory import free_memory
 from collapselab.probes.plan import ProbePoint
-from collapselab.statistics import ClassStats
-from collapselab.statistics.gathering import is_deferred
-from collapselab.statistics.memory import gathered_bytes, moments_bytes, scatter_bytes, shared_bytes
+from collapselab.statistics import ClassStats, chunk_bytes, is_deferred
+from collapselab.statistics.memory import moments_bytes, scatter_bytes, shared_bytes
 
 # Of the free memory.
 _WARNED_SHARE = 0.5
@@ -62,7 +61,7 @@ class SourceBytes:
 
     @classmethod
     def of(
-        cls, stats: ClassStats, dtype: torch.dtype, *, nearest: bool, refined: bool, deferred: bool = False
+        cls, stats: ClassStats, dtype: torch.dtype, *, nearest: bool, refined: bool, gathered: int
     ) -> SourceBytes:
         """Return the bytes of a source.
 
@@ -71,15 +70,16 @@ class SourceBytes:
             dtype: of the rows.
             nearest: whether nearest class centres are looked for.
             refined: whether spectra of sketches are sharpened.
-            deferred: whether checks of values are deferred.
+            gathered: bytes of rows that wait where checks are deferred; 0 where they are not.
         """
+        deferred = gathered > 0
         c, p, kind = stats.num_classes, stats.dim, stats.scatter
         means, sketch = 8 * c * p, 8 * stats.sketch_size * p if kind == "sketch" else 0
         matrices = {"full": 44 * p**2, "per_class": 8 * (4 * c + 1) * p**2, "sketch": 9 * sketch, "trace": 0}
         return cls(
             moments=moments_bytes(stats, dtype, deferred=deferred),
             scatter=scatter_bytes(stats, dtype, deferred=deferred),
-            gathered=gathered_bytes(p, dtype) if deferred else 0,
+            gathered=gathered,
             means=means,
             rule=12 * c * p if nearest else 0,
             directions=2 * sketch if refined else 0,
@@ -143,6 +143,7 @@ def check_memory(
     device: torch.device,
     *,
     with_test: bool,
+    num_samples: int | None,
 ) -> str | None:
     """Return a warning if the statistics of a profile take more than half of the free memory.
 
@@ -151,13 +152,15 @@ def check_memory(
         create: returns the empty statistics of a source.
         device: where statistics are stored.
         with_test: whether a test split is measured too.
+        num_samples: of the train split, where known.
 
     Raises:
         InputError: they take more than there is: how much, the largest layers, and what helps.
     """
     deferred = is_deferred("auto", device)
-    by_source = sources_of(plan, create, deferred=deferred)
-    shared = shared_bytes([create(source) for source in by_source], deferred=deferred)
+    by_source = sources_of(plan, create, deferred=deferred, num_samples=num_samples)
+    all_stats = [create(source) for source in by_source]
+    shared = shared_bytes(all_stats, deferred=deferred, num_samples=num_samples)
     total = peak_bytes(list(by_source.values()), shared, with_test=with_test)
     on_host = sum(by_source[point.source].means for point in plan.points) * (1 + with_test)
     host = torch.device("cpu")
@@ -176,18 +179,19 @@ def check_memory(
 
 
 def sources_of(
-    plan: SplitPlan, create: Callable[[str], ClassStats], *, deferred: bool = False
+    plan: SplitPlan, create: Callable[[str], ClassStats], *, deferred: bool, num_samples: int | None
 ) -> dict[str, SourceBytes]:
     """Return the bytes of every source of features, in the order in which they are evaluated."""
     dtypes = {point.source: point.dtype for point in plan.points if isinstance(point, ProbePoint)}
     nearest = "second pass" in plan.needs
     refined = any(metric.name.startswith("stable_rank") for metric in plan.metrics)
-    return {
-        source: SourceBytes.of(
-            create(source), dtypes[source], nearest=nearest, refined=refined, deferred=deferred
-        )
-        for source in plan.scatter
-    }
+
+    def bytes_of(source: str) -> SourceBytes:
+        stats, dtype = create(source), dtypes[source]
+        gathered = chunk_bytes(stats.dim, dtype.itemsize, num_samples) if deferred else 0
+        return SourceBytes.of(stats, dtype, nearest=nearest, refined=refined, gathered=gathered)
+
+    return {source: bytes_of(source) for source in plan.scatter}
 
 
 def _largest(by_source: dict[str, SourceBytes]) -> str:

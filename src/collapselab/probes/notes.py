@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from collapselab.statistics.gathering import is_deferred
+from collapselab.statistics import is_deferred
 
 
 class Notes:

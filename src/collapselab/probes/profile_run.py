@@ -139,7 +139,10 @@ class ProfileRun:
         def create(source: str) -> ClassStats:
             return plan.create_stats(source, num_labels, labels.counts, growing=growing)
 
-        text = run_together(lambda: check_memory(plan, create, device, with_test=with_test))
+        num_samples = None if labels.counts is None else int(labels.counts.sum())
+        text = run_together(
+            lambda: check_memory(plan, create, device, with_test=with_test, num_samples=num_samples)
+        )
         self._warnings += [] if text is None else [("memory", text)]
 
     def _readable(self, loader: Iterable[Any], split: str) -> Readable:

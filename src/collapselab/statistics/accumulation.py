@@ -51,6 +51,7 @@ class ClassAccumulation(ClassReadings):
         self._settle()
         return self._scatter
 
+    @torch.inference_mode(False)  # sums that are created here are changed elsewhere
     @torch.no_grad()
     def update(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
         """Add a batch. The tensors are only read and not stored.
@@ -91,6 +92,7 @@ class ClassAccumulation(ClassReadings):
         if self._gatherer is not None:
             self._gatherer.flush(self.add_chunk)
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def add_chunk(self, chunk: Chunk) -> None:
         """Add the rows of several batches as large blocks. Whoever collects rows for several accumulators calls this.

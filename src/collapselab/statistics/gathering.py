@@ -89,6 +89,8 @@ class RowGatherer:
         """Bytes of the buffer that is held now."""
         return sum(held.nbytes for held in (self._rows, self._labels) if held is not None)
 
+    @torch.inference_mode(False)  # a buffer that is made here is filled elsewhere
+    @torch.no_grad()
     def update(self, rows: Float[Tensor, "n p"], labels: Int[Tensor, " n"], add: AddChunk) -> None:
         """Collect a batch. Batches are numbered from 0, empty ones included.
 

@@ -13,7 +13,7 @@ Up to 64 features, sums are float64 alone: 20 c p. Rows in float64 have moments 
 waiting rows take 8 p + 8.
 
 With deferred checks (on an accelerator) all sums are float64, and no rows wait for a product: a chunk of rows is gathered
-instead, 32 MiB or 16,384 rows at most, and added at once, which takes five times as much for a moment.
+instead, 32 MiB or 16,384 rows at most, and added at once, which takes four times as much for a moment.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from collections.abc import Sequence
 import torch
 
 from collapselab.statistics.class_stats import ClassStats
-from collapselab.statistics.gathering import chunk_rows
+from collapselab.statistics.gathering import chunk_bytes
 from collapselab.statistics.moments import NARROW, block_rows
 from collapselab.statistics.scatter import pending_rows
 
 # Per class: counts, squares, unit weights, zero norms and the count of the next judgement, 8 bytes each.
 _PER_CLASS = 40
 # Centred rows, rows in the order of their classes, and their products with weights.
-_WORK_OF_CHUNK = 5
+_WORK_OF_CHUNK = 4
 
 
 def moments_bytes(stats: ClassStats, features: torch.dtype = torch.float32, *, deferred: bool = False) -> int:
@@ -61,14 +61,12 @@ def scatter_bytes(stats: ClassStats, features: torch.dtype = torch.float32, *, d
     return 8 * matrices * p**2 + (pending_rows(p, products) + block_rows(p)) * row
 
 
-def gathered_bytes(dim: int, features: torch.dtype = torch.float32) -> int:
-    """Return the bytes of a chunk of gathered rows of p features, with their labels."""
-    itemsize = features.itemsize
-    return chunk_rows(dim, itemsize) * (itemsize * dim + 8)
-
-
 def shared_bytes(
-    all_stats: Sequence[ClassStats], features: torch.dtype = torch.float32, *, deferred: bool = False
+    all_stats: Sequence[ClassStats],
+    features: torch.dtype = torch.float32,
+    *,
+    deferred: bool = False,
+    num_samples: int | None = None,
 ) -> int:
     """Return the bytes that statistics share: Gaussian matrices of sketches, and scratch for a block of rows.
 
@@ -76,12 +74,13 @@ def shared_bytes(
         all_stats: those that exist at the same time, empty or not; their seeds are equal.
         features: dtype of the rows.
         deferred: whether checks of values are deferred: blocks are chunks then.
+        num_samples: number of rows, where known.
     """
     wide = features == torch.float64
     sketches = {(stats.dim, stats.sketch_size) for stats in all_stats if stats.scatter == "sketch"}
     gaussians = sum((8 if wide else 8 + 4) * dim * columns for dim, columns in sketches)
     if deferred:
-        chunks = [gathered_bytes(stats.dim, features) for stats in all_stats]
+        chunks = [chunk_bytes(stats.dim, features.itemsize, num_samples) for stats in all_stats]
         return gaussians + _WORK_OF_CHUNK * max(chunks, default=0)
     blocks = [(block_rows(stats.dim) * stats.dim, wide or stats.dim <= NARROW) for stats in all_stats]
     scratch = {
