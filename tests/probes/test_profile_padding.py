@@ -144,6 +144,25 @@ def test_an_option_that_does_not_fit_is_refused(option: Any, says: str) -> None:
     assert len(str(caught.value)) <= 300
 
 
+class Padded(Encoder):
+    """Knows its padding token; ids are its first argument, whatever its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed.padding_idx = 0
+
+
+@pytest.mark.parametrize("before", [{}, {"token_type_ids": TOKENS.long()}, {"segments": TOKENS.long()}])
+def test_the_padding_token_is_looked_for_among_the_ids_alone(before: dict[str, Tensor]) -> None:
+    model = seeded(Padded)
+    loader = [
+        {**{name: part[name] for name in before}, **part} for part in batches(IDS, **before)
+    ]  # other inputs may come first
+    found, notes = measured(model, loader, "mean")
+    assert found == pytest.approx(truth(model, IDS, TOKENS, "mean"), rel=1e-6)
+    assert not notes
+
+
 class TimeFirst(nn.Module):
     """Sequences (t, n, d) or ids (t, n), as torch's recurrent and attention layers read them by default."""
 

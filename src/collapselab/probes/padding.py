@@ -195,7 +195,8 @@ class Padding:
             ] = None
 
     def _by_id(self, named: dict[str, Any]) -> Mask | None:
-        ids = named.get("input_ids", next(iter(named.values()), None))
+        keys = ("input_ids", *self._arguments[:1], "", "0")  # else the first argument
+        ids = next((named[key] for key in keys if key in named), None)
         if (
             not isinstance(ids, Tensor)
             or ids.ndim != 2
