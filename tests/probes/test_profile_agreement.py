@@ -59,7 +59,7 @@ def test_the_number_of_labels_is_the_largest_of_all_processes(monkeypatch: pytes
     real = profile_run.plan_probes
 
     def planned(*arguments: Any, **named: Any) -> Any:
-        hints.append(named["hints"].num_labels)
+        hints.append(named["hints"].classes.number)
         return real(*arguments, **named)
 
     monkeypatch.setattr(profile_run, "plan_probes", planned)

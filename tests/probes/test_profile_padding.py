@@ -64,6 +64,8 @@ MARKS = {
     "attention_mask": TOKENS,
     "attention_mask, true is padding": ~TOKENS,
     "src_key_padding_mask": ~TOKENS,
+    "attention_mask/of attention scores": TOKENS[:, None, None],
+    "attention_mask/of tokens": TOKENS[:, :, None].long(),
     "key_padding_mask": torch.zeros(36, 7).masked_fill(~TOKENS, -torch.inf),
     "padding_mask": (~TOKENS).int(),
     "padding_mask, true is a token": TOKENS,
@@ -75,7 +77,7 @@ MARKS = {
 @pytest.mark.parametrize("reduce", ["token:last", "mean"])
 def test_marks_of_usual_names_are_read_as_what_they_leave_as_tokens(mark: str, reduce: str) -> None:
     model = seeded(Encoder)
-    found, notes = measured(model, batches(IDS, **{mark.split(",")[0]: MARKS[mark]}), reduce)
+    found, notes = measured(model, batches(IDS, **{mark.split(",")[0].split("/")[0]: MARKS[mark]}), reduce)
     # Float32 features in a float64 mean.
     assert found == pytest.approx(truth(model, IDS, TOKENS, reduce), rel=1e-6)
     assert len(notes) == mark.count(
@@ -109,7 +111,13 @@ def test_a_mask_that_comes_after_the_first_batch_is_read_too() -> None:
     assert found == pytest.approx(truth(model, IDS, kept, "mean"), rel=1e-6)
 
 
-@pytest.mark.parametrize(("name", "value"), [("mask", TOKENS), ("valid", TOKENS.int()), ("lengths", LENGTHS)])
+PAIRS = TOKENS[:, None] & TOKENS[:, :, None]  # whether a token attends to another
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mask", TOKENS), ("valid", TOKENS[..., None].int()), ("lengths", LENGTHS), ("attention_mask", PAIRS)],
+)
 def test_an_input_of_another_name_that_may_mark_padding_is_said(name: str, value: Tensor) -> None:
     model = seeded(Encoder)
     found, notes = measured(model, batches(IDS, **{name: value}), "mean")
@@ -117,10 +125,32 @@ def test_an_input_of_another_name_that_may_mark_padding_is_said(name: str, value
     assert len(notes) == 1
     assert f"the input {name} tells padding is not known" in notes[0]
     assert not measured(model, batches(IDS, **{name: value}), "flatten")[1]
-    if name != "lengths":
+    if name in ("mask", "valid"):
         found, notes = measured(model, batches(IDS, **{name: value}), "mean", token_mask=name)
         assert found == pytest.approx(truth(model, IDS, TOKENS, "mean"), rel=1e-6)
         assert not notes
+
+
+def test_a_mask_inside_of_an_input_has_its_place_as_its_name() -> None:
+    class Pair(Encoder):
+        def forward(self, ids: Any, **_marks: Tensor) -> Tensor:
+            return super().forward(ids[0])
+
+    model = seeded(Pair)
+    rows = [slice(start, start + 10) for start in range(0, 36, 10)]
+    loader = [([IDS[row], TOKENS[row]], LABELS[row]) for row in rows]
+    assert any(
+        "the input 1 tells padding is not known" in text for text in measured(model, loader, "mean")[1]
+    )
+    found, notes = measured(model, loader, "mean", token_mask="1")
+    with torch.no_grad():
+        tokens = model.mix(model.embed(IDS)).tanh()
+    rows_by_hand = torch.stack([one[kept].mean(0) for one, kept in zip(tokens, TOKENS, strict=True)])
+    assert_equals_oracle(
+        profile(model, loader, layers="head", reduce="mean", token_mask="1")["head"], rows_by_hand, LABELS
+    )
+    assert found is not None
+    assert not notes
 
 
 def test_types_of_tokens_are_no_mask() -> None:
@@ -142,6 +172,25 @@ def test_an_option_that_does_not_fit_is_refused(option: Any, says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         measured(seeded(Encoder), batches(IDS, mask=TOKENS), "token:last", token_mask=option)
     assert len(str(caught.value)) <= 300
+
+
+class Padded(Encoder):
+    """Knows its padding token; ids are its first argument, whatever its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed.padding_idx = 0
+
+
+@pytest.mark.parametrize("before", [{}, {"token_type_ids": TOKENS.long()}, {"segments": TOKENS.long()}])
+def test_the_padding_token_is_looked_for_among_the_ids_alone(before: dict[str, Tensor]) -> None:
+    model = seeded(Padded)
+    loader = [
+        {**{name: part[name] for name in before}, **part} for part in batches(IDS, **before)
+    ]  # other inputs may come first
+    found, notes = measured(model, loader, "mean")
+    assert found == pytest.approx(truth(model, IDS, TOKENS, "mean"), rel=1e-6)
+    assert not notes
 
 
 class TimeFirst(nn.Module):

@@ -56,7 +56,8 @@ def profile(
         str | None,
         typer.Option(
             metavar="NAME,NAME",
-            help="Layers to measure: names and globs, comma-separated; default: every linear and convolution layer.",
+            help="Layers to measure: names and globs, comma-separated, !NAME to leave out; default: every linear and "
+            "convolution layer.",
         ),
     ] = None,
     reduce: Annotated[

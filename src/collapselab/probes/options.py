@@ -197,8 +197,8 @@ class ProfileOptions(MeasuringOptions, total=False):
         Layers,
         Option(
             None,
-            "None for every linear and convolution layer; names and globs, as a list or separated by commas; or a "
-            "predicate of name and module.",
+            "None for every linear and convolution layer; names and globs, as a list or separated by commas, after `!` to "
+            "leave layers out; or a predicate of name and module.",
         ),
     ]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from collapselab.distributed import is_same_over_ranks, largest_over_ranks
 from collapselab.errors import InputError, one_line
-from collapselab.probes.containers import field_names
-from collapselab.probes.inputs import Choice, Path
+from collapselab.probes.inputs import Choice, Path, leaves
 from collapselab.probes.notes import Notes
 
 # An input by name, which marks tokens, or padding after `~`; a function of the inputs; False for none.
@@ -90,7 +89,7 @@ class Padding:
             return None
         if callable(self._wanted):
             return _called(self._wanted, inputs)
-        named = self._samples_first(_named(inputs, self._arguments))
+        named = self._named(inputs)
         mask = self._by_mask(named)
         by_id = self._by_id(named) if self._wanted is None else None
         if mask is None or by_id is None:
@@ -122,17 +121,24 @@ class Padding:
             )
         return texts
 
-    def _samples_first(self, named: dict[str, Any]) -> dict[str, Any]:
-        """Return inputs with samples along the first axis: sequences may come with time first."""
-        places: dict[str, Path] = {name: (number,) for number, name in enumerate(self._arguments)}
-        for name, value in named.items():
-            paths: tuple[Path, ...] = ((name,), places.get(name, ()), ())
-            axis = next((self.sample_axes[path] for path in paths if path in self.sample_axes), 0)
-            if axis == 1 and isinstance(value, Tensor):
-                named[name] = value.transpose(0, 1)
-        return named
+    def _named(self, inputs: Any) -> dict[str, Tensor]:
+        """Return all tensors by name, samples along the first axis: sequences may come with time first."""
+        found: dict[str, Tensor] = {}
+        for path, value in leaves(inputs):
+            if isinstance(value, Tensor) and not value.is_nested:
+                is_turned = self.sample_axes.get(path) == 1
+                name = self._name(path, is_call=type(inputs) is tuple)
+                found[name] = _without_single_axes(value.transpose(0, 1) if is_turned else value)
+        mask = getattr(inputs, _TOKENS, None)
+        return found or ({_TOKENS: mask} if isinstance(mask, Tensor) else {})
 
-    def _by_mask(self, named: dict[str, Any]) -> Mask | None:
+    def _name(self, path: Path, *, is_call: bool) -> str:
+        """Return the key of an input, the parameter of the model that it is, or its place: `0`, `pair.1`."""
+        if is_call and isinstance(path[0], int) and path[0] < len(self._arguments):
+            path = (self._arguments[path[0]], *path[1:])
+        return path[-1] if path and isinstance(path[-1], str) else ".".join(map(str, path))
+
+    def _by_mask(self, named: dict[str, Tensor]) -> Mask | None:
         name = self._name_of_mask(named)
         if name is None:
             self._note_unknown(named)
@@ -142,11 +148,11 @@ class Padding:
             self._marks = self._read(name, value, named)
         return self._marks.kept(value)
 
-    def _name_of_mask(self, named: dict[str, Any]) -> str | None:
+    def _name_of_mask(self, named: dict[str, Tensor]) -> str | None:
         if isinstance(self._wanted, str):
             name = self._wanted.removeprefix("~")
             if not _is_matrix(named.get(name)):
-                known = ", ".join(key for key, value in named.items() if isinstance(value, Tensor))
+                known = ", ".join(named)
                 raise InputError(
                     f"token_mask={self._wanted!r}: no input of shape (n, tokens) has this name; the inputs are {known}"
                 )
@@ -157,7 +163,7 @@ class Padding:
             (key for key, value in named.items() if _PADDING.fullmatch(key) and _is_matrix(value)), None
         )
 
-    def _read(self, name: str, value: Tensor, named: dict[str, Any]) -> _Marks:
+    def _read(self, name: str, value: Tensor, named: dict[str, Tensor]) -> _Marks:
         """Return how a mask is read, and note what is assumed."""
         if isinstance(self._wanted, str):
             return _Marks(name, self._wanted.startswith("~"))
@@ -176,16 +182,18 @@ class Padding:
             self._notes[f"true in {name} is taken as {what}; {_REMEDY.format(name)}"] = None
         return chosen
 
-    def _note_unknown(self, named: dict[str, Any]) -> None:
+    def _note_unknown(self, named: dict[str, Tensor]) -> None:
         """Note inputs of the first batch that may say what is padding."""
         if self._has_looked:
             return
         self._has_looked = True
-        shapes = [value.shape[:2] for value in named.values() if isinstance(value, Tensor) and value.ndim > 1]
+        shapes = [value.shape[:2] for value in named.values() if value.ndim > 1]
         for name, value in named.items():
-            if not isinstance(value, Tensor) or value.is_complex() or _OTHER.fullmatch(name):
+            if value.is_complex() or _OTHER.fullmatch(name):
                 continue
-            if _LENGTHS.fullmatch(name) and value.ndim == 1 and not value.is_floating_point():
+            if name == _TOKENS or _PADDING.fullmatch(name):
+                remedy = "token_mask= a function of the inputs that returns (n, tokens), true for tokens"
+            elif _LENGTHS.fullmatch(name) and value.ndim == 1 and not value.is_floating_point():
                 remedy = "token_mask= a function of the inputs, such as lambda inputs: torch.arange(t) < lengths[:, None]"
             elif (
                 value.ndim == 2
@@ -199,8 +207,9 @@ class Padding:
                 f"whether the input {name} tells padding is not known, and it is not used; {remedy}"
             ] = None
 
-    def _by_id(self, named: dict[str, Any]) -> Mask | None:
-        ids = named.get("input_ids", next(iter(named.values()), None))
+    def _by_id(self, named: dict[str, Tensor]) -> Mask | None:
+        keys = ("input_ids", *self._arguments[:1], "", "0")  # else the first argument
+        ids = next((named[key] for key in keys if key in named), None)
         if (
             not isinstance(ids, Tensor)
             or ids.ndim != 2
@@ -219,23 +228,11 @@ def _pad_token_id(model: nn.Module) -> int | None:
     return next((part.padding_idx for part in embeddings if part.padding_idx is not None), None)
 
 
-def _named(inputs: Any, arguments: tuple[str, ...]) -> dict[str, Any]:
-    """Return inputs by name; those of a tuple have the names of the model's parameters, or their number."""
-    if isinstance(inputs, Mapping):
-        return {str(key): value for key, value in inputs.items()}
-    if type(inputs) is tuple:
-        names = (*arguments, *map(str, range(len(arguments), len(inputs))))
-        return dict(_flat(zip(names, inputs, strict=False)))
-    if field_names(inputs):
-        return {name: getattr(inputs, name) for name in field_names(inputs)}
-    if isinstance(inputs, Tensor):
-        return {"": inputs}
-    return {_TOKENS: value} if (value := getattr(inputs, _TOKENS, None)) is not None else {}
-
-
-def _flat(items: Any) -> Iterator[tuple[str, Any]]:
-    for name, value in items:
-        yield from value.items() if isinstance(value, Mapping) else [(name, value)]
+def _without_single_axes(value: Tensor) -> Tensor:
+    """Return a mask (n, 1, 1, t) or (n, t, 1), as it is multiplied with attention or tokens, as (n, t)."""
+    if value.ndim > 2 and value.numel() == value.shape[0] * max(value.shape[1:]):
+        return value.reshape(len(value), -1)
+    return value
 
 
 def _is_matrix(value: Any) -> bool:
