@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +66,14 @@ def short_timings() -> Iterator[None]:
         patch.setattr(timing, "_TIMED_STEPS", 3)
         patch.setattr(timing, "_TIMED_SAMPLES", 64)
         yield
+
+
+@pytest.fixture
+def fast_collection() -> Iterator[None]:
+    """Leave objects that are there already, millions in a long session, out of garbage collection."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -129,9 +129,10 @@ def test_float64_takes_the_place_of_float32_that_is_too_coarse() -> None:
     stream = ListStream(rows.float(), LABELS)
     kept = measure_split(stream, replace(plan(["vci"]), product_dtype=torch.float32))
     assert stream.times_read == 1
-    assert any("only good to about" in text for text in kept.point_warnings["only"])
+    assert any("accuracy of only about" in text for text in kept.point_warnings["only"])
 
 
+@pytest.mark.usefixtures("fast_collection")
 def test_matrices_are_released_before_the_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[int] = []
     made: list[weakref.ref[torch.Tensor]] = []

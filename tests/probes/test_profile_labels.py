@@ -241,7 +241,9 @@ def test_a_column_of_labels_and_maps_with_one_channel_of_them() -> None:
 @pytest.mark.parametrize("classes", [3, 5])
 def test_one_hot_rows_are_refused(width: int, classes: int) -> None:
     rows = torch.eye(classes, dtype=torch.int64)[LABELS]
-    with pytest.raises(InputError, match=r"one-hot rows; give class numbers, labels\.argmax\(1\)") as caught:
+    with pytest.raises(
+        InputError, match=r"one-hot rows; give class numbers, such as labels\.argmax\(1\)"
+    ) as caught:
         profile(convolutions(width), batches(IMAGES, rows, 16))
     assert len(str(caught.value)) <= 300
 

@@ -152,6 +152,7 @@ def test_sketched_test_data_are_refined_about_their_own_means() -> None:
             assert metrics[name] == pytest.approx(values[name], rel=1e-10), name
 
 
+@pytest.mark.usefixtures("fast_collection")
 def test_features_are_gone_when_the_next_batch_comes() -> None:
     """Two hidden tensors of every batch, one of them read by two layers."""
     alive: list[weakref.ref[Any]] = []

@@ -26,7 +26,8 @@ Features h_i in R^p with labels y_i; C classes with n_c samples each, n in total
 
 mean_c is the mean over classes, std_c the standard deviation over classes; E_train and E_test are means over samples.
 "Full collapse" means that all samples of a class have the same features, that the class means form a simplex, and that
-the weights are aligned with them.
+the weights are aligned with them. "No direction" means that the metric neither falls nor rises in general as features
+collapse.
 
 The weighting affects Σ_W, Σ_B, Σ_T, μ_G and M only. Where a denominator is zero, the value is null and a warning says
 which denominator. A metric whose input (a weight, decisions) is missing is null.

@@ -153,9 +153,9 @@ def stats_device(value: Any) -> torch.device | None:
     try:
         device = torch.device(value)
         torch.empty(0, dtype=torch.float64, device=device)
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
         raise InputError(
-            f"stats_device={str(value)!r}: {one_line(error)[:100]}; give a device with float64, such as 'cpu' or 'cuda:0'"
+            f"stats_device: {one_line(error)[:150]}; give a device with float64, such as 'cpu' or 'cuda:0'"
         ) from error
     if device.type == "meta":
         raise InputError("stats_device='meta': the meta device stores no data; use cpu or cuda")
