@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import collapselab
 from collapselab import InputError
-from collapselab.probes import free_memory, memory, plan, profile_run
+from collapselab.probes import free_memory, memory, plan
 from collapselab.statistics import gathering
 from memory_tracking import TrackedMemory
 
@@ -163,12 +163,12 @@ def test_the_host_is_named_where_a_gpu_has_no_room(monkeypatch: pytest.MonkeyPat
     rooms = {"cuda": 2**20, "cpu": 2**34}
     monkeypatch.setattr(memory, "free_memory", lambda device: rooms[device.type])
     gpu = torch.device("cuda")
-    checked = memory.check_memory
+    checked = memory._check
 
     def on_gpu(plan: Any, create: Any, device: torch.device, **known: Any) -> str | None:
         return checked(plan, create, gpu, **known)
 
-    monkeypatch.setattr(profile_run, "check_memory", on_gpu)
+    monkeypatch.setattr(memory, "_check", on_gpu)
     with pytest.raises(InputError, match=r'cuda has 0.000977 GiB free; .*stats_device="cpu" \(16 GiB free\)'):
         collapselab.profile(_Wide(3, 2), _batches(3000, 2, 200, torch.float32))
 
@@ -186,6 +186,28 @@ def test_a_warning_from_half_of_the_free_memory_on(monkeypatch: pytest.MonkeyPat
         _profile(monkeypatch, total - 1)
 
 
+def test_classes_that_the_first_batch_lacks_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader that yields one class after the other, and memory for few of them."""
+    torch.manual_seed(0)
+    labels = torch.arange(300) // 3
+    rows = torch.randn(300, 2000) + labels[:, None]
+    monkeypatch.setattr(memory, "free_memory", lambda _: 2**24)
+    batches = list(zip(rows.split(6), labels.split(6), strict=True))
+    model = nn.Linear(2000, 100)
+    found = collapselab.profile(model, batches, metrics=["within_trace"], scatter="trace")
+    # 28 C p of sums, 64 C p while they are evaluated, 8 C p of results, and 4 MiB of scratch.
+    total = f"{(100 * 2000 * 100 + 2**22) / 2**30:.3g}"
+    assert [text.partition(" GiB")[0] for text in found.warnings if text.startswith("memory")] == [
+        f"memory: if all 100 classes occur, class statistics take up to {total}"
+    ]
+    assert len(found.classes) == 100
+    # In batches in which all classes may be, there is too much before the first pass.
+    order = torch.randperm(300)
+    batches = [(rows[order], labels[order])]
+    with pytest.raises(InputError, match=r"^class statistics take up to"):
+        collapselab.profile(model, batches, metrics=["within_trace"], scatter="trace")
+
+
 def test_statistics_on_a_named_device_are_the_same() -> None:
     torch.manual_seed(0)
     model, batches = _Wide(2, 2), _batches(90, 2, 200, torch.float32)
@@ -196,10 +218,10 @@ def test_statistics_on_a_named_device_are_the_same() -> None:
 @pytest.mark.parametrize(
     ("place", "problem"),
     [
-        ("gpu", "stats_device='gpu'"),
+        ("gpu", "stats_device='gpu': "),
         ("meta", "stores no data"),
-        (3.5, "stats_device='3.5'"),
-        ("cuda:99", "stats_device="),
+        (3.5, "stats_device=float: "),
+        ("cuda:99", "stats_device='cuda:99': "),
     ],
 )
 def test_devices_that_are_none_are_refused(place: Any, problem: str) -> None:

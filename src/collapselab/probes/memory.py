@@ -24,6 +24,7 @@ import torch
 from collapselab.errors import InputError
 from collapselab.passes import SplitPlan
 from collapselab.probes.free_memory import free_memory
+from collapselab.probes.label_space import LabelSpace
 from collapselab.probes.plan import ProbePoint
 from collapselab.statistics import ClassStats, chunk_bytes, is_deferred
 from collapselab.statistics.memory import moments_bytes, scatter_bytes, shared_bytes
@@ -138,6 +139,41 @@ def _while_refined(sources: list[SourceBytes], without: int) -> int:
 
 
 def check_memory(
+    plan: SplitPlan, labels: LabelSpace, most_classes: int, device: torch.device, *, with_test: bool
+) -> str | None:
+    """Return a warning if the statistics of a profile take more than half of the free memory.
+
+    Args:
+        plan: of the train split, at probe points of a network.
+        labels: those that are known, or how many are expected.
+        most_classes: that the network tells apart. The first batch may lack classes that come later: where only all of
+            them would take too much, this is a warning.
+        device: where statistics are stored.
+        with_test: whether a test split is measured too.
+
+    Raises:
+        InputError: they take more than there is: how much, the largest layers, and what helps.
+    """
+    expected = max(labels.room or 0, len(labels))
+    num_samples = None if labels.counts is None else int(labels.counts.sum())
+
+    def check(num_classes: int) -> str | None:
+        def create(source: str) -> ClassStats:
+            return plan.create_stats(source, num_classes, labels.counts, growing=labels.room is not None)
+
+        return _check(plan, create, device, with_test=with_test, num_samples=num_samples)
+
+    text = check(expected)
+    if text is not None or most_classes <= expected:
+        return text
+    try:
+        text = check(most_classes)
+    except InputError as error:
+        text = str(error)
+    return text and f"if all {most_classes:,} classes occur, {text}"
+
+
+def _check(
     plan: SplitPlan,
     create: Callable[[str], ClassStats],
     device: torch.device,
@@ -145,18 +181,6 @@ def check_memory(
     with_test: bool,
     num_samples: int | None,
 ) -> str | None:
-    """Return a warning if the statistics of a profile take more than half of the free memory.
-
-    Args:
-        plan: of the train split, at probe points of a network.
-        create: returns the empty statistics of a source.
-        device: where statistics are stored.
-        with_test: whether a test split is measured too.
-        num_samples: of the train split, where known.
-
-    Raises:
-        InputError: they take more than there is: how much, the largest layers, and what helps.
-    """
     deferred = is_deferred("auto", device)
     by_source = sources_of(plan, create, deferred=deferred, num_samples=num_samples)
     all_stats = [create(source) for source in by_source]

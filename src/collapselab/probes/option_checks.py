@@ -154,8 +154,9 @@ def stats_device(value: Any) -> torch.device | None:
         device = torch.device(value)
         torch.empty(0, dtype=torch.float64, device=device)
     except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        given = ascii(value)[:40] if isinstance(value, str | torch.device) else type(value).__name__
         raise InputError(
-            f"stats_device: {one_line(error)[:150]}; give a device with float64, such as 'cpu' or 'cuda:0'"
+            f"stats_device={given}: {one_line(error)[:100]}; give a device with float64, such as 'cpu' or 'cuda:0'"
         ) from error
     if device.type == "meta":
         raise InputError("stats_device='meta': the meta device stores no data; use cpu or cuda")

@@ -262,8 +262,8 @@ def choose_scatter(
 
     `auto`: the p x p covariance (`full`) up to p = 1024, for the classifier up to p = 4096; one covariance per class
     (`per_class`) if C p^2 <= 5e7; as long as all matrices together stay below 1 GiB, counted from the classifier
-    down. Beyond that, `sketch`. Instead of `full` there is one covariance per class under the same limits; instead of
-    `sketch`, features up to p = 64 are stored whole.
+    down. Beyond that, `sketch`. `full`: one covariance per class under the same limits. `sketch`: features up to p = 64
+    are stored whole, as that is no larger.
 
     Args:
         points: where features are measured.

@@ -41,7 +41,7 @@ from collapselab.probes.select import choose_layers, named_layer, scripted_parts
 from collapselab.probes.tensors import UnreadableError, ordinary
 from collapselab.probes.tokens import with_padding
 from collapselab.probes.weights import check_finite_weight, effective_weight
-from collapselab.statistics import ClassStats, Scatter
+from collapselab.statistics import Scatter
 
 # Up to this width float64 products take no noticeable time.
 _EXACT_DIM = 256
@@ -131,17 +131,11 @@ class ProfileRun:
         return self._result(measured, name)
 
     def _check_memory(self, *, with_test: bool) -> None:
-        plan, labels = self._split_plan("train"), self._labels
-        growing, num_labels = labels.room is not None, max(labels.room or 0, len(labels))
         device = self._stats_device or self._device
         device = torch.device("cpu") if device.type == "mps" else device  # no float64 there
-
-        def create(source: str) -> ClassStats:
-            return plan.create_stats(source, num_labels, labels.counts, growing=growing)
-
-        num_samples = None if labels.counts is None else int(labels.counts.sum())
+        plan = self._split_plan("train")
         text = run_together(
-            lambda: check_memory(plan, create, device, with_test=with_test, num_samples=num_samples)
+            lambda: check_memory(plan, self._labels, self._num_planned, device, with_test=with_test)
         )
         self._warnings += [] if text is None else [("memory", text)]
 
