@@ -92,3 +92,19 @@ def test_the_command_prints_once_under_torchrun(tmp_path: Path) -> None:
 
 def test_nothing_is_shared_without_a_process_group() -> None:
     assert rank_and_world() == (0, 1)
+
+
+def test_a_destroyed_process_group_is_gone(tmp_path: Path) -> None:
+    """Threads that outlive it abort the process at its end, now and then."""
+    script = """
+import weakref, torch, torch.distributed as dist, collapselab
+dist.init_process_group("gloo", init_method="file://{store}", rank=0, world_size=1)
+group = weakref.ref(dist.group.WORLD)
+rows, labels = torch.randn(40, 5), torch.arange(40) % 2
+collapselab.profile(torch.nn.Linear(5, 2), [(rows, labels)])
+dist.destroy_process_group()
+assert group() is None
+"""
+    command = [sys.executable, "-c", script.format(store=tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]

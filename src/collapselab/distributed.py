@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -22,6 +23,23 @@ Result = TypeVar("Result")
 # `parameters`: they are gathered before a layer runs (FSDP), so that each process computes batches of its own, but all
 # must run equally many. `layers`: all processes compute the same batch together (tensor parallelism).
 Split = Literal["parameters", "layers"] | None
+
+
+def _import_without_process_group() -> None:
+    """Import `torch.distributed.nn.functional`, which reads the default process group when it is imported.
+
+    Its functions have that group as a default argument. A `TorchDispatchMode` imports it; if the group exists by then, it
+    stays alive after `destroy_process_group`, and so do threads of gloo, which now and then abort the process at its end.
+    """
+    group, dist.group.WORLD = dist.group.WORLD, None
+    try:
+        import_module("torch.distributed.nn.functional")
+    finally:
+        dist.group.WORLD = group
+
+
+if dist.is_available():
+    _import_without_process_group()
 
 
 def rank_and_world() -> tuple[int, int]:
