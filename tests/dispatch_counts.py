@@ -6,13 +6,15 @@ Counting needs no accelerator: what a CPU performs, an accelerator is asked to p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from nested import tensors_in
 
 # These return a Python value, or a tensor whose size depends on values.
 _READ_BACKS = frozenset(
@@ -64,7 +66,7 @@ class DispatchCounts(TorchDispatchMode):
 
     def concerns(self, *values: Any) -> bool:
         """Return whether a tensor among nested arguments is on the device."""
-        return any(self._device in (None, tensor.device.type) for tensor in _tensors(values))
+        return any(self._device in (None, tensor.device.type) for tensor in tensors_in(values))
 
     def __torch_dispatch__(
         self,
@@ -87,7 +89,7 @@ class DispatchCounts(TorchDispatchMode):
         if name == "repeat_interleave" and kwargs.get("output_size") is not None:
             return False
         masked = name in _INDEXING and any(
-            index.dtype in (torch.bool, torch.uint8) for index in _tensors(args[1])
+            index.dtype in (torch.bool, torch.uint8) for index in tensors_in(args[1])
         )
         return (masked or name in _READ_BACKS) and self.concerns(args, kwargs)
 
@@ -117,14 +119,3 @@ def _is_synchronous(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], ou
     devices = {source.device.type, out.device.type}
     at_once = kwargs.get("non_blocking", len(args) > 2 and args[2]) and out.device.type != "cpu"
     return len(devices) > 1 and not at_once
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested arguments."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))

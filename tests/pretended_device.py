@@ -10,12 +10,14 @@ Values are those of the CPU. What a real device does in another way (rounding, a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from nested import tensors_in
 
 DEVICE = torch.device("cuda", 0)
 _CPU = torch.device("cpu")
@@ -88,7 +90,7 @@ def _run(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     if args and out is args[0] and wanted is None:
         return out  # changed in place
     if wanted is None:
-        wanted = DEVICE if any(isinstance(part, OnDevice) for part in _tensors((args, kwargs))) else _CPU
+        wanted = DEVICE if any(isinstance(part, OnDevice) for part in tensors_in((args, kwargs))) else _CPU
     return _placed(out, wanted)
 
 
@@ -109,16 +111,16 @@ def _without_device(
 
 
 def _refuse_mixed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    tensors = list(_tensors((args, kwargs)))
+    tensors = tensors_in((args, kwargs))
     there = [part for part in tensors if isinstance(part, OnDevice)]
     if there and name in _TO_HOST:
         raise TypeError(f"cannot convert a tensor of {DEVICE} to numpy; use Tensor.cpu() first")
     if not there or name in _MOVES or name.startswith("__get__"):
         return
-    if name == "__setitem__" and not any(True for _ in _tensors(args[1])):
+    if name == "__setitem__" and not tensors_in(args[1]):
         return  # slices are filled from any device
     if name in ("__getitem__", "__setitem__") and isinstance(args[0], OnDevice):
-        tensors = list(_tensors(args[2:]))  # a tensor is indexed by CPU tensors too
+        tensors = tensors_in(args[2:])  # a tensor is indexed by CPU tensors too
     here = [part for part in tensors if not isinstance(part, OnDevice) and part.ndim]
     if here:
         raise RuntimeError(f"{name}: expected all tensors to be on the same device, found {DEVICE} and cpu")
@@ -134,13 +136,3 @@ def _placed(out: Any, device: torch.device) -> Any:
     if isinstance(out, tuple):  # a torch.return_types object
         return type(out)(tuple(_placed(part, device) for part in out))
     return out
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))

@@ -69,14 +69,19 @@ def assert_line(line: str) -> None:
     assert 0 < len(line) <= 300, (len(line), line)
 
 
-def refusal(call: Callable[[], object]) -> str | None:
+def refusal(call: Callable[..., object], *arguments: Any, **options: Any) -> str | None:
     """Call; return the message if it was refused. Any other exception is a failure."""
     try:
-        call()
+        call(*arguments, **options)
     except InputError as error:
         assert_line(str(error))
         return str(error)
     return None
+
+
+def kept(function: Callable[..., object], found: list[Any]) -> Callable[..., None]:
+    """Return the function as one that appends its result to a list."""
+    return lambda *arguments, **options: found.append(function(*arguments, **options))
 
 
 LABELS = torch.arange(24) % 3

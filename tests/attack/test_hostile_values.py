@@ -17,6 +17,7 @@ from hostile import (
     LABELS,
     SEED,
     TIMES,
+    kept,
     linear_probe,
     measure,
     model_named,
@@ -85,10 +86,9 @@ def test_values_give_the_right_number_or_one_line() -> None:
         weight = hostile_array(rng, x[:3]) if rng.random() < 0.3 else None
         found: list[Any] = []
         with np.errstate(all="ignore"):
-            call = lambda f=features, l=labels, w=weight, out=found: out.append(measure(f, l, weight=w))  # noqa: E731, E741
             case = (features, labels, weight)
             try:
-                message = refusal(call)
+                message = refusal(kept(measure, found), features, labels, weight=weight)
             except Exception as error:
                 raise AssertionError(case) from error
         if message is not None:
@@ -119,10 +119,9 @@ def test_values_of_a_probe_give_an_accuracy_or_one_line() -> None:
         samples = tuple(hostile_array(rng, a) if rng.random() < 0.5 else a for a in (x, y))
         for train, test in (((x, y), samples), (samples, samples)):
             found: list[Any] = []
-            call = lambda a=train, b=test, out=found: out.append(linear_probe(a, b, num_penalties=3))  # noqa: E731
             with np.errstate(all="ignore"):
                 try:
-                    message = refusal(call)
+                    message = refusal(kept(linear_probe, found), train, test, num_penalties=3)
                 except Exception as error:
                     raise AssertionError((train, test)) from error
             if message is None:
@@ -183,9 +182,8 @@ def test_options_of_any_type_give_numbers_or_are_refused_in_one_line(option: str
         if option in ("split_batch", "progress") and callable(value):
             continue  # what a function raises is its own
         found: list[Any] = []
-        call = lambda v=value, out=found: out.append(profile(net, batches, **{option: v}))  # noqa: E731
         try:
-            refusal(call)
+            refusal(kept(profile, found), net, batches, **{option: value})
         except Exception as error:
             raise AssertionError((option, ascii(repr(value))[:100])) from error
         for result in found:

@@ -91,19 +91,19 @@ class SourceBytes:
 
     @property
     def first(self) -> int:
-        """While the first pass is made."""
+        """Bytes that are held during the first pass."""
         return self.moments + self.scatter + self.gathered
 
     @property
     def second(self) -> int:
-        """While the second pass is made, on the train split."""
+        """Bytes that are held during the second pass over the train split."""
         sketch = self.scatter if self.is_sketch else 0
         means = self.means if self.rule or self.directions else 0
         return self.moments + sketch + self.gathered + means + self.rule + self.directions
 
     @property
     def kept(self) -> int:
-        """Of the train split while the test split is measured."""
+        """Bytes of the train split that are held while the test split is measured."""
         return self.moments + self.means
 
 

@@ -153,6 +153,7 @@ def stats_device(value: Any) -> torch.device | None:
     try:
         device = torch.device(value)
         torch.empty(0, dtype=torch.float64, device=device)
+    # Which of these torch raises depends on the value, the kind of device and how torch was built.
     except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
         given = ascii(value)[:40] if isinstance(value, str | torch.device) else type(value).__name__
         raise InputError(

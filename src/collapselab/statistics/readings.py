@@ -5,6 +5,8 @@ Letters: p features, c classes, k sketch columns.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,7 +16,7 @@ from collapselab.statistics.scatter import Scatter, WithinScatter
 from collapselab.statistics.weighting import Weighting, class_weights, pooled_factor
 
 
-class ClassReadings:
+class ClassReadings(ABC):
     """The results of `ClassStats`, computed from its sums when they are read.
 
     Attributes:
@@ -27,13 +29,13 @@ class ClassReadings:
     _dropped_max_abs: float | None
 
     @property
+    @abstractmethod
     def scatter(self) -> Scatter:
         """Which part of the within-class scatter is stored."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _settle(self) -> None:
         """Add the rows that wait; every reading begins with it."""
-        raise NotImplementedError
 
     @property
     def has_samples(self) -> bool:
