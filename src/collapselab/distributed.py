@@ -6,6 +6,8 @@ same parts in the same order.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -63,6 +65,21 @@ def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
     try:
         yield rank_and_world()
     finally:
+        dist.destroy_process_group()
+
+
+def leave_process_group_at_exit() -> None:
+    """Destroy, at the end of this process, a process group that others opened and leave open.
+
+    One that still lives then has threads of gloo, which now and then abort the process.
+    """
+    atexit.register(_leave_process_group)
+
+
+def _leave_process_group() -> None:
+    if dist.is_available() and dist.is_initialized():
+        # Networks that were trained hold the group, in circles.
+        gc.collect()
         dist.destroy_process_group()
 
 

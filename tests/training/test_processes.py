@@ -15,11 +15,30 @@ from collapselab.training import Recipe, RunFolder, run_recipe
 pytestmark = pytest.mark.slow
 
 
-def _torchrun(recipe: Path, out: Path) -> subprocess.CompletedProcess[str]:
+# What is registered first is called last: after the group is left.
+TRAINING_SCRIPT = """
+import atexit, os, sys, weakref
+from pathlib import Path
+import torch.distributed as dist
+from collapselab.training import Recipe, RunFolder, run_recipe
+
+groups = []
+atexit.register(lambda: os._exit(5 if not groups or groups[0]() is not None else 0))
+run_recipe(Recipe.read(Path(sys.argv[1])), RunFolder(Path(sys.argv[2])))
+groups.append(weakref.ref(dist.group.WORLD))
+"""
+
+
+def _torchrun(*program: str) -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "-m", "collapselab", "run", str(recipe), "--out", str(out),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        *program,
+    ]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
@@ -37,7 +56,7 @@ def test_two_processes_train_the_network_of_one(tiny_recipe: Recipe, tmp_path: P
     )
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.to_yaml())
-    together = _torchrun(path, tmp_path / "two")
+    together = _torchrun("-m", "collapselab", "run", str(path), "--out", str(tmp_path / "two"))
     assert together.returncode == 0, together.stderr[-2000:]
     assert together.stdout.count("30 steps: all steps done") == 1
     alone, shared = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
@@ -53,6 +72,15 @@ def test_two_processes_train_the_network_of_one(tiny_recipe: Recipe, tmp_path: P
 def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(tiny_recipe: Recipe, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(tiny_recipe.model_copy(update={"batch_size": 15}).to_yaml())
-    done = _torchrun(path, tmp_path / "run")
+    done = _torchrun("-m", "collapselab", "run", str(path), "--out", str(tmp_path / "run"))
     assert done.returncode != 0
     assert "batch_size 15 cannot be shared by 2 processes" in done.stderr
+
+
+def test_no_process_group_is_alive_at_the_end_of_a_process(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """Its threads abort the process now and then."""
+    path, script = tmp_path / "recipe.yaml", tmp_path / "train.py"
+    path.write_text(tiny_recipe.model_copy(update={"steps": 2}).to_yaml())
+    script.write_text(TRAINING_SCRIPT)
+    done = _torchrun(str(script), str(path), str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from collapselab.data import DataSplits
+from collapselab.distributed import leave_process_group_at_exit
 from collapselab.errors import InputError
 from collapselab.randomness import preserved_random_states
 from collapselab.records.recipe import Recipe
@@ -49,6 +50,7 @@ def make_fabric(recipe: Recipe) -> Any:
         precision=recipe.precision,
     )
     fabric.launch()
+    leave_process_group_at_exit()
     return fabric
 
 
