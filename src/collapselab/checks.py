@@ -237,11 +237,11 @@ def check_classifier_shape(
     """
     if dtype.kind not in "fiub":
         raise InputError(f"{where}: {name} has dtype {dtype}; save it as real numbers")
-    wanted = (num_classes, dim) if name == "weight" else (num_classes,)
+    wanted, each = ((num_classes, dim), "row") if name == "weight" else ((num_classes,), "number")
     if tuple(shape) != wanted:
         raise InputError(
-            f"{where}: {name} has shape {tuple(shape)} but {num_classes} classes and {dim} features need {wanted}; rows "
-            "follow the sorted labels"
+            f"{where}: {name} has shape {tuple(shape)} but {num_classes} classes and {dim} features need {wanted}: "
+            f"one {each} per class, in ascending order of the labels"
         )
 
 

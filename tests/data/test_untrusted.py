@@ -197,8 +197,12 @@ def test_an_array_that_is_stored_twice_is_refused(tmp_path: Path, names: tuple[s
 
 def test_a_key_that_occurs_twice_is_refused() -> None:
     assert read_yaml("a: &x {b: 1}\nc: {<<: *x, d: 2}", "text") == {"a": {"b": 1}, "c": {"b": 1, "d": 2}}
-    for text in ("a: 1\nb: 2\na: 3", "x: {a: 1, a: 1}", "- {a: 1, 'a': 2}"):
-        with pytest.raises(InputError, match="text: not YAML"):
+    for text, place in {
+        "a: 1\nb: 2\na: 3": "line 3, column 1",
+        "x: {a: 1, a: 1}": "line 1, column 11",
+        "- {a: 1, 'a': 2}": "line 1, column 10",
+    }.items():
+        with pytest.raises(InputError, match=rf"text, {place}: not YAML \(a occurs twice\)"):
             read_yaml(text, "text")
 
 

@@ -170,9 +170,9 @@ def test_only_some_runs_and_other_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"only": ["thrid"]}, "only='thrid': thrid matches no run; the runs are first, second"),
+        ({"only": ["thrid"]}, "only='thrid': 'thrid' matches no run; the runs are first, second"),
         ({"changes": {"stepz": 3}}, "stepz: unknown recipe field"),
-        ({"changes": {"thrid:steps": 3}}, "thrid matches no run"),
+        ({"changes": {"thrid:steps": 3}}, "'thrid' matches no run"),
         ({"changes": {"steps": -3}}, "steps"),
         ({"changes": {"optimizer.lr": 1}}, "optimizer.lr: unknown recipe field; known: learning_rate, "),
         ({"changes": {"first:start.checkpoint": "a"}}, "start is not set; set the whole part"),

@@ -120,7 +120,14 @@ def test_a_recipe_is_read_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("steps: [", "not YAML"),
+        ("steps: [", "recipe.yaml, line 1, column 9: not YAML (while parsing a flow node: "),
+        (
+            "steps: 3\nmodel: options: {depth: 5}",
+            "recipe.yaml, line 2, column 15: not YAML (mapping values are not ",
+        ),
+        ("steps: 3\nseed: 1\nsteps: 4", "recipe.yaml, line 3, column 1: not YAML (steps occurs twice)"),
+        ("optimizer: {momentum: high}", "optimizer.momentum: got 'high'; input should be a valid number"),
+        ("batch_size: 1", "batch_size: got 1; input should be greater than or equal to 2"),
         ("stepz: 3", "stepz"),
         ("steps: many", "steps"),
         ("- 1", "recipe"),

@@ -8,6 +8,7 @@ import jaxtyping
 import pytest
 import torch
 
+from collapselab import InputError
 from collapselab.statistics import ClassStats
 from helpers import accumulate, feed
 
@@ -76,6 +77,21 @@ def test_labels_out_of_range(labels: list[int]) -> None:
 def test_batches_that_do_not_fit(features: torch.Tensor, labels: torch.Tensor) -> None:
     with pytest.raises(REFUSED):
         ClassStats(2, 5).update(features, labels)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("features", "ndarray"), ("labels", "list")])
+def test_what_is_no_tensor_is_refused_in_one_line(
+    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # it would speak before the code does
+    features, labels = rows(4)
+    batch: dict[str, Any] = {"features": features, "labels": labels}
+    batch |= {"features": features.numpy()} if name == "features" else {"labels": labels.tolist()}
+    stats = accumulate(*rows(2))
+    before = stats.state_dict()
+    with pytest.raises(InputError, match=f"{name} must be a tensor, got {kind}; convert it with"):
+        stats.update(**batch)
+    assert_unchanged(before, stats)
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def _changed(job: Job, changes: Mapping[str, JsonValue], names: Sequence[str]) -
 
 def _check_glob(glob: str, names: Sequence[str], where: str) -> None:
     if not fnmatch.filter(names, glob):
-        raise InputError(f"{where}: {glob} matches no run; the runs are {listed(sorted(set(names)), 6)}")
+        raise InputError(f"{where}: {glob!r} matches no run; the runs are {listed(sorted(set(names)), 6)}")
 
 
 def _check_label(job: Job, path: str, where: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import Any
 
 import yaml
@@ -20,10 +19,13 @@ class _Loader(yaml.SafeLoader):
     """Dates stay text, numbers with an exponent are numbers, a key occurs once."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for key, count in keys.items():
-            if count > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} occurs twice", node.start_mark)
+        keys: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in keys:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} occurs twice", key.start_mark
+                )
+            keys.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
 
@@ -52,7 +54,7 @@ def read_yaml(text: str, where: str) -> Any:
         _check_size(text, where)
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise InputError(f"{where}: not YAML ({one_line(error)}); {_REMEDY}") from error
+        raise InputError(_not_yaml(error, where)) from error
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
@@ -60,6 +62,16 @@ def read_yaml(text: str, where: str) -> Any:
             "a number has thousands of digits" if "digits" in str(error) else "a value does not fit its tag"
         )
         raise InputError(f"{where}: {reason}; {_REMEDY}") from error
+
+
+def _not_yaml(error: yaml.YAMLError, where: str) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return f"{where}: not YAML ({one_line(error)}); {_REMEDY}"
+    problem = ": ".join(filter(None, (getattr(error, name) for name in ("context", "problem"))))
+    return (
+        f"{where}, line {mark.line + 1}, column {mark.column + 1}: not YAML ({one_line(problem)}); {_REMEDY}"
+    )
 
 
 def _check_size(text: str, where: str) -> None:

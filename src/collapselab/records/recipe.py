@@ -243,7 +243,7 @@ class Recipe(Part):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "recipe"
-            message = first["msg"].removeprefix("Value error, ")
+            message = _problem(first)
             if first["loc"][:2] == ("model", "options"):  # one of several types, each with its own complaint
                 field = ".".join(str(part) for part in first["loc"][:3])
                 message = (
@@ -304,6 +304,18 @@ def _inside(part: Any, name: str, path: str) -> Any:
         known = near_matches(name, part if isinstance(part, dict) else ())
         raise InputError(f"{path}: unknown recipe field; {known}")
     return part[name]
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    """Return what pydantic says of a value, with the value if it is short."""
+    message, value = error["msg"], error["input"]
+    if error["type"] == "value_error":
+        return message.removeprefix("Value error, ")
+    return (
+        f"got {value!r}; {message[:1].lower()}{message[1:]}"
+        if isinstance(value, str | float | int)
+        else message
+    )
 
 
 def _near(place: Sequence[int | str]) -> str:

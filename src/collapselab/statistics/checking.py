@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from collapselab.errors import InputError
 from collapselab.statistics.gathering import CHECKS
 from collapselab.statistics.scatter import SCATTERS
 
@@ -73,8 +74,14 @@ def check_shapes(features: Tensor, labels: Tensor, dim: int) -> None:
         dim: features per sample.
 
     Raises:
+        InputError: no tensors.
         ValueError: shapes or dtypes that do not fit.
     """
+    for name, value in (("features", features), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise InputError(
+                f"{name} must be a tensor, got {type(value).__name__}; convert it with torch.as_tensor({name})"
+            )
     if features.ndim != 2 or features.shape[1] != dim:
         raise ValueError(f"features have shape {tuple(features.shape)}; this ClassStats takes (n, {dim})")
     if not features.is_floating_point():
