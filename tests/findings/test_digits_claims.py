@@ -92,7 +92,9 @@ def test_the_collapsed_layers_are_those_from_the_first_one_on() -> None:
     rows.loc[rows["depth"] == 0, "ncc_agreement"] = 0.5
     judged = _judged(rows)[CENTRE]
     assert judged.agreement == "1 of 1"
-    assert judged.readings[0].what == "share of train samples for which both agree, smallest from layers.2 on"
+    assert judged.readings[0].what == (
+        "share of train samples for which nearest class mean and network agree, smallest value from layers.2 on"
+    )
 
 
 def test_a_network_with_train_errors_is_void() -> None:

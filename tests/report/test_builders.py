@@ -47,7 +47,7 @@ def test_variances_over_both_references_stand_beside_each_other() -> None:
     assert (chart.id, chart.figure) == ("fig", "fig")
     assert [(panel.title, panel.subtitle, panel.place) for panel in chart.panels] == [
         ("ResNet-18 on CIFAR-10", "centres of the last step", (0, 0)),
-        ("ResNet-18 on CIFAR-10", "centres of the same step", (0, 1)),
+        ("ResNet-18 on CIFAR-10", "centres of the measured step", (0, 1)),
     ]
     assert list(strokes(chart)) == ["train", "test, strong", "test, weak"]
     assert strokes(chart)["train"].values == pytest.approx([1 / (step + 1) for step in STEPS])
@@ -148,7 +148,7 @@ def test_a_grid_has_data_sets_as_columns_and_a_chart_for_each_kind_of_references
     assert [(panel.title, panel.place) for panel in ended.panels] == [
         ("ResNet-18 on CIFAR-10", (0, 0)), ("VGG-11 (BN) on CIFAR-10", (1, 0)), ("ResNet-50 on STL-10", (0, 1)),
     ]  # fmt: skip
-    assert (ended.notes, same.notes) == (("Centres of the last step.",), ("Centres of the same step.",))
+    assert (ended.notes, same.notes) == (("Centres of the last step.",), ("Centres of the measured step.",))
 
 
 SIZES = Points(
@@ -222,7 +222,7 @@ def test_checkpoints_stand_at_their_own_variance_beside_that_of_the_paper() -> N
     rows = transfer_rows()
     chart = only(TRANSFER(rows.assign(train_variance=7.0)))
     assert [panel.subtitle for panel in chart.panels] == ["centres of the last step"] * 2 + [
-        "centres of the same step"
+        "centres of the measured step"
     ] * 2
     assert 10 ** strokes(chart, 2)["step 100"].x[0] == pytest.approx(7, rel=1e-9)
     same = only(TRANSFER(rows.assign(train_variance=rows["train_variance_final"])))

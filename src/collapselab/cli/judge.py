@@ -16,8 +16,8 @@ def judge(
 ) -> None:
     """Judge the claims of an experiment again.
 
-    The command evaluates the claims of the installed version on the measurements stored in the folder, without training,
-    and rewrites verdicts, figures and page.
+    Applies the criteria of the installed version of collapselab to the measurements stored in the folder. Nothing is
+    trained. Verdicts, figures and page are rewritten.
 
     \b
     Example:

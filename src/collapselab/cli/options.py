@@ -29,16 +29,18 @@ def _check_pairs(pairs: list[str] | None) -> list[str] | None:
     return pairs
 
 
-DataOption = Annotated[
-    list[str] | None,
-    typer.Option(
+def _data_option(used_by: str = "") -> Any:
+    return typer.Option(
         "--data",
         metavar="NAME=PATH",
         callback=_check_pairs,
-        help="Path of a local copy of a named data set, such as mnist=data/mnist. May be given several times. To set "
-        "paths for all commands, use the environment variable COLLAPSELAB_DATA.",
-    ),
-]
+        help=f"{used_by}Path of a local copy of a named data set, such as mnist=data/mnist. May be given several times. "
+        "To set paths for all commands, use the environment variable COLLAPSELAB_DATA.",
+    )
+
+
+DataOption = Annotated[list[str] | None, _data_option()]
+RecipeDataOption = Annotated[list[str] | None, _data_option("Recipes only. ")]
 OutputOption = Annotated[
     Path | None,
     typer.Option(
@@ -53,7 +55,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Override a value of the recipe, such as optimizer.learning_rate=0.01. May be given several times.",
+        help="Recipes only. Override a value of the recipe, such as optimizer.learning_rate=0.01. May be given several times.",
     ),
 ]
 StopAfterOption = Annotated[

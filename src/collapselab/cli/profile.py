@@ -64,16 +64,18 @@ def profile(
         str,
         typer.Option(
             metavar="HOW",
-            help="How to reduce features of several positions to a vector: flatten, gap (mean over positions), mean "
-            "(over tokens), token or token:i (one token), token:last (the last that is not padding), token:cls.",
+            help="How to reduce features of several positions to a vector: flatten (all positions, one after another), "
+            "gap (mean over positions), mean (mean over tokens), token (the first token), token:i (token i, counted from "
+            "0; from the end if negative), token:last (the last that is not padding), token:cls (the class token, from "
+            "which the head of the network computes the class scores).",
         ),
     ] = "flatten",
     channel_axis: Annotated[
         str | None,
         typer.Option(
             metavar="AXIS",
-            help="Axis of channels for layers without weight, such as 1 or -1, or by layer: NAME=1,GLOB=-1; default: "
-            "the channel axis of the layer that computed the features.",
+            help="Axis of channels for layers without weight: one number for all (1 or -1), or one per layer "
+            "(NAME=1,GLOB=-1); default: the channel axis of the layer that computed the features.",
         ),
     ] = None,
     scatter: Annotated[
@@ -92,7 +94,8 @@ def profile(
         float,
         typer.Option(
             metavar="X",
-            help="A layer counts as collapsed if the within-class share of its variance is below this.",
+            help="A layer is collapsed if the within-class share of its variance on train data is below this. The "
+            "first collapsed layer is the first from which on all layers are collapsed.",
         ),
     ] = 0.2,
     batch_axis: Annotated[

@@ -94,8 +94,8 @@ def reproduce(
 ) -> None:
     """Reproduce an experiment of a paper.
 
-    Trains and measures networks, draws the paper's figures, judges its claims, and writes a page. The page also lists
-    what the scale reduces. The same command resumes an experiment that was stopped or killed; finished runs are not
+    Trains and measures networks, draws the paper's figures, judges its claims, and writes a page. The page also says in
+    which ways the chosen --scale is smaller than the paper's experiment. The same command resumes an experiment that was stopped or killed; finished runs are not
     run again, so you can add seeds later. Start it in several terminals to share the runs among processes.
 
     \b

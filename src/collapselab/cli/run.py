@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collapselab.cli.options import (
-    DataOption,
+    RecipeDataOption,
     SetOption,
     StopAfterOption,
     changes_from,
@@ -67,7 +67,7 @@ def run(
             help="digits only: run seeds 0 to N-1 and judge the claims over all of them; a verdict needs three seeds.",
         ),
     ] = None,
-    data: DataOption = None,
+    data: RecipeDataOption = None,
     set_: SetOption = None,
     stop_after: StopAfterOption = None,
     show_recipe: Annotated[
@@ -78,9 +78,9 @@ def run(
     """Train a network and measure every layer during training.
 
     `digits` trains an MLP on the handwritten digits included in scikit-learn, tests four claims about neural collapse
-    and writes a page; it takes under a minute on two cores. Any other run is described by a recipe in YAML;
-    --show-recipe prints an example. The same command resumes a run that was stopped or killed; for a finished run it
-    only prints the result.
+    and writes a page (report.html); it takes under a minute on two cores. Any other run is described by a recipe in
+    YAML; --show-recipe prints an example. A recipe has no claims and no page: its measurements are written to the
+    folder. The same command resumes a run that was stopped or killed; for a finished run it only prints the result.
 
     \b
     Examples:

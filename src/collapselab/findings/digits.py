@@ -21,7 +21,10 @@ from collapselab.report.pages.rendering import write_page
 from collapselab.report.pages.run import run_page
 from collapselab.training import Recipe, RunFolder, Stopper, run_recipe
 
-_STRICTER = "The threshold is 0.001, not 0.1 as in the experiments of papers, because digits are easy: test variance ends below 0.1 too"
+_STRICTER = (
+    "The threshold is 0.001 here. It is 0.1 in the experiments of papers, but on these easy digits test variance also ends "
+    "below 0.1: with that threshold, test data would count as collapsed too"
+)
 _HUI, _RANGAMANI = "Hui, Belkin, Nakkiran (2022)", "Rangamani et al. (2023)"
 
 
@@ -70,7 +73,7 @@ def digits_claims(epsilon: float) -> tuple[Claim, ...]:
         ),
         Claim(
             id="nearest-centre",
-            statement="In every collapsed layer, the nearest class mean gives the same decision as the network.",
+            statement="From the first collapsed layer on, the nearest class mean gives the same decision as the network.",
             numbers=_least_agreement,
             thresholds=(epsilon,),
             rows=lambda rows: rows,
@@ -86,7 +89,7 @@ def _least_agreement(rows: pd.DataFrame, epsilon: float) -> list[Number]:
         raise Void(f"no layer has a within-class share of the variance below {epsilon:g}")
     collapsed = end.iloc[end["layer"].tolist().index(first) :]
     least = float(collapsed["ncc_agreement"].min(skipna=False))
-    what = f"share of train samples for which both agree, smallest from {first} on"
+    what = f"share of train samples for which nearest class mean and network agree, smallest value from {first} on"
     return [Number(what, least, above=0.999, scale="difference")]
 
 

@@ -54,7 +54,8 @@ class MeasuringOptions(TypedDict, total=False):
         Option(
             "flatten",
             "how features with several axes become one row per sample: `flatten`, `gap` (mean over positions), `mean` "
-            "(over tokens), `token` or `token:i`, `token:last` (the last that is not padding), `token:cls`.",
+            "(mean over tokens), `token` (the first token), `token:i` (token i), `token:last` (the last that is not padding), "
+            "`token:cls` (the class token).",
             checks.reduction,
         ),
     ]
@@ -62,8 +63,8 @@ class MeasuringOptions(TypedDict, total=False):
         ChannelAxis | str,
         Option(
             None,
-            "channel axis of the input of layers without weight, such as 1 or -1, or a mapping from name or glob to "
-            "axis; default: the channel axis of the layer that computed the features.",
+            "channel axis of the input of layers without weight: one number for all (1 or -1), or a mapping from name or "
+            "glob to axis; default: the channel axis of the layer that computed the features.",
             parse_channel_axis,
         ),
     ]

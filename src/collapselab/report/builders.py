@@ -30,7 +30,7 @@ from collapselab.report.chart import (
 )
 from collapselab.text import number, percent, words
 
-_LAST, _SAME = "centres of the last step", "centres of the same step"
+_LAST, _SAME = "centres of the last step", "centres of the measured step"
 STEPS, SPREAD = Axis("SGD step", "log"), Axis("variance / class-mean spread (0: full collapse)")
 
 Rows = pd.DataFrame

@@ -11,7 +11,7 @@ from figure_rows import FACTORS, FIGURES, STEPS, charts, curves, drawing, fallin
 from collapselab.papers.hui2022 import fig3, fig4, fig5, fig6
 from collapselab.report.layout import lay_out
 
-LAST, SAME = "centres of the last step", "centres of the same step"
+LAST, SAME = "centres of the last step", "centres of the measured step"
 
 
 @pytest.mark.parametrize("name", ["fig1", "fig3"])
@@ -54,7 +54,7 @@ def test_figure_2_has_data_sets_as_columns_and_networks_as_rows() -> None:
     assert len({panel.y for panel in one.panels}) == 1
     assert (one.chart.notes, same.chart.notes) == (
         ("Centres of the last step.",),
-        ("Centres of the same step.",),
+        ("Centres of the measured step.",),
     )
 
 

@@ -64,7 +64,9 @@ def test_the_header_says_what_was_found(profiles: Profiles) -> None:
     words = read(profile_page(end, start)).words
     last = end.layers[-1]
     assert f"Neural collapse by layer: {end.model}" in words
-    assert f"collapsed from layer {end.first_collapsed_layer} on" in words
+    assert (
+        f"The first collapsed layer is {end.first_collapsed_layer}: this layer and all later layers" in words
+    )
     assert "300 / 200" in words
     assert f"{last.train['normalized_within']:.3g} / {last.test['normalized_within']:.3g}" in words
     assert "Dotted lines show the same network at initialisation." in words
@@ -118,7 +120,7 @@ def test_every_chart_over_depth_marks_the_first_collapsed_layer(
         if chart.id != "weight-spectra":
             assert {mark.at for mark in first(chart)} == {at}, chart.id
     open_end = replace(end, first_collapsed_layer=None)
-    assert "have not collapsed" in read(profile_page(open_end)).words
+    assert "There is no first collapsed layer" in read(profile_page(open_end)).words
     assert not [mark for chart in drawn(open_end).values() for mark in first(chart)]
 
 

@@ -138,9 +138,12 @@ def first(
         if not others:
             raise Void("fewer than two layers")
         earliest = math.nan if any(map(math.isnan, others)) else min(others)
-        at = f"step at which the {_name(metric)} has completed {percent(share)} of its change in logarithms"
-        other, own = Number(f"{at}, earliest other layer", earliest), Number(f"{at}, last layer", last)
-        what = f"step of the earliest other layer divided by that of the last layer, at {percent(share)} of the change"
+        at = f"step at which the logarithm of the {_name(metric)} has made {percent(share)} of its total change"
+        other, own = (
+            Number(f"{at}, earliest of the other layers", earliest),
+            Number(f"{at}, last layer", last),
+        )
+        what = f"step at {percent(share)} of the change, earliest of the other layers divided by last layer"
         return _pair(other, own, 1.0, what)
 
     return _claim(f"{metric} last layer first", says, measure, share, {"rows": hidden_layers, **more})
