@@ -139,12 +139,9 @@ def first(
             raise Void("fewer than two layers")
         earliest = math.nan if any(map(math.isnan, others)) else min(others)
         at = f"step at which the logarithm of the {_name(metric)} has made {percent(share)} of its total change"
-        other, own = (
-            Number(f"{at}, earliest of the other layers", earliest),
-            Number(f"{at}, last layer", last),
-        )
+        other = Number(f"{at}, earliest of the other layers", earliest)
         what = f"step at {percent(share)} of the change, earliest of the other layers divided by last layer"
-        return _pair(other, own, 1.0, what)
+        return _pair(other, Number(f"{at}, last layer", last), 1.0, what)
 
     return _claim(f"{metric} last layer first", says, measure, share, {"rows": hidden_layers, **more})
 

@@ -19,8 +19,7 @@ _HOW = (
     "On logarithmic axes, means are geometric, and 0 is drawn at a separate tick. An undefined value leaves a gap in its line. A "
     "variance is the mean squared distance of features from their centres, relative to the spread of the centres: class means, or "
     "k-means centres for weak test variance. In panels titled “centres of the last step”, every step is measured around the centres "
-    "at the end of the run. Variances of early steps are then large for two reasons: samples are spread around their own centre, and "
-    "this centre is still far from where it ends. In panels titled “centres of the measured step”, only the first counts."
+    "at the end of the run. Early variances then also contain how far the centres still move until the end."
 )
 
 

@@ -149,31 +149,24 @@ def _sections(shown: _Shown) -> list[Section]:
 def _summary(shown: _Shown) -> str:
     profile, names = shown.profile, shown.names
     first = profile.first_collapsed_layer
-    state = (
-        f"The first collapsed layer is {first}: this layer and all later layers are collapsed."
-        if first
-        else f"There is no first collapsed layer, because the last layer, {names[-1]}, is not collapsed."
-    )
+    found = f"The first collapsed layer is {first}: this layer and all later layers are collapsed."
+    none = f"There is no first collapsed layer, because the last layer, {names[-1]}, is not collapsed."
     beside = " Dotted lines show the same network at initialisation." if shown.has_start else ""
     return (
         f"{counted(len(names), 'layer')}; the features of a layer are its inputs. A layer is collapsed if the within-class "
-        f"share of its variance on train data is below {number(profile.epsilon)}. {state}{beside}"
+        f"share of its variance on train data is below {number(profile.epsilon)}. {found if first else none}{beside}"
     )
 
 
 def _facts(shown: _Shown) -> list[tuple[str, str]]:
     profile, splits = shown.profile, " / ".join(shown.splits)
     within = " / ".join(number(shown.last("normalized_within", split)) for split in shown.splits)
-    epsilon = number(profile.epsilon)
     agreement = " / ".join(percent(shown.last("ncc_agreement", split)) for split in shown.splits)
     return [
         ("first collapsed layer", profile.first_collapsed_layer or "none"),
         (f"{splits} samples", " / ".join(f"{profile.num_samples[split]:,}" for split in shown.splits)),
         ("classes", f"{shown.num_classes:,}"),
-        (
-            f"within-class share of the variance at the last layer, {splits} (collapsed if train is below {epsilon})",
-            within,
-        ),
+        (f"within-class share of the variance at the last layer, {splits}", within),
         (f"nearest-centre agreement at the last layer, {splits}", agreement),
     ]
 

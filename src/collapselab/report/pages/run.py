@@ -26,8 +26,7 @@ _VARIANCES = Lines(
     VARIANCES,
     "Variance of the last layer's features around centres, relative to the spread of the centres. Centres are the class means of the "
     "train features (train), the class means of the test features (test, strong) or k-means centres of the test features (test, weak). "
-    "“Centres of the last step” are those at the end of the run, whichever step is measured; “centres of the measured step” are "
-    "those of each step itself.",
+    "Steps are measured around the centres at the end of the run (“last step”), or around their own centres (“measured step”).",
     axes=(Axis("optimiser step", "log"), SPREAD),
     on_paper=False,
 )
