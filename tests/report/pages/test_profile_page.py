@@ -59,6 +59,14 @@ def test_one_offline_file_with_a_table_for_every_chart(profiles: Profiles, tmp_p
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
 
 
+def test_what_was_used_is_told_once_even_where_it_differs_from_the_options(profiles: Profiles) -> None:
+    end = replace(profiles[0], weighting="sample")
+    options = {"weighting": "balanced", "reduce": end.reduction, "seed": 0}
+    made = profile_page(end, made=ProfileMade.model_validate({**provenance(), "options": options})).made
+    told = [entry for entry in made if entry[0] in ("weighting", "reduce", "reduction", "seed")]
+    assert told == [("weighting", "sample"), ("reduce", end.reduction), ("seed", "0")]
+
+
 def test_the_header_says_what_was_found(profiles: Profiles) -> None:
     end, start = profiles
     words = read(profile_page(end, start)).words

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _HOW = (
     "On logarithmic axes, means are geometric, and 0 is drawn at a separate tick. An undefined value leaves a gap in its line. A "
     "variance is the mean squared distance of features from their centres, relative to the spread of the centres: class means, or "
-    "k-means centres for weak test variance. In panels titled “centres of the last step”, every step is measured around the centres "
-    "at the end of the run. Early variances then also contain how far the centres still move until the end."
+    "k-means centres for weak test variance. In panels titled “centres of the last step”, the variance of every step is taken around "
+    "the centres at the end of the run. Early variances then also contain how far the centres still move until the end."
 )
 
 

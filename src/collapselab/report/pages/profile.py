@@ -62,7 +62,8 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
     end = _with_shares(profile)
     start = _with_shares(initial) if initial else end.head(0)
     shown = _Shown(end, start, profile.first_collapsed_layer, profile)
-    how = made.how_made() if made else []
+    used = {"weighting": profile.weighting, "reduce": profile.reduction}  # can differ from the options
+    how = dict(made.how_made()) if made else {}
     return Page(
         f"Neural collapse by layer: {profile.model}",
         _summary(shown),
@@ -70,7 +71,7 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
         sections=_sections(shown),
         numbers=_numbers(shown),
         warnings=profile.warnings,
-        made=[("weighting", profile.weighting), ("reduction", profile.reduction), *how],
+        made=list((how | used).items()),
     )
 
 
@@ -167,7 +168,7 @@ def _facts(shown: _Shown) -> list[tuple[str, str]]:
         (f"{splits} samples", " / ".join(f"{profile.num_samples[split]:,}" for split in shown.splits)),
         ("classes", f"{shown.num_classes:,}"),
         (f"within-class share of the variance at the last layer, {splits}", within),
-        (f"nearest-centre agreement at the last layer, {splits}", agreement),
+        (f"agreement of the nearest class mean with the network at the last layer, {splits}", agreement),
     ]
 
 

@@ -24,9 +24,9 @@ _VARIANCES = Lines(
     "variance",
     "Variance on train and on test data",
     VARIANCES,
-    "Variance of the last layer's features around centres, relative to the spread of the centres. Centres are the class means of the "
-    "train features (train), the class means of the test features (test, strong) or k-means centres of the test features (test, weak). "
-    "Steps are measured around the centres at the end of the run (“last step”), or around their own centres (“measured step”).",
+    "Variance of the last layer's features around centres, relative to the spread of the centres. Centres are class means of train (train) "
+    "or test features (test, strong), or k-means centres of test features (test, weak). In a panel titled “centres of the last step”, every "
+    "step's variance is taken around the centres at the end of the run; in one titled “centres of the measured step”, around its own.",
     axes=(Axis("optimiser step", "log"), SPREAD),
     on_paper=False,
 )
@@ -83,7 +83,7 @@ def _facts(run: Run, layers: Layers) -> list[tuple[str, str]]:
     facts += [("test / train variance", f"{number(test / train)}×")] if train > 0 and test > 0 else []
     facts.append(("first collapsed layer", run.first_collapsed or "none"))
     accuracy = layers.last("ncc_accuracy", "test")
-    return [*facts, ("nearest centre, test accuracy", percent(accuracy))] if pd.notna(accuracy) else facts
+    return [*facts, ("nearest class mean, test accuracy", percent(accuracy))] if pd.notna(accuracy) else facts
 
 
 def _variances(run: Run) -> Chart:
