@@ -170,8 +170,26 @@ def test_means_of_low_rank() -> None:
     ]
     inputs = inputs_of(np.outer(labels, rng.standard_normal(8)), labels)
     assert BY_NAME["vci"].function(inputs) == pytest.approx(2 / 3)
-    assert any("2 of 3 singular values of the class means" in warning for warning in inputs.warnings)
+    assert any(
+        "span only 1 of the 3 dimensions that they can: 2 of 3 singular values" in warning
+        for warning in inputs.warnings
+    )
     assert any("vci is at least 0.6667 even at full collapse" in warning for warning in inputs.warnings)
+
+
+def test_directions_without_variance_are_ignored_and_change_nothing() -> None:
+    """Of six features one is constant and one a copy."""
+    features = np.random.default_rng(0).standard_normal((100, 6))
+    features[:, 4], features[:, 5] = 3.0, features[:, 0]
+    labels = np.arange(100) % 3
+    result, without = (measure(x, labels, metrics=["vci"]) for x in (features, features[:, :4]))
+    (warning,) = result.warnings
+    assert warning.startswith(
+        "train: 5 of 6 features vary, and their Sigma_T has rank 4: vci ignores the rest (1 of 5 eigenvalues), which is "
+        "zero up to rounding (below "
+    )
+    assert warning.endswith("; this does not change vci")
+    assert result["vci"] == pytest.approx(without["vci"], rel=1e-9)  # eps64 times the condition number
 
 
 def test_a_class_of_one_sample_is_a_warning() -> None:

@@ -6,7 +6,7 @@ Letters: n samples, p features, c classes, k labels of both splits.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from collapselab.errors import InputError, printable_lines
 from collapselab.features.sources import ArraySource, FeatureSource
 from collapselab.features.stream import FEATURES, Classifier, SourceStream, only_point
 from collapselab.metrics import BY_NAME, Metric, select
-from collapselab.metrics.registry import MATRICES, Number
+from collapselab.metrics.registry import MATRICES, Need, Number
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import (
     MeasuredSplit,
@@ -33,6 +33,12 @@ from collapselab.passes.labels import check_known, check_two_classes
 from collapselab.passes.stream import no_progress
 from collapselab.statistics import WEIGHTINGS, Scatter, Weighting
 from collapselab.text import grouped
+
+# What features come without, and what to do, by what metrics need.
+_MISSING: dict[frozenset[Need], str] = {
+    frozenset({"weight", "classifier"}): "no weight; add it",
+    frozenset({"decisions"}): "neither weight nor predictions; add one of them",
+}
 
 
 @dataclass(frozen=True)
@@ -217,7 +223,7 @@ def measure_sources(
         num_classes=len(np.unique(train.labels)),
         dim=train.dim,
         weighting=weighting,
-        warnings=_warnings(measured),
+        warnings=(*_warnings(measured), *([] if metrics is None else _missing_inputs(measured, weight))),
         splits={split: measured[split].metrics[FEATURES] if split in measured else {} for split in streams},
         spectra={split: found.spectra[FEATURES] for split, found in measured.items() if found.spectra},
     )
@@ -279,6 +285,18 @@ def _measure(
             means = measured[split].reference.class_means if compared else {}
             reference = TrainReference(streams[split].present, means)
     return measured
+
+
+def _missing_inputs(measured: Mapping[str, MeasuredSplit], weight: PointWeight) -> Iterator[str]:
+    """Say which metrics have no value because the features come without weight or predictions."""
+    if weight.matrix is not None:
+        return
+    for split, found in measured.items():
+        empty = [BY_NAME[name] for name, value in found.metrics[FEATURES].items() if value is None]
+        for needs, remedy in _MISSING.items():
+            names = [metric.name for metric in empty if metric.needs & needs]
+            if names:
+                yield f"{split}: no value for {', '.join(names)}, because the data contain {remedy}"
 
 
 def _warnings(measured: Mapping[str, MeasuredSplit]) -> tuple[str, ...]:

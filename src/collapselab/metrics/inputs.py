@@ -41,8 +41,8 @@ class NearestCentreCounts:
 
     Attributes:
         num_samples: number of samples.
-        num_correct: samples whose nearest class centre is that of their label.
-        num_agreeing: samples whose nearest class centre is the network's decision; None without decisions.
+        num_correct: samples whose nearest class mean is that of their label.
+        num_agreeing: samples whose nearest class mean is the network's decision; None without decisions.
     """
 
     num_samples: int
@@ -224,8 +224,9 @@ class MetricInputs:
         svd = thin_svd(self.weighted_means, max_rank=self.max_between_rank, cutoff=cutoff)
         if svd.num_dropped:
             self.warn(
+                f"the class means span only {svd.rank} of the {self.max_between_rank} dimensions that they can: "
                 f"{svd.num_dropped} of {self.max_between_rank} singular values of the class means are below "
-                f"{svd.cutoff:.2g} times the largest and are ignored: Sigma_B has rank {svd.rank}"
+                f"{svd.cutoff:.2g} times the largest and are ignored"
             )
         return svd
 
@@ -255,9 +256,15 @@ class MetricInputs:
         keep = values > cutoff * largest
         num_dropped = int((~keep).sum())
         if num_dropped:
+            below = f"below {cutoff:.2g} times the largest"
             self.warn(
-                f"vci ignores {num_dropped} of {len(values)} eigenvalues of Sigma_T (features scaled to unit variance), "
-                f"which are below {cutoff:.2g} times the largest: the rank is {int(keep.sum())}"
+                f"{len(values)} of {self.dim} features vary, and their Sigma_T has rank {int(keep.sum())}: vci ignores the "
+                f"rest ({num_dropped} of {len(values)} eigenvalues), which is "
+                + (
+                    f"zero up to rounding ({below}); this does not change vci"
+                    if self.rcond is None
+                    else below
+                )
             )
         return ScaledTotal(scale, varying, vectors[:, keep] / values[keep].sqrt())
 
