@@ -90,14 +90,16 @@ def test_what_is_not_finite_is_counted(dtype: torch.dtype, value: float) -> None
     features = torch.ones(1000, 3, dtype=dtype)
     check_finite(features, "here")
     features[[700, 900], 1] = value
-    with pytest.raises(InputError, match=r"^here: 2 feature values are NaN.* the first in row 1700; "):
+    with pytest.raises(
+        InputError, match=r"^here: 2 feature values are NaN.* the first in row 1700 \(counting from 0\); "
+    ):
         check_finite(features, "here", first_row=1000)
 
 
 def test_what_is_not_finite_is_counted_over_pieces() -> None:
     features = torch.ones(6, 2**21)
     features[1, 5], features[5, :3] = float("nan"), float("inf")
-    with pytest.raises(InputError, match=r"4 feature values .* row 1;"):
+    with pytest.raises(InputError, match=r"4 feature values .* row 1 "):
         check_finite(features, "here")
 
 
@@ -134,7 +136,7 @@ def test_labels_may_be_empty_only_without_rows() -> None:
 def test_predictions_must_be_classes() -> None:
     classes = np.array([2, 5, 9])
     check_predictions(np.array([9, 2, 2]), classes, "here")
-    with pytest.raises(InputError, match=r"2 predictions .* the first is 3 in row 1;"):
+    with pytest.raises(InputError, match=r"2 predictions .* the first is 3 in row 1 "):
         check_predictions(np.array([9, 3, 4]), classes, "here")
 
 

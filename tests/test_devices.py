@@ -286,7 +286,7 @@ def test_a_gathered_batch_that_cannot_be_measured_is_named(accelerator: str) -> 
         request = PassRequest(statistics={"only": lambda: ClassStats(CLASSES, DIM)})
         with pytest.raises(
             InputError,
-            match=r"^train, batch 3, layer only: features contain NaN or infinity, the first in row 7 of this batch$",
+            match=r"^train, batch 3, layer only: features contain NaN or infinity, the first in row 7 of this batch \(counting from 0\)$",
         ):
             reading.run_pass(stream, request, no_progress)
 

@@ -27,13 +27,14 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     return "known: " + ", ".join(known[:_MOST_KNOWN]) + more
 
 
-def check_names(names: Sequence[str], known: Iterable[str], what: str) -> None:
+def check_names(names: Sequence[str], known: Iterable[str], what: str, listed: str = "") -> None:
     """Refuse names that are not known.
 
     Args:
         names: names to check.
         known: names that are allowed.
         what: what is named, for the message.
+        listed: a sentence about where all names are listed, for the message.
 
     Raises:
         InputError: naming the first unknown one, with near matches.
@@ -41,7 +42,9 @@ def check_names(names: Sequence[str], known: Iterable[str], what: str) -> None:
     known = set(known)
     for name in names:
         if name not in known:
-            raise InputError(f"unknown {what} {name!r}; {near_matches(name, known)}")
+            hint = near_matches(name, known)
+            where = f"{'' if hint.endswith('?') else '.'} {listed}" if listed else ""
+            raise InputError(f"unknown {what} {name!r}; {hint}{where}")
 
 
 _NARROW_INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16)
@@ -151,7 +154,7 @@ def refuse_unbounded(count: int, first: int, where: str) -> NoReturn:
     """Refuse `count` values that are NaN, infinite or too large, the first of them in row `first`."""
     raise InputError(
         f"{where}: {count} feature value{'s are' if count > 1 else ' is'} NaN, infinite or beyond {_MAX_VALUE:g}, "
-        f"the first in row {first}; remove or correct such rows"
+        f"the first in row {first} (counting from 0); remove or correct such rows"
     )
 
 
@@ -207,8 +210,8 @@ def _refuse_labels(
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise InputError(
-            f"{where}: {int(wrong.sum())} of the {what} are {problem}, the first is {labels[row]:g} in row {row}; use "
-            "class numbers 0, 1, 2, …"
+            f"{where}: {int(wrong.sum())} of the {what} are {problem}, the first is {labels[row]:g} in row {row} "
+            "(counting from 0); use class numbers 0, 1, 2, …"
         )
 
 
@@ -223,7 +226,7 @@ def check_predictions(predictions: npt.NDArray[np.int64], classes: npt.NDArray[n
         row = int(np.flatnonzero(outside)[0])
         raise InputError(
             f"{where}: {int(outside.sum())} predictions are not among the training labels, the first is "
-            f"{predictions[row]} in row {row}; predictions are labels, not positions"
+            f"{predictions[row]} in row {row} (counting from 0); predictions are labels, not positions"
         )
 
 

@@ -70,6 +70,26 @@ def test_metrics_whose_input_is_missing_are_null(tmp_path: Path) -> None:
     assert "ncc_accuracy" not in missing
 
 
+def test_named_metrics_whose_input_is_missing_are_told(tmp_path: Path) -> None:
+    """Without names no warning: nobody asked for these metrics."""
+    bare = save(tmp_path / "a.npz", weight=None, bias=None)
+    named = run("measure", bare, "--format", "csv", "--metrics", "cdnv,alignment,ncc_agreement,ncc_mismatch")
+    assert named.err.splitlines() == [
+        "warning: train: no value for alignment, because the data contain no weight; add it",
+        "warning: train: no value for ncc_agreement, ncc_mismatch, because the data contain neither weight nor "
+        "predictions; add one of them",
+    ]
+    assert "no value for" not in run("measure", bare, "--format", "csv").err
+    decided = save(tmp_path / "b.npz", weight=None, bias=None, predictions=example()["labels"])
+    assert "no value for" not in run("measure", decided, "--format", "csv", "--metrics", "ncc_agreement").err
+
+
+def test_an_unknown_metric_is_refused_with_where_names_are_listed(train: Path) -> None:
+    outcome = run("measure", train, "--metrics", "vcl")
+    assert outcome.code == 2
+    assert "'vcl'; did you mean 'vci'? docs/metrics.md and collapselab.metrics.METRICS list" in outcome.err
+
+
 @pytest.mark.parametrize("given", [("vci,cdnv",), ("vci, cdnv,",), ("vci", "cdnv")])
 def test_only_the_named_metrics(train: Path, test: Path, given: tuple[str, ...]) -> None:
     options = [part for names in given for part in ("--metrics", names)]
@@ -82,7 +102,8 @@ def test_only_the_named_metrics(train: Path, test: Path, given: tuple[str, ...])
 
 def test_rcond_reaches_the_pseudo_inverses(train: Path) -> None:
     outcome = run("measure", train, "--format", "json", "--rcond", "0.9", "--metrics", "vci,fuzziness")
-    assert any("vci ignores" in warning for warning in json.loads(outcome.out)["warnings"])
+    (warning,) = (text for text in json.loads(outcome.out)["warnings"] if "vci ignores" in text)
+    assert warning.endswith("eigenvalues), which is below 0.9 times the largest")
 
 
 # -------------------------------------------------------------------- unusual, but no error

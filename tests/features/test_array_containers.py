@@ -152,7 +152,7 @@ def frame_with(value: Any) -> pd.DataFrame:
 
 MASKED_TENSOR = "ignore:The PyTorch API of MaskedTensors"
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "masked row": (lambda: measure(hidden(7), LABELS), "5 values of features are masked, the first in row 7; leave"),
+    "masked row": (lambda: measure(hidden(7), LABELS), "5 values of features are masked, the first in row 7 (counting from 0); leave"),
     "masked value": (
         lambda: measure(np.ma.masked_greater(X, X.max() - 1e-9), LABELS),
         "1 values of features are masked",

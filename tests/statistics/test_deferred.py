@@ -140,11 +140,15 @@ def test_a_refused_batch_is_named_and_the_others_are_added() -> None:
             clean.update(rows, labels)
         stats.update(rows, labels)
     with pytest.raises(
-        RefusedBatch, match=r"^batch 3, features contain NaN or infinity, the first in row 7 of this batch$"
+        RefusedBatch,
+        match=r"^batch 3, features contain NaN or infinity, the first in row 7 of this batch \(counting from 0\)$",
     ) as caught:
         _ = stats.class_means
     assert caught.value.batch == 3
-    assert caught.value.problem == "features contain NaN or infinity, the first in row 7 of this batch"
+    assert (
+        caught.value.problem
+        == "features contain NaN or infinity, the first in row 7 of this batch (counting from 0)"
+    )
     assert stats.counts.tolist() == clean.counts.tolist()
     assert_close(stats.class_means, clean.class_means, rel=EPS32, why="float32 sums of 100 rows")
 

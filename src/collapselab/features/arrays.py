@@ -160,8 +160,8 @@ def _refuse_masked(value: Any, name: str, where: str) -> None:
 def _refuse_rows(wrong: Tensor | npt.NDArray[np.bool_], what: str, name: str, where: str) -> None:
     by_row = np.asarray(wrong).reshape(len(wrong), -1).sum(axis=1) if np.ndim(wrong) else np.asarray([1])
     raise InputError(
-        f"{where}: {int(by_row.sum())} values of {name} are {what}, the first in row {int(np.flatnonzero(by_row)[0])}; "
-        "leave such rows out of features and labels"
+        f"{where}: {int(by_row.sum())} values of {name} are {what}, the first in row {int(np.flatnonzero(by_row)[0])} "
+        "(counting from 0); leave such rows out of features and labels"
     )
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from torch import nn
 from typing_extensions import Unpack
 
-from collapselab.checks import check_names
 from collapselab.distributed import run_together
 from collapselab.errors import InputError, one_line
 from collapselab.integrations.destinations import MAIN_METRICS, destinations, scalars
@@ -20,7 +19,7 @@ from collapselab.integrations.loaders import loader_for_measuring
 from collapselab.integrations.monitored_run import MonitoredRun
 from collapselab.integrations.options import plain_settings
 from collapselab.integrations.schedule import Schedule
-from collapselab.metrics import BY_NAME
+from collapselab.metrics import check_metrics
 from collapselab.metrics.registry import Number
 from collapselab.probes import Profile, ProfileOptions, profile
 from collapselab.probes.options import complete_options, document_options, plain_options
@@ -110,7 +109,7 @@ class Monitor:
         self._test = None if test_loader is None else loader_for_measuring(test_loader, "test_loader")
         self._schedule = Schedule.of(every, at, log_spaced)
         self._log_metrics = list(log_metrics or wanted or MAIN_METRICS)
-        check_names(self._log_metrics, BY_NAME, "metric")
+        check_metrics(self._log_metrics)
         self._log_layers, self._destinations = log_layers, destinations(log)
         self._steps_per_epoch = steps_per_epoch or _length(train_loader)
         if self._steps_per_epoch is None and first_epoch is None:

@@ -5,7 +5,7 @@ The metric catalogue of the documentation is generated from here, and the cheape
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +33,7 @@ Family = Literal[
     "NC1: variability",
     "NC2: geometry of the class means",
     "NC3: means and weights",
-    "NC4: nearest class centre",
+    "NC4: nearest class mean",
     "Ranks and spectra",
     "Generalization",
 ]
@@ -79,7 +79,7 @@ _RANGAMANI = "Rangamani et al. 2023"
 _NC1: Family = "NC1: variability"
 _NC2: Family = "NC2: geometry of the class means"
 _NC3: Family = "NC3: means and weights"
-_NC4: Family = "NC4: nearest class centre"
+_NC4: Family = "NC4: nearest class mean"
 _RANKS: Family = "Ranks and spectra"
 _GENERAL: Family = "Generalization"
 
@@ -214,8 +214,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "within_off_weight_space", alignment.within_off_weight_space, _RANKS, "Tr((I − P) Σ_W)",
-        f"{_XU}, prop. 4.1 and fig. 1", 0, None, None, "neither", _BOTH,
-        note="This is variance that the classifier does not read, so that it can remain at zero loss.",
+        f"{_XU}, prop. 4.1 and fig. 1", 0, None, 0, "falls", _BOTH,
+        note="The classifier does not read this variance, so that it can remain even at zero loss.",
     ),
     Metric(
         "between_in_weight_space", alignment.between_in_weight_space, _RANKS, "Tr(P Σ_B)", f"{_XU}, fig. 1", 0, None,
@@ -278,6 +278,15 @@ def names_of(split: str) -> tuple[str, ...]:
     return tuple(metric.name for metric in METRICS if split in metric.splits)
 
 
+def check_metrics(names: Sequence[str]) -> None:
+    """Refuse names of unknown metrics.
+
+    Raises:
+        InputError: naming the first unknown one, with near matches, and where all names are listed.
+    """
+    check_names(names, BY_NAME, "metric", "docs/metrics.md and collapselab.metrics.METRICS list all names")
+
+
 def select(names: Iterable[str] | None, split: str) -> tuple[Metric, ...]:
     """Return the metrics defined on a split: all of them, or those of the given names.
 
@@ -288,7 +297,7 @@ def select(names: Iterable[str] | None, split: str) -> tuple[Metric, ...]:
     if names is None:
         return tuple(chosen)
     names = list(names)
-    check_names(names, BY_NAME, "metric")
+    check_metrics(names)
     return tuple(metric for metric in chosen if metric.name in names)
 
 

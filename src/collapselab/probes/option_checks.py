@@ -12,7 +12,7 @@ from torch import Tensor
 
 from collapselab.checks import check_names
 from collapselab.errors import InputError, one_line
-from collapselab.metrics import BY_NAME
+from collapselab.metrics import check_metrics
 from collapselab.probes.reduce import Reduction
 from collapselab.statistics import SCATTERS, WEIGHTINGS
 
@@ -82,7 +82,7 @@ def metrics(value: Any) -> tuple[str, ...] | None:
     names = (value,) if isinstance(value, str) else tuple(value)  # an iterator can be read once
     for name in names:
         _check_text(name, "metrics")
-    check_names(names, BY_NAME, "metric")
+    check_metrics(names)
     return names
 
 

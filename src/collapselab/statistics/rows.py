@@ -87,5 +87,7 @@ def refuse_unbounded(features: Float[Tensor, "n p"]) -> None:
     wrong = ~torch.isfinite(features).all(dim=1)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
-        raise ValueError(f"features contain NaN or infinity, the first in row {row} of this batch")
+        raise ValueError(
+            f"features contain NaN or infinity, the first in row {row} of this batch (counting from 0)"
+        )
     raise ValueError(f"features go up to {max(-low, high):g}: squares overflow float64; rescale them")
