@@ -169,6 +169,7 @@ def test_table_marks_collapsed_layers_and_names_the_first(here: Path, narrow: Ma
     assert "warning: test: 1 of the training classes" in text
     assert "\x1b" not in text
     one_split = profiled(here, "small", "train.npz").out
+    assert "initial" not in one_split  # the user's function may load trained weights itself
     assert "60 train samples" in one_split
     assert "then test" not in one_split
     assert [len(line.split()) for line in one_split.splitlines() if re.match(r"[13]\*? ", line)] == [8, 8]
@@ -374,3 +375,12 @@ def test_images_in_folders_parquet_and_arrays_give_the_same_numbers(here: Path, 
     assert any("the first is 1" in text for text in tested["warnings"])
     assert values(tested, "ncc_accuracy", "test")[0] > 0.8
     assert values(tested, "within_trace")[0] != values(found, "within_trace")[0]
+
+
+def test_weights_of_a_named_network_without_checkpoint_are_called_initial(here: Path, tmp_path: Path) -> None:
+    outcome = run(
+        "profile", "mlp", "--dataset", here / "train.npz", "--layers", "layers.0", "--out", tmp_path
+    )
+    assert outcome.out.startswith("mlp with initial (untrained) weights: 60 train samples")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Neural collapse by layer: mlp with initial (untrained) weights" in page

@@ -16,7 +16,7 @@ def test_the_list_names_every_experiment_with_its_data() -> None:
     assert listed.code == 0
     assert "hui2022/fig6: " in listed.out
     assert "data: mnist\n" in listed.out
-    assert "1 run x 1 seed" in listed.out or "runs x 1 seed" in listed.out
+    assert "1 job x 1 seed" in listed.out or "jobs x 1 seed" in listed.out
 
 
 @pytest.mark.parametrize(

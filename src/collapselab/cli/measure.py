@@ -26,8 +26,8 @@ def measure(
         typer.Option(
             "--test",
             metavar="TEST",
-            help="Test features, in the same formats. If they do not fit in memory, omit "
-            "weak_test_variance from --metrics.",
+            help="Test features, in the same formats. If they do not fit in memory, list the metrics that you need with "
+            "--metrics, without weak_test_variance, weak_test_variance_trimmed and smallest_cluster.",
         ),
     ] = None,
     weighting: Annotated[
@@ -39,7 +39,8 @@ def measure(
         typer.Option(
             "--metrics",
             metavar="NAME,NAME",
-            help="Compute only these metrics, comma-separated; default: all.",
+            help="Compute only these metrics, comma-separated; default: all. The first column of the table lists their "
+            "names; docs/metrics.md defines them.",
         ),
     ] = None,
     spectra: Annotated[

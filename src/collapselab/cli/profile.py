@@ -75,7 +75,7 @@ def profile(
         typer.Option(
             metavar="AXIS",
             help="Axis of channels for layers without weight: one number for all (1 or -1), or one per layer "
-            "(NAME=1,GLOB=-1); default: the channel axis of the layer that computed the features.",
+            "(NAME=1,GLOB=-1); default: the channel axis of the preceding layer, which produced these inputs.",
         ),
     ] = None,
     scatter: Annotated[
@@ -95,7 +95,7 @@ def profile(
         typer.Option(
             metavar="X",
             help="A layer is collapsed if the within-class share of its variance on train data is below this. The "
-            "first collapsed layer is the first from which on all layers are collapsed.",
+            "first collapsed layer is the earliest layer such that it and all later layers are collapsed.",
         ),
     ] = 0.2,
     batch_axis: Annotated[
@@ -178,7 +178,7 @@ def profile(
     """Measure every layer of a network on real data.
 
     The features of a layer are its inputs. One pass over the data reduces them to class statistics, a second finds
-    nearest class centres. Under torchrun, every process reads its share of the data.
+    the nearest class mean of each sample. Under torchrun, every process reads its share of the data.
 
     \b
     Examples:

@@ -17,7 +17,7 @@ from collapselab.choices import Standardize
 from collapselab.data import LabelledData, open_data_set
 from collapselab.distributed import local_device, process_group
 from collapselab.errors import InputError, encodable, in_strings, one_line
-from collapselab.models import open_model, required_channels, required_image_size
+from collapselab.models import is_user_file, open_model, required_channels, required_image_size
 from collapselab.passes import ProgressCallback
 from collapselab.probes import Profile, ProfileOptions, profile
 from collapselab.probes.options import complete_options
@@ -112,12 +112,19 @@ def _profiled(
             train.batches(job.batch_size, rank=rank, world=world),
             None if test is None else test.batches(job.batch_size, rank=rank, world=world),
             **options,
-            name=job.model if job.checkpoint is None else f"{job.model}, {job.checkpoint.name}",
+            name=_name(job),
             progress=progress if rank == 0 else None,
         )
     if rank:
         return None, world
     return dataclasses.replace(result, warnings=(*notes, *result.warnings)), world
+
+
+def _name(job: ProfileJob) -> str:
+    """The network with its weights; the file of a user may load trained ones itself."""
+    if job.checkpoint is not None:
+        return f"{job.model}, {job.checkpoint.name}"
+    return job.model if is_user_file(job.model) else f"{job.model} with initial (untrained) weights"
 
 
 def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None, tuple[str, ...]]:

@@ -68,7 +68,7 @@ def reproduce(
         typer.Option(
             "--only",
             metavar="GLOB,GLOB",
-            help="Run only the jobs whose names match, comma-separated; if none matches, the error lists the names.",
+            help="Run only the jobs whose names match a glob, comma-separated; if none matches, the error lists the names.",
         ),
     ] = None,
     set_: Annotated[
@@ -95,8 +95,10 @@ def reproduce(
     """Reproduce an experiment of a paper.
 
     Trains and measures networks, draws the paper's figures, judges its claims, and writes a page. The page also says in
-    which ways the chosen --scale is smaller than the paper's experiment. The same command resumes an experiment that was stopped or killed; finished runs are not
-    run again, so you can add seeds later. Start it in several terminals to share the runs among processes.
+    which ways the chosen --scale is smaller than the paper's experiment. An experiment consists of jobs, which differ in
+    settings such as the data set; each seed of a job is a run. The same command resumes an experiment that was stopped or
+    killed; finished runs are not run again, so you can add seeds later. Start it in several terminals to share the runs
+    among processes.
 
     \b
     Examples:
@@ -192,7 +194,7 @@ def _listed() -> str:
             jobs = preset.jobs(0)
             names = sorted({job.recipe.data.name for job in jobs})
             lines.append(
-                f"  {scale:<6} {counted(len(jobs), 'run')} x {counted(preset.seeds, 'seed')}, "
+                f"  {scale:<6} {counted(len(jobs), 'job')} x {counted(preset.seeds, 'seed')}, "
                 f"{sum(job.recipe.steps for job in jobs):,} steps per seed, data: {', '.join(names)}"
             )
     return "\n".join(lines) + "\n"

@@ -87,7 +87,8 @@ def run(
       collapselab run digits
       collapselab run digits --seeds 3
       collapselab run digits --show-recipe > recipe.yaml
-      collapselab run recipe.yaml --data mnist=data/mnist --set steps=2000 --stop-after 9m
+      collapselab run recipe.yaml --set steps=2000 --stop-after 9m
+      collapselab run mnist.yaml --data mnist=data/mnist
       torchrun --nproc-per-node 2 -m collapselab run recipe.yaml
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
     from collapselab.training import RunFolder

@@ -4,10 +4,12 @@ from collapselab.models.checkpoints import load_checkpoint
 from collapselab.models.convnet import ConvNet
 from collapselab.models.mlp import MLP
 from collapselab.models.opening import model_title, open_model, required_channels, required_image_size
+from collapselab.models.user_file import is_user_file
 
 __all__ = [
     "MLP",
     "ConvNet",
+    "is_user_file",
     "load_checkpoint",
     "model_title",
     "open_model",
