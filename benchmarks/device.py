@@ -314,7 +314,7 @@ def profile_rows(case: Network, bench: Bench) -> Iterator[dict[str, Any]]:
             continue
 
         def measured(which: str = layers, reduce: str = reduction) -> Any:
-            # Both passes: all metrics, the nearest class centres among them.
+            # Both passes: all metrics, the nearest class means among them.
             return profile(model, loader, layers=case.last if which == "last" else None, reduce=reduce)
 
         row = bench.compare(name, partial(plain, model, loader), measured, case.rows[layers, reduction])

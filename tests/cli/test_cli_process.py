@@ -214,7 +214,7 @@ def test_progress_is_shown_on_a_terminal_only(tmp_path: Path, monkeypatch: pytes
         cli_module.main(["measure", str(tmp_path), "--format", "json"])
     assert json.loads(out.getvalue())["num_samples"] == 24
     assert "class statistics" in err.getvalue()
-    assert "nearest class centres" in err.getvalue()
+    assert "nearest class means" in err.getvalue()
     assert run("measure", tmp_path, "--format", "json").err == ""
 
 

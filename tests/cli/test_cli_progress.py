@@ -26,7 +26,7 @@ def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def use_all(bars: ProgressBars) -> None:
     bars.samples("class statistics", 10, 100)
     bars.samples("class statistics", 1000, 2000)
-    bars.samples("nearest class centres", 5, 0)
+    bars.samples("nearest class means", 5, 0)
     report = bars.steps("a[b]")
     report(3, 20, "measuring")
     bars.note("a line [that] stays")
@@ -40,7 +40,7 @@ def test_what_is_shown_on_a_terminal() -> None:
         shown = [(task.description, task.fields["text"], task.total) for task in bars._progress.tasks]
     # One pass at a time; names are no markup; an unknown total is none.
     assert shown == [
-        ("nearest class centres", "5 samples", None),
+        ("nearest class means", "5 samples", None),
         ("a[b]", "3 of 20 steps, measuring", 20),
     ]
     assert "a line [that] stays" in err.getvalue()

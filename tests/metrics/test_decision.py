@@ -1,4 +1,4 @@
-"""Nearest class centres and the network's decisions, as in exact arithmetic, however rows are batched."""
+"""Nearest class means and the network's decisions, as in exact arithmetic, however rows are batched."""
 
 from __future__ import annotations
 

@@ -163,6 +163,6 @@ def test_progress_counts_samples_and_says_what_is_done() -> None:
     assert calls == [
         ("train: class statistics", 20, 35),
         ("train: class statistics", 35, 35),
-        ("train: nearest class centres", 20, 0),
-        ("train: nearest class centres", 35, 0),
+        ("train: nearest class means", 20, 0),
+        ("train: nearest class means", 35, 0),
     ]

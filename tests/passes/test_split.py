@@ -81,7 +81,7 @@ def test_what_a_second_pass_would_find_is_missing_where_there_is_none() -> None:
     assert found.metrics["only"]["vci"] is not None
     assert found.metrics["only"]["ncc_accuracy"] is None
     assert found.warnings == (
-        "nearest class centres need a second pass, but an iterator can be read once; give a loader",
+        "nearest class means need a second pass, but an iterator can be read once; give a loader",
     )
 
 

@@ -19,7 +19,7 @@ BATCH, NUM_BATCHES, NUM_CLASSES = 8, 6, 3
 # Operations per layer and batch, beside the model's own: three views that bring samples to the front and flatten them, a
 # mean (`gap`), and a copy of the rows and of the labels into the chunk, each with a view of it; where nearest centres are
 # compared with decisions, ten more on the host, which count samples.
-MOST_PER_LAYER = {"class statistics": 8, "sharper spectra": 8, "nearest class centres": 18}
+MOST_PER_LAYER = {"class statistics": 8, "sharper spectra": 8, "nearest class means": 18}
 # Per batch: labels of the batch, and decisions of the network.
 MOST_PER_BATCH = 20
 
@@ -104,7 +104,7 @@ def _measured(model: nn.Module, loader: Any, **options: Any) -> tuple[_Between, 
 def test_no_batch_of_images_is_waited_for(reduce: str, scatter: Any) -> None:
     model, loader = _images()
     between, found = _measured(model, loader, reduce=reduce, scatter=scatter)
-    assert {"train: class statistics", "train: nearest class centres"} <= set(between.read_backs)
+    assert {"train: class statistics", "train: nearest class means"} <= set(between.read_backs)
     assert not sum(between.read_backs.values(), Counter())
     with DispatchCounts() as counts, torch.no_grad():
         for inputs, _ in loader:

@@ -1,4 +1,4 @@
-"""NC4, nearest class centres compared with the network's decisions: a second pass with frozen class means.
+"""NC4, nearest class means compared with the network's decisions: a second pass with frozen class means.
 
 Far from the origin, rounding of float32 distances turns perfect agreement into chance. Scores are therefore computed
 from shifted features in float32 with a bound on their rounding; rows whose best class the bound does not determine are

@@ -82,7 +82,7 @@ class Evaluation:
         """Evaluate the late metrics, and release sketches: nothing else is evaluated afterwards.
 
         Args:
-            nearest: nearest class centres, by source; without the sources for which they were not found.
+            nearest: nearest class means, by source; without the sources for which they were not found.
             found: of the second pass, if there was one.
             kmeans: fitted centres, by source and metric.
         """

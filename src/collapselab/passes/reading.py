@@ -39,9 +39,9 @@ class PassRequest:
 
     Attributes:
         statistics: functions that create the empty statistics to fill.
-        train_means: (c, p) class means of the train split, to find the nearest class centre of every sample.
+        train_means: (c, p) class means of the train split, to find the nearest class mean of every sample.
         train_classes: (c,) label numbers of these means.
-        decisions: whether nearest centres are compared with the network's decisions.
+        decisions: whether nearest class means are compared with the network's decisions.
         refinements: functions that create the refinements of sketched spectra, over the classes of this split.
         own_classes: (o,) label numbers of the classes of this split, for `refinements` and `class_means`.
         class_means: (o, p) class means of this split, to find the largest eigenvalue of each class's own covariance.
@@ -79,7 +79,7 @@ class PassRequest:
     def description(self) -> str:
         """What the pass does, for progress reports."""
         if self.train_means:
-            return "nearest class centres"
+            return "nearest class means"
         if self.kmeans_centres:
             return "k-means"
         return "class statistics" if self.num_samples is None else "sharper spectra"
@@ -92,7 +92,7 @@ class PassFindings:
     Attributes:
         num_samples: samples read.
         statistics: class statistics over the label space.
-        nearest: how often the nearest class centre is the label's, and the network's decision.
+        nearest: how often the nearest class mean is the label's, and the network's decision.
         refinements: products of the data with the directions that a sketch found.
         top_eigenvalues: (c,) largest eigenvalue of each class's own covariance.
         kmeans_rows: rows to fit k-means on.
@@ -251,7 +251,7 @@ class _Reading:
 
 
 class _NearestCentres:
-    """How often the nearest class centre is the label's, and the network's decision.
+    """How often the nearest class mean is the label's, and the network's decision.
 
     Args:
         means: (c, p).
@@ -282,7 +282,7 @@ class _NearestCentres:
         self.match()
 
     def match(self) -> None:
-        """Compare nearest centres with the decisions for the same rows, as far as both are known."""
+        """Compare nearest class means with the decisions for the same rows, as far as both are known."""
         number = min(sum(map(len, self._nearest)), sum(map(len, self._decided)))
         if number:
             nearest, decided = torch.cat(self._nearest), torch.cat(self._decided)

@@ -73,7 +73,7 @@ def measure_split(
     """Measure one split: at most two passes over its features.
 
     The first pass accumulates class statistics. A second one follows only where something is left open: nearest class
-    centres (for test data they are found in the first pass, since the means of the train split are known), stable
+    means (for test data they are found in the first pass, since the means of the train split are known), stable
     ranks of sketched scatters, covariances for which float32 products are too coarse, k-means.
 
     Args:

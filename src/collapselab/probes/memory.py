@@ -5,7 +5,7 @@ Letters: p features, c classes, k sketch columns.
 Bytes of one source of features beyond its `ClassStats` (see `collapselab.statistics.memory`):
 
     class means           8 c p         for the second pass, and of the train split while the test split is read
-    nearest centre        12 c p        the means about their mean, in float64 and in float32
+    nearest class mean    12 c p        the means about their mean, in float64 and in float32
     sharper spectrum      16 k p        the directions found in a sketch, and the products with them
     results               8 c p         per split, on the host
 
@@ -43,7 +43,7 @@ class SourceBytes:
         moments, scatter: of its statistics.
         gathered: rows that wait, in each pass, where checks are deferred.
         means: float64 class means.
-        rule: of nearest class centres, beside the means; 0 if they are not looked for.
+        rule: of nearest class means, beside the means; 0 if they are not looked for.
         directions: that a second pass multiplies with, and the products; 0 without one.
         working: while metrics are evaluated after the first pass.
         refining: while they are evaluated after the second pass.
@@ -69,7 +69,7 @@ class SourceBytes:
         Args:
             stats: empty, as they will be created.
             dtype: of the rows.
-            nearest: whether nearest class centres are looked for.
+            nearest: whether nearest class means are looked for.
             refined: whether spectra of sketches are sharpened.
             gathered: bytes of rows that wait where checks are deferred; 0 where they are not.
         """
