@@ -284,7 +284,7 @@ def check_metrics(names: Sequence[str]) -> None:
     Raises:
         InputError: naming the first unknown one, with near matches, and where all names are listed.
     """
-    check_names(names, BY_NAME, "metric", "docs/metrics.md and collapselab.metrics.METRICS list all names")
+    check_names(names, BY_NAME, "metric", "All names: docs/metrics.md")
 
 
 def select(names: Iterable[str] | None, split: str) -> tuple[Metric, ...]:

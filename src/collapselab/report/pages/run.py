@@ -24,9 +24,9 @@ _VARIANCES = Lines(
     "variance",
     "Variance on train and on test data",
     VARIANCES,
-    "Variance of the last layer's features around centres, relative to the spread of the centres. Centres are class means of train (train) "
-    "or test features (test, strong), or k-means centres of test features (test, weak). In a panel titled “centres of the last step”, every "
-    "step's variance is taken around the centres at the end of the run; in one titled “centres of the measured step”, around its own.",
+    "Variance of the last layer's features around centres, relative to the spread of the centres. Centres are class means of train (train) or test "
+    "features (test, strong), or k-means centres of test features (test, weak). In a panel titled “centres of the last step”, the variance of every "
+    "step is taken around the centres at the end of the run; in one titled “centres of the measured step”, around those of that same step.",
     axes=(Axis("optimiser step", "log"), SPREAD),
     on_paper=False,
 )
