@@ -25,8 +25,10 @@ def check_options(model: str, options: Mapping[str, object]) -> None:
             _check_whole(model, name, value, *_OWN_SIZES[name])
         elif model == "mlp" and name == "dropout":
             _check_share(model, name, value)
-        elif model.startswith(("torchvision/", "timm/")) and isinstance(value, int):
-            _check_whole(model, name, int(value), -_MAX_OPTION, _MAX_OPTION)
+        elif model.startswith(("torchvision/", "timm/")):
+            for one in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(one, int):
+                    _check_whole(model, name, int(one), -_MAX_OPTION, _MAX_OPTION)
 
 
 def _check_whole(model: str, name: str, value: object, low: int, high: int) -> None:

@@ -6,18 +6,21 @@ from collapselab.experiments.claims.judges import agrees, gap, stays, vanishes
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
 from collapselab.papers.hui2022 import common
-from collapselab.papers.hui2022.common import changed, images, recipe
+from collapselab.papers.hui2022.arms import BEFORE_ARMS, DECIDED, in_arms, in_each_arm
+from collapselab.papers.hui2022.common import images, recipe
 from collapselab.report.builders import ACCURACY_LINES, VANISHED, VARIANCES, Lines, zero_train_error
 
 
-def _jobs(seed: int, changes: Changes) -> list[Job]:
-    return [job(recipe("resnet18", images("cifar10"), seed, weak=True).with_changes(changes))]
+def _jobs(seed: int, changes: Changes, model: str = "resnet18") -> list[Job]:
+    one = recipe(model, images("cifar10"), seed, weak=True).with_changes(changes)
+    return [job(one, model=model)]
 
 
 _MARKS = (zero_train_error, VANISHED)
 
 EXPERIMENT = Experiment(
     id="hui2022/fig3",
+    before=BEFORE_ARMS,
     also=("hui2022/fig1",),
     paper=common.PAPER,
     where="Fig. 1 and 3, sec. 3.3",
@@ -25,7 +28,7 @@ EXPERIMENT = Experiment(
     question="If a network is trained past zero error, do its last-layer features collapse to k points on training samples, "
     "and on test samples?",
     presets=scales(
-        _jobs,
+        in_arms(_jobs),
         paper=At(f"Nothing is reduced: 50,000 images, 80,000 steps. {common.LEFT_OPEN} {common.STEM_NOTE}"),
         cpu=At(
             "2,000 training and 1,000 test images, equally many of each class, instead of 50,000 and 10,000; 3,000 steps "
@@ -48,23 +51,32 @@ EXPERIMENT = Experiment(
         Lines("fig3", "Train, strong and weak test variance", VARIANCES, marks=_MARKS),
         ACCURACY_LINES,
     ],
-    claims=changed(
-        vanishes("train_variance", "Train variance converges to 0."),
-        stays(
-            "strong_test_variance", "Strong test variance does not converge to 0.", beside="train_variance"
-        ),
-        stays("weak_test_variance", "Weak test variance does not converge to 0.", beside="train_variance"),
-        gap("strong_test_variance", "train_variance", "Strong test variance is far above train variance."),
-        gap(
-            "strong_test_variance",
-            "weak_test_variance",
-            "Weak test variance is smaller than strong test variance.",
-            decades=(0.0, 0.1, 0.3),
-        ),
-        agrees(
-            "weak_test_variance",
-            "strong_test_variance",
-            "Weak test variance is similar to strong test variance.",
+    claims=(
+        DECIDED,
+        *in_each_arm(
+            vanishes("train_variance", "Train variance converges to 0."),
+            stays(
+                "strong_test_variance",
+                "Strong test variance does not converge to 0.",
+                beside="train_variance",
+            ),
+            stays(
+                "weak_test_variance", "Weak test variance does not converge to 0.", beside="train_variance"
+            ),
+            gap(
+                "strong_test_variance", "train_variance", "Strong test variance is far above train variance."
+            ),
+            gap(
+                "strong_test_variance",
+                "weak_test_variance",
+                "Weak test variance is smaller than strong test variance.",
+                decades=(0.0, 0.1, 0.3),
+            ),
+            agrees(
+                "weak_test_variance",
+                "strong_test_variance",
+                "Weak test variance is similar to strong test variance.",
+            ),
         ),
     ),
 )
