@@ -25,6 +25,7 @@ FLOORS = (
     ("report",),
     ("experiments",),
     ("papers", "findings"),
+    ("registry",),
     ("cli",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -196,5 +197,7 @@ def test_nothing_is_written_twice() -> None:
 
 
 def test_imports_are_found_inside_functions_and_under_type_checking() -> None:
-    source = "if TYPE_CHECKING:\n    from collapselab.cli import app\ndef f():\n    import collapselab.papers.registry\n"
-    assert list(names_imported(source)) == ["collapselab.cli.app", "collapselab.papers.registry"]
+    source = (
+        "if TYPE_CHECKING:\n    from collapselab.cli import app\ndef f():\n    import collapselab.registry\n"
+    )
+    assert list(names_imported(source)) == ["collapselab.cli.app", "collapselab.registry"]

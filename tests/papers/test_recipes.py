@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from collapselab.experiments.recipes import Job
-from collapselab.papers.registry import experiments
+from collapselab.registry import experiments
 
 DIGESTS = json.loads((Path(__file__).parents[1] / "fixtures" / "recipe_digests.json").read_text())
 

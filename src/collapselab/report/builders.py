@@ -102,13 +102,12 @@ def zero_train_error(rows: Rows) -> Mark | str:
 
 
 def _parts(rows: Rows) -> Iterator[tuple[str, Rows]]:
-    """Title and rows of every combination of data set, network and arm, in the order in which they were run."""
-    names = (
-        ("dataset", "model", "arm") if "arm" in rows and rows["arm"].nunique() > 1 else ("dataset", "model")
-    )
-    for (dataset, model, *arm), part in groups(rows, *names):
+    """Title and rows of every data set and network, and of every arm or setting, in the order in which they were run."""
+    more = [name for name in ("arm", "setting") if name in rows and rows[name].nunique() > 1]
+    for (dataset, model, *others), part in groups(rows, "dataset", "model", *more):
+        told = [f"{one} arm" if name == "arm" else one for name, one in zip(more, others, strict=True)]
         title = f"{model_title(str(model))} on {data_title(str(dataset))}"
-        yield ", ".join([title, *(f"{one} arm" for one in arm)]), part
+        yield ", ".join([title, *told]), part
 
 
 def _looks(parts: Parts) -> dict[str, Look]:

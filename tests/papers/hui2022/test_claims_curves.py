@@ -10,7 +10,7 @@ import pytest
 from claim_rows import FACTORS, NAN, STEPS, curve, judgement, seeds, table, verdict
 
 from collapselab.papers.hui2022 import fig2, fig3, fig4
-from collapselab.papers.registry import experiments
+from collapselab.registry import experiments
 
 FIG2, FIG3, FIG4 = fig2.EXPERIMENT, fig3.EXPERIMENT, fig4.EXPERIMENT
 TRAIN, STRONG, WEAK = "train-variance-vanishes", "strong-test-variance-stays", "weak-test-variance-stays"

@@ -75,11 +75,9 @@ def _settings(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFr
 
 def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> SettingJudgement:
     """Judge over the settings that a claim is about; the p-value is the corrected one of the deciding setting, or the largest of all."""
-    left_out = [one.setting for one in settings if not one.is_asked]
-    notes = [f"Not asked of {listed(left_out, 6)}."] if left_out else []
     settings = [one for one in settings if one.is_asked]
     if not settings:
-        return SettingJudgement(verdict="inconclusive", notes=notes)
+        return SettingJudgement(verdict="inconclusive", agreement="0 of 0 settings")
     by_all, by_one = ("fails", "holds") if claim.anywhere else ("holds", "fails")
     p_values = [one.p for one in settings if one.p is not None]
     verdict: Verdict = "inconclusive"
@@ -94,7 +92,7 @@ def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> Settin
         verdict, p = by_one, least
     held = sum(one.verdict == "holds" for one in settings)
     agreement = f"{held} of {counted(len(settings), 'setting')}"
-    return SettingJudgement(verdict=verdict, p=p, agreement=agreement, notes=notes)
+    return SettingJudgement(verdict=verdict, p=p, agreement=agreement)
 
 
 # ---------------------------------------------------------------- one setting
