@@ -38,7 +38,8 @@ def _check_whole(model: str, name: str, value: object, low: int, high: int) -> N
         InputError: naming the option.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{model}: {name} {value}: give a whole number from {low} to {high:,}")
+        given = list(value) if isinstance(value, tuple) else value
+        raise InputError(f"{model}: {name} {given}: give a whole number from {low} to {high:,}")
 
 
 def _check_share(model: str, name: str, value: object) -> None:

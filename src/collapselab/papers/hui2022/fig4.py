@@ -33,7 +33,9 @@ def _jobs(seed: int, changes: Changes, settings: tuple[tuple[str, str, int], ...
 
 
 def _smoke(seed: int, changes: Changes) -> list[Job]:
-    small = recipe("mlp", digits(400, 400), seed, learning_rate=0.05, options={"width": 32, "depth": 2})
+    small = recipe(
+        "mlp", digits(400, 400), seed, learning_rate=0.05, options={**common.MLP, "width": 32, "depth": 2}
+    )
     return [
         job(small.with_changes({**changes, "data.train": first(size)}), _NAME, num_train=size)
         for size in (100, 200, 400)
