@@ -5,7 +5,7 @@ docs/findings/final-references.md has the hypothesis, the criteria and the resul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import SMOKE, At, Changes, Job, digits, job, scales
 from collapselab.frames import curve, groups, hidden_layers, last_layer, numbers, rows_that, rows_where
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Recipe
-from collapselab.report.builders import VARIANCES, Lines, by_layer
-from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Axis, Chart, Look, Panel, Series
+from collapselab.report.builders import by_layer
+from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Axis, Chart, Look, Panel, Series, ordered_looks
 
 _LOSSES = {"cross_entropy": "cross-entropy", "mse": "squared loss"}
 # Loss, weight decay and dropout of the networks.
@@ -197,30 +197,53 @@ CLAIMS = (
 # ---------------------------------------------------------------- charts
 
 
+def _curves(rows: pd.DataFrame) -> list[Chart]:
+    """Both curves of the last layer from where the one around final references is near its minimum; a panel per setting."""
+    panels = []
+    for at, (setting, part) in enumerate(groups(last_layer(rows), "setting")):
+        means = part.groupby("step")["train_variance_final"].mean()
+        start = float(means.index[means <= _NEAR * means.iloc[-1]].min())
+        series = tuple(
+            Series(name, pd.DataFrame({"x": part["step"], "y": part[column], "seed": part["seed"]}), look)
+            for name, column, look in _KINDS
+        )
+        place, y = divmod(at, 2), Axis("train variance", "tight")
+        panels.append(Panel(str(setting), Axis("SGD step", "log", start=start), y, series, place=place))
+    text = "Train variance of the last hidden layer, in units of the spread of the class means."
+    title, id = "Train variance around two kinds of class means", "final-references"
+    return [Chart(id, title, text, tuple(panels), id, share_x=False, share_y=False)]
+
+
+_NEAR = 1.5  # times the end
+_KINDS = (
+    ("class means of the last step", "train_variance_final", Look(TEST, "dash", "square")),
+    ("class means of the measured step", "train_variance", Look(TRAIN)),
+)
+
+
 def _minima(rows: pd.DataFrame) -> list[Chart]:
-    """Predicted against measured minima, a panel per layer; the diagonal is exact prediction."""
+    """Measured against predicted minima, a panel per layer; on the line the prediction is exact."""
     table = dips(hidden_layers(rows))
-    axes = Axis("predicted minimum", "log"), Axis("measured minimum", "log")
+    table = rows_that(table, table["final_rise"] > _RISES)
+    axes = Axis("predicted minimum", "tight"), Axis("measured minimum", "tight")
+    settings = list(dict.fromkeys(rows["setting"]))
+    looks = dict(zip(settings, ordered_looks(len(settings)), strict=True))
     panels = tuple(
-        Panel(name, *axes, tuple(_points(part)), place=(0, column))
+        Panel(name, *axes, tuple(_points(part, looks)), place=(0, column))
         for column, (name, part) in enumerate(by_layer(table))
     )
-    text = "A point per run whose curve around final references rises again; on the line the prediction is exact."
-    return [Chart("predicted", "Minimum of the dip: predicted and measured", text, panels, "predicted")]
+    text = "One point per run whose curve around final references rises again. On the line, the prediction is exact."
+    title = "Minimum of train variance around final references: predicted and measured"
+    return [Chart("predicted", title, text, panels, "predicted", share_x=False, share_y=False)]
 
 
-def _points(table: pd.DataFrame) -> Iterator[Series]:
-    rising = rows_that(table, table["final_rise"] > _RISES)
-    for dropout, look in zip((0.0, 0.5), (Look(TRAIN), Look(TEST, marker="square")), strict=True):
-        part = rows_where(rising, dropout=dropout)
+def _points(table: pd.DataFrame, looks: Mapping[str, Look]) -> Iterator[Series]:
+    for setting, part in groups(table, "setting"):
         points = pd.DataFrame({"x": part["predicted_minimum"], "y": part["minimum"], "seed": part["seed"]})
-        yield Series(f"dropout {dropout:g}" if dropout else "no dropout", points, look, kind="dots")
-    ends = [rising["predicted_minimum"].min(), rising["predicted_minimum"].max()]
-    line = pd.DataFrame({"x": ends, "y": ends, "seed": 0})
-    yield Series("exact", line, Look(NEUTRAL, "dot", "none"))
+        yield Series(str(setting), points, looks[str(setting)], kind="dots")
+    ends = [table["predicted_minimum"].min(), table["minimum"].max()]
+    yield Series("exact", pd.DataFrame({"x": ends, "y": ends, "seed": 0}), Look(NEUTRAL, "dot", "none"))
 
-
-_CURVES = Lines("final-references", "Train variance of the last layer", VARIANCES[:1])
 
 _WHOLE = At("Nothing is reduced: the whole experiment is small enough for two CPU cores.", seeds=20)
 
@@ -242,6 +265,6 @@ EXPERIMENT = Experiment(
         ),
     ),
     rows=dip_rows,
-    charts=[_CURVES, _minima],
+    charts=[_curves, _minima],
     claims=CLAIMS,
 )
