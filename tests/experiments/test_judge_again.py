@@ -17,8 +17,8 @@ from collapselab import InputError
 from collapselab.experiments import running
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.runner import judge_again, reproduce
-from collapselab.papers.registry import find_experiment
 from collapselab.records.experiment import read_experiment, write_experiment
+from collapselab.registry import find_experiment
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "experiment_schema_1"
 PLAIN = ["train_variance", "strong_test_variance", "weak_test_variance"]

@@ -13,7 +13,7 @@ import tiny_experiment
 from watching import Log, request
 
 from collapselab.experiments.runner import Request, reproduce
-from collapselab.papers.registry import find_experiment
+from collapselab.registry import find_experiment
 from collapselab.training import RunFolder, RunInterrupted, Stopper, run_recipe
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from cli_runner import Outcome, assert_refused, run
 from collapselab.choices import Scale
-from collapselab.papers.registry import experiments, find_experiment
+from collapselab.registry import experiments, find_experiment
 
 pytestmark = pytest.mark.slow
 IDS = list(experiments())

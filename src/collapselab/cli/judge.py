@@ -25,7 +25,7 @@ def judge(
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
     from collapselab.cli.outcome import print_outcome
     from collapselab.experiments.runner import judge_again
-    from collapselab.papers.registry import find_experiment
+    from collapselab.registry import find_experiment
 
     outcome = judge_again(folder, find_experiment)
     unverified = "The rows were written by an earlier version, without a digest: whether they were changed since is unknown"

@@ -112,7 +112,7 @@ def reproduce(
     from collapselab.cli.outcome import print_outcome
     from collapselab.experiments.runner import Request
     from collapselab.experiments.runner import reproduce as run_experiment
-    from collapselab.papers.registry import find_experiment
+    from collapselab.registry import find_experiment
     from collapselab.training import RunInterrupted
 
     experiment = find_experiment(name)
@@ -184,7 +184,7 @@ class _GridBars:
 
 def _listed() -> str:
     """List all experiments, each with its size and data at every scale."""
-    from collapselab.papers.registry import experiments
+    from collapselab.registry import experiments
 
     lines = []
     for experiment in experiments().values():

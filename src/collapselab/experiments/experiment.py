@@ -16,7 +16,7 @@ from collapselab.choices import Scale
 from collapselab.experiments.claims.claim import Claim
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import At
-from collapselab.records.experiment import ExtraRow
+from collapselab.records.experiment import ExtraRow, Label
 
 if TYPE_CHECKING:
     from collapselab.report.chart import Chart
@@ -52,6 +52,7 @@ class Experiment:
         extras: by name of its file, what is computed from the finished runs of a seed before the rows are made, and stored
             because it costs too much to be computed twice.
         also: other ids of this experiment, as of figures drawn from the same runs.
+        before: columns that rows lack which were stored before there was a choice, and their value in these.
         is_whole: whether its rows need all of its runs: `only=` is refused then.
     """
 
@@ -66,4 +67,5 @@ class Experiment:
     rows: Callable[[Grid], pd.DataFrame] = curve_rows
     extras: Mapping[str, Callable[[Grid, int], list[ExtraRow]]] = field(default_factory=dict)
     also: Sequence[str] = ()
+    before: Mapping[str, Label] = field(default_factory=dict)
     is_whole: bool = False

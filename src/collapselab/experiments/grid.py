@@ -30,6 +30,7 @@ _LABELLED = {
     "num_train": "data.train.count",
     "learning_rate": "optimizer.learning_rate",
     "dropout": "model.options.dropout",
+    "weight_decay": "optimizer.weight_decay",
     "pretrain_step": "start.checkpoint",
 }
 

@@ -156,6 +156,7 @@ def judge_again(folder: Path, find: Callable[[str], Experiment]) -> Outcome:
     experiment = find(held.experiment)
     with writing(folder, Stopper()):
         rows = read_rows_csv(folder / "rows.csv", held.schema_, held.rows_digest, held.ended)
+        rows = rows.assign(**{name: value for name, value in experiment.before.items() if name not in rows})
         record = _described(held, experiment).model_copy(update={"judged": now()})
         try:
             outcome = _write_results(experiment, record, rows, folder)

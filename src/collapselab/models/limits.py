@@ -25,8 +25,10 @@ def check_options(model: str, options: Mapping[str, object]) -> None:
             _check_whole(model, name, value, *_OWN_SIZES[name])
         elif model == "mlp" and name == "dropout":
             _check_share(model, name, value)
-        elif model.startswith(("torchvision/", "timm/")) and isinstance(value, int):
-            _check_whole(model, name, int(value), -_MAX_OPTION, _MAX_OPTION)
+        elif model.startswith(("torchvision/", "timm/")):
+            for one in value if isinstance(value, tuple | list) else (value,):
+                if isinstance(one, int):
+                    _check_whole(model, name, int(one), -_MAX_OPTION, _MAX_OPTION)
 
 
 def _check_whole(model: str, name: str, value: object, low: int, high: int) -> None:
@@ -36,7 +38,8 @@ def _check_whole(model: str, name: str, value: object, low: int, high: int) -> N
         InputError: naming the option.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{model}: {name} {value}: give a whole number from {low} to {high:,}")
+        given = list(value) if isinstance(value, tuple) else value
+        raise InputError(f"{model}: {name} {given}: give a whole number from {low} to {high:,}")
 
 
 def _check_share(model: str, name: str, value: object) -> None:

@@ -216,7 +216,7 @@ def _timm() -> ModuleType:
 
 _TITLES = {
     "resnet18": "ResNet-18", "resnet50": "ResNet-50", "densenet201": "DenseNet-201", "vgg11_bn": "VGG-11 (BN)", "mlp": "MLP",
-    "convnet": "plain network",
+    "convnet": "plain network", "resnet18-narrow": "narrow ResNet-18",
 }  # fmt: skip
 
 

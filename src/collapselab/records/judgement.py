@@ -102,6 +102,7 @@ class SettingJudgement(Stored):
         p: two-sided p-value of the t-test of the effects against the threshold; None where undefined.
         p_holm: the same, corrected over the claims of the experiment, or over the settings of a claim.
         sensitivity: verdicts at other thresholds.
+        is_asked: whether the claim says anything about this setting.
         notes: everything else a reader must know.
     """
 
@@ -114,6 +115,7 @@ class SettingJudgement(Stored):
     p: float | None = None
     p_holm: float | None = None
     sensitivity: list[Sensitivity] = Field(default_factory=list)
+    is_asked: bool = True
     notes: list[str] = Field(default_factory=list)
 
 

@@ -22,7 +22,9 @@ MAX_SEED = 2**63 - 1
 _MOST_STEPS, _MOST_SAMPLES, _MOST_LISTED = 10**9, 10**9, 10_000
 _LARGEST = 1e9
 
-Option = bool | Annotated[int, Field(ge=-(10**12), le=10**12)] | float | Text
+_Value = bool | Annotated[int, Field(ge=-(10**12), le=10**12)] | float | Text
+# A list in YAML: channels of each stage of a network.
+Option = _Value | Annotated[tuple[_Value, ...], Field(max_length=1000)]
 Step = Annotated[int, Field(ge=0, le=_MOST_STEPS)]
 Steps = Annotated[tuple[Step, ...], Field(max_length=_MOST_LISTED)]
 
@@ -247,7 +249,9 @@ class Recipe(Part):
             if first["loc"][:2] == ("model", "options"):  # one of several types, each with its own complaint
                 field = ".".join(str(part) for part in first["loc"][:3])
                 message = (
-                    "give true, false, text, or a number of ordinary size" if first["loc"][2:] else message
+                    "give true, false, text, a number of ordinary size, or a list of these"
+                    if first["loc"][2:]
+                    else message
                 )
             if first["type"] == "extra_forbidden":
                 message = f"unknown recipe field; {_near(first['loc'])}"

@@ -81,6 +81,8 @@ def summary(judgements: Sequence[Judgement]) -> str:
 
 def outcome(one: SettingJudgement) -> str:
     """Return the verdict; with too few seeds for one, in how many of them the criteria are met: `met in 1 of 2`."""
+    if not one.is_asked:
+        return "not asked"
     if not _lacks_seeds(one):
         return one.verdict
     if isinstance(one, Judgement) and one.settings:

@@ -58,6 +58,7 @@ ACCURACIES = (
     Quantity("train_accuracy", "train", Look(TRAIN)),
     Quantity("test_accuracy", "test", Look(TEST, "dash", "cross")),
 )
+_MOST_ENDINGS = 2
 VANISHED = Mark("y", 0.1, "vanished: below 0.1")
 
 
@@ -101,9 +102,12 @@ def zero_train_error(rows: Rows) -> Mark | str:
 
 
 def _parts(rows: Rows) -> Iterator[tuple[str, Rows]]:
-    """Title and rows of every combination of data set and network, in the order in which they were run."""
-    for (dataset, model), part in groups(rows, "dataset", "model"):
-        yield f"{model_title(str(model))} on {data_title(str(dataset))}", part
+    """Title and rows of every data set and network, and of every arm or setting, in the order in which they were run."""
+    more = [name for name in ("arm", "setting") if name in rows and rows[name].nunique() > 1]
+    for (dataset, model, *others), part in groups(rows, "dataset", "model", *more):
+        told = [f"{one} arm" if name == "arm" else one for name, one in zip(more, others, strict=True)]
+        title = f"{model_title(str(model))} on {data_title(str(dataset))}"
+        yield ", ".join([title, *told]), part
 
 
 def _looks(parts: Parts) -> dict[str, Look]:
@@ -196,7 +200,9 @@ class Lines:
         if self.grid:  # once, not over every small panel
             notes.insert(0, f"{panels[0].subtitle.capitalize()}.")
             panels = [replace(panel, subtitle="") for panel in panels]
-        id, text = self.id + suffix, f"{self.text} {_endings(panels[0])}".strip()
+        # The first panels are those of the paper's references: of both arms, or of one of many settings.
+        first = panels[: len(parts) if len(parts) <= _MOST_ENDINGS else 1]
+        id, text = self.id + suffix, " ".join(filter(None, [self.text, *map(_endings, first)]))
         figure = id if self.on_paper else ""
         return Chart(id, self.title, text, tuple(panels), figure, share_x=self.share_x, notes=tuple(notes))
 

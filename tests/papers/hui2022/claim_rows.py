@@ -11,6 +11,7 @@ import pandas as pd
 
 from collapselab.experiments.claims import judge_claims
 from collapselab.experiments.experiment import Experiment
+from collapselab.papers.hui2022.arms import LITERAL
 from collapselab.records.judgement import Judgement
 
 STEPS = (0, *(int(step) for step in np.unique(np.geomspace(1, 10_000, 17).round())))
@@ -20,6 +21,9 @@ FACTORS = (0.95, 1.0, 1.05)
 
 
 def judgement(experiment: Experiment, id: str, rows: pd.DataFrame) -> Judgement:
+    """Judge a claim; one that exists in each arm is judged in the arm of rows that name none."""
+    if experiment.before and "arm" not in rows:
+        rows, id = rows.assign(**experiment.before), f"{id}-{LITERAL}"
     (claim,) = (claim for claim in experiment.claims if claim.id == id)
     (judged,) = judge_claims([claim], rows, experiment.paper, experiment.where)
     json.dumps(judged.model_dump(mode="json"), allow_nan=False)  # as it is stored

@@ -145,6 +145,7 @@ FIGURES: dict[str, tuple[Experiment, Callable[[int], pd.DataFrame]]] = {
 
 def charts(experiment: Experiment, rows: pd.DataFrame) -> dict[str, Chart]:
     """All charts of an experiment, by id."""
+    rows = rows if "arm" in rows else rows.assign(**experiment.before)
     return {chart.id: chart for make in experiment.charts for chart in make(rows)}
 
 

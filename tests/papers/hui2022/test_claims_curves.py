@@ -10,7 +10,7 @@ import pytest
 from claim_rows import FACTORS, NAN, STEPS, curve, judgement, seeds, table, verdict
 
 from collapselab.papers.hui2022 import fig2, fig3, fig4
-from collapselab.papers.registry import experiments
+from collapselab.registry import experiments
 
 FIG2, FIG3, FIG4 = fig2.EXPERIMENT, fig3.EXPERIMENT, fig4.EXPERIMENT
 TRAIN, STRONG, WEAK = "train-variance-vanishes", "strong-test-variance-stays", "weak-test-variance-stays"
@@ -107,13 +107,20 @@ def test_figure_2_speaks_of_every_setting() -> None:
     def rows(**vgg: Any) -> pd.DataFrame:
         return seeds(lambda seed: [*curve("a", seed=seed), *curve("b", seed=seed, model="vgg11_bn", **vgg)])
 
-    stays = rows(train=0.15, strong=3.0)
+    stays = rows(train=0.15, strong=0.3)
     assert verdict(FIG2, STRONG, stays) == "holds"
-    assert verdict(FIG2, GAP, stays) == "holds"
+    # The gap is asked only where train variance vanished.
+    gap = judgement(FIG2, GAP, stays)
+    assert (gap.verdict, gap.agreement) == ("holds", "1 of 1 setting")
+    assert [one.is_asked for one in gap.settings] == [True, False]
+    nowhere = judgement(FIG2, GAP, seeds(lambda seed: curve(seed=seed, train=0.15)))
+    assert (nowhere.verdict, nowhere.is_asked) == ("inconclusive", False)
+    assert {*nowhere.void.values()} == {"train variance 0.142 did not vanish", "train variance 0.15 did not vanish",
+                                        "train variance 0.158 did not vanish"}  # fmt: skip
     assert verdict(FIG2, "train-variance-stays", stays) == "holds"
     assert verdict(FIG2, "train-variance-stays", rows()) == "fails"
     assert verdict(FIG2, STRONG, rows(strong=5e-3)) == "fails"
-    assert verdict(FIG2, GAP, rows(strong=0.5, train=0.3)) == "fails"
+    assert verdict(FIG2, GAP, rows(strong=0.15, train=0.08)) == "fails"
     judged = judgement(FIG2, STRONG, rows(accuracy=0.9))
     assert judged.verdict == "inconclusive"
     assert judged.agreement == "1 of 2 settings"
@@ -200,6 +207,9 @@ def test_figure_4_needs_every_size_of_a_seed_at_zero_error() -> None:
 
 
 def test_criteria_that_changed_say_so() -> None:
-    rows = seeds(lambda seed: curve(seed=seed))
-    assert "The criterion changed after first results had been seen" in judgement(FIG3, TRAIN, rows).notes[-1]
-    assert judgement(FIG2, STRONG, rows).notes == []
+    rows = seeds(lambda seed: sizes(UP, DOWN, seed))
+    assert (
+        "The criterion changed after first results had been seen"
+        in judgement(FIG4, LESS_TRAIN, rows).notes[-1]
+    )
+    assert judgement(FIG2, STRONG, seeds(lambda seed: curve(seed=seed))).notes == []

@@ -9,6 +9,7 @@ import pandas as pd
 from claim_rows import NAN, judgement, seeds, table, verdict
 
 from collapselab.papers.hui2022 import fig5
+from collapselab.papers.hui2022.arms import BEFORE_ARMS
 from collapselab.papers.hui2022.transfer import best_rates
 
 FIG5 = fig5.EXPERIMENT
@@ -65,7 +66,7 @@ def test_runs_that_diverged_are_not_the_best() -> None:
 
 
 def test_the_best_learning_rate_of_every_checkpoint_is_taken() -> None:
-    best = best_rates(table(transfer(FALLING, sweep=(-0.1, 0.0, NAN))))
+    best = best_rates(table(transfer(FALLING, sweep=(-0.1, 0.0, NAN))).assign(**BEFORE_ARMS))
     assert best["accuracy"].tolist() == FALLING
 
 

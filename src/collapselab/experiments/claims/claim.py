@@ -30,6 +30,10 @@ class Void(Exception):
     """Raised if a seed has no effect; the message is the reason."""
 
 
+class NotAsked(Void):
+    """Raised if the claim says nothing about a seed; a setting without any other seed does not count."""
+
+
 @dataclass(frozen=True)
 class Number:
     """One number of one seed, and its criterion.

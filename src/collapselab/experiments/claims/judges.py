@@ -16,10 +16,10 @@ from typing import Any
 import pandas as pd
 
 from collapselab.curves import ROUNDING, end_value, late_change, step_covering
-from collapselab.experiments.claims.claim import Claim, Number, Scale, Void
+from collapselab.experiments.claims.claim import Claim, NotAsked, Number, Scale, Void
 from collapselab.frames import curve, hidden_layers, last_layer, last_rows, numbers, rows_where
 from collapselab.inference import rank_correlation
-from collapselab.text import percent, words
+from collapselab.text import number, percent, words
 
 STEADY = 10.0  # a curve counts as steady if it changes by at most this percentage over the second half of the steps
 # Without any true rank correlation, such a claim holds by chance in 12 % of cases with 3 points and 3 seeds, in 5 % with 4 points.
@@ -55,10 +55,23 @@ def stays(metric: str, says: str, above: _Bounds = (0.1, 0.03, 0.3), beside: str
     return _claim(f"{metric} stays", says, measure, above, more)
 
 
-def gap(over: str, under: str, says: str, decades: _Bounds = (0.5, 0.3, 1.0), **more: Any) -> Claim:
-    """One variance exceeds another at the end by a number of decades; by any factor with `decades=(0,)`."""
+def gap(
+    over: str,
+    under: str,
+    says: str,
+    decades: _Bounds = (0.5, 0.3, 1.0),
+    vanished: float | None = None,
+    **more: Any,
+) -> Claim:
+    """One variance exceeds another at the end by a number of decades; by any factor with `decades=(0,)`.
+
+    With `vanished`, this is asked only of runs in which the lower one is below that value.
+    """
 
     def measure(run: pd.DataFrame, decades: float) -> list[Number]:
+        least = _end(run, under).value
+        if vanished is not None and not least < vanished:
+            raise NotAsked(f"{_name(under)} {number(least)} did not vanish")
         what = f"{_name(over)} over {_name(under)} at the end"
         return _pair(_end(run, over), _end(run, under), 10**decades, what)
 
@@ -183,6 +196,26 @@ def lower_with(by: str, metric: str, says: str, factor: _Bounds = (1.0, 1.5, 3.0
         return _pair(least, most, factor, f"{_name(metric)}, {values[0]:g} over {values[1]:g}")
 
     return _claim(f"{metric} lower with {by}", says, measure, factor, {"per": (), **more})
+
+
+def decides(
+    by: str, metric: str, says: str, level: _Bounds = (0.1, 0.03, 0.3), decades: float = 0.5, **more: Any
+) -> Claim:
+    """A variance is negligible at the end with the largest value of a column, and not with the smallest.
+
+    The effect of a seed compares its two runs: the ratio of their variances must also exceed a number of decades.
+    """
+
+    def measure(runs: pd.DataFrame, level: float) -> list[Number]:
+        values = [min(numbers(runs, by)), max(numbers(runs, by))]
+        if values[0] == values[1]:
+            raise Void(f"only one value of {_name(by)}")
+        what = [f"{_name(metric)} at the end with {_name(by)} {value:g}" for value in values]
+        ends = [end_value(curve(rows_where(runs, **{by: value}), metric)[1]) for value in values]
+        ratio = Number(f"{_name(metric)}, {values[0]:g} over {values[1]:g}", _over(*ends), above=10**decades)
+        return [Number(what[0], ends[0], above=level), Number(what[1], ends[1], below=level), ratio]
+
+    return _claim(f"{by} decides {metric}", says, measure, level, {"per": ("dataset", "model"), **more})
 
 
 def identity(

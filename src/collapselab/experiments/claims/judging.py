@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from collapselab.curves import end_value
-from collapselab.experiments.claims.claim import SCALES, Claim, Number, Void
+from collapselab.experiments.claims.claim import SCALES, Claim, NotAsked, Number, Void
 from collapselab.frames import curve, groups, last_layer, numbers, rows_that, rows_where
 from collapselab.inference import CONFIDENCE, holm
 from collapselab.records.judgement import Effect, Judgement, Reading, Sensitivity, SettingJudgement, Verdict
@@ -74,7 +74,10 @@ def _settings(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFr
 
 
 def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> SettingJudgement:
-    """Judge over settings; the p-value is the corrected one of the deciding setting, or the largest of all settings."""
+    """Judge over the settings that a claim is about; the p-value is the corrected one of the deciding setting, or the largest of all."""
+    settings = [one for one in settings if one.is_asked]
+    if not settings:
+        return SettingJudgement(verdict="inconclusive", agreement="0 of 0 settings")
     by_all, by_one = ("fails", "holds") if claim.anywhere else ("holds", "fails")
     p_values = [one.p for one in settings if one.p is not None]
     verdict: Verdict = "inconclusive"
@@ -88,7 +91,8 @@ def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> Settin
     elif least < 1 - CONFIDENCE:
         verdict, p = by_one, least
     held = sum(one.verdict == "holds" for one in settings)
-    return SettingJudgement(verdict=verdict, p=p, agreement=f"{held} of {counted(len(settings), 'setting')}")
+    agreement = f"{held} of {counted(len(settings), 'setting')}"
+    return SettingJudgement(verdict=verdict, p=p, agreement=agreement)
 
 
 # ---------------------------------------------------------------- one setting
@@ -96,6 +100,7 @@ def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> Settin
 
 def _judge_setting(claim: Claim, name: str, part: pd.DataFrame, seeds: Sequence[int]) -> SettingJudgement:
     void: dict[int, str] = {}
+    not_asked: set[int] = set()
     measured: dict[int, Sequence[Number]] = {}
     own = {seed: rows_where(part, seed=seed) for seed in seeds}
     for seed, rows in own.items():
@@ -109,6 +114,7 @@ def _judge_setting(claim: Claim, name: str, part: pd.DataFrame, seeds: Sequence[
                 reason = reason or f"{unknown[0]} is undefined"
         except Void as why:
             reason = reason or str(why)
+            not_asked |= {seed} if isinstance(why, NotAsked) else set()
         if reason:
             void[seed] = reason
     valid = {seed: one for seed, one in measured.items() if seed not in void}
@@ -119,7 +125,8 @@ def _judge_setting(claim: Claim, name: str, part: pd.DataFrame, seeds: Sequence[
         "agreement": _agreement(valid),
         "notes": _remarks(valid),
     }
-    return SettingJudgement(setting=name, void=void, **values)
+    is_asked = not not_asked or not_asked != set(seeds)
+    return SettingJudgement(setting=name, void=void, is_asked=is_asked, **values)
 
 
 def _asked(own: Sequence[Number]) -> list[Number]:

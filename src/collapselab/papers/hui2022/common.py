@@ -10,6 +10,7 @@ from torch import nn
 from collapselab.data import DataSplits
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims import Claim
+from collapselab.papers.hui2022 import arms
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option, Recipe
 from collapselab.training.building import classifier_name
 from collapselab.training.evaluation import layer_features
@@ -18,9 +19,20 @@ PAPER = "Hui, Belkin, Nakkiran, Limitations of Neural Collapse for Understanding
 BATCH_SIZE = 128  # sec. 3.2
 STEPS = 80_000
 # Sec. 3.2, 4.2 and 5.1: initial learning rates; all of them fall to 0 as a cosine.
-LEARNING_RATES = {"resnet18": 0.1, "resnet50": 0.1, "densenet201": 0.01, "vgg11_bn": 0.01, "mlp": 0.001}
+LEARNING_RATES = {
+    "resnet18": 0.1,
+    "resnet18-narrow": 0.1,
+    "resnet50": 0.1,
+    "densenet201": 0.01,
+    "vgg11_bn": 0.01,
+    "mlp": 0.001,
+}
 # Three hidden layers of 1024 (sec. 4.2 and 5.1).
 MLP: dict[str, Option] = {"width": 1024, "depth": 3, "batch_norm": False}
+# For few cores: a quarter of the channels of each stage.
+_NARROW: dict[str, tuple[str, dict[str, Option]]] = {
+    "resnet18-narrow": ("timm/resnet18", {"channels": (16, 32, 64, 128), "stem_width": 16})
+}
 # The classes of both MNIST and the digits, in the two super-classes of sec. 4.
 ODD_EVEN = ((1, 3, 5, 7, 9), (0, 2, 4, 6, 8))
 METRICS = ("normalized_within", "train_variance", "strong_test_variance")
@@ -30,9 +42,8 @@ EVALUATION_BATCH = 1024
 
 # ---------------------------------------------------------------- what the paper does not specify
 
-LEFT_OPEN = "The paper does not mention weight decay (not used here) or evaluation mode (used here to measure features)."
+LEFT_OPEN = f"{arms.TEXT} The paper does not mention evaluation mode, which is used here to measure features."
 STEM_NOTE = "Networks are those of torchvision, whose first layers are designed for large images."
-MLP_NOTE = "MLPs have no batch norm."
 # "Pixel-wise" in sec. 3.2 can mean one mean and deviation per pixel, or one mean and deviation for all pixels. Colour
 # photographs use the first, literal meaning. In digits and clothes, border pixels are almost always 0 in training images, so
 # that their deviation is tiny: a few test images would have values of a hundred deviations, and these outliers would
@@ -75,16 +86,17 @@ def recipe(
     """Return a recipe with the optimisation of sec. 3.2 that measures the last layer.
 
     Args:
-        model: `mlp`, `convnet`, or the name of a torchvision network.
+        model: `mlp`, `convnet`, a narrow network, or the name of a torchvision network.
         learning_rate: default: that of the paper for this network.
         count: number of log-spaced measurements.
         weak: whether to measure weak test variance.
         checkpoints: default: none.
     """
     name = model if model in ("mlp", "convnet") else f"torchvision/{model}"
+    name, own = _NARROW.get(model, (name, {}))
     rate = LEARNING_RATES[model] if learning_rate is None else learning_rate
     return Recipe(
-        model=ModelSpec(name=name, options=dict(options or {})),
+        model=ModelSpec(name=name, options={**own, **(options or {})}),
         data=data,
         optimizer=Optimizer(learning_rate=rate, momentum=0.9),
         steps=steps,

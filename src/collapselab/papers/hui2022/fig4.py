@@ -8,6 +8,7 @@ from collapselab.experiments.claims.judges import correlates
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, first, job, scales
 from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_arms, in_each_arm
 from collapselab.papers.hui2022.common import changed, images, recipe
 from collapselab.report.builders import FINAL_VARIANCES, FITTED, SPREAD, Lines, Points, by_column, ends
 from collapselab.report.chart import Axis
@@ -18,7 +19,7 @@ _SETTINGS = (
     *(("fashion_mnist", "vgg11_bn", size) for size in (12_000, 24_000, 36_000, 48_000, 60_000)),
 )
 _CPU_SETTINGS = tuple(("cifar10", "resnet18", size) for size in (500, 1000, 2000, 4000))
-_PER = ("dataset", "model")
+_PER = ("dataset", "model", "arm")
 _OPEN = f"{common.LEFT_OPEN} {common.STEM_NOTE}"
 
 
@@ -32,7 +33,9 @@ def _jobs(seed: int, changes: Changes, settings: tuple[tuple[str, str, int], ...
 
 
 def _smoke(seed: int, changes: Changes) -> list[Job]:
-    small = recipe("mlp", digits(400, 400), seed, learning_rate=0.05, options={"width": 32, "depth": 2})
+    small = recipe(
+        "mlp", digits(400, 400), seed, learning_rate=0.05, options={**common.MLP, "width": 32, "depth": 2}
+    )
     return [
         job(small.with_changes({**changes, "data.train": first(size)}), _NAME, num_train=size)
         for size in (100, 200, 400)
@@ -43,12 +46,13 @@ _TRAIN, _TEST = (Axis(f"{name} variance at the last step", "tight") for name in 
 
 EXPERIMENT = Experiment(
     id="hui2022/fig4",
+    before=BEFORE_ARMS,
     paper=common.PAPER,
     where="Fig. 4, sec. 3.3",
     title="Train collapse and test collapse, by the size of the train set",
     question="With more training samples, do features collapse more on train data, and on test data?",
     presets=scales(
-        _jobs,
+        in_arms(_jobs),
         paper=At(
             "Nothing is reduced: each network is trained until its loss is below 1e-6, for at most 80,000 steps. The paper "
             "does not specify the loss; here it is the mean over an epoch of training, with the dropout of VGG-11. The paper "
@@ -60,13 +64,13 @@ EXPERIMENT = Experiment(
             "many images of each class; at most 1,500 steps, during which the learning rate falls to 0, so that most networks "
             f"end with a loss above 1e-6. No FashionMNIST. {_OPEN}",
             changes={"data.test": balanced(1000), "steps": 1500, "measuring.count": 8},
-            make=partial(_jobs, settings=_CPU_SETTINGS),
+            make=in_arms(partial(_jobs, settings=_CPU_SETTINGS)),
         ),
         smoke=At(
             f"An MLP on 100 to 400 digits of 8 x 8 pixels, 200 steps. {SMOKE}",
             seeds=2,
             changes={"steps": 200, "measuring.count": 3},
-            make=_smoke,
+            make=in_arms(_smoke),
         ),
     ),
     charts=[
@@ -93,15 +97,20 @@ EXPERIMENT = Experiment(
         ),
     ],
     claims=changed(
-        correlates(
-            "num_train",
-            "strong_test_variance",
-            "Strong test variance is lower with more training samples.",
-            sign=-1,
-            per=_PER,
-        ),
-        correlates(
-            "num_train", "train_variance", "Train variance is higher with more training samples.", per=_PER
-        ),
+        *in_each_arm(
+            correlates(
+                "num_train",
+                "strong_test_variance",
+                "Strong test variance is lower with more training samples.",
+                sign=-1,
+                per=_PER,
+            ),
+            correlates(
+                "num_train",
+                "train_variance",
+                "Train variance is higher with more training samples.",
+                per=_PER,
+            ),
+        )
     ),
 )

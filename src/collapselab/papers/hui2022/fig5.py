@@ -13,6 +13,7 @@ from collapselab.experiments.claims.judges import at_end, correlates
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import SMOKE, At, scales
 from collapselab.papers.hui2022 import common, transfer
+from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_arms, in_each_arm
 from collapselab.papers.hui2022.common import changed
 from collapselab.papers.hui2022.transfer_jobs import DIGITS, LEFT_OPEN, MNIST, transfer_jobs
 from collapselab.report.builders import Points, by_column
@@ -29,13 +30,14 @@ _PER_CHECKPOINT: dict[str, Any] = {
 
 EXPERIMENT = Experiment(
     id="hui2022/fig5",
+    before=BEFORE_ARMS,
     paper=common.PAPER,
     where="Fig. 5, sec. 4",
     title="Collapsed features transfer worse",
     question="A network is trained on two super-classes and then fine-tuned to the classes within them. Is its accuracy lower "
     "if fine-tuning starts from a more collapsed checkpoint?",
     presets=scales(
-        transfer_jobs,
+        in_arms(transfer_jobs),
         paper=At(
             "Nothing is reduced: MNIST and CIFAR-10, 100,000 steps of pre-training and of each fine-tuning. The paper does not "
             "list its checkpoints or the learning rates between 0.0005 and 0.25; here there are six of each. "
@@ -44,11 +46,13 @@ EXPERIMENT = Experiment(
         cpu=At(
             "Only MNIST; 20,000 steps of pre-training and 2,000 of fine-tuning instead of 100,000 each; six checkpoints, six "
             f"learning rates. {LEFT_OPEN}",
-            make=partial(
-                transfer_jobs,
-                halves=(MNIST,),
-                checkpoints=(200, 600, 2000, 6000, 12_000, 20_000),
-                tuning=2000,
+            make=in_arms(
+                partial(
+                    transfer_jobs,
+                    halves=(MNIST,),
+                    checkpoints=(200, 600, 2000, 6000, 12_000, 20_000),
+                    tuning=2000,
+                )
             ),
         ),
         smoke=At(
@@ -56,8 +60,10 @@ EXPERIMENT = Experiment(
             + SMOKE,
             seeds=1,
             changes={"batch_size": 64},
-            make=partial(
-                transfer_jobs, halves=(DIGITS,), checkpoints=(20, 60, 200), tuning=60, sweep=(0.01, 0.1)
+            make=in_arms(
+                partial(
+                    transfer_jobs, halves=(DIGITS,), checkpoints=(20, 60, 200), tuning=60, sweep=(0.01, 0.1)
+                )
             ),
         ),
     ),
@@ -78,27 +84,29 @@ EXPERIMENT = Experiment(
         *transfer.PAGE_CHARTS,
     ],
     claims=changed(
-        correlates(
-            "train_variance",
-            "accuracy",
-            "Checkpoints with more train collapse have lower accuracy after fine-tuning.",
-            id="collapse-transfers-worse",
-            only={"kind": "fine_tuning"},
-            rows=transfer.best_rates,
-            **_PER_CHECKPOINT,
-        ),
-        at_end(
-            "least_accuracy_lost_by_probing",
-            "Linear probing has lower accuracy than fine-tuning at every checkpoint.",
-            above=(0.0,),
-            scale="difference",
-            beside="mean_accuracy_lost_by_probing",
-            id="probing-is-worse",
-            where="Sec. 4.2",
-            rows=transfer.less_by_probing,
-            only={"kind": "[fl]*"},  # fine-tuning and linear probes
-            **_PER_CHECKPOINT,
-        ),
+        *in_each_arm(
+            correlates(
+                "train_variance",
+                "accuracy",
+                "Checkpoints with more train collapse have lower accuracy after fine-tuning.",
+                id="collapse-transfers-worse",
+                only={"kind": "fine_tuning"},
+                rows=transfer.best_rates,
+                **_PER_CHECKPOINT,
+            ),
+            at_end(
+                "least_accuracy_lost_by_probing",
+                "Linear probing has lower accuracy than fine-tuning at every checkpoint.",
+                above=(0.0,),
+                scale="difference",
+                beside="mean_accuracy_lost_by_probing",
+                id="probing-is-worse",
+                where="Sec. 4.2",
+                rows=transfer.less_by_probing,
+                only={"kind": "[fl]*"},  # fine-tuning and linear probes
+                **_PER_CHECKPOINT,
+            ),
+        )
     ),
     extras={"linear_probe": transfer.probe_checkpoints},
 )

@@ -8,6 +8,7 @@ from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
 from collapselab.frames import hidden_layers, rows_where
 from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_arms, in_each_arm
 from collapselab.papers.hui2022.common import changed, images, recipe
 from collapselab.records.recipe import Checkpoints
 from collapselab.report.builders import VANISHED, VARIANCES, Lines, by_layer, zero_train_error
@@ -24,17 +25,18 @@ def _jobs(seed: int, changes: Changes) -> list[Job]:
 _PAPERS_NUMBERS = At(
     "Nothing is reduced: 1,000 training and 200 test digits, 80,000 steps. The paper does not specify the batch size (here 128, "
     "as in sec. 3.2) or the digits (here drawn at random for each seed). "
-    f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
+    f"{common.LEFT_OPEN} {common.STANDARDIZE_NOTE}"
 )
 
 EXPERIMENT = Experiment(
     id="hui2022/fig6",
+    before=BEFORE_ARMS,
     paper=common.PAPER,
     where="Fig. 6, sec. 5.1",
     title="Cascading collapse",
     question="Do earlier layers collapse too, and in which order?",
     presets=scales(
-        _jobs,
+        in_arms(_jobs),
         paper=_PAPERS_NUMBERS,
         cpu=_PAPERS_NUMBERS,
         smoke=At(
@@ -69,16 +71,18 @@ EXPERIMENT = Experiment(
         ),
     ],
     claims=changed(
-        ordered(
-            "train_variance",
-            "The last hidden layer collapses most, the first hidden layer least.",
-            rows=hidden_layers,
-        ),
-        judges.first("The last hidden layer collapses first."),
-        stays(
-            "train_variance",
-            "The train variance of the first hidden layer stops decreasing at a value above 0 during training.",
-            rows=lambda rows: rows_where(rows, depth=1),
-        ),
+        *in_each_arm(
+            ordered(
+                "train_variance",
+                "The last hidden layer collapses most, the first hidden layer least.",
+                rows=hidden_layers,
+            ),
+            judges.first("The last hidden layer collapses first."),
+            stays(
+                "train_variance",
+                "The train variance of the first hidden layer stops decreasing at a value above 0 during training.",
+                rows=lambda rows: rows_where(rows, depth=1),
+            ),
+        )
     ),
 )

@@ -9,12 +9,13 @@ from collapselab.experiments.claims.judges import lower_with, stays
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
 from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_arms, in_each_arm
 from collapselab.papers.hui2022.common import changed, images, recipe
 from collapselab.report import builders
 from collapselab.report.builders import VARIANCES, Lines
 
 _DROPOUT = 0.5
-_OPEN = f"{common.LEFT_OPEN} {common.STEM_NOTE} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
+_OPEN = f"{common.LEFT_OPEN} {common.STEM_NOTE} {common.STANDARDIZE_NOTE}"
 
 
 def _mlps(seed: int, data: DataSpec, changes: Changes) -> list[Job]:
@@ -48,12 +49,13 @@ _BY_DROPOUT = builders.by_column("dropout", "dropout {:g}")
 
 EXPERIMENT = Experiment(
     id="hui2022/footnote2",
+    before=BEFORE_ARMS,
     paper=common.PAPER,
     where="Footnote 2, sec. 2",
     title="Networks without train collapse, and the effect of dropout",
     question="Are there networks whose train variance does not converge to zero? Does dropout accelerate collapse?",
     presets=scales(
-        _jobs,
+        in_arms(_jobs),
         paper=At(
             "Nothing is reduced: VGG-11 with batch norm on CIFAR-10 and STL-10, 80,000 steps. The paper does not describe "
             "its experiment with dropout; here it is an MLP with three layers of 1024 units on 10,000 digits of MNIST. "
@@ -63,7 +65,7 @@ EXPERIMENT = Experiment(
             "VGG-11 on 1,000 images of CIFAR-10 for 400 steps with batches of 64; an MLP with three layers of 512 units on 1,000 "
             f"digits of MNIST for 4,000 steps. {_OPEN}",
             changes={"data.train": balanced(1000), "data.test": balanced(500)},
-            make=_cpu,
+            make=in_arms(_cpu),
         ),
         smoke=At(
             f"An MLP with three layers of 64 units on 300 digits of 8 x 8 pixels; no VGG. {SMOKE}",
@@ -74,7 +76,7 @@ EXPERIMENT = Experiment(
                 "measuring.count": 6,
                 "optimizer.learning_rate": 0.05,
             },
-            make=lambda seed, changes: _mlps(seed, digits(300, 300), changes),
+            make=in_arms(lambda seed, changes: _mlps(seed, digits(300, 300), changes)),
         ),
     ),
     charts=[
@@ -97,17 +99,19 @@ EXPERIMENT = Experiment(
         replace(builders.ACCURACY_LINES, split=_BY_DROPOUT, share_x=False),
     ],
     claims=changed(
-        stays(
-            "train_variance",
-            "Train variance of VGG networks does not become negligible.",
-            only={"model": "vgg*"},
-        ),
-        lower_with(
-            "dropout",
-            "train_variance",
-            "Dropout accelerates collapse: after the same number of steps, train variance is lower with dropout.",
-            only={"model": "mlp"},
-            per=("dataset", "model"),
-        ),
+        *in_each_arm(
+            stays(
+                "train_variance",
+                "Train variance of VGG networks does not become negligible.",
+                only={"model": "vgg*"},
+            ),
+            lower_with(
+                "dropout",
+                "train_variance",
+                "Dropout accelerates collapse: after the same number of steps, train variance is lower with dropout.",
+                only={"model": "mlp"},
+                per=("dataset", "model"),
+            ),
+        )
     ),
 )

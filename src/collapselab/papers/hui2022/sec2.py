@@ -19,7 +19,7 @@ from collapselab.report.chart import NEUTRAL, WEAK, Axis, Look
 
 _ARGUED = "The paper gives an argument here, and no experiment. The networks are MLPs with"
 _PROBE_NOTE = f"The penalty of the linear probe is chosen from {common.PENALTIES} values."
-_OPEN = f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE}"
+_OPEN = f"{common.LEFT_OPEN} {common.STANDARDIZE_NOTE}"
 
 _NAMES = {
     "network": "past zero error",

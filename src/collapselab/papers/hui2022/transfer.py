@@ -14,7 +14,8 @@ from collapselab.report.builders import ACCURACY_AXES, VARIANCES, Lines, Quantit
 from collapselab.report.chart import TEST, Axis, Look
 
 _VARIANCES = ("train_variance", "train_variance_final")
-_PLACE = ("kind", "dataset", "model", "seed", "pretrain_step")
+_PLACE = ("kind", "dataset", "model", "arm", "weight_decay", "seed", "pretrain_step")
+_OF_CHECKPOINT = ("dataset", "model", "arm", "weight_decay", "pretrain_step")
 _COLUMNS = (*_PLACE, *_VARIANCES, "learning_rate", "accuracy", "num_test")
 
 
@@ -28,7 +29,7 @@ def probe_checkpoints(runs: Grid, seed: int) -> list[ExtraRow]:
         step = int(job.labels["pretrain_step"])
         # Features of the pre-trained network; its two outputs are not used.
         accuracy = probe_accuracy(of[str(job.after)].model(step), runs.samples.of(job.recipe), seed)
-        place: ExtraRow = {name: job.labels[name] for name in ("dataset", "model", "pretrain_step")}
+        place: ExtraRow = {name: job.labels[name] for name in _OF_CHECKPOINT}
         rows.append({"kind": "linear_probe", **place, "accuracy": accuracy})
     return rows
 
@@ -61,7 +62,7 @@ def _seed_rows(runs: Grid, seed: int) -> pd.DataFrame:
     for row in runs.extra("linear_probe", seed):
         tables.append(pd.DataFrame([row | {"seed": seed, "num_test": num_test[row["dataset"]]}]))
     rows = pd.concat(tables, ignore_index=True)
-    checkpoints = rows_where(rows, kind="pretraining").set_index(["dataset", "pretrain_step"])
+    checkpoints = rows_where(rows, kind="pretraining").set_index(["dataset", "arm", "pretrain_step"])
     return rows.drop(columns=list(_VARIANCES)).join(checkpoints[list(_VARIANCES)], on=checkpoints.index.names)
 
 

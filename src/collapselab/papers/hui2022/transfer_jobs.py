@@ -18,7 +18,7 @@ _OBJECTS = ("airplane", "automobile", "ship", "truck")
 _ANIMALS = ("bird", "cat", "frog", "horse")
 LEFT_OPEN = (
     f"The batch size is {common.BATCH_SIZE}, as in sec. 3.2; the penalty of the linear probe is chosen from {common.PENALTIES} values. "
-    f"{common.LEFT_OPEN} {common.MLP_NOTE} {common.STANDARDIZE_NOTE} MNIST samples are the first ones for pre-training and the "
+    f"{common.LEFT_OPEN} {common.STANDARDIZE_NOTE} MNIST samples are the first ones for pre-training and the "
     "following ones for fine-tuning, the same for every seed."
 )
 

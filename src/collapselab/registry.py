@@ -1,4 +1,4 @@
-"""The experiments of all papers, by id."""
+"""All experiments, by id: those of papers, then those of our own."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from collapselab.experiments.experiment import Experiment
 @cache
 def experiments() -> Mapping[str, Experiment]:
     """Return all experiments by id, in the order of the papers; `also` ids are not among them."""
+    from collapselab.findings import final_references
     from collapselab.papers.hui2022 import fig2, fig3, fig4, fig5, fig6, footnote2, sec2
 
     hui2022 = (sec2, footnote2, fig2, fig3, fig4, fig5, fig6)
-    return {module.EXPERIMENT.id: module.EXPERIMENT for module in hui2022}
+    return {module.EXPERIMENT.id: module.EXPERIMENT for module in (*hui2022, final_references)}
 
 
 def find_experiment(name: str) -> Experiment:

@@ -1,0 +1,78 @@
+"""Two arms where the paper is silent: taken literally, and with the weight decay of Papyan, Han and Donoho (2020).
+
+The paper follows the procedure of Papyan et al., but mentions neither their weight decay nor batch norm of MLPs. Every run
+exists in both arms, and every claim is judged in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from collapselab.experiments.claims import Claim
+from collapselab.experiments.claims.judges import decides
+from collapselab.experiments.recipes import Changes, Job, Jobs
+
+LITERAL, PAPYAN = "literal", "papyan"
+WEIGHT_DECAY = 5e-4
+_ARMS = {LITERAL: "Without weight decay", PAPYAN: "With weight decay"}
+# What the rows of runs made before there were arms lack.
+BEFORE_ARMS = {"arm": LITERAL, "weight_decay": 0.0}
+TEXT = (
+    "Every run exists in two arms. In the literal arm there is what the paper mentions: no weight decay, MLPs without batch "
+    "norm. In the papyan arm there is the weight decay of Papyan et al. (2020), whose procedure the paper follows, and MLPs "
+    "have batch norm."
+)
+
+
+def in_arms(jobs: Jobs, decay: float = WEIGHT_DECAY) -> Jobs:
+    """Return every job in both arms; names of the second end with `-papyan`.
+
+    Args:
+        jobs: without weight decay.
+        decay: weight decay of the second arm. What decides is its product with the sum of learning rates, so that runs with
+            fewer steps need more.
+    """
+
+    def both(seed: int, changes: Changes) -> Sequence[Job]:
+        literal = [replace(one, labels={**one.labels, **BEFORE_ARMS}) for one in jobs(seed, changes)]
+        return [*literal, *(_with_decay(one, decay) for one in literal)]
+
+    return both
+
+
+def _with_decay(job: Job, decay: float) -> Job:
+    changes: dict[str, object] = {"optimizer.weight_decay": decay}
+    if job.recipe.model.name == "mlp":
+        changes["model.options.batch_norm"] = True
+    if job.after and job.recipe.start:
+        other = job.recipe.start.checkpoint.replace(f"/{job.after}/", f"/{_named(job.after)}/")
+        changes["start.checkpoint"] = other
+    labels = {**job.labels, "arm": PAPYAN, "weight_decay": decay}
+    after = job.after and _named(job.after)
+    return Job(_named(job.name), job.recipe.with_changes(changes), labels, after)
+
+
+def _named(job: str) -> str:
+    return f"{job}-{PAPYAN}"
+
+
+def in_each_arm(*claims: Claim) -> tuple[Claim, ...]:
+    """Return every claim once for each arm, those of the papyan arm first."""
+    return tuple(
+        replace(
+            claim,
+            id=f"{claim.id}-{arm}",
+            statement=f"{_ARMS[arm]}: {claim.statement}",
+            only={**(claim.only or {}), "arm": arm},
+        )
+        for arm in (PAPYAN, LITERAL)
+        for claim in claims
+    )
+
+
+DECIDED = decides(
+    "weight_decay",
+    "train_variance",
+    "Weight decay decides whether train variance vanishes: it does with weight decay, and not without.",
+)
