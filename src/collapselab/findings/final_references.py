@@ -201,8 +201,9 @@ def _curves(rows: pd.DataFrame) -> list[Chart]:
     """Both curves of the last layer from where the one around final references is near its minimum; a panel per setting."""
     panels = []
     for at, (setting, part) in enumerate(groups(last_layer(rows), "setting")):
-        means = part.groupby("step")["train_variance_final"].mean()
-        start = float(means.index[means <= _NEAR * means.iloc[-1]].min())
+        steps, values = curve(part, "train_variance_final")
+        ends = values[steps == steps.max()]
+        start = float(steps[values <= _NEAR * ends.max()].min())
         series = tuple(
             Series(name, pd.DataFrame({"x": part["step"], "y": part[column], "seed": part["seed"]}), look)
             for name, column, look in _KINDS
