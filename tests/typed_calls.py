@@ -49,18 +49,20 @@ def _checked(function: FunctionType, typechecker: Callable[..., Any]) -> Any:
         return _jaxtyped(function, typechecker=typechecker)
     function.__annotations__ = hints
     checked = _beartype(function)
-    function.__annotations__ = checked.__annotations__ = annotations
-    return _with_shapes(checked) if has_shapes else checked
+    function.__annotations__ = annotations
 
-
-def _with_shapes(checked: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a name in shapes stand for one size throughout a call."""
-
-    @wraps(checked)
-    def call(*args: Any, **options: Any) -> Any:
-        with _jaxtyped("context"):
+    @wraps(function)
+    def called(*args: Any, **options: Any) -> Any:
+        if jaxtyping.config.jaxtyping_disable:  # beartype draws random numbers
+            return function(*args, **options)
+        if not has_shapes:
+            return checked(*args, **options)
+        with _jaxtyped("context"):  # in which a name in shapes stands for one size
             return checked(*args, **options)
 
+    # Its frames are a library's: messages of errors name lines of the user's files.
+    call: Any = called
+    call.__code__ = call.__code__.replace(co_filename=jaxtyping.__file__)
     return call
 
 
