@@ -13,6 +13,7 @@ import torch
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
+import typed_calls  # noqa: F401  before collapselab, whose functions it has checked
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
 from collapselab.statistics import gathering

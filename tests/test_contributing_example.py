@@ -17,7 +17,8 @@ def test_the_example_is_a_whole_experiment_in_under_100_lines(tmp_path: Path) ->
     file = tmp_path / "width.py"
     file.write_text(source, encoding="utf-8")
     experiment = runpy.run_path(str(file))["EXPERIMENT"]
-    outcome = reproduce(Request(experiment, "smoke", out=tmp_path / "out", changes={"num_threads": 1}))
+    changes = {"num_threads": 1, "steps": 40, "measuring.count": 3}
+    outcome = reproduce(Request(experiment, "smoke", out=tmp_path / "out", changes=changes))
     assert [path.name for path in outcome.figures] == ["width.pdf", "width.png"]
     assert len(outcome.judgements) == 2
     assert all(one.verdict == "inconclusive" for one in outcome.judgements)  # one seed decides nothing

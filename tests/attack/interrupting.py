@@ -11,7 +11,7 @@ from typing import Any
 
 from attacking import SEED, Random, recipe
 
-from collapselab.training import RunFolder, run_recipe
+from collapselab.training import Recipe, RunFolder, run_recipe
 
 
 class Killed(BaseException):
@@ -51,12 +51,15 @@ def failing(name: str, moment: int, error: BaseException, *, is_late: bool = Fal
         setattr(os, name, real)
 
 
-def results(path: Path) -> dict[str, Any]:
+def results(path: Path, asked: Recipe | None = None) -> dict[str, Any]:
+    """Return everything a run leaves that must not depend on how it came about."""
     folder = RunFolder(path)
     return {
         "rows": (path / "measurements.jsonl").read_bytes(),
         "final": (path / "final_reference.jsonl").read_bytes(),
-        "weights": {name: weight.tolist() for name, weight in folder.read_weights(9).items()},
+        "weights": {
+            name: weight.tolist() for name, weight in folder.read_weights((asked or recipe()).steps).items()
+        },
         "left": sorted(str(inside.relative_to(path)) for inside in path.rglob("*")),
     }
 

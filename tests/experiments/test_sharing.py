@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,7 @@ import pytest
 import tiny_experiment
 from watching import Log, request
 
-from collapselab.experiments.runner import Request, reproduce
-from collapselab.registry import find_experiment
+from collapselab.experiments.runner import reproduce
 from collapselab.training import RunFolder, RunInterrupted, Stopper, run_recipe
 
 
@@ -36,16 +36,22 @@ class Other(Log):
             run_recipe(self._job.recipe, self._folder)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return reproduce(request(tmp_path_factory.mktemp("alone") / "out", seeds=2)).rows
+
+
 @pytest.mark.parametrize("finishes", [True, False])
-def test_a_run_that_another_process_is_at_is_passed_over(tmp_path: Path, finishes: bool) -> None:
+def test_a_run_that_another_process_is_at_is_passed_over(
+    tmp_path: Path, alone: pd.DataFrame, finishes: bool
+) -> None:
     other = Other(tmp_path / "out", finishes=finishes)
     outcome = reproduce(request(tmp_path / "out", seeds=2), other)
     started = [line[:2] for line in other.of("started")]
     of_other = [] if finishes else [("first", 0)]
     assert started == [("first", 1), ("second", 1), *of_other, ("second", 0)]
     assert other.of("waiting") == [(2,)], "the other's, and the one that starts from it; said once"
-    alone = reproduce(request(tmp_path / "alone", seeds=2))
-    pd.testing.assert_frame_equal(outcome.rows, alone.rows)
+    pd.testing.assert_frame_equal(outcome.rows, alone)
 
 
 def test_waiting_for_another_process_ends_when_asked_to(tmp_path: Path) -> None:
@@ -64,20 +70,41 @@ def test_waiting_for_another_process_ends_when_asked_to(tmp_path: Path) -> None:
     assert log.of("started") == []
 
 
+# Both have imported everything before either begins.
+SCRIPT = """
+import sys, time
+from pathlib import Path
+here, other, out = map(Path, sys.argv[1:])
+import tiny_experiment
+from collapselab.experiments.runner import Request, reproduce
+from collapselab.training import timing
+timing._TIMED_STEPS, timing._TIMED_SAMPLES = 3, 64
+here.touch()
+while not other.exists():
+    time.sleep(0.01)
+reproduce(Request(tiny_experiment.EXPERIMENT, "smoke", out=out, seeds=3))
+"""
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_runs_and_write_what_one_writes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "collapselab", "reproduce", "hui2022/fig4", "--threads", "1", "--out"]
+    names, out = (str(tmp_path / "a"), str(tmp_path / "b")), tmp_path / "both"
+    path = os.pathsep.join((str(Path(tiny_experiment.__file__).parent), os.environ.get("PYTHONPATH", "")))
     both = [
-        subprocess.Popen([*command, str(tmp_path / "both")], stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, *order, str(out)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+        for order in (names, names[::-1])
     ]
     for process in both:
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
-    experiment = find_experiment("hui2022/fig4")
-    reproduce(Request(experiment, "smoke", out=tmp_path / "one", changes={"num_threads": 1}))
-    for name in ("rows.csv", "verdicts.json", "fig4.png"):
-        assert (tmp_path / "both" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
-    runs = [json.loads(path.read_text()) for path in (tmp_path / "both").glob("runs/*/*/run.json")]
+    reproduce(request(tmp_path / "one", seeds=3))
+    for name in ("rows.csv", "verdicts.json", "fig1.png"):
+        assert (out / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    runs = [json.loads(path.read_text()) for path in out.glob("runs/*/*/run.json")]
     assert len(runs) == 6
     assert all(len(run["slots"]) == 1 for run in runs), "each run was done by one of them"

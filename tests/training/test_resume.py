@@ -1,20 +1,15 @@
 """Stopping and going on: what a kill loses (nothing), what is refused, what begins anew."""
 
 import os
-import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from collapselab import InputError
-from collapselab.records.recipe import Checkpoints
 from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, parse_duration, run_recipe
 from collapselab.training.building import load_data
 from collapselab.training.trainer import Trainer
@@ -41,7 +36,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_recipe_of_modul
     return _results(folder, tiny_recipe_of_module)
 
 
-@pytest.mark.parametrize("moment", [1, 2, 3, 4, 5, 8, 13, 18, 21, 40, 47])
+@pytest.mark.parametrize("moment", [1, 2, 3, 5, 13, 47])
 def test_a_kill_at_any_write_loses_nothing(
     moment: int,
     tiny_recipe: Recipe,
@@ -90,51 +85,6 @@ def test_a_kill_in_the_middle_of_a_row_loses_nothing(
             run_recipe(tiny_recipe, folder)
     run_recipe(tiny_recipe, folder)
     assert _results(folder, tiny_recipe) == uninterrupted
-
-
-@pytest.mark.slow
-def test_killing_the_process_at_random_moments_loses_nothing(tmp_path: Path, tiny_recipe: Recipe) -> None:
-    recipe = tiny_recipe.model_copy(update={"steps": 1200, "checkpoints": Checkpoints(save_every=0.05)})
-    script = (
-        "import sys\n"
-        "from collapselab.training import Recipe, RunFolder, run_recipe\n"
-        "run_recipe(Recipe.model_validate_json(sys.argv[1]), RunFolder(sys.argv[2]))\n"
-    )
-    killed, whole = RunFolder(tmp_path / "killed"), RunFolder(tmp_path / "whole")
-    command = [sys.executable, "-c", script, recipe.model_dump_json(), str(killed.path)]
-    # One thread, as in this process: results are the same bit for bit only for the same number.
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    generator = random.Random(20220216)
-    kills = 0
-    trainer = killed.path / "checkpoints" / "trainer.pt"
-    while kills < 3:
-        before = trainer.stat().st_mtime_ns if trainer.exists() else 0
-        process = subprocess.Popen(command, env=environment)
-        deadline = time.monotonic() + 120
-        # It has gone on from the last kill once it has written its state again.
-        while process.poll() is None and not (trainer.exists() and trainer.stat().st_mtime_ns > before):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(generator.uniform(0, 0.4))
-        if process.poll() is not None:  # it was faster than the kill
-            assert process.returncode == 0
-            break
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        run = killed.read_run()
-        if run is not None and run.status == "finished":  # only the interpreter was left to kill
-            break
-        kills += 1
-    assert kills, "it was never killed"
-    subprocess.run(command, check=True, env=environment)
-    run_recipe(recipe, whole)
-    results = _results(killed, recipe)
-    results["left"] = [name for name in results["left"] if not name.endswith(".tmp")]
-    assert results == _results(whole, recipe)
-    run = killed.read_run()
-    assert run is not None
-    assert [slot.from_step for slot in run.slots] == sorted(slot.from_step for slot in run.slots)
-    assert len(run.slots) == kills + 1
 
 
 def test_a_run_in_short_slots_is_the_run_in_one(
