@@ -9,6 +9,7 @@ from torch import nn
 
 from collapselab.data import DataSplits
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.experiments import recipes
 from collapselab.experiments.claims import Claim
 from collapselab.papers.hui2022 import arms
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option, Recipe
@@ -43,6 +44,7 @@ EVALUATION_BATCH = 1024
 # ---------------------------------------------------------------- what the paper does not specify
 
 LEFT_OPEN = f"{arms.TEXT} The paper does not mention evaluation mode, which is used here to measure features."
+SMOKE = f"{recipes.SMOKE} {arms.TEXT}"
 STEM_NOTE = "Networks are those of torchvision, whose first layers are designed for large images."
 # "Pixel-wise" in sec. 3.2 can mean one mean and deviation per pixel, or one mean and deviation for all pixels. Colour
 # photographs use the first, literal meaning. In digits and clothes, border pixels are almost always 0 in training images, so

@@ -7,7 +7,7 @@ from functools import partial
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments.claims.judges import gap, stays
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
+from collapselab.experiments.recipes import At, Changes, Job, balanced, digits, job, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_arms, in_each_arm
 from collapselab.papers.hui2022.common import images, recipe
@@ -70,7 +70,7 @@ EXPERIMENT = Experiment(
             make=in_arms(partial(_jobs, pairs=_CPU_PAIRS)),
         ),
         smoke=At(
-            f"200 + 200 digits of 8 x 8 pixels; ResNet-18 and a small plain network, a few dozen steps. {SMOKE}",
+            f"200 + 200 digits of 8 x 8 pixels; ResNet-18 and a small plain network, a few dozen steps. {common.SMOKE}",
             seeds=1,
             changes={"batch_size": 32, "measuring.count": 4},
             make=in_arms(_smoke),

@@ -6,7 +6,7 @@ from functools import partial
 
 from collapselab.experiments.claims.judges import agrees, gap, stays, vanishes
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
+from collapselab.experiments.recipes import At, Changes, Job, balanced, digits, job, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.arms import BEFORE_ARMS, DECIDED, WEIGHT_DECAY, in_arms, in_each_arm
 from collapselab.papers.hui2022.common import images, recipe
@@ -50,7 +50,7 @@ EXPERIMENT = Experiment(
             make=in_arms(partial(_jobs, model="resnet18-narrow"), _CPU_DECAY),
         ),
         smoke=At(
-            f"200 training and 200 test digits of 8 x 8 pixels instead of CIFAR-10; 30 steps with batches of 32. {SMOKE}",
+            f"200 training and 200 test digits of 8 x 8 pixels instead of CIFAR-10; 30 steps with batches of 32. {common.SMOKE}",
             seeds=1,
             changes={"data": digits(200, 200), "steps": 30, "batch_size": 32, "measuring.count": 4},
         ),

@@ -6,7 +6,7 @@ from functools import partial
 
 from collapselab.experiments.claims.judges import correlates
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, first, job, scales
+from collapselab.experiments.recipes import At, Changes, Job, balanced, digits, first, job, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_arms, in_each_arm
 from collapselab.papers.hui2022.common import changed, images, recipe
@@ -67,7 +67,7 @@ EXPERIMENT = Experiment(
             make=in_arms(partial(_jobs, settings=_CPU_SETTINGS)),
         ),
         smoke=At(
-            f"An MLP on 100 to 400 digits of 8 x 8 pixels, 200 steps. {SMOKE}",
+            f"An MLP on 100 to 400 digits of 8 x 8 pixels, 200 steps. {common.SMOKE}",
             seeds=2,
             changes={"steps": 200, "measuring.count": 3},
             make=in_arms(_smoke),

@@ -11,7 +11,7 @@ from typing import Any
 
 from collapselab.experiments.claims.judges import at_end, correlates
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.recipes import SMOKE, At, scales
+from collapselab.experiments.recipes import At, scales
 from collapselab.papers.hui2022 import common, transfer
 from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_arms, in_each_arm
 from collapselab.papers.hui2022.common import changed
@@ -57,7 +57,7 @@ EXPERIMENT = Experiment(
         ),
         smoke=At(
             "300 training and 200 test digits of 8 x 8 pixels, layers of 32 units, three checkpoints, two learning rates. "
-            + SMOKE,
+            + common.SMOKE,
             seeds=1,
             changes={"batch_size": 64},
             make=in_arms(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collapselab.experiments.claims import judges
 from collapselab.experiments.claims.judges import ordered, stays
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
+from collapselab.experiments.recipes import At, Changes, Job, balanced, digits, job, scales
 from collapselab.frames import hidden_layers, rows_where
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_arms, in_each_arm
@@ -41,7 +41,7 @@ EXPERIMENT = Experiment(
         cpu=_PAPERS_NUMBERS,
         smoke=At(
             "200 training and 200 test digits of 8 x 8 pixels, layers of 32 units, 300 steps with learning rate 0.05. "
-            + SMOKE,
+            + common.SMOKE,
             seeds=2,
             changes={
                 "data": digits(200, 200),

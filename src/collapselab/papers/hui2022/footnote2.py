@@ -7,7 +7,7 @@ from dataclasses import replace
 from collapselab.data.recipe import DataSpec
 from collapselab.experiments.claims.judges import lower_with, stays
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
+from collapselab.experiments.recipes import At, Changes, Job, balanced, digits, job, scales
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_arms, in_each_arm
 from collapselab.papers.hui2022.common import changed, images, recipe
@@ -68,7 +68,7 @@ EXPERIMENT = Experiment(
             make=in_arms(_cpu),
         ),
         smoke=At(
-            f"An MLP with three layers of 64 units on 300 digits of 8 x 8 pixels; no VGG. {SMOKE}",
+            f"An MLP with three layers of 64 units on 300 digits of 8 x 8 pixels; no VGG. {common.SMOKE}",
             seeds=2,
             changes={
                 "model.options.width": 64,
