@@ -96,6 +96,7 @@ def transfer(seeds: int = 3) -> pd.DataFrame:
 def constructions(seeds: int = 3) -> pd.DataFrame:
     table = {
         "network": (1e-4, 0.2, 0.1, 1.0, 0.95),
+        "collapsed": (1e-3, 0.1, 0.1, 1.0, 0.96),
         "one_hot_decisions": (0.0, 0.1, 0.0, 1.0, 0.95),
         "memoriser": (0.0, math.nan, 1.0, 1.0, 0.1),
         "memoriser_weak": (0.0, 90.0, 0.0, 1.0, 0.1),

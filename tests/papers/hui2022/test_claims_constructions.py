@@ -15,6 +15,7 @@ CONSTRUCTIONS = {
     "one_hot_decisions": {"train_variance": 0.0, "weak_test_variance": 0.0, "train_accuracy": 1.0, "test_accuracy": 0.95},
     "memoriser": {"train_variance": 0.0, "weak_test_variance": 1.5, "train_accuracy": 1.0, "test_accuracy": 0.11},
     "memoriser_weak": {"train_variance": 0.0, "weak_test_variance": 0.0, "train_accuracy": 1.0, "test_accuracy": 0.09},
+    "collapsed": {"train_variance": 1e-3, "weak_test_variance": 0.2, "train_accuracy": 1.0, "test_accuracy": 0.95},
     "one_epoch": {"epochs": 1.0, "train_variance": 0.4, "weak_test_variance": 0.5, "train_accuracy": 0.94, "test_accuracy": 0.92},
     "super_class": {"train_variance": 0.01, "test_accuracy": 0.98, "bound": 0.2, "probe_accuracy": 0.198},
 }  # fmt: skip
@@ -67,7 +68,11 @@ def test_constructions_need_no_second_seed_and_findings_do() -> None:
         ("one-epoch-matches", {"one_epoch": {"test_accuracy": 0.8}}, "fails"),
         ("one-epoch-matches", {"one_epoch": {"test_accuracy": NAN}}, "inconclusive"),
         ("one-epoch-matches", {"one_epoch": {"epochs": 2.5}}, "inconclusive"),
-        ("one-epoch-matches", {"network": {"train_accuracy": 0.9}}, "inconclusive"),
+        # It is compared with a network that has collapsed, or with none.
+        ("one-epoch-matches", {"network": {"test_accuracy": 0.99}}, "holds"),
+        ("one-epoch-matches", {"collapsed": {"test_accuracy": 0.99}}, "fails"),
+        ("one-epoch-matches", {"collapsed": {"train_variance": 0.2}}, "inconclusive"),
+        ("one-epoch-matches", {"collapsed": {"train_accuracy": 0.99}}, "inconclusive"),
         ("two-points-cannot-tell-ten-classes", {"super_class": {"probe_accuracy": 0.2}}, "holds"),
         ("two-points-cannot-tell-ten-classes", {"super_class": {"probe_accuracy": 0.21}}, "fails"),
         ("two-points-cannot-tell-ten-classes", {"super_class": {"probe_accuracy": NAN}}, "inconclusive"),

@@ -43,7 +43,8 @@ EVALUATION_BATCH = 1024
 
 # ---------------------------------------------------------------- what the paper does not specify
 
-LEFT_OPEN = f"{arms.TEXT} The paper does not mention evaluation mode, which is used here to measure features."
+EVALUATION_NOTE = "The paper does not mention evaluation mode, which is used here to measure features."
+LEFT_OPEN = f"{arms.TEXT} {EVALUATION_NOTE}"
 SMOKE = f"{recipes.SMOKE} {arms.TEXT}"
 STEM_NOTE = "Networks are those of torchvision, whose first layers are designed for large images."
 # "Pixel-wise" in sec. 3.2 can mean one mean and deviation per pixel, or one mean and deviation for all pixels. Colour
