@@ -144,7 +144,7 @@ def test_section_2_draws_zero_at_zero_and_leaves_out_the_undefined() -> None:
     undefined = [at for at, x in enumerate(strokes(one)["test, strong"].x) if math.isnan(x)]
     assert undefined == [3]
     assert max(value for value in strokes(one, 1)["bound for two points"].values if value == value) == 0.2
-    assert [text for _, text in one.panels[0].y.ticks][:2] == ["past zero error", "one-hot decisions"]
+    assert [text for _, text in one.panels[0].y.ticks][:2] == ["past zero error", "with weight decay"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
