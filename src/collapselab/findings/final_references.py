@@ -105,7 +105,6 @@ def _dip(run: pd.DataFrame) -> dict[str, Any]:
 _NUMBERS = ("final_rise", "plain_rise", "minimum", "predicted_minimum")
 _KEPT = (
     "job", "dataset", "model", "setting", "loss", "weight_decay", "dropout", "seed", "ended", "layer", "depth", "is_last",
-    "train_accuracy",
 )  # fmt: skip
 
 
