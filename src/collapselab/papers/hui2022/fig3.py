@@ -50,9 +50,11 @@ EXPERIMENT = Experiment(
             make=in_arms(partial(_jobs, model="resnet18-narrow"), _CPU_DECAY),
         ),
         smoke=At(
-            f"200 training and 200 test digits of 8 x 8 pixels instead of CIFAR-10; 30 steps with batches of 32. {common.SMOKE}",
+            "The narrow network of the scale cpu on 200 training and 200 test digits of 8 x 8 pixels; 30 steps with batches of "
+            f"32. {common.SMOKE}",
             seeds=1,
             changes={"data": digits(200, 200), "steps": 30, "batch_size": 32, "measuring.count": 4},
+            make=in_arms(partial(_jobs, model="resnet18-narrow")),
         ),
     ),
     charts=[
