@@ -26,8 +26,8 @@ def measure(
         typer.Option(
             "--test",
             metavar="TEST",
-            help="Test features, in the same formats. If they do not fit in memory, list the metrics that you need with "
-            "--metrics, without weak_test_variance, weak_test_variance_trimmed and smallest_cluster.",
+            help="Test features, in the same formats. Three metrics need all of them in memory: weak_test_variance, "
+            "weak_test_variance_trimmed and smallest_cluster. If there is no room, name other metrics with --metrics.",
         ),
     ] = None,
     weighting: Annotated[

@@ -74,8 +74,9 @@ def profile(
         str | None,
         typer.Option(
             metavar="AXIS",
-            help="Axis of channels for layers without weight: one number for all (1 or -1), or one per layer "
-            "(NAME=1,GLOB=-1); default: the channel axis of the preceding layer, which produced these inputs.",
+            help="For layers without weight (such as ReLU or pooling) that --layers names: the axis of their input that "
+            "holds channels, as one number for all (1 or -1) or one per layer (NAME=1,GLOB=-1); default: that of the layer "
+            "before.",
         ),
     ] = None,
     scatter: Annotated[

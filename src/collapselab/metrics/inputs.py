@@ -30,6 +30,7 @@ from collapselab.numerics import (
     well_conditioned_inverse_root,
 )
 from collapselab.statistics import ClassStats, SketchedSpectrum, Weighting, nystrom
+from collapselab.text import counted
 
 # A float32 product is trusted while its rounding is estimated to move a metric by less than this, relative.
 _PRODUCT_TOLERANCE = 1e-6
@@ -257,14 +258,13 @@ class MetricInputs:
         num_dropped = int((~keep).sum())
         if num_dropped:
             below = f"below {cutoff:.2g} times the largest"
+            constant = self.dim - len(values)
             self.warn(
-                f"{len(values)} of {self.dim} features vary, and their Sigma_T has rank {int(keep.sum())}: vci ignores the "
-                f"rest ({num_dropped} of {len(values)} eigenvalues), which is "
-                + (
-                    f"zero up to rounding ({below}); this does not change vci"
-                    if self.rcond is None
-                    else below
-                )
+                f"{num_dropped} of the {len(values)} eigenvalues of Sigma_T are "
+                + (f"zero up to rounding ({below})" if self.rcond is None else below)
+                + (f", besides {counted(constant, 'constant feature')}" if constant else "")
+                + f". vci is computed from the other {int(keep.sum())}"
+                + ("; its value is not affected" if self.rcond is None else "")
             )
         return ScaledTotal(scale, varying, vectors[:, keep] / values[keep].sqrt())
 

@@ -64,7 +64,7 @@ class MeasuringOptions(TypedDict, total=False):
         Option(
             None,
             "channel axis of the input of layers without weight: one number for all (1 or -1), or a mapping from name or "
-            "glob to axis; default: the channel axis of the preceding layer, which produced these inputs.",
+            "glob to axis; default: that of the layer before.",
             parse_channel_axis,
         ),
     ]
