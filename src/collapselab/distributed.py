@@ -73,6 +73,7 @@ def leave_process_group_at_exit() -> None:
 
     One that still lives then has threads of gloo, which now and then abort the process.
     """
+    atexit.unregister(_leave_process_group)  # once is enough, however many runs there are
     atexit.register(_leave_process_group)
 
 

@@ -71,6 +71,15 @@ def test_claims_and_texts_are_those_of_now(copy: Path) -> None:
     assert "Other" in (copy / "report.html").read_text()
 
 
+def test_rows_from_before_there_was_a_choice_get_the_value_that_they_had(copy: Path) -> None:
+    known = pd.read_csv(copy / "rows.csv")["step"]
+    experiment = replace(tiny_experiment.EXPERIMENT, before={"arm": "literal", "step": -1})
+    rows = judge_again(copy, lambda _: experiment).rows
+    assert set(rows["arm"]) == {"literal"}
+    assert rows["step"].tolist() == known.tolist()  # what rows have is kept
+    assert set(pd.read_csv(copy / "rows.csv")["arm"]) == {"literal"}
+
+
 def test_rows_of_schema_1_are_written_in_the_present_one(done: Path, copy: Path) -> None:
     rows = pd.read_csv(copy / "rows.csv")
     old = rows.drop(columns=[*PLAIN, "ended", "normalized_within"])

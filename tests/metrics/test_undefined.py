@@ -178,7 +178,7 @@ def test_means_of_low_rank() -> None:
 
 
 def test_directions_without_variance_are_ignored_and_change_nothing() -> None:
-    """Of six features one is constant and one a copy."""
+    """There are six features. The fifth is constant, and the last is a copy of the first."""
     features = np.random.default_rng(0).standard_normal((100, 6))
     features[:, 4], features[:, 5] = 3.0, features[:, 0]
     labels = np.arange(100) % 3

@@ -125,7 +125,7 @@ def _judge_setting(claim: Claim, name: str, part: pd.DataFrame, seeds: Sequence[
         "agreement": _agreement(valid),
         "notes": _remarks(valid),
     }
-    is_asked = not not_asked or not_asked != set(seeds)
+    is_asked = not_asked != set(seeds)
     return SettingJudgement(setting=name, void=void, is_asked=is_asked, **values)
 
 
