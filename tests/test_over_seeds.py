@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from collapselab.inference import over_seeds, share_interval, smallest_trials
+from collapselab.inference import over_seeds, paired_difference_interval, share_interval, smallest_trials
 
 
 def _points(values: list[float], **columns: object) -> pd.DataFrame:
@@ -86,3 +86,23 @@ def test_the_number_of_trials_shows_in_the_shares(shares: list[float], trials: i
 def test_shares_of_no_number_have_no_trials() -> None:
     assert math.isnan(smallest_trials([math.pi / 4], most=1000))
     assert math.isnan(smallest_trials([]))
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.1, 0.05), (0.02, 0.02), (0.3, 0.1), (0.0, 0.0), (0.01, 0.0)])
+def test_intervals_of_paired_differences_cover_the_true_difference(lost: float, gained: float) -> None:
+    """By summing over every outcome of 100 trials; a nominal 95 % interval may miss by a little more than that."""
+    trials, covered = 100, 0.0
+    counts = ((a, b) for a in range(trials + 1) for b in range(trials + 1 - a))
+    for a, b in counts:
+        chance = stats.multinomial.pmf([a, b, trials - a - b], trials, [lost, gained, 1 - lost - gained])
+        if chance > 1e-12:
+            low, high = paired_difference_interval(a, b, trials)
+            covered += float(chance) * (low <= lost - gained <= high)
+    assert 0.94 < covered <= 1 + 1e-9
+
+
+def test_paired_differences_are_known_only_with_all_counts() -> None:
+    assert all(map(math.isnan, paired_difference_interval(math.nan, 1, 100)))
+    low, high = paired_difference_interval(30, 10, 1800)
+    assert low < 20 / 1800 < high
+    assert paired_difference_interval(10, 30, 1800) == (-high, -low)

@@ -70,6 +70,23 @@ def share_interval(share: float, trials: int | float) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def paired_difference_interval(
+    lost: int | float, gained: int | float, trials: int | float
+) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of two shares of the same trials (Agresti and Min 2005).
+
+    Args:
+        lost, gained: trials that count in the first share only, and in the second only; the difference is
+            (lost - gained) / trials.
+        trials: 1 or more. NaN in any argument gives NaN.
+    """
+    # Half a trial is added to each cell of the 2 x 2 table: two trials in all.
+    count, difference = trials + 2, (lost - gained) / (trials + 2)
+    variance = (lost + gained + 1) / count - difference**2
+    half = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * math.sqrt(variance / count)
+    return difference - half, difference + half
+
+
 # ---------------------------------------------------------------- tables over seeds
 
 SEEDS_FOR_INTERVAL = 5  # with fewer, every seed is shown instead

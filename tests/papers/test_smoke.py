@@ -202,8 +202,17 @@ def test_fine_tuning_brings_the_pre_training_it_starts_from(tmp_path: Path, no_n
     # Runs that are added are probed too: what was computed from fewer is not taken for all.
     _assert_whole("hui2022/fig5", out, run(*command))
     rows = pd.read_csv(out / "rows.csv")
-    for kind in ("fine_tuning", "linear_probe"):
+    for kind in ("fine_tuning", "linear_probe", "against_first"):
         assert set(rows[rows["kind"] == kind]["pretrain_step"]) == {20, 60, 200}
+    place = ["arm", "pretrain_step"]
+    best = rows[rows["kind"] == "fine_tuning"].groupby(place)["accuracy"].max()
+    other = {"linear_probe": best, "against_first": best.groupby("arm").transform("first")}
+    for kind, reference in other.items():
+        compared = rows[rows["kind"] == kind].set_index(place).sort_index()
+        lost = (compared["lost"] - compared["gained"]) / compared["num_test"]
+        assert (reference - compared["accuracy"]).to_numpy() == pytest.approx(lost.to_numpy(), abs=1e-12)
+    tuned = rows[rows["kind"] == "against_first"].set_index(place)["accuracy"].sort_index()
+    assert tuned.to_numpy() == pytest.approx(best.to_numpy(), abs=1e-12)
 
 
 def test_several_processes_are_sent_to_the_command_that_takes_them(

@@ -279,6 +279,7 @@ class Points:
         select: the rows that are drawn.
         hollow: rows whose points are left out of means, and what they are.
         panels: tells panels of a data set and network apart; these share the vertical axis.
+        references: whether `x` is drawn over both kinds of references; else over those of the same step.
     """
 
     id: str
@@ -292,6 +293,7 @@ class Points:
     select: Select = ends
     hollow: tuple[Callable[[Rows], pd.Series], str] | None = None
     panels: Split | None = None
+    references: bool = True
 
     def __call__(self, rows: Rows) -> list[Chart]:
         panels = [panel for title, part in _parts(self.select(rows)) for panel in self._panels(title, part)]
@@ -312,7 +314,7 @@ class Points:
         ended, kinds = part[final(self.x)], [(final(self.x), "")]
         same = pd.Series(part.get(self.x, ended))
         if (same.notna() & (same != ended)).any():
-            kinds = [(final(self.x), _LAST), (self.x, _SAME)]
+            kinds = [(final(self.x), _LAST), (self.x, _SAME)] if self.references else [(self.x, "")]
         looks = _looks(self.split(part))
         for x, subtitle in kinds:
             for name, drawn in self.panels(part) if self.panels else [("", part)]:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from collapselab.data import Split
@@ -41,6 +41,12 @@ def layer_features(model: nn.Module, split: Split, layer: str, batch_size: int) 
             with user_code(f"features of {layer}", "check the model"):
                 model(inputs)
     return torch.cat(caught)
+
+
+def predictions(model: nn.Module, split: Split, batch_size: int) -> Int[Tensor, " n"]:
+    """Return the class with the largest output of each sample, in evaluation mode, on the CPU."""
+    with evaluating(model):
+        return torch.cat([model(inputs).argmax(dim=1).cpu() for inputs, _ in split.batches(batch_size)])
 
 
 def evaluate(

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+import pytest
 from claim_rows import NAN, judgement, seeds, table, verdict
 
+from collapselab.inference import paired_difference_interval
 from collapselab.papers.hui2022 import fig5
 from collapselab.papers.hui2022.arms import BEFORE_ARMS
 from collapselab.papers.hui2022.transfer import best_rates
+from collapselab.papers.hui2022.transfer_jobs import CONTROL
 
 FIG5 = fig5.EXPERIMENT
 WORSE, PROBING = "collapse-transfers-worse", "probing-is-worse"
+LOST, AFTER_EQUAL_STEPS = "accuracy-lost-by-collapse-above-bound", f"{WORSE}-after-equal-steps"
 
 
 def transfer(
@@ -102,3 +106,69 @@ def test_probing_is_compared_at_every_checkpoint() -> None:
     judged = judgement(FIG5, PROBING, probed(0.1, 0.1, 0.1, 0.1, 0.05))
     assert judged.effect is not None
     assert judged.effect.by_seed[0] == 0.05 or abs(judged.effect.by_seed[0] - 0.05) < 1e-12
+
+
+def compared(lost: Sequence[int], gained: Sequence[int], seed: int = 0) -> list[dict[str, Any]]:
+    """Networks fine-tuned from checkpoints of falling train variance, compared with that of the first."""
+    rows = []
+    for index, counts in enumerate(zip(lost, gained, strict=True)):
+        place = {"pretrain_step": 10**index, "train_variance": 10.0**-index, "num_test": 200}
+        head = {"kind": "against_first", "dataset": "mnist", "model": "mlp", "seed": seed}
+        rows.append({**head, **place, "lost": counts[0] + seed, "gained": counts[1]})
+    return rows
+
+
+def test_the_most_collapsed_checkpoint_is_compared_with_the_first_sample_by_sample() -> None:
+    def all_seeds(last: tuple[int, int]) -> pd.DataFrame:
+        return seeds(lambda seed: compared([0, 50, last[0]], [0, 0, last[1]], seed))
+
+    worse = judgement(FIG5, LOST, all_seeds((20, 4)))
+    assert worse.verdict == "holds"
+    assert worse.effect is not None
+    assert worse.effect.by_seed[0] == pytest.approx(16 / 200)
+    low, _ = paired_difference_interval(20, 4, 200)
+    (interval,) = (reading for reading in worse.readings if reading.what.startswith("lower end"))
+    assert interval.by_seed[0] == pytest.approx(low)
+    assert verdict(FIG5, LOST, all_seeds((4, 20))) == "fails"
+    assert verdict(FIG5, LOST, all_seeds((4, 5))) == "inconclusive"
+
+
+def test_old_rows_were_not_compared_sample_by_sample() -> None:
+    rows = seeds(lambda seed: transfer(FALLING, [0.5] * 5, seed=seed))
+    assert verdict(FIG5, LOST, rows) == "inconclusive"
+
+
+def test_the_control_compares_weight_decays_after_equal_steps() -> None:
+    def control(accuracies: Sequence[float], seed: int) -> list[dict[str, Any]]:
+        rows = [row for row in transfer(accuracies, seed=seed) if row["kind"] == "fine_tuning"]
+        for row in rows:
+            decay = 1e-3 / row["train_variance"]
+            row |= {"arm": CONTROL, "weight_decay": decay, "pretrain_step": 4000}
+        return rows
+
+    falling = seeds(lambda seed: control(FALLING, seed))
+    assert verdict(FIG5, AFTER_EQUAL_STEPS, falling) == "holds"
+    assert verdict(FIG5, AFTER_EQUAL_STEPS, seeds(lambda seed: control(RISING, seed))) == "fails"
+    both = pd.concat([falling, seeds(lambda seed: transfer(RISING, seed=seed)).assign(**BEFORE_ARMS)])
+    assert verdict(FIG5, AFTER_EQUAL_STEPS, both) == "holds"
+    assert verdict(FIG5, f"{WORSE}-literal", both) == "fails"
+
+
+def test_the_control_differs_in_the_weight_decay_of_pre_training_only() -> None:
+    jobs = {job.name: job for job in FIG5.presets["cpu"].jobs(0) if job.labels["arm"] == CONTROL}
+    pretraining = [job for job in jobs.values() if job.labels["kind"] == "pretraining"]
+    decays = [job.labels["weight_decay"] for job in pretraining]
+    assert decays == sorted(set(decays))
+    assert decays[0] == 0
+    assert [job.recipe.optimizer.weight_decay for job in pretraining] == decays
+    same = {job.recipe.with_changes({"optimizer.weight_decay": 0}).to_yaml() for job in pretraining}
+    assert len(same) == 1
+    tuned = [job for job in jobs.values() if job.after]
+    for job in tuned:
+        assert job.after in jobs
+        assert job.recipe.start is not None
+        assert f"/{job.after}/" in job.recipe.start.checkpoint
+        assert job.labels["weight_decay"] == jobs[job.after].labels["weight_decay"]
+        assert job.recipe.optimizer.weight_decay == 0
+    rates = {job.labels["learning_rate"] for job in tuned}
+    assert len(tuned) == len(decays) * len(rates)

@@ -40,10 +40,12 @@ def vanishes(metric: str, says: str, below: _Bounds = (0.1, 0.03, 0.01), **more:
     return _claim(f"{metric} vanishes", says, measure, below, more)
 
 
-def stays(metric: str, says: str, above: _Bounds = (0.1, 0.03, 0.3), beside: str = "", **more: Any) -> Claim:
+def stays(
+    metric: str, says: str, above: _Bounds = (0.1, 0.03, 0.3), beside: str | Sequence[str] = (), **more: Any
+) -> Claim:
     """A variance is not negligible at the end, and does not fall by more than 10 % over the second half of the steps.
 
-    `beside` names a column that is shown as well.
+    `beside` names columns that are shown as well.
     """
 
     def measure(run: pd.DataFrame, bound: float) -> list[Number]:
@@ -95,10 +97,10 @@ def at_end(
     above: _Bounds = (),
     below: _Bounds = (),
     scale: Scale = "ratio",
-    beside: str = "",
+    beside: str | Sequence[str] = (),
     **more: Any,
 ) -> Claim:
-    """A number at the end is above a bound, or below one. `beside` names a column that is shown as well."""
+    """A number at the end is above a bound, or below one. `beside` names columns that are shown as well."""
     side, bounds = ("above", above) if above else ("below", below)
 
     def measure(run: pd.DataFrame, bound: float) -> list[Number]:
@@ -256,8 +258,8 @@ def _end(run: pd.DataFrame, name: str, **bound: Any) -> Number:
     return Number(f"{_name(name)}{at}", end_value(curve(run, name)[1]), **bound)
 
 
-def _beside(run: pd.DataFrame, name: str) -> list[Number]:
-    return [_end(run, name)] if name else []
+def _beside(run: pd.DataFrame, names: str | Sequence[str]) -> list[Number]:
+    return [_end(run, name) for name in ([names] if isinstance(names, str) else names)]
 
 
 def _late(run: pd.DataFrame, name: str, **bound: Any) -> Number:

@@ -6,12 +6,13 @@ exists in both arms, and every claim is judged in each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from collapselab.experiments.claims import Claim
 from collapselab.experiments.claims.judges import decides
 from collapselab.experiments.recipes import Changes, Job, Jobs
+from collapselab.records.experiment import Label
 
 LITERAL, PAPYAN = "literal", "papyan"
 WEIGHT_DECAY = 5e-4
@@ -25,18 +26,20 @@ TEXT = (
 )
 
 
-def in_arms(jobs: Jobs, decay: float = WEIGHT_DECAY) -> Jobs:
+def in_arms(jobs: Jobs, decay: float = WEIGHT_DECAY, papyan: Jobs | None = None) -> Jobs:
     """Return every job in both arms; names of the second end with `-papyan`.
 
     Args:
         jobs: without weight decay.
+        papyan: jobs to use in the second arm instead, also without weight decay.
         decay: weight decay of the second arm. What decides is its product with the sum of learning rates, so that runs with
             fewer steps need more.
     """
 
     def both(seed: int, changes: Changes) -> Sequence[Job]:
         literal = [replace(one, labels={**one.labels, **BEFORE_ARMS}) for one in jobs(seed, changes)]
-        return [*literal, *(_with_decay(one, decay) for one in literal)]
+        second = papyan(seed, changes) if papyan else literal
+        return [*literal, *(_with_decay(one, decay) for one in second)]
 
     return both
 
@@ -45,16 +48,19 @@ def _with_decay(job: Job, decay: float) -> Job:
     changes: dict[str, object] = {"optimizer.weight_decay": decay}
     if job.recipe.model.name == "mlp":
         changes["model.options.batch_norm"] = True
+    return variant(job, PAPYAN, {"arm": PAPYAN, "weight_decay": decay}, changes)
+
+
+def variant(job: Job, suffix: str, labels: Mapping[str, Label], changes: Changes) -> Job:
+    """Return a job with a suffix to its name, further labels, and changes to its recipe.
+
+    What it starts from is the job whose name has the same suffix.
+    """
+    after = job.after and f"{job.after}-{suffix}"
     if job.after and job.recipe.start:
-        other = job.recipe.start.checkpoint.replace(f"/{job.after}/", f"/{_named(job.after)}/")
-        changes["start.checkpoint"] = other
-    labels = {**job.labels, "arm": PAPYAN, "weight_decay": decay}
-    after = job.after and _named(job.after)
-    return Job(_named(job.name), job.recipe.with_changes(changes), labels, after)
-
-
-def _named(job: str) -> str:
-    return f"{job}-{PAPYAN}"
+        start = job.recipe.start.checkpoint.replace(f"/{job.after}/", f"/{after}/")
+        changes = {**changes, "start.checkpoint": start}
+    return Job(f"{job.name}-{suffix}", job.recipe.with_changes(changes), {**job.labels, **labels}, after)
 
 
 def in_each_arm(*claims: Claim) -> tuple[Claim, ...]:

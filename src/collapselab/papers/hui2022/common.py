@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from torch import nn
+from jaxtyping import Bool
+from torch import Tensor, nn
 
-from collapselab.data import DataSplits
+from collapselab.data import DataSplits, Split
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments import recipes
 from collapselab.experiments.claims import Claim
 from collapselab.papers.hui2022 import arms
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, Option, Recipe
 from collapselab.training.building import classifier_name
-from collapselab.training.evaluation import layer_features
+from collapselab.training.evaluation import layer_features, predictions
 
 PAPER = "Hui, Belkin, Nakkiran, Limitations of Neural Collapse for Understanding Generalization in Deep Learning (2022)"
 BATCH_SIZE = 128  # sec. 3.2
@@ -121,11 +122,22 @@ def changed(*claims: Claim) -> tuple[Claim, ...]:
 
 def probe_accuracy(model: nn.Module, data: DataSplits, seed: int) -> float:
     """Return the test accuracy of a linear probe of what the classifier of a network reads."""
+    return float(probe_is_right(model, data, seed).double().mean())
+
+
+def is_right(model: nn.Module, split: Split) -> Bool[Tensor, " n"]:
+    """Return which samples a network classifies correctly."""
+    return predictions(model, split, EVALUATION_BATCH) == split.labels.cpu()
+
+
+def probe_is_right(model: nn.Module, data: DataSplits, seed: int) -> Bool[Tensor, " n"]:
+    """Return which test samples a linear probe of what the classifier of a network reads classifies correctly."""
     from collapselab.transfer import linear_probe
 
     layer = classifier_name(model)
     train, test = (
-        (layer_features(model, split, layer, EVALUATION_BATCH), split.labels)
+        (layer_features(model, split, layer, EVALUATION_BATCH), split.labels.cpu())
         for split in (data.train, data.test)
     )
-    return linear_probe(train, test, num_penalties=PENALTIES, standardize=False, seed=seed).accuracy
+    probe = linear_probe(train, test, num_penalties=PENALTIES, standardize=False, seed=seed)
+    return probe.classifier.predict(test[0]) == test[1]

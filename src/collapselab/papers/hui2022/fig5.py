@@ -6,16 +6,16 @@ samples, with a sweep of learning rates, and compared with linear probes of the 
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 from collapselab.experiments.claims.judges import at_end, correlates
 from collapselab.experiments.experiment import Experiment
-from collapselab.experiments.recipes import At, scales
 from collapselab.papers.hui2022 import common, transfer
-from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_arms, in_each_arm
+from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_each_arm
 from collapselab.papers.hui2022.common import changed
-from collapselab.papers.hui2022.transfer_jobs import DIGITS, LEFT_OPEN, MNIST, transfer_jobs
+from collapselab.papers.hui2022.transfer_jobs import CONTROL
+from collapselab.papers.hui2022.transfer_presets import PRESETS
 from collapselab.report.builders import Points, by_column
 from collapselab.report.chart import Axis
 
@@ -28,6 +28,23 @@ _PER_CHECKPOINT: dict[str, Any] = {
     ],
 }
 
+_DRAWN: dict[str, Any] = {
+    "x": "train_variance",
+    "y": "accuracy",
+    "axes": (Axis("train variance of the checkpoint (left: more collapse)", "log"), transfer.DOWNSTREAM),
+    "references": False,
+    "text": "For fine-tuning, the best learning rate is chosen on these same test samples.",
+}
+_COLLAPSE_TRANSFERS_WORSE = correlates(
+    "train_variance",
+    "accuracy",
+    "Checkpoints with more train collapse have lower accuracy after fine-tuning.",
+    id="collapse-transfers-worse",
+    only={"kind": "fine_tuning"},
+    rows=transfer.best_rates,
+    **_PER_CHECKPOINT,
+)
+
 EXPERIMENT = Experiment(
     id="hui2022/fig5",
     before=BEFORE_ARMS,
@@ -36,62 +53,40 @@ EXPERIMENT = Experiment(
     title="Collapsed features transfer worse",
     question="A network is trained on two super-classes and then fine-tuned to the classes within them. Is its accuracy lower "
     "if fine-tuning starts from a more collapsed checkpoint?",
-    presets=scales(
-        in_arms(transfer_jobs),
-        paper=At(
-            "Nothing is reduced: MNIST and CIFAR-10, 100,000 steps of pre-training and of each fine-tuning. The paper does not "
-            "list its checkpoints or the learning rates between 0.0005 and 0.25; here there are six of each. "
-            f"{LEFT_OPEN} CIFAR-10 samples are drawn at random, equally many of each class. {common.STEM_NOTE}"
-        ),
-        cpu=At(
-            "Only MNIST; 20,000 steps of pre-training and 2,000 of fine-tuning instead of 100,000 each; six checkpoints, six "
-            f"learning rates. {LEFT_OPEN}",
-            make=in_arms(
-                partial(
-                    transfer_jobs,
-                    halves=(MNIST,),
-                    checkpoints=(200, 600, 2000, 6000, 12_000, 20_000),
-                    tuning=2000,
-                )
-            ),
-        ),
-        smoke=At(
-            "300 training and 200 test digits of 8 x 8 pixels, layers of 32 units, three checkpoints, two learning rates. "
-            + common.SMOKE,
-            seeds=1,
-            changes={"batch_size": 64},
-            make=in_arms(
-                partial(
-                    transfer_jobs, halves=(DIGITS,), checkpoints=(20, 60, 200), tuning=60, sweep=(0.01, 0.1)
-                )
-            ),
-        ),
-    ),
+    presets=PRESETS,
     rows=transfer.transfer_rows,
     charts=[
         Points(
             "fig5",
             "Accuracy after transfer, by collapse of the checkpoint",
-            x="train_variance",
-            y="accuracy",
-            axes=(Axis("train variance of the checkpoint (left: more collapse)", "log"), transfer.DOWNSTREAM),
-            select=transfer.transfers,
+            select=lambda rows: transfer.of_arms(transfer.transfers(rows)),
             split=by_column("pretrain_step", "step {:,}"),
             group="pretrain_step",
             panels=transfer.kinds,
-            text="For fine-tuning, the best learning rate is chosen on these same test samples.",
+            **_DRAWN,
+        ),
+        Points(
+            "fig5-control",
+            "Accuracy after transfer, of equally long pre-training with several weight decays",
+            select=lambda rows: transfer.of_control(transfer.transfers(rows)),
+            split=by_column("weight_decay", "weight decay {:g}"),
+            group="weight_decay",
+            panels=transfer.kinds,
+            **_DRAWN,
         ),
         *transfer.PAGE_CHARTS,
     ],
     claims=changed(
         *in_each_arm(
-            correlates(
-                "train_variance",
-                "accuracy",
-                "Checkpoints with more train collapse have lower accuracy after fine-tuning.",
-                id="collapse-transfers-worse",
-                only={"kind": "fine_tuning"},
-                rows=transfer.best_rates,
+            _COLLAPSE_TRANSFERS_WORSE,
+            at_end(
+                "accuracy_lost_by_collapse",
+                "Fine-tuning from the most collapsed checkpoint is less accurate than from the first checkpoint.",
+                above=(0.0,),
+                scale="difference",
+                beside="lower_end_of_the_interval_over_test_samples_of_the_accuracy_lost_by_collapse",
+                rows=transfer.lost_by_collapse,
+                only={"kind": "against_first"},
                 **_PER_CHECKPOINT,
             ),
             at_end(
@@ -99,14 +94,25 @@ EXPERIMENT = Experiment(
                 "Linear probing has lower accuracy than fine-tuning at every checkpoint.",
                 above=(0.0,),
                 scale="difference",
-                beside="mean_accuracy_lost_by_probing",
+                beside=(
+                    "lower_end_of_the_interval_over_test_samples_of_the_accuracy_lost_by_probing",
+                    "mean_accuracy_lost_by_probing",
+                ),
                 id="probing-is-worse",
                 where="Sec. 4.2",
                 rows=transfer.less_by_probing,
                 only={"kind": "[fl]*"},  # fine-tuning and linear probes
                 **_PER_CHECKPOINT,
             ),
-        )
+        ),
+        replace(
+            _COLLAPSE_TRANSFERS_WORSE,
+            id="collapse-transfers-worse-after-equal-steps",
+            statement="After equally many steps of pre-training with different weight decays, checkpoints with more train "
+            "collapse have lower accuracy after fine-tuning.",
+            only={"kind": "fine_tuning", "arm": CONTROL},
+            runs="weight_decay",
+        ),
     ),
-    extras={"linear_probe": transfer.probe_checkpoints},
+    extras={"comparisons": transfer.compare_checkpoints},
 )

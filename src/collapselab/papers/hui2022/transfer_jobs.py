@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from collapselab.data.recipe import DataSpec
-from collapselab.experiments.recipes import Changes, Job, balanced, checkpoint_of, digits, first
+from collapselab.experiments.recipes import Changes, Job, Jobs, balanced, checkpoint_of, digits, first
 from collapselab.papers.hui2022 import common
+from collapselab.papers.hui2022.arms import variant
 from collapselab.papers.hui2022.common import MLP, ODD_EVEN, images, recipe
 from collapselab.records.recipe import Checkpoints, Option, StartFrom
 
 # "We search over 0.0005 to 0.25": six values, evenly spaced on a logarithmic scale.
 SWEEP = (0.0005, 0.0017, 0.006, 0.021, 0.072, 0.25)
+CONTROL = "control"
 _TEN = tuple((digit,) for digit in range(10))
 _OBJECTS = ("airplane", "automobile", "ship", "truck")
 _ANIMALS = ("bird", "cat", "frog", "horse")
@@ -53,6 +56,13 @@ CIFAR = Half(
         [(name,) for name in _OBJECTS + _ANIMALS],
     ),
 )
+# For few cores: half the width, and all other test digits.
+MNIST_CPU = replace(
+    MNIST,
+    options=MLP | {"width": 512},
+    classes=_task(images("mnist", train=first(500, skip=1000), test=first(1800, skip=200)), _TEN),
+    learning_rate=0.01,
+)
 DIGITS = Half(
     "mlp",
     MLP | {"width": 32},
@@ -91,6 +101,35 @@ def transfer_jobs(
     return [replace(job, recipe=job.recipe.with_changes(changes)) for job in jobs]
 
 
+def with_control(
+    jobs: Jobs, half: Half, decays: Sequence[float], step: int, tuning: int, sweep: Sequence[float]
+) -> Jobs:
+    """Add runs that tell collapse from training time: equally long pre-training with several weight decays.
+
+    Networks have batch norm, as in the papyan arm. Weight decay of fine-tuning is 0, so that only the checkpoints differ.
+
+    Args:
+        jobs: of both arms.
+        half: panel of the figure.
+        decays: weight decays of pre-training, the smallest first.
+        step: number of steps of pre-training, and the only checkpoint.
+        tuning, sweep: as in `transfer_jobs`.
+    """
+    half = replace(half, options={**half.options, "batch_norm": True})
+
+    def all_jobs(seed: int, changes: Changes) -> list[Job]:
+        one = partial(transfer_jobs, halves=(half,), checkpoints=(step,), tuning=tuning, sweep=sweep)
+        control = [_of_control(job, decay) for decay in decays for job in one(seed, changes)]
+        return [*jobs(seed, changes), *control]
+
+    return all_jobs
+
+
+def _of_control(job: Job, decay: float) -> Job:
+    changes = {} if job.after else {"optimizer.weight_decay": decay}
+    return variant(job, f"{CONTROL}-{decay:g}", {"arm": CONTROL, "weight_decay": decay}, changes)
+
+
 def _pretraining(half: Half, seed: int, checkpoints: tuple[int, ...]) -> Job:
     trained = recipe(
         half.model,
@@ -110,7 +149,14 @@ def _fine_tuning(half: Half, seed: int, steps: int, checkpoint: int, rate: float
     name, data = half.classes.name, half.classes
     start = StartFrom(checkpoint=checkpoint_of(f"{name}-pretraining", seed, checkpoint))
     tuned = recipe(
-        half.model, data, seed, steps=steps, learning_rate=rate, options=half.options, count=2
+        half.model,
+        data,
+        seed,
+        steps=steps,
+        learning_rate=rate,
+        options=half.options,
+        count=2,
+        checkpoints=Checkpoints(),  # to compare networks sample by sample
     ).model_copy(update={"start": start})
     labels = {"kind": "fine_tuning", "dataset": name, "model": half.model, "pretrain_step": checkpoint}
     labels["learning_rate"] = rate
