@@ -56,10 +56,10 @@ CIFAR = Half(
         [(name,) for name in _OBJECTS + _ANIMALS],
     ),
 )
-# For few cores: half the width, and all other test digits.
+# For few cores: a quarter of the width, and all other test digits.
 MNIST_CPU = replace(
     MNIST,
-    options=MLP | {"width": 512},
+    options=MLP | {"width": 256},
     classes=_task(images("mnist", train=first(500, skip=1000), test=first(1800, skip=200)), _TEN),
     learning_rate=0.01,
 )
