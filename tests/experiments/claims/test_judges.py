@@ -88,7 +88,7 @@ def test_a_curve_without_a_trend_has_not_vanished_but_may_have_failed_to() -> No
         judged = judge(claim, rows)
         assert judged.verdict == verdict
         late = "change of x over the second half of the steps is undefined"
-        why = "because x is stored for 1 of 8 measured steps"
+        why = "because the column x has values at 1 of 8 measured steps"
         assert judged.notes == [f"{late}, {why} (3 of 3 seeds)"]
 
 
@@ -263,11 +263,11 @@ def test_first() -> None:
     unknown = ways([1, 300, 100, 10])
     unknown.loc[(unknown["depth"] == 2) & (unknown["step"] == 3), "normalized_within"] = NAN
     assert verdicts(claim, unknown) == ["inconclusive"]
-    why = f"is stored for {len(STEPS) - 1} of {len(STEPS)} measured steps"
+    why = f"has values at {len(STEPS) - 1} of {len(STEPS)} measured steps"
     assert why in judge(claim, unknown).void[0]
     without = unknown.drop(columns="normalized_within")
     assert verdicts(claim, without) == ["inconclusive"]
-    assert f"is stored for 0 of {len(STEPS)} measured steps" in judge(claim, without).void[0]
+    assert f"has values at 0 of {len(STEPS)} measured steps" in judge(claim, without).void[0]
     judged = judge(claim, ways([1, 300, 100, 10]))
     assert [one.threshold for one in judged.sensitivity] == [0.25, 0.75, 0.9]
     steps = [one.by_seed[0] for one in judged.readings]

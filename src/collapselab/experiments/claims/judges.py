@@ -272,7 +272,7 @@ def _stored(run: pd.DataFrame, name: str) -> str:
     steps, values = curve(run, name)
     every = len(set(steps))
     known = every - len(set(steps[~np.isfinite(values)]))
-    return "" if known == every else f"{_name(name)} is stored for {known} of {every} measured steps"
+    return "" if known == every else f"the column {name} has values at {known} of {every} measured steps"
 
 
 def _pair(over: Number, under: Number, factor: float, name: str) -> list[Number]:
