@@ -127,9 +127,11 @@ _MOST_PLACES = 3
 def grouped(warnings: Iterable[str]) -> list[str]:
     """Merge warnings that differ only in their places and numbers: the first, with the places of the others.
 
+    A single place stands at the beginning, several places at the end.
+
     Example:
-        >>> grouped(["train a: 3 of 9 are 0", "train b, test b: 4 of 9 are 0"])
-        ['train a: 3 of 9 are 0 (similar: train b, test b)']
+        >>> grouped(["train a: 3 of 9 are 0", "train b, test b: 4 of 9 are 0", "train a, test a: c is 0"])
+        ['train a: 3 of 9 are 0. Similar: train b, test b', 'c is 0. Where: train a, test a']
     """
     groups: dict[str, list[re.Match[str] | str]] = {}
     for warning in warnings:
@@ -140,10 +142,12 @@ def grouped(warnings: Iterable[str]) -> list[str]:
 
 def _merged(first: re.Match[str] | str, *others: re.Match[str] | str) -> str:
     text = first if isinstance(first, str) else first[0]
+    if not isinstance(first, str) and ", " in first[1]:
+        text = f"{first[2]}. Where: {first[1]}"
     heads = [other[1] for other in others if not isinstance(other, str)]
     if not heads:
         return text
     listed = [place for head in heads for place in _MORE.sub("", head).split(", ")]
     more = len(listed[_MOST_PLACES:]) + sum(int(found[1]) for found in map(_MORE.search, heads) if found)
     rest = f" and {more} more" if more else ""
-    return f"{text} (similar: {', '.join(listed[:_MOST_PLACES])}{rest})"
+    return f"{text}. Similar: {', '.join(listed[:_MOST_PLACES])}{rest}"

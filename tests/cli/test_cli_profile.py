@@ -159,7 +159,7 @@ def test_table_marks_collapsed_layers_and_names_the_first(here: Path, narrow: Ma
     shares = values(parsed(narrow[0].out), "normalized_within")
     assert shares[1] < 0.2 < shares[0]
     text = profiled(here, "small", "both.npz", "--checkpoint", here / "narrow.pt").out
-    rows = {line.split()[0]: line for line in text.splitlines() if re.match(r"[13]\*? ", line)}
+    rows = {line.split()[0]: line for line in text.splitlines() if re.match(r"[13]\*? +\d", line)}
     assert set(rows) == {"1", "3*"}
     for name, share in (("1", shares[0]), ("3*", shares[1])):
         assert f" {share:.3g} " in rows[name]

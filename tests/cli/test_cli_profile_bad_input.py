@@ -133,7 +133,7 @@ CASES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "a model that refuses the last batch": (("{}/nets.py:picky", "--dataset", DATA, "--batch-size", 10), ("train, batch 2: nets.py, line 14: ValueError: too few", "Picky, was given (4, 5)")),
     "a model for images": (("convnet", "--dataset", DATA), ("convnet: takes images, but inputs have shape (5,)",)),
     "a model that needs too much memory": (("{}/nets.py:hungry", "--dataset", DATA), ("out of memory (CUDA out of memory. Tried to allocate 9 GiB)",)),
-    "a misspelt data set": ((NET, "--dataset", "digit"), ("unknown data set 'digit'; did you mean 'digits'",)),
+    "a misspelt data set": ((NET, "--dataset", "digit"), ("unknown data set 'digit'; did you mean 'digits'", "names: digits, mnist, fashion_mnist, cifar10, cifar100, svhn, stl10, imagenet. A path")),
     "a misspelt data file": ((NET, "--dataset", "{}/dta.npz"), ("no such file or folder; did you mean 'data.npz'",)),
     "data in a folder that does not exist": ((NET, "--dataset", "{}/no/data"), ("is not a folder either", "check the path")),
     "an empty folder": ((NET, "--dataset", "{}/empty"), ("neither Parquet files nor class folders",)),

@@ -59,7 +59,7 @@ def test_judge_prints_what_reproduce_prints(tmp_path: Path, monkeypatch: pytest.
     assert f"Figures: {tmp_path / 'fig6.pdf'}\n" in outcome.out
     assert f"Page: {tmp_path / 'report.html'}\n" in outcome.out
     assert "nothing was run" not in outcome.out
-    assert "written by an earlier version, without a digest" in outcome.out
+    assert "An earlier version wrote the rows without a digest" in outcome.out
 
 
 def test_judge_refuses_what_is_no_experiment(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The embedded digits."""
+"""The digits that come with scikit-learn."""
 
 import torch
 

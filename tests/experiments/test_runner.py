@@ -75,6 +75,9 @@ def test_what_is_written_is_complete_and_agrees(done: tuple[Path, Log, Any]) -> 
     assert record["command"] == "collapselab reproduce tiny/fig1"
     assert record["reduced"] == "Everything."
     assert set(record["recipes"]) == {"first", "second"}
+    assert not any(
+        "seed 1" in recipe for recipe in record["recipes"].values()
+    )  # the first of two seeds is shown
 
 
 def test_the_page_leads_to_the_files_beside_it(done: tuple[Path, Log, Any]) -> None:
@@ -83,6 +86,7 @@ def test_the_page_leads_to_the_files_beside_it(done: tuple[Path, Log, Any]) -> N
     assert {Path(name).suffix for name in names} == {".pdf", ".png", ".csv", ".json"}
     assert all((done[0] / name).exists() for name in names)
     assert "by the command" not in page
+    assert "recipe of first, for one of the seeds" in page
 
 
 def test_rows_are_what_the_runs_measured(done: tuple[Path, Log, Any]) -> None:

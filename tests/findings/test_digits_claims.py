@@ -93,7 +93,7 @@ def test_the_collapsed_layers_are_those_from_the_first_one_on() -> None:
     judged = _judged(rows)[CENTRE]
     assert judged.agreement == "1 of 1"
     assert judged.readings[0].what == (
-        "share of train samples for which nearest class mean and network agree, smallest value from layers.2 on"
+        "agreement of nearest class mean and network on train samples, smallest value from layers.2 to the last layer"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from families import inputs_of, random_case
 
-from collapselab import measure
+from collapselab import Measurement, measure
 from collapselab.metrics import BY_NAME
 from helpers import simplex
 from oracles import Oracle
@@ -150,14 +150,31 @@ def test_as_many_features_as_samples(n: int, dim: int, dtype: torch.dtype) -> No
     features = torch.randn(n, dim, generator=torch.Generator().manual_seed(0)).to(dtype)
     result = measure(features, np.arange(n) % 2, metrics=["vci"])
     assert result["vci"] == pytest.approx(0, abs=1e-9)
-    assert any("p >= n - 1" in warning for warning in result.warnings)
+    assert _warns_of_rank(result, 19, n)
 
 
 def test_as_many_varying_directions_as_samples() -> None:
     """Fewer features than that cannot have rank n - 1."""
     features = torch.randn(20, 18, generator=torch.Generator().manual_seed(0))
     result = measure(features, np.arange(20) % 2, metrics=["vci"])
-    assert not any("n - 1" in warning for warning in result.warnings)
+    assert not _warns_of_rank(result, 19, 20)
+
+
+@pytest.mark.parametrize("varying", [18, 19])
+@pytest.mark.parametrize("others", ["constant", "copies"])
+def test_the_rank_decides_and_not_the_number_of_features(varying: int, others: str) -> None:
+    """Of 40 features for 20 samples, 18 or 19 vary independently: only rank 19 leaves vci no choice but 0."""
+    noise = np.random.default_rng(0).standard_normal((20, varying))
+    rest = np.full((20, 40 - varying), 3.0) if others == "constant" else np.tile(noise, 3)[:, varying:40]
+    result = measure(np.hstack([noise, rest]), np.arange(20) % 2, metrics=["vci"])
+    is_full = varying == 19
+    assert _warns_of_rank(result, 19, 20) == is_full
+    assert (result["vci"] == pytest.approx(0, abs=1e-9)) == is_full
+
+
+def _warns_of_rank(result: Measurement, rank: int, n: int) -> bool:
+    said = f"Sigma_T has rank {rank}, the largest possible with {n} samples. vci is then 0"
+    return any(said in warning for warning in result.warnings)
 
 
 def test_means_of_low_rank() -> None:
@@ -184,9 +201,11 @@ def test_directions_without_variance_are_ignored_and_change_nothing() -> None:
     labels = np.arange(100) % 3
     result, without = (measure(x, labels, metrics=["vci"]) for x in (features, features[:, :4]))
     (warning,) = result.warnings
-    assert warning.startswith("train: 1 of the 5 eigenvalues of Sigma_T are zero up to rounding (below ")
+    assert warning.startswith(
+        "train: Sigma_T has rank 4 with 6 features. Constant features: 1. Eigenvalues below "
+    )
     assert warning.endswith(
-        ", besides 1 constant feature. vci is computed from the other 4; its value is not affected"
+        ": 1. These are zero up to rounding. vci is computed without them; its value is not affected"
     )
     assert result["vci"] == pytest.approx(without["vci"], rel=1e-9)  # eps64 times the condition number
 

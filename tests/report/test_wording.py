@@ -35,7 +35,7 @@ def test_three_seeds_have_an_interval() -> None:
     ]
     open_ = finding((0.02, 0.3, 0.018))
     assert sentences(open_)[0].endswith(
-        "must be below 0.1: met in 2 of 3 seeds; inconclusive: the 95% interval includes the threshold."
+        "must be below 0.1: met in 2 of 3 seeds. Inconclusive because the 95% interval includes the threshold."
     )
 
 
@@ -67,10 +67,12 @@ def test_void_seeds_are_shown_with_their_reason() -> None:
     ]
     unknown = Effect(means="change of x", unit="", threshold=0, mean=None, low=None, high=None, by_seed={})
     without = finding((0.5, 0.02, 0.03)).model_copy(update={"effect": unknown})
-    assert sentences(without)[0].endswith("; inconclusive: a criterion is undefined in every valid seed.")
+    assert sentences(without)[0].endswith(
+        ". Inconclusive because a criterion is undefined in every valid seed."
+    )
     nothing = finding((0.5,), void={0: "diverged"})
     assert sentences(nothing)[0] == (
-        "Train variance at the end: 0.5 (seed 0); must be below 0.1; inconclusive: no valid seed."
+        "Train variance at the end: 0.5 (seed 0); must be below 0.1. Inconclusive because every seed is void."
     )
 
 
@@ -85,7 +87,7 @@ def test_several_things_that_are_asked_and_others_beside() -> None:
         "Test variance: 1.5, 2 (seeds 0, 1); points: undefined.",
         "Train variance at the end: 0.02, 0.03, 0.04 (seeds 0-2); must be below 0.1: met in 3 of 3 seeds.",
         "Late change: -2.25%, 4%, 40% (seeds 0-2); must be below 10%: met in 2 of 3 seeds.",
-        "All criteria are met in 2 of 3 seeds; inconclusive: the 95% interval includes the threshold.",
+        "All criteria are met in 2 of 3 seeds. Inconclusive because the 95% interval includes the threshold.",
     ]
 
 
@@ -112,7 +114,7 @@ def test_every_setting_is_listed() -> None:
         "Holds in 1 of 2 settings; p = 0.04 (0.08 by Holm's correction).",
         "mnist, mlp: holds. Train variance at the end: 0.02, 0.025, 0.018 (seeds 0-2); must be below 0.1: met in 3 of 3 seeds.",
         "Over seeds: geometric mean 0.0208, 95% interval 0.0137 to 0.0316, threshold 0.1.",
-        "svhn, mlp: inconclusive. Train variance at the end: 0.5 (seed 0); must be below 0.1; inconclusive: no valid seed.",
+        "svhn, mlp: inconclusive. Train variance at the end: 0.5 (seed 0); must be below 0.1. Inconclusive because every seed is void.",
         "Void: seed 0 (diverged).",
     ]
 
@@ -139,8 +141,16 @@ OPEN, WIDE = finding((0.02, 0.3, 0.018)), finding((0.099, 0.001, 0.09))
         ),
         (
             [HELD, OPEN, finding((0.02,)), TWO, finding((0.02, 0.03))],
-            "5 claims: 1 holds, 1 is inconclusive, 3 have no verdict yet (a verdict needs three seeds; 2 meet their criteria so "
-            "far).",
+            "5 claims: 1 holds, 1 is inconclusive, 3 have no verdict yet. A verdict needs three seeds. So far, 2 of these 3 claims "
+            "meet their criteria.",
+        ),
+        (
+            [TWO, finding((0.02,))],
+            "2 claims: 2 have no verdict yet. A verdict needs three seeds. So far, 1 of these 2 claims meets its criteria.",
+        ),
+        (
+            [finding((0.02,)), finding((0.03,))],
+            "2 claims: 2 have no verdict yet. A verdict needs three seeds. So far, all 2 meet their criteria.",
         ),
         ([HELD, identity([0], [0])], "1 finding: 1 holds; 1 of 1 identity holds."),
         ([identity([0], [0]), identity([0], [0, 1])], "1 of 2 identities hold."),
@@ -153,8 +163,8 @@ def test_findings_and_identities_are_counted_apart(judgements: list, text: str) 
 def test_a_void_seed_points_to_nothing() -> None:
     assert summary([finding((0.5,), void={0: "diverged"})]) == "1 claim: 1 is inconclusive."
     rows = {"a": setting((0.02,)), "b": setting((0.02,))}
-    assert "; 1 meets its criteria so far)" in summary(
-        [over_settings(rows, "inconclusive", "0 of 2 settings")]
+    assert summary([over_settings(rows, "inconclusive", "0 of 2 settings")]).endswith(
+        "So far, this claim meets its criteria."
     )
     assert "meets" not in summary(
         [over_settings(rows | {"c": setting((0.5,))}, "inconclusive", "0 of 3 settings")]
@@ -192,7 +202,7 @@ def test_verdicts_text() -> None:
     note = "The criterion changed."
     judged = [finding((0.98, 0.63), notes=[note]), identity([0], [0]).model_copy(update={"notes": [note]})]
     assert verdicts_text(judged) == (
-        "1 finding: 1 has no verdict yet (a verdict needs three seeds); 1 of 1 identity holds. The criterion\n"
+        "1 finding: 1 has no verdict yet; 1 of 1 identity holds. A verdict needs three seeds. The criterion\n"
         "changed.\n"
         "\n"
         "NOT MET       Train variance converges to 0.\n"

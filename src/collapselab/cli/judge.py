@@ -16,8 +16,8 @@ def judge(
 ) -> None:
     """Judge the claims of an experiment again.
 
-    Applies the criteria of the installed version of collapselab to the measurements stored in the folder. Nothing is
-    trained. Verdicts, figures and page are rewritten.
+    Applies the criteria of the installed version of collapselab to the measurements stored in the folder. Verdicts,
+    figures and page are rewritten. Nothing is trained.
 
     \b
     Example:
@@ -28,5 +28,7 @@ def judge(
     from collapselab.registry import find_experiment
 
     outcome = judge_again(folder, find_experiment)
-    unverified = "The rows were written by an earlier version, without a digest: whether they were changed since is unknown"
+    unverified = (
+        "An earlier version wrote the rows without a digest; later changes of the rows cannot be detected"
+    )
     print_outcome(outcome, [] if outcome.is_verified else [unverified])

@@ -27,7 +27,7 @@ def measure(
             "--test",
             metavar="TEST",
             help="Test features, in the same formats. Three metrics need all of them in memory: weak_test_variance, "
-            "weak_test_variance_trimmed and smallest_cluster. If there is no room, name other metrics with --metrics.",
+            "weak_test_variance_trimmed and smallest_cluster. If memory is too small, choose other metrics with --metrics.",
         ),
     ] = None,
     weighting: Annotated[
@@ -39,8 +39,8 @@ def measure(
         typer.Option(
             "--metrics",
             metavar="NAME,NAME",
-            help="Compute only these metrics, comma-separated; default: all. The first column of the table lists their "
-            "names; docs/metrics.md defines them.",
+            help="Compute only these metrics, comma-separated; default: all. The names are in the first column of the "
+            "table; docs/metrics.md defines them.",
         ),
     ] = None,
     spectra: Annotated[
@@ -50,7 +50,8 @@ def measure(
         float | None,
         typer.Option(
             metavar="X",
-            help="Relative cut-off of the pseudo-inverses of the between-class and the total covariance, in [0, 1).",
+            help="Cut-off of pseudo-inverses, in [0, 1): singular values or eigenvalues below X times the largest are "
+            "ignored. It applies to the between-class and the total covariance.",
         ),
     ] = None,
     format: Annotated[

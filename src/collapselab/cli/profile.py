@@ -32,9 +32,9 @@ def profile(
         typer.Option(
             "--dataset",
             metavar="DATA",
-            help="Data set to measure: a name (digits, mnist, fashion_mnist, cifar10, cifar100, svhn, stl10, "
-            "imagenet), a folder of Parquet files (train-*.parquet) or of images (train/CLASS/*), a .npz file, or a "
-            "Hugging Face hub id (owner/name).",
+            help="Data set to measure: a name, a path or a Hugging Face hub id such as owner/name. Names: digits, mnist, "
+            "fashion_mnist, cifar10, cifar100, svhn, stl10, imagenet. Paths: a .npz file, a folder with train-*.parquet or "
+            "train/CLASS/*.png, or a folder written by save_to_disk.",
         ),
     ],
     test_dataset: Annotated[
@@ -56,7 +56,7 @@ def profile(
         str | None,
         typer.Option(
             metavar="NAME,NAME",
-            help="Layers to measure: names and globs, comma-separated, !NAME to leave out; default: every linear and "
+            help="Layers to measure: comma-separated names or globs. !NAME leaves a layer out. Default: every linear and "
             "convolution layer.",
         ),
     ] = None,
@@ -64,27 +64,29 @@ def profile(
         str,
         typer.Option(
             metavar="HOW",
-            help="How to reduce features of several positions to a vector: flatten (all positions, one after another), "
-            "gap (mean over positions), mean (mean over tokens), token (the first token), token:i (token i, counted from "
-            "0; from the end if negative), token:last (the last that is not padding), token:cls (the class token, from "
-            "which the head of the network computes the class scores).",
+            help="How to reduce the features of several positions to one vector. flatten: all positions, one after "
+            "another. gap: mean over positions. mean: mean over tokens. token: the first token. token:i: token i, counted "
+            "from 0; a negative i counts from the end. token:last: the last token that is not padding. token:cls: the class "
+            "token, which the network uses to compute the class scores.",
         ),
     ] = "flatten",
     channel_axis: Annotated[
         str | None,
         typer.Option(
             metavar="AXIS",
-            help="For layers without weight (such as ReLU or pooling) that --layers names: the axis of their input that "
-            "holds channels, as one number for all (1 or -1) or one per layer (NAME=1,GLOB=-1); default: that of the layer "
-            "before.",
+            help="Axis that holds the channels in the input of layers without weight, such as ReLU or pooling. Give one "
+            "number for all of them, such as 1 or -1, or one per layer, such as NAME=1,GLOB=-1. Default: the channel axis "
+            "of the preceding layer.",
         ),
     ] = None,
     scatter: Annotated[
         AutoScatter,
         typer.Option(
-            help="What to store of the within-class covariances. full: one p x p matrix; per_class: one per class; sketch: "
-            "their product with 32 random directions; trace: one number. auto: full for layers with at most 1024 features "
-            "(classifier: 4096) as long as all matrices fit in 1 GiB, otherwise sketch."
+            help="How to store within-class covariance. full: the pooled within-class covariance, one p x p matrix for all "
+            "classes. per_class: one p x p matrix per class. sketch: the product of the pooled within-class covariance with "
+            "32 random directions. trace: only the trace of the pooled within-class covariance. auto: full for layers with "
+            "at most 1024 features, and for classifiers with at most 4096, if all these matrices fit in 1 GiB; otherwise "
+            "sketch."
         ),
     ] = "auto",
     weighting: Annotated[
@@ -95,8 +97,8 @@ def profile(
         float,
         typer.Option(
             metavar="X",
-            help="A layer is collapsed if the within-class share of its variance on train data is below this. The "
-            "first collapsed layer is the earliest layer such that it and all later layers are collapsed.",
+            help="Threshold: a layer is collapsed if the within-class share of its variance on train data is below this "
+            "value. The first collapsed layer is the earliest layer such that it and all later layers are collapsed.",
         ),
     ] = 0.2,
     batch_axis: Annotated[
@@ -121,7 +123,9 @@ def profile(
     ] = None,
     ignore_index: Annotated[
         int | None,
-        typer.Option("--ignore-index", metavar="N", help="Label of padding, which is not measured."),
+        typer.Option(
+            "--ignore-index", metavar="N", help="Label of padding: what has this label is not measured."
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Maximum number of samples per split.")
@@ -137,7 +141,7 @@ def profile(
         typer.Option(
             "--stats-device",
             metavar="D",
-            help="Device for class statistics, such as cpu if the GPU has no room for them; default: that of --device.",
+            help="Device for class statistics; default: the device of --device. Use cpu if the GPU has no room for them.",
         ),
     ] = None,
     seed: Annotated[
@@ -146,15 +150,15 @@ def profile(
     standardize: Annotated[
         Standardize,
         typer.Option(
-            help="For images: subtract the mean of the training images and divide by their standard deviation, per "
-            "channel or per pixel, or do neither."
+            help="Standardise images: subtract the mean of the training images and divide by their standard deviation. "
+            "Both are computed per channel or per pixel; none leaves images as they are."
         ),
     ] = "channel",
     against: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of an earlier profile, such as that of the initial weights, to draw in the same charts.",
+            help="Folder of an earlier profile, such as a profile of the initial weights. It is drawn in the same charts.",
         ),
     ] = None,
     format: Annotated[
@@ -178,8 +182,8 @@ def profile(
 ) -> None:
     """Measure every layer of a network on real data.
 
-    The features of a layer are its inputs. One pass over the data reduces them to class statistics, a second finds
-    the nearest class mean of each sample. Under torchrun, every process reads its share of the data.
+    The features of a layer are its inputs. A first pass over the data computes class statistics of the features. A
+    second pass finds the nearest class mean of each sample. Under torchrun, every process reads its share of the data.
 
     \b
     Examples:

@@ -42,8 +42,8 @@ def reproduce(
     scale: Annotated[
         Scale,
         typer.Option(
-            help="smoke: seconds, needs no data; its verdicts mean nothing. cpu: real data, hours on two cores. paper: the "
-            "paper's own settings, on a GPU."
+            help="smoke: takes seconds and needs no data; its verdicts mean nothing. cpu: real data; takes hours on two "
+            "cores. paper: the paper's own settings; needs a GPU."
         ),
     ] = "smoke",
     seeds: Annotated[
@@ -68,7 +68,8 @@ def reproduce(
         typer.Option(
             "--only",
             metavar="GLOB,GLOB",
-            help="Run only the jobs whose names match a glob, comma-separated; if none matches, the error lists the names.",
+            help="Run only jobs whose names match one of these globs, comma-separated. If no name matches, the error lists "
+            "all names.",
         ),
     ] = None,
     set_: Annotated[
@@ -87,18 +88,18 @@ def reproduce(
             min=1,
             max=4096,
             metavar="N",
-            help="Number of CPU threads; default: PyTorch's. The last digits of results depend on it.",
+            help="Number of CPU threads; default: the number that PyTorch uses. The last digits of results depend on it.",
         ),
     ] = None,
     stop_after: StopAfterOption = None,
 ) -> None:
     """Reproduce an experiment of a paper.
 
-    Trains and measures networks, draws the paper's figures, judges its claims, and writes a page. The page also says in
-    which ways the chosen --scale is smaller than the paper's experiment. An experiment consists of jobs, which differ in
-    settings such as the data set; each seed of a job is a run. The same command resumes an experiment that was stopped or
-    killed; finished runs are not run again, so you can add seeds later. Start it in several terminals to share the runs
-    among processes.
+    Trains and measures networks, draws the paper's figures, judges its claims, and writes a page. The page also lists how
+    the chosen --scale differs from the paper's experiment. An experiment consists of jobs. Jobs differ in settings such
+    as the data set. Each seed of a job is a run. If an experiment is stopped or killed, the same command resumes it.
+    Finished runs are not run again, so you can add seeds later. To share the runs among processes, start the same command
+    in several terminals.
 
     \b
     Examples:

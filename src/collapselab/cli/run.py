@@ -64,7 +64,7 @@ def run(
             min=1,
             max=1000,
             metavar="N",
-            help="digits only: run seeds 0 to N-1 and judge the claims over all of them; a verdict needs three seeds.",
+            help="digits only. Run seeds 0 to N-1 and judge the claims over all of them. A verdict needs three seeds.",
         ),
     ] = None,
     data: RecipeDataOption = None,
@@ -78,9 +78,9 @@ def run(
     """Train a network and measure every layer during training.
 
     `digits` trains an MLP on the handwritten digits included in scikit-learn, tests four claims about neural collapse
-    and writes a page (report.html); it takes under a minute on two cores. Any other run is described by a recipe in
-    YAML; --show-recipe prints an example. A recipe has no claims and no page: its measurements are written to the
-    folder. The same command resumes a run that was stopped or killed; for a finished run it only prints the result.
+    and writes a page, report.html. It takes under a minute on two cores. Any other run is described by a recipe, a YAML
+    file; --show-recipe prints an example. A recipe has no claims and no page: its measurements are written to the folder.
+    If a run is stopped or killed, the same command resumes it. For a finished run, the command only prints the result.
 
     \b
     Examples:

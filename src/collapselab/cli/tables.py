@@ -47,7 +47,7 @@ _AGREES = (
     "ncc_agreement",
     "NCC agrees",
     True,
-    "share of samples whose nearest class mean is the decision",
+    "agreement of nearest class mean and network",
 )
 _PROFILE_COLUMNS = (
     _Column(*_WITHIN),

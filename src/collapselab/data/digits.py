@@ -39,7 +39,7 @@ def load_digits(num_train: int = NUM_TRAIN) -> DataSplits:
 
 
 class DigitsStore(Store):
-    """The embedded digits, opened like any other data set."""
+    """The digits that come with scikit-learn, opened like any other data set."""
 
     def __init__(self) -> None:
         data = load_digits()

@@ -25,8 +25,8 @@ from collapselab.data.stored import Store
 from collapselab.errors import InputError, printable
 
 _FORMS = (
-    f"a name ({DIGITS}, {', '.join(NAMED)}), a folder of Parquet files (train-*.parquet) or of images "
-    "(train/CLASS/*.png), a folder written by save_to_disk, a .npz file, or a hub id (owner/name)"
+    "a name such as mnist, a .npz file, a folder with train-*.parquet or train/CLASS/*.png, a folder written by "
+    "save_to_disk, or a hub id such as owner/name"
 )
 # One slash and no dot in front: `./sets/x` and `../x` are always paths.
 _HUB_ID = re.compile(r"(?P<hub_id>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?")
@@ -192,4 +192,7 @@ def _unknown(source: str, path: Path) -> str:
     beside = (other.name for other in Path().iterdir() if other.is_dir() or other.suffix == ".npz")
     near = near_matches(source, [DIGITS, *NAMED, *beside])
     hint = f"{near} Known" if near.startswith("did you mean") else "known"
-    return f"unknown data set {source!r}; {hint}: {_FORMS}"
+    names = ", ".join([DIGITS, *NAMED])
+    return (
+        f"unknown data set {source!r}; {hint} names: {names}. A path or a hub id such as owner/name works too"
+    )

@@ -100,5 +100,5 @@ def first(count: int, skip: int = 0) -> Sample:
 
 
 def digits(train: int, test: int) -> DataSpec:
-    """Return the first samples of the embedded 8 x 8 digits."""
+    """Return the first samples of the 8 x 8 digits that come with scikit-learn."""
     return DataSpec(name="digits", train=first(train), test=first(test))

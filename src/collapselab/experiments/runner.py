@@ -212,7 +212,8 @@ def _finished(
     same = held is not None and all(getattr(held, name) == getattr(asked, name) for name in _RUNS)
     if held is not None and held.status == "finished" and same and not anything_new:
         return held
-    recipes = {run.job.name: run.job.recipe.in_one_line() for run in grid.all()}
+    # Reversed: a job has the recipe of its first seed.
+    recipes = {run.job.name: run.job.recipe.in_one_line() for run in reversed(list(grid.all()))}
     return asked.finished_with([run.record for run in grid.all()]).model_copy(update={"recipes": recipes})
 
 

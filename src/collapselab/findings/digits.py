@@ -22,8 +22,8 @@ from collapselab.report.pages.run import run_page
 from collapselab.training import Recipe, RunFolder, Stopper, run_recipe
 
 _STRICTER = (
-    "The threshold is 0.001 here. It is 0.1 in the experiments of papers, but on these easy digits test variance also ends "
-    "below 0.1: with that threshold, test data would count as collapsed too"
+    "The threshold is 0.001 here. In the experiments reproduced from papers, it is 0.1. These digits are so easy that test "
+    "variance also ends below 0.1; with that threshold, test data would count as collapsed too"
 )
 _HUI, _RANGAMANI = "Hui, Belkin, Nakkiran (2022)", "Rangamani et al. (2023)"
 
@@ -89,7 +89,7 @@ def _least_agreement(rows: pd.DataFrame, epsilon: float) -> list[Number]:
         raise Void(f"no layer has a within-class share of the variance below {epsilon:g}")
     collapsed = end.iloc[end["layer"].tolist().index(first) :]
     least = float(collapsed["ncc_agreement"].min(skipna=False))
-    what = f"share of train samples for which nearest class mean and network agree, smallest value from {first} on"
+    what = f"agreement of nearest class mean and network on train samples, smallest value from {first} to the last layer"
     return [Number(what, least, above=0.999, scale="difference")]
 
 

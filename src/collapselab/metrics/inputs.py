@@ -30,7 +30,6 @@ from collapselab.numerics import (
     well_conditioned_inverse_root,
 )
 from collapselab.statistics import ClassStats, SketchedSpectrum, Weighting, nystrom
-from collapselab.text import counted
 
 # A float32 product is trusted while its rounding is estimated to move a metric by less than this, relative.
 _PRODUCT_TOLERANCE = 1e-6
@@ -257,13 +256,13 @@ class MetricInputs:
         keep = values > cutoff * largest
         num_dropped = int((~keep).sum())
         if num_dropped:
-            below = f"below {cutoff:.2g} times the largest"
             constant = self.dim - len(values)
             self.warn(
-                f"{num_dropped} of the {len(values)} eigenvalues of Sigma_T are "
-                + (f"zero up to rounding ({below})" if self.rcond is None else below)
-                + (f", besides {counted(constant, 'constant feature')}" if constant else "")
-                + f". vci is computed from the other {int(keep.sum())}"
+                f"Sigma_T has rank {int(keep.sum())} with {self.dim} features. "
+                + (f"Constant features: {constant}. " if constant else "")
+                + f"Eigenvalues below {cutoff:.2g} times the largest: {num_dropped}. "
+                + ("These are zero up to rounding. " if self.rcond is None else "")
+                + "vci is computed without them"
                 + ("; its value is not affected" if self.rcond is None else "")
             )
         return ScaledTotal(scale, varying, vectors[:, keep] / values[keep].sqrt())

@@ -117,7 +117,7 @@ METRICS: tuple[Metric, ...] = (
         "vci", variability.vci, _NC1, "1 − Tr(Σ_T⁺ Σ_B) / min(p, C−1)", f"{_XU}, def. 5.3", 0, 1, 0, "falls",
         _COVARIANCE,
         note="Invariant under any invertible linear map of the features. For pure noise the value is about 1 − p/(n−1). If "
-        "p ≥ n − 1, it is 0 for almost any features, collapsed or not, and says nothing.",
+        "Σ_T has rank n − 1, it is 0 for almost any features, collapsed or not, and says nothing. This needs p ≥ n − 1.",
     ),
     Metric(
         "cosine_similarity", variability.cosine_similarity, _NC1,

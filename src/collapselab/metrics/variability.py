@@ -87,15 +87,12 @@ def vci(inputs: MetricInputs) -> float | None:
 
 
 def _warn_of_full_rank(inputs: MetricInputs, rank: int) -> None:
+    # Constant and dependent features do not count: more features than samples do not imply this rank.
     n = inputs.stats.num_samples
-    if inputs.dim >= n - 1:
+    if rank >= n - 1:
         inputs.warn(
-            f"{inputs.dim} features for {n} samples (p >= n - 1): vci is 0 for almost any features, collapsed or not; "
-            "use more samples"
-        )
-    elif rank >= n - 1:
-        inputs.warn(
-            f"Sigma_T has rank n - 1 = {n - 1}: vci is 0 for almost any features, collapsed or not; use more samples"
+            f"Sigma_T has rank {n - 1}, the largest possible with {n} samples. vci is then 0 for almost any features, "
+            "collapsed or not; use more samples"
         )
 
 

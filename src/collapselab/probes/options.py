@@ -64,7 +64,7 @@ class MeasuringOptions(TypedDict, total=False):
         Option(
             None,
             "channel axis of the input of layers without weight: one number for all (1 or -1), or a mapping from name or "
-            "glob to axis; default: that of the layer before.",
+            "glob to axis; default: the channel axis of the preceding layer.",
             parse_channel_axis,
         ),
     ]
@@ -82,8 +82,8 @@ class MeasuringOptions(TypedDict, total=False):
         Option(
             "auto",
             "what to store of the within-class scatter: `full` (the p x p matrix), `per_class` (one for each class), "
-            "`sketch` (its product with random directions), `trace` (a number), or `auto`: as much as the metrics need, "
-            "`full` up to 1024 features (4096 at the classifier) and 1 GiB in total, otherwise `sketch`.",
+            "`sketch` (its product with random directions), `trace` (a number), or `auto`: as much as the metrics need. "
+            "`auto` is `full` up to 1024 features (4096 at the classifier) and 1 GiB in total, otherwise `sketch`.",
             checks.scatter,
         ),
     ]

@@ -112,6 +112,7 @@ class ExperimentRecord(Versioned):
     def how_made(self) -> list[tuple[str, str]]:
         """Return all that decided the numbers, as names and values in words."""
         changes = ", ".join(f"{name} = {value}" for name, value in self.changes.items())
+        example = ", for one of the seeds" if len(self.seeds) > 1 else ""
         facts: list[tuple[str, object]] = [
             ("command", self.command),
             ("seeds", self.seeds),
@@ -130,7 +131,7 @@ class ExperimentRecord(Versioned):
             *([("judged again", self.judged)] if self.judged else []),
             *self.versions.items(),
             *((words(name), value) for name, value in (self.hardware or {}).items()),
-            *((f"recipe of {name}", recipe) for name, recipe in self.recipes.items()),
+            *((f"recipe of {name}{example}", recipe) for name, recipe in self.recipes.items()),
         ]
         return [(name, in_words(value)) for name, value in facts if value != ""]
 

@@ -52,9 +52,9 @@ def summary(judgements: Sequence[Judgement]) -> str:
     """Count the verdicts: `3 findings: 1 holds, 2 are inconclusive (1 meets its criteria in every seed); 4 of 4 identities hold.`"""
     findings = [one for one in judgements if one.kind == "finding"]
     identities = [one for one in judgements if one.kind == "identity"]
+    early = [one for one in findings if _lacks_seeds(one)]
     parts = []
     if findings:
-        early = [one for one in findings if _lacks_seeds(one)]
         by_verdict = {
             verdict: [one for one in findings if one.verdict == verdict and one not in early]
             for verdict in _VERBS
@@ -65,9 +65,7 @@ def summary(judgements: Sequence[Judgement]) -> str:
             if ones
         ]
         if early:
-            have = "has" if len(early) == 1 else "have"
-            so_far = _pointing(early, so_far=True)
-            counts.append(f"{len(early)} {have} no verdict yet (a verdict needs three seeds{so_far})")
+            counts.append(f"{len(early)} {'has' if len(early) == 1 else 'have'} no verdict yet")
         noun = "finding" if identities else "claim"
         parts.append(f"{counted(len(findings), noun)}: {', '.join(counts)}")
     if identities:
@@ -76,7 +74,7 @@ def summary(judgements: Sequence[Judgement]) -> str:
             f"{held} of {len(identities)} {'identity holds' if len(identities) == 1 else 'identities hold'}"
         )
     text = "; ".join(parts) or "no claims were judged"
-    return f"{text[0].upper()}{text[1:]}."
+    return f"{text[0].upper()}{text[1:]}.{_so_far(early)}"
 
 
 def outcome(one: SettingJudgement) -> str:
@@ -127,7 +125,7 @@ def _measured(one: SettingJudgement) -> list[str]:
     if len(asked) > 1 and one.agreement != "0 of 0":
         asked.append(f"all criteria are met in {one.agreement} seeds")
     if one.verdict == "inconclusive" and asked and not _lacks_seeds(one):
-        asked[-1] += f"; {_why_open(one)}"
+        asked[-1] += f". Inconclusive because {_why_open(one)}"
     beside = [_beside(shown)] if shown else []
     # Without any seed, notes say it all: no run matched, or what an earlier version measured.
     nothing = [] if beside or asked or (one.notes and not one.void) else ["nothing was measured"]
@@ -167,9 +165,9 @@ def _reading(reading: Reading, one: SettingJudgement) -> str:
 
 def _why_open(one: SettingJudgement) -> str:
     if one.effect is not None and one.effect.by_seed:
-        return "inconclusive: the 95% interval includes the threshold"
+        return "the 95% interval includes the threshold"
     valid = {seed for reading in one.readings for seed in reading.by_seed} - set(one.void)
-    return f"inconclusive: {'a criterion is undefined in every valid seed' if valid else 'no valid seed'}"
+    return "a criterion is undefined in every valid seed" if valid else "every seed is void"
 
 
 def _lacks_seeds(one: SettingJudgement) -> bool:
@@ -179,11 +177,20 @@ def _lacks_seeds(one: SettingJudgement) -> bool:
     return few and one.verdict == "inconclusive"
 
 
-def _pointing(judgements: Sequence[Judgement], *, so_far: bool = False) -> str:
+def _pointing(judgements: Sequence[Judgement]) -> str:
     """How many inconclusive claims meet their criteria in every valid seed."""
     count = sum(one.verdict == "inconclusive" and _is_pointed_to(one) for one in judgements)
-    text = f"{count} {'meets its' if count == 1 else 'meet their'} criteria"
-    return "" if not count else f"; {text} so far" if so_far else f" ({text} in every seed)"
+    return f" ({count} {'meets its' if count == 1 else 'meet their'} criteria in every seed)" if count else ""
+
+
+def _so_far(early: Sequence[Judgement]) -> str:
+    """Sentences about claims that have no verdict yet: what a verdict needs, and how many meet their criteria."""
+    count = sum(map(_is_pointed_to, early))
+    which = f"{count} of these {len(early)} claims {'meets its' if count == 1 else 'meet their'}"
+    if count == len(early):
+        which = "this claim meets its" if count == 1 else f"all {count} meet their"
+    found = f" So far, {which} criteria." if count else ""
+    return f" A verdict needs three seeds.{found}" if early else ""
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -211,9 +211,9 @@ def cosine_chart(cosines: Mapping[str, pd.DataFrame]) -> Chart:
         names = tuple(map(str, range(count)))
         between = table.to_numpy()[~np.eye(count, dtype=bool)]
         low, high = number(np.nanmin(between)), number(np.nanmax(between))
-        ranges.append(f"on {split} data, they are between {low} and {high}")
+        ranges.append(f"between {low} and {high} on {split} data")
         heat = Heat(table.add_prefix("class ").add_prefix("class ", axis=0), -1, 1, diverging=True)
         axes = Axis("class", names=names), Axis("class", names=names, reverse=True)
         panels.append(Panel(f"{split} data", *axes, heat=heat, place=(0, len(panels))))
     simplex = number(-1 / (count - 1))
-    return chart_of("cosines", panels, simplex=simplex, classes=count, ranges="; ".join(ranges))
+    return chart_of("cosines", panels, simplex=simplex, classes=count, ranges=" and ".join(ranges))

@@ -87,7 +87,9 @@ def test_a_curve_without_a_trend_has_not_vanished_but_may_have_failed_to() -> No
         rows.loc[rows["step"] != STEPS[-1], "x"] = NAN
         judged = judge(claim, rows)
         assert judged.verdict == verdict
-        assert judged.notes == ["change of x over the second half of the steps is undefined (3 of 3 seeds)"]
+        late = "change of x over the second half of the steps is undefined"
+        why = "because the column x has values at 1 of 8 measured steps"
+        assert judged.notes == [f"{late}, {why} (3 of 3 seeds)"]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,7 @@ def test_gap(over: float, verdict: str) -> None:
         assert judged.effect.threshold == 0.5
         assert judged.effect.by_seed[1] == pytest.approx(math.log10(5))
         assert [one.verdict for one in judged.sensitivity] == ["holds", "fails"]  # factors of 2 and 10
+        assert judged.readings[-1].must == "be above 3.16 (half a decade)"
 
 
 def test_a_gap_of_any_size() -> None:
@@ -260,7 +263,11 @@ def test_first() -> None:
     unknown = ways([1, 300, 100, 10])
     unknown.loc[(unknown["depth"] == 2) & (unknown["step"] == 3), "normalized_within"] = NAN
     assert verdicts(claim, unknown) == ["inconclusive"]
-    assert verdicts(claim, unknown.drop(columns="normalized_within")) == ["inconclusive"]
+    why = f"has values at {len(STEPS) - 1} of {len(STEPS)} measured steps"
+    assert why in judge(claim, unknown).void[0]
+    without = unknown.drop(columns="normalized_within")
+    assert verdicts(claim, without) == ["inconclusive"]
+    assert f"has values at 0 of {len(STEPS)} measured steps" in judge(claim, without).void[0]
     judged = judge(claim, ways([1, 300, 100, 10]))
     assert [one.threshold for one in judged.sensitivity] == [0.25, 0.75, 0.9]
     steps = [one.by_seed[0] for one in judged.readings]

@@ -132,7 +132,10 @@ def test_a_measure_may_declare_a_seed_void() -> None:
 
 def test_a_claim_about_no_run() -> None:
     judged = judge(at_end("x", "It is above 0.", above=(0.0,), only={"job": "vgg*"}), runs([1.0]))
-    assert (judged.verdict, judged.notes) == ("inconclusive", ["No run matches this claim."])
+    assert (judged.verdict, judged.notes) == (
+        "inconclusive",
+        ["Not tested, because there is no run with job vgg*."],
+    )
 
 
 # ---------------------------------------------------------------- two things that are asked

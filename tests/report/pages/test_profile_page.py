@@ -192,7 +192,7 @@ def test_warnings_of_layers_that_differ_in_numbers_are_one(profiles: Profiles) -
     lost = tuple(f"train layers.{depth}: vci ignores {depth + 1} of 9 eigenvalues" for depth in range(3))
     words = read(profile_page(replace(profiles[0], warnings=(*lost, "test: another")))).words
     assert "2 warnings" in words
-    assert "train layers.0: vci ignores 1 of 9 eigenvalues (similar: train layers.1, train layers.2)" in words
+    assert "train layers.0: vci ignores 1 of 9 eigenvalues. Similar: train layers.1, train layers.2" in words
 
 
 def deep(profile: Profile, count: int) -> Profile:

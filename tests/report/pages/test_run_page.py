@@ -83,7 +83,7 @@ def test_a_run_without_that_metric_has_no_chart_of_it(run: Run) -> None:
     rows = run.rows.drop(columns=["alignment", "normalized_within"])
     words = check_page(run_page(dataclasses.replace(run, rows=rows))).words
     assert "“NC3: weights line up with class means” is not drawn." in words
-    assert "have not collapsed at the last layer" in words
+    assert "On train data, the last layer has not collapsed." in words
 
 
 def test_names_are_text(run: Run) -> None:

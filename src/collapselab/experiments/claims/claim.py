@@ -48,6 +48,7 @@ class Number:
             as a difference.
         clip: correlations are clipped to plus or minus this value.
         remark: note about this seed; equal remarks are counted.
+        why: reason for an undefined value, as a clause; empty if unknown.
     """
 
     what: str
@@ -58,6 +59,7 @@ class Number:
     scale: Scale = "ratio"
     clip: float = 1.0
     remark: str = ""
+    why: str = ""
 
     @property
     def unit(self) -> str:
@@ -70,7 +72,10 @@ class Number:
             wanted, tolerance = self.near
             return f"be {f'within {number(tolerance)} of ' if tolerance > _EXACT else ''}{number(wanted)}"
         side, bound = ("below", self.below) if self.above is None else ("above", self.above)
-        return "" if bound is None else f"be {side} {number(bound)}{self.unit}"
+        if bound is None:
+            return ""
+        how = " (half a decade)" if self.scale == "ratio" and bound == 10**0.5 else ""
+        return f"be {side} {number(bound)}{self.unit}{how}"
 
     @property
     def score(self) -> float:
@@ -81,6 +86,11 @@ class Number:
     def bar(self) -> float:
         """The value that the score must exceed."""
         return -self.near[1] if self.near else self._scaled(self.below if self.above is None else self.above)
+
+    @property
+    def undefined(self) -> str:
+        """Clause that says what is undefined, and why."""
+        return f"{self.what} is undefined{self.why and f', because {self.why}'}"
 
     @property
     def is_met(self) -> bool:

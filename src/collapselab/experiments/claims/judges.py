@@ -13,6 +13,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from collapselab.curves import ROUNDING, end_value, late_change, step_covering
@@ -135,7 +136,7 @@ def ordered(metric: str, says: str, by: _Bounds = (1.0, 1.1, 1.5), **more: Any) 
             raise Void("fewer than two layers")
         factors = [_over(a.value, b.value) for a, b in pairwise(shown)]
         least = math.nan if any(map(math.isnan, factors)) else min(factors)
-        what = f"{_name(metric)} of a layer divided by that of the next layer, smallest value"
+        what = f"{_name(metric)}, smallest ratio of a layer to the next"
         return [*shown, Number(what, least, above=factor)]
 
     return _claim(f"{metric} ordered", says, measure, by, {"rows": lambda rows: rows, **more})
@@ -153,10 +154,11 @@ def first(
         if not others:
             raise Void("fewer than two layers")
         earliest = math.nan if any(map(math.isnan, others)) else min(others)
-        at = f"step at which the logarithm of the {_name(metric)} has made {percent(share)} of its total change"
-        other = Number(f"{at}, earliest of the other layers", earliest)
-        what = f"step at {percent(share)} of the change, earliest of the other layers divided by last layer"
-        return _pair(other, Number(f"{at}, last layer", last), 1.0, what)
+        at = f"step at which {percent(share)} of the change in log({_name(metric)}) is reached"
+        other = Number(f"{at}, other layers (earliest)", earliest)
+        what = f"ratio of the steps at which {percent(share)} is reached, other layers to last layer"
+        *steps, ratio = _pair(other, Number(f"{at}, last layer", last), 1.0, what)
+        return [*steps, replace(ratio, why=_stored(layers, metric))]
 
     return _claim(f"{metric} last layer first", says, measure, share, {"rows": hidden_layers, **more})
 
@@ -264,7 +266,15 @@ def _beside(run: pd.DataFrame, names: str | Sequence[str]) -> list[Number]:
 
 def _late(run: pd.DataFrame, name: str, **bound: Any) -> Number:
     what = f"change of {_name(name)} over the second half of the steps"
-    return Number(what, late_change(*curve(run, name)), scale="change", **bound)
+    return Number(what, late_change(*curve(run, name)), scale="change", why=_stored(run, name), **bound)
+
+
+def _stored(run: pd.DataFrame, name: str) -> str:
+    """Say at how many of the measured steps a column has a value in every row; nothing if at all of them."""
+    steps, values = curve(run, name)
+    every = len(set(steps))
+    known = every - len(set(steps[~np.isfinite(values)]))
+    return "" if known == every else f"the column {name} has values at {known} of {every} measured steps"
 
 
 def _pair(over: Number, under: Number, factor: float, name: str) -> list[Number]:

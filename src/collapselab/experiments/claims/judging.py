@@ -20,7 +20,7 @@ from collapselab.experiments.claims.claim import SCALES, Claim, NotAsked, Number
 from collapselab.frames import curve, groups, last_layer, numbers, rows_that, rows_where
 from collapselab.inference import CONFIDENCE, holm
 from collapselab.records.judgement import Effect, Judgement, Reading, Sensitivity, SettingJudgement, Verdict
-from collapselab.text import counted, listed, number
+from collapselab.text import counted, listed, number, words
 
 _ORDER = ("fails", "inconclusive", "holds")
 _Judged = TypeVar("_Judged", bound=SettingJudgement)
@@ -55,11 +55,16 @@ def _judge(claim: Claim, rows: pd.DataFrame, seeds: Sequence[int], source: dict[
         settings = _with_holm(settings)
         whole = _over_settings(claim, settings)
     else:
-        whole = SettingJudgement(verdict="inconclusive", notes=["No run matches this claim."])
+        whole = SettingJudgement(verdict="inconclusive", notes=[_not_tested(claim)])
     shared = {name: getattr(whole, name) for name in SettingJudgement.model_fields}
     notes = [*whole.notes, *claim.notes]
     own = {name: getattr(claim, name) for name in ("id", "statement", "kind")}
     return Judgement.model_validate(shared | own | source | {"settings": settings, "notes": notes})
+
+
+def _not_tested(claim: Claim) -> str:
+    asked = [f"{words(name)} {pattern}" for name, pattern in (claim.only or {}).items()]
+    return f"Not tested, because there is no run{' with ' * bool(asked)}{' and '.join(asked)}."
 
 
 def _settings(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -108,10 +113,10 @@ def _judge_setting(claim: Claim, name: str, part: pd.DataFrame, seeds: Sequence[
         try:
             # A void run may still have numbers to show.
             measured[seed] = claim.numbers(claim.rows(rows), claim.thresholds[0]) if len(rows) else ()
-            unknown = [one.what for one in _asked(measured[seed]) if math.isnan(one.score)]
+            unknown = [one.why or one.undefined for one in _asked(measured[seed]) if math.isnan(one.score)]
             # One of several numbers can be enough to fail.
             if unknown and (claim.kind == "identity" or len(unknown) == len(_asked(measured[seed]))):
-                reason = reason or f"{unknown[0]} is undefined"
+                reason = reason or unknown[0]
         except Void as why:
             reason = reason or str(why)
             not_asked |= {seed} if isinstance(why, NotAsked) else set()
@@ -225,9 +230,7 @@ def _readings(measured: _BySeed, valid: _BySeed) -> list[Reading]:
 
 
 def _remarks(valid: _BySeed) -> list[str]:
-    unknown = [
-        f"{one.what} is undefined" for own in valid.values() for one in _asked(own) if math.isnan(one.score)
-    ]
+    unknown = [one.undefined for own in valid.values() for one in _asked(own) if math.isnan(one.score)]
     said = Counter([one.remark for own in valid.values() for one in own if one.remark] + unknown)
     return [f"{remark} ({count} of {counted(len(valid), 'seed')})" for remark, count in said.items()]
 

@@ -20,9 +20,9 @@ _ARMS = {LITERAL: "Without weight decay", PAPYAN: "With weight decay"}
 # What the rows of runs made before there were arms lack.
 BEFORE_ARMS = {"arm": LITERAL, "weight_decay": 0.0}
 TEXT = (
-    "Every run exists in two arms. In the literal arm there is what the paper mentions: no weight decay, MLPs without batch "
-    "norm. In the papyan arm there is the weight decay of Papyan et al. (2020), whose procedure the paper follows, and MLPs "
-    "have batch norm."
+    "There are two arms; a folder may contain runs of only one. The literal arm has no weight decay, and its MLPs have no batch "
+    "norm, because the paper mentions neither. The papyan arm has the weight decay of Papyan et al. (2020), because the paper "
+    "follows their procedure. Its MLPs have batch norm."
 )
 
 

@@ -44,7 +44,7 @@ EVALUATION_BATCH = 1024
 
 # ---------------------------------------------------------------- what the paper does not specify
 
-EVALUATION_NOTE = "The paper does not mention evaluation mode, which is used here to measure features."
+EVALUATION_NOTE = "Features are measured in evaluation mode, which the paper does not mention."
 LEFT_OPEN = f"{arms.TEXT} {EVALUATION_NOTE}"
 SMOKE = f"{recipes.SMOKE} {arms.TEXT}"
 STEM_NOTE = "Networks are those of torchvision, whose first layers are designed for large images."

@@ -23,7 +23,8 @@ def _jobs(seed: int, changes: Changes) -> list[Job]:
 
 
 _OPEN = (
-    "The paper does not specify the batch size (here 128, as in sec. 3.2) or the digits (here drawn at random for each seed). "
+    "The paper does not specify the batch size; here it is 128, as in sec. 3.2. It does not specify the digits either; here "
+    "they are drawn at random for each seed. "
     f"{common.LEFT_OPEN} {common.STANDARDIZE_NOTE}"
 )
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 _HOW = (
     "On logarithmic axes, means are geometric, and 0 is drawn at a separate tick. An undefined value leaves a gap in its line. A "
-    "variance is the mean squared distance of features from their centres, relative to the spread of the centres: class means, or "
-    "k-means centres for weak test variance. In panels titled “centres of the last step”, the variance of every step is taken around "
-    "the centres at the end of the run. Early variances then also contain how far the centres still move until the end."
+    "variance is the mean squared distance of features from their centres, divided by the spread of the centres. Centres are class "
+    "means; for weak test variance, they are k-means centres. In panels titled “centres of the last step”, all steps use the centres "
+    "at the end of the run. The variance of an early step then includes the distance between the centres of that step and the final centres."
 )
 
 

@@ -167,8 +167,8 @@ def _facts(shown: _Shown) -> list[tuple[str, str]]:
         ("first collapsed layer", profile.first_collapsed_layer or "none"),
         (f"{splits} samples", " / ".join(f"{profile.num_samples[split]:,}" for split in shown.splits)),
         ("classes", f"{shown.num_classes:,}"),
-        (f"within-class share of the variance at the last layer, {splits}", within),
-        (f"agreement of the nearest class mean with the network at the last layer, {splits}", agreement),
+        (f"within-class share of the variance, last layer, {splits}", within),
+        (f"nearest class mean agrees with the network, last layer, {splits}", agreement),
     ]
 
 
@@ -212,9 +212,9 @@ def _traces(shown: _Shown) -> Chart:
             lines.append(shown.line(name, f"{name}_trace", replace(look, dash="dot"), split, at_start=True))
         panels.append(shown.panel("nc1-traces", lines, f"{split} data", column=len(panels)))
         within, between = (number(shown.last(f"{name}_trace", split)) for name in ("within", "between"))
-        ends.append(f"{within} within and {between} between on {split} data")
+        ends.append(f"on {split} data, {within} (within) and {between} (between)")
     gaps = shown.gaps(*(f"{name}_trace" for name in _TRACES))
-    return chart_of("nc1-traces", [one for one in panels if one.series], gaps, ends=", ".join(ends))
+    return chart_of("nc1-traces", [one for one in panels if one.series], gaps, ends="; ".join(ends))
 
 
 def _alignment(shown: _Shown) -> Chart:

@@ -24,9 +24,9 @@ _VARIANCES = Lines(
     "variance",
     "Variance on train and on test data",
     VARIANCES,
-    "Variance of the last layer's features around centres, relative to the spread of the centres. Centres are class means of train (train) or test "
-    "features (test, strong), or k-means centres of test features (test, weak). In a panel titled “centres of the last step”, the variance of every "
-    "step is taken around the centres at the end of the run; in one titled “centres of the measured step”, around those of that same step.",
+    "Variance of the last layer's features around centres, divided by the spread of the centres. “train”: train features around their class means. "
+    "“test, strong”: test features around their class means. “test, weak”: test features around their k-means centres. In a panel titled “centres of "
+    "the last step”, all steps use the centres at the end of the run. In a panel titled “centres of the measured step”, each step uses its own centres.",
     axes=(Axis("optimiser step", "log"), SPREAD),
     on_paper=False,
 )
@@ -68,11 +68,11 @@ def _summary(run: Run) -> str:
         options = ", ".join(f"{words(name)} {value}" for name, value in model.options.items())
         network = f"{model.name} ({options})" if options else model.name
         what = f"The network {network} was trained on {record.data.num_train:,} samples of {record.data.name}"
-    where = f"have collapsed from {first} on" if first else "have not collapsed at the last layer"
+    where = f"{first} and all later layers have" if first else "the last layer has not"
     judged = f" {summary(run.judgements)}" if run.judgements else ""
     return (
-        f"{what} for {run.last_step:,} steps. On train data its features {where} (less than {percent(run.epsilon)} of their "
-        f"variance is within classes).{judged}"
+        f"{what} for {run.last_step:,} steps. On train data, {where} collapsed. A layer is collapsed if less than "
+        f"{percent(run.epsilon)} of the variance of its features is within classes.{judged}"
     )
 
 
