@@ -237,3 +237,9 @@ def test_nothing_is_cut_and_no_line_is_too_long() -> None:
     for index in range(15):
         assert f"data set {index}: inconclusive." in flowing
     assert flowing.count("0.6 (seeds 0-29)") == 15
+
+
+def test_a_number_is_told_from_its_bound_and_a_tiny_p_from_zero() -> None:
+    held = finding((0.09996, 0.02, 0.1), verdict="holds", p=0.0, p_holm=3e-12)
+    assert "0.09996, 0.02, 0.1 (seeds 0-2); must be below 0.1" in sentences(held)[0]
+    assert sentences(held)[-1].endswith("; p < 1e-10 (< 1e-10 by Holm's correction).")

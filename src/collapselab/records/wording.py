@@ -16,6 +16,8 @@ _VERBS = {
     "fails": ("fails", "fail"),
     "inconclusive": ("is inconclusive", "are inconclusive"),
 }
+_MOST_DIGITS = 6
+_TINY = 1e-10  # p-values below this are not told apart
 _INDENT = 14  # INCONCLUSIVE and two spaces
 # How an effect is computed from a number, as the effect says it; back to the number; its unit; the mean of effects.
 _SCALES: Mapping[str, tuple[Callable[[float], float], str, str]] = {
@@ -147,8 +149,15 @@ def _beside(shown: Sequence[Reading]) -> str:
 
 
 def _values(reading: Reading) -> str:
-    values = ", ".join(f"{number(value)}{reading.unit}" for value in reading.by_seed.values())
+    bound = reading.must.rpartition(" ")[2]
+    values = ", ".join(_apart(value, reading.unit, bound) for value in reading.by_seed.values())
     return f"{reading.what}: {values or 'undefined'}"
+
+
+def _apart(value: float | None, unit: str, bound: str) -> str:
+    """Format a value with three digits, with more where it would look like the bound that it differs from."""
+    texts = [f"{number(value, digits)}{unit}" for digits in range(3, _MOST_DIGITS + 1)]
+    return next((text for text in texts if text != bound), texts[0])
 
 
 def _with_seeds(reading: Reading) -> str:
@@ -209,14 +218,26 @@ def _interval(effect: Effect, *, is_only: bool) -> str:
     known = (effect.mean, effect.low, effect.high, effect.threshold)
     mean, *ends, bound = (None if value is None else 0.0 + back(sign * value) for value in known)
     low, high = ends[::sign]
-    mean, low, high, bound = (f"{number(value)}{unit}" for value in (mean, low, high, bound))
+    mean, low, high = (
+        _apart(value, unit, "" if _same(value, bound) else f"{number(bound)}{unit}")
+        for value in (mean, low, high)
+    )
+    bound = f"{number(bound)}{unit}"
     what = "over seeds" if is_only else name.removeprefix(scale)
     return f"{what[0].upper()}{what[1:]}: {kind} {mean}, 95% interval {low} to {high}, threshold {bound}"
 
 
+def _same(one: float | None, other: float | None) -> bool:
+    return one is not None and other is not None and math.isclose(one, other, rel_tol=1e-9)
+
+
 def _p_value(one: SettingJudgement) -> str:
-    corrected = "" if one.p_holm is None else f" ({number(one.p_holm, 2)} by Holm's correction)"
-    return "" if one.p is None else f"; p = {number(one.p, 2)}{corrected}"
+    corrected = "" if one.p_holm is None else f" ({_chance(one.p_holm)} by Holm's correction)"
+    return "" if one.p is None else f"; p {'' if one.p < _TINY else '= '}{_chance(one.p)}{corrected}"
+
+
+def _chance(p: float) -> str:
+    return f"< {_TINY:g}" if p < _TINY else number(p, 2)
 
 
 def _is_pointed_to(one: SettingJudgement) -> bool:
