@@ -63,7 +63,7 @@ def test_the_terminal_gets_a_table_verdicts_and_the_page(
     assert printed.out.count("MET IN 1 SEED ") == 4
     flowing = " ".join(printed.out.split())
     assert (
-        "4 claims: 4 have no verdict yet. A verdict needs three seeds. So far, all 4 meet their criteria."
+        "4 claims: none has a verdict yet. A verdict needs three seeds. So far, all 4 meet their criteria."
         in flowing
     )
     assert f"For a verdict on each claim: collapselab run digits --seeds 3 --out {out}\n" in printed.out

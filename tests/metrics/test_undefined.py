@@ -202,7 +202,7 @@ def test_directions_without_variance_are_ignored_and_change_nothing() -> None:
     result, without = (measure(x, labels, metrics=["vci"]) for x in (features, features[:, :4]))
     (warning,) = result.warnings
     assert warning.startswith(
-        "train: Sigma_T has rank 4 with 6 features. Constant features: 1. Eigenvalues below "
+        "train: Sigma_T has rank 4 with 6 features. Number of constant features: 1. Number of eigenvalues below "
     )
     assert warning.endswith(
         ": 1. These are zero up to rounding. vci is computed without them; its value is not affected"

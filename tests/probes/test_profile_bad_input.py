@@ -96,8 +96,8 @@ TOKENS = [(torch.ones(20, 5, 6), TOKEN_LABELS), (torch.ones(20, 4, 6), TOKEN_LAB
 
 # name: (model, train loader, arguments, what the line says)
 CASES: dict[str, tuple[type[nn.Module], Any, dict[str, Any], str]] = {
-    "a misspelt layer": (Body, TRAIN, {"layers": "secnod"}, "no module matches 'secnod'; did you mean 'second'"),
-    "a glob that matches nothing": (Body, TRAIN, {"layers": "layer4.*"}, "no module matches 'layer4.*'; known: first"),
+    "a misspelt layer": (Body, TRAIN, {"layers": "secnod"}, "'secnod' matches no module; did you mean 'second'"),
+    "a glob that matches nothing": (Body, TRAIN, {"layers": "layer4.*"}, "'layer4.*' matches no module; known: first"),
     "a predicate that holds for nothing": (Body, TRAIN, {"layers": lambda *_: False}, "predicate holds for none"),
     "no layers at all": (Body, TRAIN, {"layers": []}, "no layer is left to measure"),
     "a layer that never runs": (Body, TRAIN, {"layers": ["fc", "unused"]}, "unused never ran"),

@@ -65,7 +65,7 @@ def profile(
         typer.Option(
             metavar="HOW",
             help="How to reduce the features of several positions to one vector. flatten: all positions, one after "
-            "another. gap: mean over positions. mean: mean over tokens. token: the first token. token:i: token i, counted "
+            "another. gap: mean over the positions of a feature map. mean: mean over the tokens of a sequence. token: the first token. token:i: token i, counted "
             "from 0; a negative i counts from the end. token:last: the last token that is not padding. token:cls: the class "
             "token, which the network uses to compute the class scores.",
         ),
@@ -84,9 +84,9 @@ def profile(
         typer.Option(
             help="How to store within-class covariance. full: the pooled within-class covariance, one p x p matrix for all "
             "classes. per_class: one p x p matrix per class. sketch: the product of the pooled within-class covariance with "
-            "32 random directions. trace: only the trace of the pooled within-class covariance. auto: full for layers with "
-            "at most 1024 features, and for classifiers with at most 4096, if all these matrices fit in 1 GiB; otherwise "
-            "sketch."
+            "32 random directions. trace: only the trace of the pooled within-class covariance. auto: full for "
+            "layers with at most 1024 features (4096 for the classifier), starting with the last layer, until the matrices take "
+            "1 GiB; sketch for all other layers."
         ),
     ] = "auto",
     weighting: Annotated[
@@ -124,7 +124,9 @@ def profile(
     ignore_index: Annotated[
         int | None,
         typer.Option(
-            "--ignore-index", metavar="N", help="Label of padding: what has this label is not measured."
+            "--ignore-index",
+            metavar="N",
+            help="Label of padding. Samples and positions with this label are not measured.",
         ),
     ] = None,
     limit: Annotated[

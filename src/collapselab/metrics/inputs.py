@@ -259,8 +259,8 @@ class MetricInputs:
             constant = self.dim - len(values)
             self.warn(
                 f"Sigma_T has rank {int(keep.sum())} with {self.dim} features. "
-                + (f"Constant features: {constant}. " if constant else "")
-                + f"Eigenvalues below {cutoff:.2g} times the largest: {num_dropped}. "
+                + (f"Number of constant features: {constant}. " if constant else "")
+                + f"Number of eigenvalues below {cutoff:.2g} times the largest one: {num_dropped}. "
                 + ("These are zero up to rounding. " if self.rcond is None else "")
                 + "vci is computed without them"
                 + ("; its value is not affected" if self.rcond is None else "")

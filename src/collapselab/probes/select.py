@@ -245,7 +245,7 @@ def _no_match(pattern: str, modules: dict[str, nn.Module]) -> str:
     if hint.startswith("known:"):
         weights = [name for name, module in modules.items() if is_weight_layer(module)] or list(modules)
         hint = f"known: {listed(weights, 8)}"
-    return f"layers: no module matches {pattern!r}; {hint}"
+    return f"layers={pattern!r} matches no module; {hint}"
 
 
 def named_layer(model: nn.Module, name: str) -> dict[str, nn.Module]:

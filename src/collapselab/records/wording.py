@@ -67,7 +67,9 @@ def summary(judgements: Sequence[Judgement]) -> str:
             if ones
         ]
         if early:
-            counts.append(f"{len(early)} {'has' if len(early) == 1 else 'have'} no verdict yet")
+            have = "has" if len(early) == 1 else "have"
+            is_none = len(early) == len(findings) > 1
+            counts.append("none has a verdict yet" if is_none else f"{len(early)} {have} no verdict yet")
         noun = "finding" if identities else "claim"
         parts.append(f"{counted(len(findings), noun)}: {', '.join(counts)}")
     if identities:
@@ -232,7 +234,8 @@ def _same(one: float | None, other: float | None) -> bool:
 
 
 def _p_value(one: SettingJudgement) -> str:
-    corrected = "" if one.p_holm is None else f" ({_chance(one.p_holm)} by Holm's correction)"
+    chances = ["" if p is None else _chance(p) for p in (one.p, one.p_holm)]
+    corrected = "" if chances[1] in ("", chances[0]) else f" ({chances[1]} with Holm's correction)"
     return "" if one.p is None else f"; p {'' if one.p < _TINY else '= '}{_chance(one.p)}{corrected}"
 
 

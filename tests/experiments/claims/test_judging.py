@@ -134,7 +134,7 @@ def test_a_claim_about_no_run() -> None:
     judged = judge(at_end("x", "It is above 0.", above=(0.0,), only={"job": "vgg*"}), runs([1.0]))
     assert (judged.verdict, judged.notes) == (
         "inconclusive",
-        ["Not tested, because there is no run with job vgg*."],
+        ["Not tested: this folder has no runs with job vgg*."],
     )
 
 

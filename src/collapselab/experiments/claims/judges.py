@@ -136,7 +136,7 @@ def ordered(metric: str, says: str, by: _Bounds = (1.0, 1.1, 1.5), **more: Any) 
             raise Void("fewer than two layers")
         factors = [_over(a.value, b.value) for a, b in pairwise(shown)]
         least = math.nan if any(map(math.isnan, factors)) else min(factors)
-        what = f"{_name(metric)}, smallest ratio of a layer to the next"
+        what = f"{_name(metric)} of a layer divided by that of the next layer, smallest value"
         return [*shown, Number(what, least, above=factor)]
 
     return _claim(f"{metric} ordered", says, measure, by, {"rows": lambda rows: rows, **more})
@@ -154,13 +154,16 @@ def first(
         if not others:
             raise Void("fewer than two layers")
         earliest = math.nan if any(map(math.isnan, others)) else min(others)
-        at = f"step at which {percent(share)} of the change in log({_name(metric)}) is reached"
-        other = Number(f"{at}, other layers (earliest)", earliest)
-        what = f"ratio of the steps at which {percent(share)} is reached, other layers to last layer"
-        *steps, ratio = _pair(other, Number(f"{at}, last layer", last), 1.0, what)
+        done = f"has completed {percent(share)} of its change"
+        other = Number(f"earliest step at which another hidden layer {done}", earliest)
+        what = f"step of the other layer divided by step of the last layer, at {percent(share)} of the change"
+        *steps, ratio = _pair(other, Number(f"step at which the last hidden layer {done}", last), 1.0, what)
         return [*steps, replace(ratio, why=_stored(layers, metric))]
 
-    return _claim(f"{metric} last layer first", says, measure, share, {"rows": hidden_layers, **more})
+    note = f"The change of a layer is that of the logarithm of its {_name(metric)}, from the first to the last step."
+    return _claim(
+        f"{metric} last layer first", says, measure, share, {"rows": hidden_layers, "notes": [note], **more}
+    )
 
 
 def correlates(

@@ -63,8 +63,9 @@ def _judge(claim: Claim, rows: pd.DataFrame, seeds: Sequence[int], source: dict[
 
 
 def _not_tested(claim: Claim) -> str:
-    asked = [f"{words(name)} {pattern}" for name, pattern in (claim.only or {}).items()]
-    return f"Not tested, because there is no run{' with ' * bool(asked)}{' and '.join(asked)}."
+    asked = [f"{words(name)} {pattern}" for name, pattern in (claim.only or {}).items() if name != "arm"]
+    arm = f" in the {claim.only['arm']} arm" if claim.only and "arm" in claim.only else ""
+    return f"Not tested: this folder has no runs{arm}{' with ' * bool(asked)}{' and '.join(asked)}."
 
 
 def _settings(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -124,4 +124,10 @@ def render(page: Page) -> str:
 def cells(table: pd.DataFrame) -> dict[str, Any]:
     """Return a table as text: head and rows, the first column naming the row."""
     rows = [[cell(value) for value in row] for row in table.itertuples(index=False)]
-    return {"head": [words(name) for name in table.columns], "rows": rows}
+    return {"head": [_head(name) for name in table.columns], "rows": rows}
+
+
+def _head(column: str) -> str:
+    """Name a column; variances around the centres of the last step have a name of their own."""
+    plain = column.removesuffix("_final")
+    return words(plain) + " (centres of the last step)" * (plain != column)
