@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 import collapselab
 from collapselab import InputError
 from collapselab.probes import free_memory, memory, plan
-from collapselab.statistics import gathering
+from collapselab.statistics import gathering, shared
 from memory_tracking import TrackedMemory
 
 # Said over taken. Sums that a small data set does not need yet and work space that overlaps are counted in full; the
@@ -39,6 +40,12 @@ class _Wide(nn.Module):
 def _batches(dim: int, num_classes: int, num_samples: int, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
     inputs, labels = torch.randn(num_samples, dim, dtype=dtype), torch.arange(num_samples) % num_classes
     return list(zip(inputs.split(100), labels.split(100), strict=True))
+
+
+@pytest.fixture(autouse=True)
+def _own_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No scratch of statistics that other tests still hold."""
+    monkeypatch.setattr(shared, "_scratch", WeakValueDictionary())
 
 
 @pytest.fixture
@@ -135,13 +142,13 @@ def _profile(monkeypatch: pytest.MonkeyPatch, free: int | None, **options: Any) 
 
 
 def test_scratch_is_counted_in_the_dtype_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = list[int]()
-    monkeypatch.setattr(memory, "peak_bytes", lambda _, taken, **__: shared.append(taken) or taken)
+    scratch = list[int]()
+    monkeypatch.setattr(memory, "peak_bytes", lambda _, taken, **__: scratch.append(taken) or taken)
     for dtype in (torch.float32, torch.float64):
         model = _Wide(1, 2).to(dtype)
         collapselab.profile(model, _batches(3000, 2, 200, dtype), layers="wide.*", scatter="trace")
     # 2^20 // 3000 rows: beside their centres in float32, in place of them in float64.
-    assert shared == [2 * 4 * (2**20 // 3000) * 3000, 8 * (2**20 // 3000) * 3000]
+    assert scratch == [2 * 4 * (2**20 // 3000) * 3000, 8 * (2**20 // 3000) * 3000]
 
 
 def test_too_much_is_refused_before_the_first_pass(monkeypatch: pytest.MonkeyPatch) -> None:
