@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 import collapselab
 from collapselab import InputError
 from collapselab.probes import free_memory, memory, plan
-from collapselab.statistics import gathering
+from collapselab.statistics import gathering, shared
 from memory_tracking import TrackedMemory
 
 # Said over taken. Sums that a small data set does not need yet and work space that overlaps are counted in full; the
@@ -41,6 +42,12 @@ def _batches(dim: int, num_classes: int, num_samples: int, dtype: torch.dtype) -
     return list(zip(inputs.split(100), labels.split(100), strict=True))
 
 
+@pytest.fixture(autouse=True)
+def _own_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No scratch of statistics that other tests still hold."""
+    monkeypatch.setattr(shared, "_scratch", WeakValueDictionary())
+
+
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Every total that is computed."""
@@ -60,7 +67,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     [
         (3000, 10, 700, "sketch", torch.float32, True, True),
         (3000, 10, 700, "sketch", torch.float32, False, False),
-        (1000, 10, 700, "sketch", torch.float64, False, True),
+        (3000, 10, 700, "sketch", torch.float64, False, True),
         (3000, 10, 700, "trace", torch.float32, True, True),
         (8000, 20, 1400, "trace", torch.float32, False, False),
         (300, 5, 700, "per_class", torch.float32, True, False),
@@ -134,6 +141,16 @@ def _profile(monkeypatch: pytest.MonkeyPatch, free: int | None, **options: Any) 
     return collapselab.profile(model, _batches(3000, 2, 200, torch.float32), **options), model
 
 
+def test_scratch_is_counted_in_the_dtype_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = list[int]()
+    monkeypatch.setattr(memory, "peak_bytes", lambda _, taken, **__: scratch.append(taken) or taken)
+    for dtype in (torch.float32, torch.float64):
+        model = _Wide(1, 2).to(dtype)
+        collapselab.profile(model, _batches(3000, 2, 200, dtype), layers="wide.*", scatter="trace")
+    # 2^20 // 3000 rows: beside their centres in float32, in place of them in float64.
+    assert scratch == [2 * 4 * (2**20 // 3000) * 3000, 8 * (2**20 // 3000) * 3000]
+
+
 def test_too_much_is_refused_before_the_first_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = list[str]()
     with pytest.raises(InputError) as caught:
@@ -151,6 +168,14 @@ def test_too_much_is_refused_before_the_first_pass(monkeypatch: pytest.MonkeyPat
     assert 'scatter="trace"' in message
     assert "stats_device" not in message  # they are on the host already
     assert not passes
+
+
+def test_how_much_is_needed_is_said_before_means_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_MAX_MEANS_BYTES", 8 * 2 * 3000 - 1)
+    with pytest.raises(InputError, match=r"^class statistics take up to .*; largest: classifier"):
+        _profile(monkeypatch, 2**20)
+    with pytest.raises(InputError, match=r"^wide\.0 reads 3000 features: the means of 2 classes"):
+        _profile(monkeypatch, None)
 
 
 def test_only_what_helps_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,12 +216,12 @@ def test_classes_that_the_first_batch_lacks_are_a_warning(monkeypatch: pytest.Mo
     torch.manual_seed(0)
     labels = torch.arange(300) // 3
     rows = torch.randn(300, 2000) + labels[:, None]
-    monkeypatch.setattr(memory, "free_memory", lambda _: 2**24)
+    monkeypatch.setattr(memory, "free_memory", lambda _: 3 * 2**23)
     batches = list(zip(rows.split(6), labels.split(6), strict=True))
     model = nn.Linear(2000, 100)
     found = collapselab.profile(model, batches, metrics=["within_trace"], scatter="trace")
-    # 28 C p of sums, 64 C p while they are evaluated, 8 C p of results, and 4 MiB of scratch.
-    total = f"{(100 * 2000 * 100 + 2**22) / 2**30:.3g}"
+    # 28 C p of sums, 64 C p while they are evaluated, 8 C p of results, and 8 MiB of scratch.
+    total = f"{(100 * 2000 * 100 + 2**23) / 2**30:.3g}"
     assert [text.partition(" GiB")[0] for text in found.warnings if text.startswith("memory")] == [
         f"memory: if all 100 classes occur, class statistics take up to {total}"
     ]

@@ -287,3 +287,13 @@ def test_true_and_false_are_no_numbers_in_any_field(field: str, value: bool, tmp
 @pytest.mark.parametrize("field", sorted(TRUTHS))
 def test_fields_that_are_true_or_false(field: str) -> None:
     assert dict(flat(Recipe().with_changes({field: False}).model_dump(mode="json")))[field] is False
+
+
+def test_a_stats_device_that_is_not_set_leaves_recipes_as_they_were() -> None:
+    recipe, name = Recipe(), "stats_device"
+    assert name not in recipe.model_dump(mode="json")["measuring"]
+    assert name in yaml.safe_load(recipe.to_yaml())["measuring"]
+    changed = recipe.with_changes({"measuring.stats_device": "cpu"})
+    assert changed.model_dump(mode="json")["measuring"][name] == "cpu"
+    assert Recipe.parse(changed.model_dump(mode="json"), "here") == changed != recipe
+    assert changed.with_changes({"measuring.stats_device": None}) == recipe

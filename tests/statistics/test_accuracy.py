@@ -341,3 +341,17 @@ def test_a_centre_moved_under_float64_products_is_one_that_float32_rows_can_be_c
     stats = accumulate(features, labels, "full", batch=1, product_dtype=torch.float64)
     error = (stats.class_means[0].cpu() - features.double().mean(0)).abs().max()
     assert error < 1e-6, "float32 sums of deviations of 0.3 round by 3e-7; a shifted centre shows at 6e-5"
+
+
+@pytest.mark.parametrize("size", [0.0, 0.02, 0.1], ids=str)
+def test_directions_of_rows_that_are_short_beside_their_class_mean(size: float) -> None:
+    """norm(h)^2 summed from its parts about the centre would cancel for these rows, or leave noise for a zero."""
+    features, labels = collapsed(1.0, 0.5)
+    short = torch.arange(0, len(labels), 7)
+    features[short] *= size
+    oracle = Oracle(as_double(features), labels.numpy())
+    stats = accumulate(features, labels, "trace", batch=50)
+    # A seventh of the rows are centred on a mean up to 50 times as long: 50 eps32, over some rows of a class.
+    assert_close(stats.unit_means, oracle.unit_means(), rel=40 * EPS32, why="eps32 norm(d)/norm(h), averaged")
+    lost = torch.bincount(labels[short], minlength=4) if size == 0 else torch.zeros(4, dtype=torch.int64)
+    assert (stats.counts - stats.unit_counts).tolist() == lost.tolist()

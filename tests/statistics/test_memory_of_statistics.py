@@ -54,6 +54,13 @@ def test_statistics_of_equal_width_share_scratch_and_gaussian() -> None:
     assert shared_bytes([one, other]) == shared_bytes([one])
 
 
+def test_scratch_is_that_of_the_dtypes_of_all_rows() -> None:
+    wide, double = (_filled(500, 3, "trace", dtype) for dtype in (torch.float32, torch.float64))
+    dtypes = [torch.float32, torch.float64]
+    held = moments_bytes(wide) + moments_bytes(double, torch.float64) + shared_bytes([wide, double], dtypes)
+    assert reachable_bytes([wide, double]) == pytest.approx(held, rel=_TOLERANCE)
+
+
 def test_what_is_shared_is_freed_with_the_last_that_holds_it() -> None:
     stats = _filled(500, 3, "sketch", torch.float32)
     assert shared_scratch() is shared_scratch()

@@ -3,17 +3,19 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from threadpoolctl import threadpool_info
 from torch import nn
 
+import collapselab
 from collapselab import InputError
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.numerics import cpu_threads
 from collapselab.records.recipe import Checkpoints, Measuring, ModelSpec, Optimizer, StartFrom
-from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
+from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, measuring, run_recipe
 from collapselab.training.building import build_model, load_data
 from collapselab.training.engine import make_fabric
 from collapselab.training.trainer import Trainer
@@ -210,6 +212,23 @@ def test_only_the_last_layer_is_measured_where_the_recipe_says_so(
 ) -> None:
     run_recipe(tiny_recipe.model_copy(update={"measuring": Measuring(count=2, layers="last")}), folder)
     assert {row.layer for row in folder.read_rows()} == {"layers.2"}
+
+
+def test_statistics_are_on_the_device_that_the_recipe_names(
+    tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = list[Any]()
+
+    def noted(*args: Any, **options: Any) -> Any:
+        places.append(options["stats_device"])
+        return collapselab.profile(*args, **options)
+
+    monkeypatch.setattr(measuring, "profile", noted)
+    for number, place in enumerate((None, "cpu")):
+        recipe = tiny_recipe.with_changes({"measuring.stats_device": place})
+        run_recipe(recipe, RunFolder(tmp_path / str(number)))
+        assert set(places) == {place}
+        places.clear()
 
 
 def test_bf16_trains_and_measures_in_float32(tiny_recipe: Recipe, folder: RunFolder) -> None:

@@ -157,7 +157,8 @@ class MetricInputs:
     @cached_property
     def mean_rounding(self) -> float:
         """Largest squared distance between two equal class means that rounding alone can cause."""
-        return self.dim * (16 * EPS64 * float(self.class_means.abs().max())) ** 2
+        low, high = (float(value) for value in torch.aminmax(self.class_means))
+        return self.dim * (16 * EPS64 * max(-low, high)) ** 2
 
     @cached_property
     def within_trace(self) -> float:
@@ -165,7 +166,7 @@ class MetricInputs:
 
     @cached_property
     def between_trace(self) -> float:
-        trace = float(self.pi @ self.centred_means.square().sum(1))
+        trace = float(self.pi @ torch.linalg.vector_norm(self.centred_means, dim=1).square_())
         return trace if trace > self.mean_rounding + MEAN_ROUNDING32 * self.within_trace else 0.0
 
     @cached_property

@@ -8,11 +8,16 @@ Letters: p features, c classes, r rank.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from collapselab.metrics.inputs import MetricInputs, once
 from collapselab.numerics import EPS64, gram_norm
 
+_SLICE_ELEMENTS = 2**16
 _NO_SPREAD = "all class means coincide (Tr Sigma_B = 0)"
 
 
@@ -97,27 +102,37 @@ def _warn_of_full_rank(inputs: MetricInputs, rank: int) -> None:
 
 
 def cosine_similarity(inputs: MetricInputs) -> float | None:
-    lengths = _direction_lengths(inputs)
-    return None if lengths is None else float(lengths.mean())
+    directions = _directions(inputs)
+    return None if directions is None else float(directions.lengths.mean())
 
 
 def class_separation(inputs: MetricInputs) -> float | None:
-    lengths = _direction_lengths(inputs)
-    if lengths is None:
+    directions = _directions(inputs)
+    if directions is None:
         return None
-    usable = inputs.stats.unit_counts > 0
-    mean_direction = inputs.stats.unit_means[usable].mean(0)
-    d_within = 1 - float(lengths.mean())
-    d_total = 1 - float(mean_direction.square().sum())
+    d_within = 1 - float(directions.lengths.mean())
+    d_total = 1 - float(directions.mean.square().sum())
     if d_total <= 16 * EPS64:
         inputs.warn("class_separation is undefined: all samples have one direction (no angular spread)")
         return None
     return 1 - d_within / d_total
 
 
+@dataclass(frozen=True)
+class _Directions:
+    """Of every class that has a sample with a direction.
+
+    Attributes:
+        lengths: norm(m_c)^2 of each class.
+        mean: mean of m_c over classes.
+    """
+
+    lengths: Float[Tensor, " k"]
+    mean: Float[Tensor, " p"]
+
+
 @once
-def _direction_lengths(inputs: MetricInputs) -> Tensor | None:
-    """Return norm(m_c)^2 of every class that has a sample with a direction."""
+def _directions(inputs: MetricInputs) -> _Directions | None:
     counts, unit_counts = inputs.stats.counts, inputs.stats.unit_counts
     missing = int((counts - unit_counts).sum())
     usable = unit_counts > 0
@@ -131,7 +146,13 @@ def _direction_lengths(inputs: MetricInputs) -> Tensor | None:
     if not bool(usable.any()):
         inputs.warn("cosine_similarity and class_separation are undefined: every sample has norm zero")
         return None
-    return inputs.stats.unit_means[usable].square().sum(1).clamp_max(1.0)
+    lengths, total = [], torch.zeros(inputs.dim, dtype=torch.float64, device=counts.device)
+    # A few classes at a time, which stay in the processor's cache.
+    for classes in usable.nonzero()[:, 0].split(max(1, _SLICE_ELEMENTS // inputs.dim)):
+        means = inputs.stats.unit_means_of(classes)
+        lengths.append(torch.linalg.vector_norm(means, dim=1).square_())
+        total += means.sum(0)
+    return _Directions(torch.cat(lengths).clamp_max_(1.0), total / usable.sum())
 
 
 def cdnv(inputs: MetricInputs) -> float | None:

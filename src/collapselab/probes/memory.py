@@ -184,7 +184,10 @@ def _check(
     deferred = is_deferred("auto", device)
     by_source = sources_of(plan, create, deferred=deferred, num_samples=num_samples)
     all_stats = [create(source) for source in by_source]
-    shared = shared_bytes(all_stats, deferred=deferred, num_samples=num_samples)
+    dtypes = dtypes_of(plan)
+    shared = shared_bytes(
+        all_stats, [dtypes[source] for source in by_source], deferred=deferred, num_samples=num_samples
+    )
     total = peak_bytes(list(by_source.values()), shared, with_test=with_test)
     on_host = sum(by_source[point.source].means for point in plan.points) * (1 + with_test)
     host = torch.device("cpu")
@@ -206,7 +209,7 @@ def sources_of(
     plan: SplitPlan, create: Callable[[str], ClassStats], *, deferred: bool, num_samples: int | None
 ) -> dict[str, SourceBytes]:
     """Return the bytes of every source of features, in the order in which they are evaluated."""
-    dtypes = {point.source: point.dtype for point in plan.points if isinstance(point, ProbePoint)}
+    dtypes = dtypes_of(plan)
     nearest = "second pass" in plan.needs
     refined = any(metric.name.startswith("stable_rank") for metric in plan.metrics)
 
@@ -216,6 +219,11 @@ def sources_of(
         return SourceBytes.of(stats, dtype, nearest=nearest, refined=refined, gathered=gathered)
 
     return {source: bytes_of(source) for source in plan.scatter}
+
+
+def dtypes_of(plan: SplitPlan) -> dict[str, torch.dtype]:
+    """Return the dtype of the rows of every source of features."""
+    return {point.source: point.dtype for point in plan.points if isinstance(point, ProbePoint)}
 
 
 def _largest(by_source: dict[str, SourceBytes]) -> str:

@@ -93,8 +93,6 @@ class ProfileRun:
         self._num_planned = (
             len(self._labels) if self._labels.room is None else self._num_outputs or self._labels.room
         )
-        for point in plan.points:
-            check_means_fit(point, len(self._labels))
         self._scatter = self._choose_scatter(plan.points)
         with whole_parameters(model):
             self._weights = {
@@ -138,6 +136,8 @@ class ProfileRun:
             lambda: check_memory(plan, self._labels, self._num_planned, device, with_test=with_test)
         )
         self._warnings += [] if text is None else [("memory", text)]
+        for point in self._plan_of_points.points:
+            check_means_fit(point, len(self._labels))
 
     def _readable(self, loader: Iterable[Any], split: str) -> Readable:
         is_whole = self._splits is not None

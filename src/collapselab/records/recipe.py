@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_serializer, model_validator
 
 from collapselab.checks import near_matches
 from collapselab.data.recipe import DataSpec, Part, Text
@@ -21,6 +21,9 @@ from collapselab.text import flat
 MAX_SEED = 2**63 - 1
 _MOST_STEPS, _MOST_SAMPLES, _MOST_LISTED = 10**9, 10**9, 10_000
 _LARGEST = 1e9
+
+# Context of a dump with all fields, whether set or not.
+_EVERY_FIELD = {"every field": True}
 
 _Value = bool | Annotated[int, Field(ge=-(10**12), le=10**12)] | float | Text
 # A list in YAML: channels of each stage of a network.
@@ -118,6 +121,18 @@ class Measuring(Part):
     epsilon: float = Field(
         default=0.2, gt=0, lt=1, description="A layer is collapsed where normalized_within is below this."
     )
+    stats_device: Text | None = Field(
+        default=None,
+        description="Device where class statistics are stored, such as cpu; default: where the network is.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _earlier_fields(self, dump: Any, info: Any) -> dict[str, Any]:
+        """Leave out a field that earlier versions lack where it is not set: digests of their recipes stay."""
+        values = dump(self)
+        if self.stats_device is None and info.context != _EVERY_FIELD:
+            values.pop("stats_device", None)
+        return values
 
 
 class Checkpoints(Part):
@@ -216,7 +231,7 @@ class Recipe(Part):
         Raises:
             InputError: an unknown field, or a value out of range.
         """
-        values = self.model_dump(mode="json")
+        values = self.model_dump(mode="json", context=_EVERY_FIELD)
         for path, value in changes.items():
             *parents, last = path.split(".")
             part = values
@@ -277,7 +292,9 @@ class Recipe(Part):
         """Return every field as YAML that `read` reads, in the order of this class."""
         import yaml
 
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(
+            self.model_dump(mode="json", context=_EVERY_FIELD), sort_keys=False, allow_unicode=True
+        )
 
     def documented_yaml(self) -> str:
         """Return `to_yaml` with the meaning of each field beside it."""
@@ -344,7 +361,7 @@ def _documented(part: Part, indent: str) -> str:
                 _documented(value, indent + "  ").rstrip("\n"),
             ]
             continue
-        plain = part.model_dump(mode="json")[name]
+        plain = part.model_dump(mode="json", context=_EVERY_FIELD)[name]
         text = yaml.safe_dump(plain, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
         lines.append(f"{indent}{name}: {text}  # {field.description}")
     return "\n".join(lines) + "\n"

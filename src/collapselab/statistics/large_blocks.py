@@ -131,8 +131,9 @@ class LargeBlock:
             Its deviations, which the caller may change, and whether `ClassMoments.poor_centres` has any to examine.
         """
         moments, norms = self.moments, self._norms
-        if not moments.all_seen:
-            moments.place_centres(self._rows.to(self._dtype), self._labels, self._here, _class_sums)
+        new = moments.new_classes(self._here)
+        if new is not None:
+            moments.place_centres(self._rows.to(self._dtype), self._labels, new, _class_sums)
         deviations = self.deviations()
         squares = squared_norms(deviations)
         is_zero = norms == 0

@@ -27,8 +27,8 @@ from collapselab.statistics.gathering import chunk_bytes
 from collapselab.statistics.moments import NARROW, block_rows
 from collapselab.statistics.scatter import pending_rows
 
-# Per class: counts, squares, unit weights, zero norms and the count of the next judgement, 8 bytes each.
-_PER_CLASS = 40
+# Per class: counts, squares, unit weights, zero norms, squared norm of the centre and the count of the next judgement, 8 bytes each.
+_PER_CLASS = 48
 # Centred rows, rows in the order of their classes, and their products with weights.
 _WORK_OF_CHUNK = 4
 
@@ -63,28 +63,34 @@ def scatter_bytes(stats: ClassStats, features: torch.dtype = torch.float32, *, d
 
 def shared_bytes(
     all_stats: Sequence[ClassStats],
-    features: torch.dtype = torch.float32,
+    features: torch.dtype | Sequence[torch.dtype] = torch.float32,
     *,
     deferred: bool = False,
     num_samples: int | None = None,
 ) -> int:
-    """Return the bytes that statistics share: Gaussian matrices of sketches, and scratch for a block of rows.
+    """Return the bytes that statistics share: Gaussian matrices of sketches, and scratch for blocks of rows.
 
     Args:
         all_stats: those that exist at the same time, empty or not; their seeds are equal.
-        features: dtype of the rows.
+        features: dtype of the rows, of all or of each.
         deferred: whether checks of values are deferred: blocks are chunks then.
         num_samples: number of rows, where known.
     """
-    wide = features == torch.float64
-    sketches = {(stats.dim, stats.sketch_size) for stats in all_stats if stats.scatter == "sketch"}
-    gaussians = sum((8 if wide else 8 + 4) * dim * columns for dim, columns in sketches)
-    if deferred:
-        chunks = [chunk_bytes(stats.dim, features.itemsize, num_samples) for stats in all_stats]
-        return gaussians + _WORK_OF_CHUNK * max(chunks, default=0)
-    blocks = [(block_rows(stats.dim) * stats.dim, wide or stats.dim <= NARROW) for stats in all_stats]
-    scratch = {
-        size: max((block for block, in_double in blocks if in_double == (size == 8)), default=0)
-        for size in (4, 8)
+    dtypes = [features] * len(all_stats) if isinstance(features, torch.dtype) else features
+    rows = list(zip(all_stats, dtypes, strict=True))
+    sketches = {
+        (stats.dim, stats.sketch_size, dtype == torch.float64)
+        for stats, dtype in rows
+        if stats.scatter == "sketch"
     }
-    return gaussians + sum(size * elements for size, elements in scratch.items())
+    gaussians = sum((8 if wide else 8 + 4) * dim * columns for dim, columns, wide in sketches)
+    if deferred:
+        chunks = [chunk_bytes(stats.dim, dtype.itemsize, num_samples) for stats, dtype in rows]
+        return gaussians + _WORK_OF_CHUNK * max(chunks, default=0)
+    blocks = {8: 0, 4: 0}
+    for stats, dtype in rows:
+        size = 8 if dtype == torch.float64 or stats.dim <= NARROW else 4
+        num_rows = min(block_rows(stats.dim), num_samples or block_rows(stats.dim))
+        blocks[size] = max(blocks[size], num_rows * stats.dim)
+    # float32 rows are centred beside their centres, float64 rows in the same memory.
+    return gaussians + 8 * blocks[8] + 2 * 4 * blocks[4]

@@ -8,10 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from collapselab.numerics import add_converted_
+from collapselab.statistics.centred_rows import (
+    SAFE_NORMS,
+    CentredRows,
+    are_safe,
+    centred_in_float32,
+    deviations_of,
+)
+from collapselab.statistics.class_sums import SLICE_ELEMENTS, ClassSums
 from collapselab.statistics.rows import (
     SumByClass,
     class_means_in,
@@ -24,13 +31,6 @@ from collapselab.statistics.shared import shared_scratch
 
 # A block of this size stays in the processor's cache while it is added.
 _BLOCK_ELEMENTS = 2**20
-# float32 squares and their sums neither overflow nor underflow for rows of such norms, even where deviations are 1e-6
-# of them; blocks with other rows are computed in float64.
-_SAFE_NORMS = (2.0**-30, 2.0**50)
-# float32 deviations are summed in float32 over about this many rows of a class, then added to the float64
-# total: the rounding of a class mean stays below eps32 times the spread of its class.
-_ROWS_PER_PARTIAL = 64
-_MIN_PARTIAL_ROWS = 512
 # Narrow rows cost little: they are computed in float64 throughout.
 NARROW = 64
 # A class that grows by this factor in one block takes the block's mean as its centre.
@@ -59,6 +59,7 @@ class ClassMoments:
         squares: sum of squared deviations from the centre, float64.
         unit_weights: sum of 1/norm(h) over samples of non-zero norm, float64.
         centres: provisional centres, `centre_dtype`.
+        centre_squares: their squared norms, float64.
         zero_norms: samples per class with norm zero, which have no direction.
         judge_at: the count at which the centre of a class is examined next.
         max_square: the largest squared deviation so far, about the centre used at the time.
@@ -75,56 +76,46 @@ class ClassMoments:
         self.dim = dim
         self.zero_norms = zeros(num_classes, dtype=torch.int64)
         self.centres = zeros(num_classes, dim, dtype=centre_dtype)
+        self.centre_squares = zeros(num_classes)
         self.judge_at = torch.full((num_classes,), _GROWTH, device=device)
         self.max_square = 0.0
         self.counts = zeros(num_classes, dtype=torch.int64)
         self.squares = zeros(num_classes)
         self.unit_weights = zeros(num_classes)
-        # float64 totals, and float32 sums that are added to them from time to time. Each pair is allocated when first
-        # needed: for many classes, touching fresh memory costs as much as the sums themselves.
-        self._totals: tuple[Tensor, Tensor] | None = None
-        self._partials: tuple[Tensor, Tensor] | None = None
-        self._partial_rows = 0
+        self._sums = ClassSums(num_classes, dim, device)
         self.all_seen = False
-        self._least_count = 0
+        self._least_count = 0  # of a class with samples, or less
         self._scratch = shared_scratch()
 
     @property
     def sums(self) -> Float[Tensor, "c p"]:
         """Sum of deviations from the centre, float64."""
-        return self._sum_of(0, slice(None))
+        return self._sums.read(0)
 
     @property
     def unit_sums(self) -> Float[Tensor, "c p"]:
         """Sum of (h - centre)/norm(h) over samples of non-zero norm, float64."""
-        return self._sum_of(1, slice(None))
+        return self._sums.read(1)
 
     def means(self) -> Float[Tensor, "c p"]:
         """Return the mean of each class, float64; NaN where a class has no samples."""
-        return (self.sums / self.counts.double()[:, None]).add_(self.centres)
+        return self.sums.div_(self.counts.double()[:, None]).add_(self.centres)
 
     def variances(self) -> Float[Tensor, " c"]:
         """Return the mean squared distance of each class's rows from their mean, float64; NaN without samples."""
         counts = self.counts.double()
-        shifts = torch.linalg.vector_norm(self.sums, dim=1) / counts
+        shifts = self._sums.norms(torch.arange(self.num_classes, device=counts.device)) / counts
         return (self.squares / counts - shifts.square()).clamp_min(0.0)
 
     def unit_counts(self) -> Int[Tensor, " c"]:
         """Return how many rows of each class have a norm other than zero."""
         return self.counts - self.zero_norms
 
-    def unit_means(self) -> Float[Tensor, "c p"]:
+    def unit_means(self, classes: Int[Tensor, " k"] | slice = slice(None)) -> Float[Tensor, "k p"]:
         """Return the mean of h / norm(h) over each class's rows of non-zero norm, float64; NaN without any."""
-        sums = (self.centres * self.unit_weights[:, None]).add_(self.unit_sums)
-        return sums.div_(self.unit_counts().double()[:, None])
-
-    def _sum_of(self, kind: int, classes: Tensor | slice) -> Tensor:
-        """Return total plus partial sum of these classes, in a new tensor."""
-        total = torch.zeros_like(self.centres[classes], dtype=torch.float64)
-        for pair in (self._totals, self._partials):
-            if pair is not None:
-                add_converted_(total, pair[kind][classes])
-        return total
+        means = self._sums.read(1, classes)
+        means.add_(self.centres[classes] * self.unit_weights[classes][:, None])
+        return means.div_(self.unit_counts()[classes].double()[:, None])
 
     def block_rows(self) -> int:
         """Return the largest number of rows that `add` takes at a time."""
@@ -134,7 +125,7 @@ class ClassMoments:
         """Return the dtype in which rows of this dtype and these norms are centred and squared."""
         narrow = self.dim <= NARROW or dtype == torch.float64
         low, high = norm_range
-        return torch.float64 if narrow or not _are_safe(low, high) else torch.float32
+        return torch.float64 if narrow or not are_safe(low, high) else torch.float32
 
     def add(
         self,
@@ -152,47 +143,65 @@ class ClassMoments:
         Raises:
             ValueError: NaN, infinity, or a norm whose square overflows; then nothing is added.
         """
-        narrow = self.dim <= NARROW or features.dtype == torch.float64
-        rows = features.to(torch.float64 if narrow else torch.float32)
-        # In float64: 1 - norm(m_c)^2, the angular spread of a class, is the squared deviation of unit vectors,
-        # which is smaller than the rounding of a float32 norm for features far from the origin.
-        norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
-        low, high = (float(value) for value in torch.aminmax(norms))
-        if not _are_safe(low, high):
-            rows, norms, high = self._careful_norms(features)
-        if not self.all_seen:
-            self.place_centres(rows, labels, here)
-        deviations = self._deviations(rows, labels)
-        squares = squared_norms(deviations)
-        sums, unit_sums = self._targets(deviations.dtype, len(labels))
+        block = self._centred(features, labels, here)
+        deviations = block.deviations
+        sums, unit_sums = self._sums.targets(deviations.dtype, len(labels))
         sums.index_add_(0, labels, deviations)
-        self.max_square = max(self.max_square, float(squares.max()))
+        self.max_square = max(self.max_square, float(block.squares.max()))
         if on_deviations is not None:
             on_deviations(deviations, labels)
-        inverse_norms = norms.reciprocal()
-        if not low > _SAFE_NORMS[0]:
-            inverse_norms.masked_fill_(norms == 0, 0.0)
-            self.zero_norms.index_add_(0, labels, (norms == 0).long())
+        inverse_norms = block.norms.reciprocal()
+        if block.has_small:
+            inverse_norms.masked_fill_(block.norms == 0, 0.0)
+            self.zero_norms.index_add_(0, labels, (block.norms == 0).long())
         unit_sums.index_add_(0, labels, deviations.mul_(inverse_norms.to(deviations.dtype)[:, None]))
         self.counts += here
-        self.squares.index_add_(0, labels, squares)
+        self.squares.index_add_(0, labels, block.squares)
         self.unit_weights.index_add_(0, labels, inverse_norms)
 
-    def _careful_norms(self, features: Tensor) -> tuple[Tensor, Tensor, float]:
-        rows = features.double()
-        norms = torch.linalg.vector_norm(rows, dim=1)
-        refuse_unbounded(features)
-        return rows, norms, float(norms.max())
+    def _centred(self, features: Tensor, labels: Tensor, here: Tensor) -> CentredRows:
+        self._scratch = shared_scratch()  # of the thread that adds rows
+        narrow = self.dim <= NARROW or features.dtype == torch.float64
+        rows, new = features.to(torch.float64 if narrow else torch.float32), self.new_classes(here)
+        if new is None and rows.dtype == self.centres.dtype == torch.float32:
+            block = centred_in_float32(rows, labels, self.centres, self.centre_squares, self._scratch)
+            if block is not None:
+                return block
+        norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        low, high = (float(value) for value in torch.aminmax(norms))
+        if not are_safe(low, high):
+            rows = features.double()
+            norms = torch.linalg.vector_norm(rows, dim=1)
+            refuse_unbounded(features)
+        if new is not None:
+            self.place_centres(rows, labels, new)
+        deviations = deviations_of(rows, labels, self.centres, self._scratch)
+        return CentredRows(deviations, squared_norms(deviations), norms, has_small=not low > SAFE_NORMS[0])
+
+    def new_classes(self, here: Int[Tensor, " c"]) -> Bool[Tensor, " c"] | None:
+        """Return a mask of the classes that are seen for the first time; None if there are none.
+
+        Args:
+            here: number of rows of each class in a block.
+        """
+        new = None if self.all_seen else (here > 0) & (self.counts == 0)
+        return new if new is not None and bool(new.any()) else None
 
     def place_centres(
-        self, rows: Tensor, labels: Tensor, here: Tensor, summed: SumByClass = index_sums
+        self,
+        rows: Float[Tensor, "n p"],
+        labels: Int[Tensor, " n"],
+        new: Bool[Tensor, " c"],
+        summed: SumByClass = index_sums,
     ) -> None:
-        """Give classes that are seen for the first time a centre, the mean of their rows in this block."""
-        new = (here > 0) & (self.counts == 0)
-        if bool(new.any()):
-            classes, means = class_means_in(rows, labels, new, summed)
-            self.centres[classes] = means.to(self.centres.dtype)
-            self.all_seen = bool(((self.counts > 0) | new).all())
+        """Give the classes `new` a centre, the mean of their rows in this block."""
+        self._set_centres(*class_means_in(rows, labels, new, summed))
+        self.all_seen = bool(((self.counts > 0) | new).all())
+        self._least_count = 0
+
+    def _set_centres(self, classes: Tensor, centres: Tensor) -> None:
+        self.centres[classes] = centres = centres.to(self.centres.dtype)
+        self.centre_squares[classes] = _squares(centres)
 
     def outgrown_centres(
         self,
@@ -212,6 +221,8 @@ class ClassMoments:
         Raises:
             ValueError: as `add`.
         """
+        if not self.can_outgrow(len(labels)):
+            return None
         outgrown = (self.counts > 0) & (here >= _GROWTH * self.counts)
         if not bool(outgrown.any()):
             return None
@@ -229,14 +240,19 @@ class ClassMoments:
             return None
         classes = due.nonzero()[:, 0]
         self.judge_at[classes] = _GROWTH * self.counts[classes]
+        self._least_count = int(self._present().min())
         counts = self.counts[classes].double()
-        shifts = self._sum_of(0, classes) / counts[:, None]
-        shift2 = shifts.square().sum(1)
+        shift2 = (self._sums.norms(classes) / counts).square_()
         poor = shift2 > _MAX_CENTRE_SHIFT**2 * (self.squares[classes] / counts - shift2)
         if not bool(poor.any()):
             return None
         classes = classes[poor]
-        return self._moving(classes, self.centres[classes].double() + shifts[poor])
+        shifts = self._sums.read(0, classes).div_(counts[poor][:, None])
+        return self._moving(classes, shifts.add_(self.centres[classes]))
+
+    def _present(self) -> Int[Tensor, " c"]:
+        """Return the counts of the classes, and a large number for those without samples."""
+        return torch.where(self.counts > 0, self.counts, torch.iinfo(torch.int64).max)
 
     def look_at_centres(self, squares: Float[Tensor, " n"]) -> bool:
         """Return whether `poor_centres` has any to examine, reading all values from the device at once.
@@ -244,9 +260,8 @@ class ClassMoments:
         Args:
             squares: squared deviations of the block that was added last.
         """
-        present = torch.where(self.counts > 0, self.counts, torch.iinfo(torch.int64).max)
         due = (self.counts >= self.judge_at).any()
-        read = torch.stack([squares.max(), due.double(), present.min().double()]).tolist()
+        read = torch.stack([squares.max(), due.double(), self._present().min().double()]).tolist()
         self.max_square = max(self.max_square, read[0])
         self._least_count = int(read[2])
         return bool(read[1])
@@ -261,55 +276,18 @@ class ClassMoments:
         changed = (moved != self.centres[classes]).any(dim=1)
         return (classes[changed], moved[changed]) if bool(changed.any()) else None
 
-    def _deviations(self, rows: Tensor, labels: Tensor) -> Tensor:
-        """Return rows - centres[labels] in scratch memory."""
-        self._scratch = shared_scratch()  # of the thread that adds rows
-        out = self._scratch.take(len(rows), self.dim, rows.dtype, rows.device)
-        if rows.dtype == self.centres.dtype:
-            torch.index_select(self.centres, 0, labels, out=out)
-        else:
-            out.copy_(self.centres[labels])
-        return torch.sub(rows, out, out=out)
-
-    def _targets(self, dtype: torch.dtype, num_rows: int) -> tuple[Tensor, Tensor]:
-        """Return the tensors to which deviations and unit deviations of this dtype are added."""
-        if dtype == torch.float64:
-            return self.float64_totals()
-        if self._partials is None:
-            self._partials = self._zero_pair(torch.float32)
-        limit = max(_MIN_PARTIAL_ROWS, _ROWS_PER_PARTIAL * self.num_classes)
-        if self._partial_rows and self._partial_rows + num_rows > limit:
-            for total, partial in zip(self.float64_totals(), self._partials, strict=True):
-                add_converted_(total, partial)
-                partial.zero_()
-            self._partial_rows = 0
-        self._partial_rows += num_rows
-        return self._partials
-
     def float64_totals(self) -> tuple[Float[Tensor, "c p"], Float[Tensor, "c p"]]:
         """Return the tensors to which float64 sums of deviations and of unit deviations are added."""
-        if self._totals is None:
-            self._totals = self._zero_pair(torch.float64)
-        return self._totals
-
-    def _zero_pair(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(self.centres, dtype=dtype), torch.zeros_like(self.centres, dtype=dtype)
+        return self._sums.totals()
 
     def move_centres(self, which: Int[Tensor, " k"], moved: Float[Tensor, "k p"]) -> None:
         """Move the centres of classes `which` to `moved` and re-express every sum about them."""
-        sums, unit_sums = self._sum_of(0, which), self._sum_of(1, which)
+        sums, unit_sums = self._sums.read(0, which), self._sums.read(1, which)
         by = moved.double() - self.centres[which].double()
         n = self.counts[which].double()[:, None]
         self.squares[which] += (n * by.square() - 2 * by * sums).sum(1)
-        self.centres[which] = moved
-        totals = self.float64_totals()
-        totals[0][which] = sums - n * by
-        totals[1][which] = unit_sums - self.unit_weights[which][:, None] * by
-        for partial in self._partials or ():
-            partial[which] = 0.0
-
-    def _replace_sums(self, sums: Tensor, unit_sums: Tensor) -> None:
-        self._totals, self._partials, self._partial_rows = (sums, unit_sums), None, 0
+        self._sums.replace_some(which, sums - n * by, unit_sums - self.unit_weights[which][:, None] * by)
+        self._set_centres(which, moved)
 
     def fill_from(self, parts: list[ClassMoments]) -> None:
         """Add up `parts` in this object, which must be empty; the parts are only read."""
@@ -318,7 +296,7 @@ class ClassMoments:
         self.counts = torch.stack(counts).sum(0)
         n = self.counts.clamp_min(1).double()[:, None]
         # The common centre is the rounded mean, computed relative to the first part's centre of each class.
-        total, unit_total = self._zero_pair(torch.float64)
+        total, unit_total = (torch.zeros_like(self.centres, dtype=torch.float64) for _ in range(2))
         anchor = torch.zeros_like(total)
         known = torch.zeros_like(self.counts, dtype=torch.bool)
         for part, count in zip(parts, counts, strict=True):
@@ -331,7 +309,7 @@ class ClassMoments:
             offset += torch.where((count > 0)[:, None], count[:, None] * to_centre, 0.0)
             offset += part.sums.to(device)
         self.judge_at = (_GROWTH * self.counts).clamp_min(_GROWTH)
-        self.centres = (anchor + offset / n).to(self.centres.dtype)
+        self._set_centres(torch.arange(self.num_classes, device=device), anchor + offset / n)
         self.all_seen = bool((self.counts > 0).all())
         for part, count in zip(parts, counts, strict=True):
             by = self.shift_from(part)
@@ -343,7 +321,7 @@ class ClassMoments:
             self.unit_weights.add_(weights)
             self.max_square = max(self.max_square, part.max_square)
             unit_total += part.unit_sums.to(device) - weights[:, None] * by
-        self._replace_sums(total, unit_total)
+        self._sums.replace(total, unit_total)
 
     def shift_from(self, part: ClassMoments) -> Float[Tensor, "c p"]:
         """Return this object's centres minus the part's, zero for classes the part has not seen."""
@@ -363,12 +341,18 @@ class ClassMoments:
         """Add classes without samples, so that there are `num_classes`."""
         which = torch.arange(num_classes, device=self.counts.device)
         which[self.num_classes :] = -1
-        for name in ("counts", "squares", "unit_weights", "zero_norms", "judge_at", "centres"):
+        for name in (
+            "counts",
+            "squares",
+            "unit_weights",
+            "zero_norms",
+            "judge_at",
+            "centres",
+            "centre_squares",
+        ):
             setattr(self, name, selected(getattr(self, name), which))
         self.judge_at.clamp_min_(_GROWTH)
-        for name in ("_totals", "_partials"):
-            pair: tuple[Tensor, Tensor] | None = getattr(self, name)
-            setattr(self, name, pair and (selected(pair[0], which), selected(pair[1], which)))
+        self._sums.grow(which)
         self.num_classes, self.all_seen = num_classes, False
 
     def tensors(self) -> dict[str, Tensor]:
@@ -390,9 +374,12 @@ class ClassMoments:
         for name in ("counts", "squares", "unit_weights", "zero_norms", "judge_at", "centres"):
             setattr(self, name, tensors[name].clone())
         self.max_square = float(tensors["max_square"])
-        self._replace_sums(tensors["sums"].clone(), tensors["unit_sums"].clone())
+        self.centre_squares, self._least_count = _squares(self.centres), 0
+        self._sums.replace(tensors["sums"].clone(), tensors["unit_sums"].clone())
         self.all_seen = bool((self.counts > 0).all())
 
 
-def _are_safe(low: float, high: float) -> bool:
-    return _SAFE_NORMS[0] < low and high < _SAFE_NORMS[1]  # false for NaN
+def _squares(centres: Float[Tensor, "k p"]) -> Float[Tensor, " k"]:
+    """Return the squared norm of each centre, float64."""
+    parts = centres.split(max(1, SLICE_ELEMENTS // centres.shape[1]))
+    return torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in parts]).square_()

@@ -85,6 +85,10 @@ class ClassReadings(ABC):
         """Mean of h / norm(h) over each class's samples of non-zero norm, float64; NaN without any."""
         return self._filled_moments().unit_means()
 
+    def unit_means_of(self, classes: Int[Tensor, " k"]) -> Float[Tensor, "k p"]:
+        """`unit_means` of these classes only."""
+        return self._filled_moments().unit_means(classes)
+
     def class_weights(self, weighting: Weighting) -> Float[Tensor, " c"]:
         """Return pi_c: 1/C (`balanced`) or n_c/n (`sample`), float64.
 

@@ -18,22 +18,24 @@ class Scratch:
     """Memory that is overwritten by whoever takes it next. It is freed with the last object that holds it."""
 
     def __init__(self) -> None:
-        self._buffers: dict[torch.dtype, Tensor] = {}
+        self._buffers: dict[tuple[torch.dtype, int], Tensor] = {}
 
     def __reduce__(self) -> tuple[type[Scratch], tuple[()]]:
         return Scratch, ()  # copies and pickles begin with none
 
-    def take(self, num_rows: int, dim: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "n p"]:
-        """Return uninitialised memory, valid until the next call.
+    def take(
+        self, num_rows: int, dim: int, dtype: torch.dtype, device: torch.device, *, number: int = 0
+    ) -> Float[Tensor, "n p"]:
+        """Return uninitialised memory, valid until the next call with the same dtype and number.
 
         On the CPU it is reused, as fresh pages cost more than the arithmetic on them. The allocators of accelerators
         reuse memory themselves, in the order of each stream.
         """
         if device.type != "cpu":
             return torch.empty(num_rows, dim, dtype=dtype, device=device)
-        size, buffer = num_rows * dim, self._buffers.get(dtype)
+        size, buffer = num_rows * dim, self._buffers.get((dtype, number))
         if buffer is None or len(buffer) < size:
-            self._buffers[dtype] = buffer = torch.empty(size, dtype=dtype)
+            self._buffers[dtype, number] = buffer = torch.empty(size, dtype=dtype)
         return buffer[:size].view(num_rows, dim)
 
 

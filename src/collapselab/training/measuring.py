@@ -66,6 +66,7 @@ def measure_network(
         metrics=plan.metrics,
         spectra=spectra,
         epsilon=plan.epsilon,
+        stats_device=plan.stats_device,
     )
     return Measurement(measured, network, spectra)
 
