@@ -19,9 +19,9 @@ pytestmark = pytest.mark.slow
 WORKER = Path(distributed_worker.__file__)
 
 
-def torchrun(*arguments: object, cwd: Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
+def torchrun(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         *map(str, arguments),
     ]  # fmt: skip
     return subprocess.run(
@@ -34,12 +34,31 @@ def torchrun(*arguments: object, cwd: Path, processes: int = 2) -> subprocess.Co
     )
 
 
+def results_by_rank(worker: Path, folder: Path, processes: int = 2) -> list[dict[str, Any]]:
+    """What each process of a worker wrote; started as by torchrun, which takes seconds to be imported itself."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, worker, folder],
+            cwd=worker.parent,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "RANK": str(rank), "WORLD_SIZE": str(processes)},
+        )
+        for rank in range(processes)
+    ]
+    try:
+        for process in started:
+            _, said = process.communicate(timeout=240)
+            assert process.returncode == 0, said[-2000:]
+    finally:
+        for process in started:
+            process.kill()  # one that waits for another that failed
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
+
+
 @pytest.fixture(scope="module")
 def by_rank(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    done = torchrun(WORKER, folder, cwd=WORKER.parent)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    return results_by_rank(WORKER, tmp_path_factory.mktemp("ranks"))
 
 
 def assert_same_numbers(found: Any, expected: Any, place: str = "") -> None:
