@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Files in the order of tests/conftest.py: those with slow tests first.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 # Floors, wording and judges: what most changes touch, without the tests that train or start processes.
 QUICK := tests/test_architecture.py tests/test_checks.py tests/experiments/claims tests/report/test_builders.py \
 	tests/report/test_layout.py tests/report/test_wording.py tests/metrics/test_collapsed.py
@@ -23,17 +25,18 @@ demo: $(VENV)/demo-ready
 test: $(VENV)/test-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m collapselab.metrics.catalogue --check docs/metrics.md
-	$(BIN)/pytest -n 2 --dist loadfile
+	@# The type checker uses one processor, so it runs beside the tests; what it says comes after them.
+	$(BIN)/pyright --pythonpath $(BIN)/python > $(VENV)/pyright.txt & types=$$!; \
+	$(PYTEST); tests=$$?; \
+	wait $$types; types=$$?; cat $(VENV)/pyright.txt; exit $$((tests | types))
 
 quick: $(VENV)/test-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pytest -n 2 --dist loadfile $(QUICK)
+	$(PYTEST) $(QUICK)
 
 attack: $(VENV)/test-ready
-	COLLAPSELAB_ATTACK=10 $(BIN)/pytest -n 2 --dist loadfile tests/attack
+	COLLAPSELAB_ATTACK=10 $(PYTEST) tests/attack
 
 format: $(VENV)/test-ready
 	$(BIN)/ruff format .

@@ -55,13 +55,14 @@ def result(how: str) -> dict[str, Any]:
 def main() -> None:
     out = Path(sys.argv[1])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("gloo", init_method=f"file://{out}/store", rank=rank, world_size=world)
     found: dict[str, Any] = {how: result(how) for how in ("dealt", "sampler", "sketch")}
     try:
         result("poisoned")
     except collapselab.InputError as error:
         found["poisoned"] = str(error)
-    (out / f"{dist.get_rank()}.json").write_text(json.dumps(found))
+    (out / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 

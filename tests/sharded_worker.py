@@ -165,7 +165,8 @@ def ids_by_process() -> dict[str, Any]:
 def main() -> None:
     out = Path(sys.argv[1])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group("gloo", init_method=f"file://{out}/store", rank=rank, world_size=world)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     found: dict[str, Any] = {
         f"{kind}, {how}": result(split(NETWORKS[kind](), mesh))
@@ -177,7 +178,7 @@ def main() -> None:
     found["trained"] = [trained(mesh, measured=measured) for measured in (False, True)]
     if dist.get_world_size() > 1:
         found["refusals"] = refusals(mesh)
-    (out / f"{dist.get_rank()}.json").write_text(json.dumps(found))
+    (out / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 

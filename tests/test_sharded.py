@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 
 import sharded_worker
 from oracles import Oracle
-from test_distributed import assert_same_numbers, torchrun
+from test_distributed import assert_same_numbers, results_by_rank
 
 pytestmark = pytest.mark.slow
 WORKER = Path(sharded_worker.__file__)
@@ -22,10 +21,7 @@ WORKER = Path(sharded_worker.__file__)
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two processes"])
 def by_rank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    done = torchrun(WORKER, folder, cwd=WORKER.parent, processes=request.param)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(request.param)]
+    return results_by_rank(WORKER, tmp_path_factory.mktemp("ranks"), request.param)
 
 
 @cache

@@ -61,28 +61,54 @@ def test_a_signal_at_any_step_loses_nothing(
 LONGER = recipe(steps=1500, checkpoints=Checkpoints(save_every=0.1))
 
 
-def _ended(command: list[str], number: signal.Signals, state: Path) -> None:
+# Runs of one command, each in a process of its own that is forked when everything is imported, which takes seconds.
+RUNS = """
+import os, sys
+import lightning_fabric, sklearn.cluster, torch._dynamo
+from collapselab.cli import main
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        main(sys.argv[1:])
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+"""
+
+
+def _end(runs: subprocess.Popen[str], number: signal.Signals, state: Path) -> None:
     """Start the command and send the signal once it has gone on: a moment after it has written its state."""
+    assert runs.stdin is not None
+    assert runs.stdout is not None
     before = state.stat().st_mtime_ns if state.exists() else 0
-    with subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while process.poll() is None and not (state.exists() and state.stat().st_mtime_ns > before):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(Random(SEED + number).uniform(0, 0.3))
-        process.send_signal(number)
+    runs.stdin.write("again\n")
+    runs.stdin.flush()
+    child, deadline = int(runs.stdout.readline()), time.monotonic() + 120
+    while not (state.exists() and state.stat().st_mtime_ns > before):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(Random(SEED + number).uniform(0, 0.3))
+    os.kill(child, number)
+    assert runs.stdout.readline() == "ended\n"
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_process_that_is_killed_goes_on(tmp_path: Path) -> None:
     path, whole, killed = tmp_path / "recipe.yaml", RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
     path.write_text(LONGER.to_yaml())
-    command = [sys.executable, "-m", "collapselab", "run", str(path), "--out", str(killed.path)]
-    for number in (signal.SIGKILL, signal.SIGTERM):
-        _ended(command, number, killed.path / "checkpoints" / "trainer.pt")
-        record = killed.read_run()
-        assert record is not None
-        assert not record.is_finished, "it was faster than the signal"
+    command = [sys.executable, "-c", RUNS, "run", str(path), "--out", str(killed.path)]
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+    }
+    with subprocess.Popen(command, text=True, **pipes) as runs:
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            _end(runs, number, killed.path / "checkpoints" / "trainer.pt")
+            record = killed.read_run()
+            assert record is not None
+            assert not record.is_finished, "it was faster than the signal"
     record = run_recipe(LONGER, killed)
     starts = [slot.from_step for slot in record.slots]
     assert len(starts) == 3

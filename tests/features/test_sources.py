@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from cli_runner import assert_refused, example, measured, save
 from collapselab import InputError, measure
 from collapselab.features.files import NpzFile, SafetensorsFile
-from collapselab.features.measure import measure_sources
+from collapselab.features.measure import Measurement, measure_sources
 from collapselab.features.sources import ArraySource, ShardSource, open_source
 
 LABELS = example()["labels"]
@@ -142,6 +143,13 @@ ROWS = example(5, num_classes=4, per_class=25, dim=6)
 ROWS["labels"] = np.random.default_rng(0).permutation(ROWS["labels"])
 
 
+@cache
+def of_one_source(weighting: Any, decided: bool) -> Measurement:
+    predictions = {"predictions": np.roll(ROWS["labels"], 3)} if decided else {}
+    one = ArraySource(**ROWS, **predictions)
+    return measure_sources(one, one, weighting=weighting, spectra=True)
+
+
 @given(
     st.lists(st.integers(1, 99), max_size=6, unique=True).map(sorted),
     st.sampled_from(["n", "s", "ns"]),
@@ -156,8 +164,7 @@ def test_shards_give_what_one_file_gives(
         arrays["predictions"] = np.roll(arrays["labels"], 3)
     folder = write_shards(tmp_path_factory.mktemp("shards"), arrays, cuts, kinds)
     found = measure_sources(ShardSource(folder), ShardSource(folder), weighting=weighting, spectra=True)
-    one = ArraySource(**arrays)
-    wanted = measure_sources(one, one, weighting=weighting, spectra=True)
+    wanted = of_one_source(weighting, decided)
     assert found.num_samples == wanted.num_samples
     for split in ("train", "test"):
         assert_same(found.splits[split], wanted.splits[split], rel=1e-9)

@@ -100,7 +100,8 @@ def test_another_seed_in_the_same_folder_is_refused(rows: pd.DataFrame, out: Pat
 def test_three_seeds_give_verdicts_that_every_page_shows(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    short = digits_recipe().with_changes({"steps": 150, "measuring.count": 4})
+    small = {"model.options": {"width": 32, "depth": 2}, "steps": 150, "measuring.count": 4}
+    short = digits_recipe().with_changes(small)
     monkeypatch.setattr(digits, "digits_recipe", lambda seed: short.with_changes({"seed": seed}))
     out = tmp_path / "run"
     assert run("run", "digits", "--out", out).code == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -55,61 +54,52 @@ def test_close_means_are_taken_from_differences() -> None:
     )
 
 
-def peak_gib(script: str) -> float:
-    """Peak resident memory of a script run by itself."""
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    # On Linux a child's ru_maxrss begins with the size of the process that started it; VmHWM is its own.
-    report = (
-        "import resource, pathlib\n"
-        "status = pathlib.Path('/proc/self/status')\n"
-        "lines = status.read_text().splitlines() if status.exists() else []\n"
-        "own = [int(line.split()[1]) / 2**20 for line in lines if line.startswith('VmHWM')]\n"
-        f"print(own[0] if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / {unit})"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script) + report], capture_output=True, text=True, check=True
-    )
-    return float(out.stdout)
+# On Linux a child's ru_maxrss begins with the size of the process that started it; VmHWM is its own.
+PEAK = f"""
+import resource, pathlib
+
+def report_peak():
+    status = pathlib.Path('/proc/self/status')
+    lines = status.read_text().splitlines() if status.exists() else []
+    own = [int(line.split()[1]) / 2**20 for line in lines if line.startswith('VmHWM')]
+    print(own[0] if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / {2**30 if sys.platform == "darwin" else 2**20})
+"""
+PAIRS = """
+import torch
+from collapselab.metrics.pairs import pair_geometry
+
+means = torch.randn(14_000, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+found = pair_geometry(means - means.mean(0), torch.ones(14_000, dtype=torch.float64), 1e-20)
+assert found.cdnv is not None
+report_peak()
+"""
+# Everything but the pairs, which take a minute or more at p = 768.
+CLASSES = """
+from collapselab.metrics import MetricInputs, evaluate, select
+from collapselab.statistics import ClassStats
+
+num_classes, dim = 50_000, 768
+generator = torch.Generator().manual_seed(0)
+means = torch.randn(num_classes, dim, generator=generator)
+stats = ClassStats(num_classes, dim, "trace")
+for start in range(0, 2 * num_classes, 10_000):
+    labels = torch.arange(start, start + 10_000) % num_classes
+    stats.update(means[labels] * (1.1 if start < num_classes else 0.9), labels)
+del means
+names = ["within_trace", "between_trace", "squared_distance", "cosine_similarity", "class_separation",
+         "equinorm", "train_variance"]
+values = evaluate(select(names, "train"), MetricInputs(stats))
+assert all(value is not None for value in values.values())
+assert abs(values["within_trace"] / (0.01 * dim) - 1) < 0.01
+report_peak()
+"""
 
 
 @pytest.mark.slow
 def test_fifty_thousand_classes_within_four_gib() -> None:
-    """Everything but the pairs, which take a minute or more at p = 768 and are tested below with fewer features."""
-    assert (
-        peak_gib("""
-        import torch
-        from collapselab.metrics import MetricInputs, evaluate, select
-        from collapselab.statistics import ClassStats
-
-        num_classes, dim = 50_000, 768
-        generator = torch.Generator().manual_seed(0)
-        means = torch.randn(num_classes, dim, generator=generator)
-        stats = ClassStats(num_classes, dim, "trace")
-        for start in range(0, 2 * num_classes, 10_000):
-            labels = torch.arange(start, start + 10_000) % num_classes
-            stats.update(means[labels] * (1.1 if start < num_classes else 0.9), labels)
-        del means
-        names = ["within_trace", "between_trace", "squared_distance", "cosine_similarity", "class_separation",
-                 "equinorm", "train_variance"]
-        values = evaluate(select(names, "train"), MetricInputs(stats))
-        assert all(value is not None for value in values.values())
-        assert abs(values["within_trace"] / (0.01 * dim) - 1) < 0.01
-        """)
-        < 4
-    )
-
-
-@pytest.mark.slow
-def test_pairs_make_no_matrix_of_classes_by_classes() -> None:
-    """One such matrix of 14,000 classes has 1.5 GiB."""
-    assert (
-        peak_gib("""
-        import torch
-        from collapselab.metrics.pairs import pair_geometry
-
-        means = torch.randn(14_000, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        found = pair_geometry(means - means.mean(0), torch.ones(14_000, dtype=torch.float64), 1e-20)
-        assert found.cdnv is not None
-        """)
-        < 1.3  # GiB; one float64 matrix of classes by classes would be 1.46
-    )
+    """Peaks of one process, since an import takes seconds: of pairs first, then also of many classes."""
+    script = PEAK + PAIRS + CLASSES
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    of_pairs, of_classes = map(float, out.split())
+    assert of_pairs < 1.3  # GiB; one float64 matrix of 14,000 classes by classes would be 1.46
+    assert of_classes < 4

@@ -31,9 +31,10 @@ def _centres(features: np.ndarray) -> np.ndarray:
     return fitted.cluster_centers_ + features.mean(0)
 
 
-@pytest.fixture
-def finished(tiny_recipe: Recipe, folder: RunFolder) -> RunFolder:
-    run_recipe(tiny_recipe, folder)
+@pytest.fixture(scope="module")
+def finished(tiny_recipe_of_module: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = RunFolder(tmp_path_factory.mktemp("finished") / "run")
+    run_recipe(tiny_recipe_of_module, folder)
     return folder
 
 

@@ -22,7 +22,7 @@ from collapselab.training.trainer import Trainer
 
 
 def test_measuring_does_not_change_the_training(tiny_recipe: Recipe, tmp_path: Path) -> None:
-    often = tiny_recipe.model_copy(update={"measuring": Measuring(count=30)})
+    often = tiny_recipe.model_copy(update={"measuring": Measuring(count=12)})
     rarely = tiny_recipe.model_copy(update={"measuring": Measuring(count=2)})
     weights = []
     for name, recipe in (("often", often), ("rarely", rarely)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -25,17 +27,23 @@ def load_digits(num_train: int = NUM_TRAIN) -> DataSplits:
     Returns:
         Inputs (n, 64), float32; labels 0 … 9.
     """
-    from sklearn.datasets import load_digits as load
-
-    raw = load()
-    inputs = torch.from_numpy(raw.data).float() / _MAX_INTENSITY  # pyright: ignore[reportAttributeAccessIssue] a Bunch
-    labels = torch.from_numpy(raw.target).long()  # pyright: ignore[reportAttributeAccessIssue] a Bunch
+    inputs, labels = (tensor.clone() for tensor in _digits())
     return DataSplits(
         name=DIGITS,
         num_classes=10,
         train=Split(inputs[:num_train], labels[:num_train]),
         test=Split(inputs[num_train:], labels[num_train:]),
     )
+
+
+@cache
+def _digits() -> tuple[Tensor, Tensor]:
+    """Read inputs and labels once: they are text, and an experiment asks for them in every run."""
+    from sklearn.datasets import load_digits as load
+
+    raw = load()
+    inputs = torch.from_numpy(raw.data).float() / _MAX_INTENSITY  # pyright: ignore[reportAttributeAccessIssue] a Bunch
+    return inputs, torch.from_numpy(raw.target).long()  # pyright: ignore[reportAttributeAccessIssue] a Bunch
 
 
 class DigitsStore(Store):

@@ -9,6 +9,8 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -157,13 +159,12 @@ def _to_fixed_point(
     """Return the label of each row and the centres."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
 
     rows = features.to(device="cpu", dtype=torch.float64, copy=True).sub_(mean.cpu()).numpy()
     random_state = np.random.RandomState(seed)
     best, lowest = None, math.inf
     # With more than two threads, sums are added in the order in which threads finish: the last digits would vary.
-    with warnings.catch_warnings(), threadpool_limits(1):
+    with warnings.catch_warnings(), _thread_pools().limit(limits=1):
         # A restart may begin with the same point twice, and warns; only the best restart counts.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for done in range(_RESTARTS):
@@ -182,6 +183,14 @@ def _to_fixed_point(
             progress(done + 1, _RESTARTS)
     assert best is not None
     return torch.from_numpy(best.labels_).long(), torch.from_numpy(best.cluster_centers_).to(mean) + mean
+
+
+@cache
+def _thread_pools() -> Any:
+    """Return the thread pools of what scikit-learn has loaded; finding them takes as long as k-means of few samples."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _few_restarts(

@@ -6,11 +6,10 @@ import contextlib
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from collapselab.probes.channels import ChannelAxes, ChannelAxis
 from collapselab.probes.layout import Layouts
-from collapselab.probes.operation import Operation, decomposed
+from collapselab.probes.operation import DispatchMode, Operation, decomposed
 from collapselab.probes.products import Products, Storages
 from collapselab.probes.select import weight_layer_in
 
@@ -18,7 +17,7 @@ from collapselab.probes.select import weight_layer_in
 _MAX_SPECIAL_TOKENS = 2
 
 
-class Follower(TorchDispatchMode):
+class Follower(DispatchMode):
     """A context in which a forward pass is followed, operation by operation.
 
     An operation that cannot be followed leaves unknown what it returns; the forward pass itself is never changed.

@@ -14,10 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from collapselab.probes.operation import decomposed
+from collapselab.probes.operation import DispatchMode, decomposed
 
 # Operations that mix features: products, distances, attention, recurrent layers.
 _MIXING = re.compile(
@@ -65,7 +64,7 @@ class Ancestry:
 
 
 @dataclass
-class Journey(TorchDispatchMode):
+class Journey(DispatchMode):
     """A record of where tensors come from. Open it around a forward pass, and tell it of calls of weight layers."""
 
     supports_higher_order_operators: ClassVar[bool] = True

@@ -11,6 +11,7 @@ import pandas as pd
 
 from collapselab.experiments.experiment import Experiment
 from collapselab.papers.hui2022 import fig2, fig3, fig4, fig5, fig6, footnote2, sec2
+from collapselab.registry import find_experiment
 from collapselab.report.chart import Chart
 from collapselab.report.layout import Drawing, Stroke, lay_out
 
@@ -151,10 +152,15 @@ def charts(experiment: Experiment, rows: pd.DataFrame) -> dict[str, Chart]:
 
 
 @cache
+def _charts_of(experiment: str, rows: Callable[[int], pd.DataFrame], seeds: int) -> dict[str, Chart]:
+    return charts(find_experiment(experiment), rows(seeds))
+
+
+@cache
 def drawing(name: str, seeds: int = 3) -> Drawing:
     """What a figure draws of the made-up rows."""
     experiment, rows = FIGURES[name]
-    return lay_out(charts(experiment, rows(seeds))[name])
+    return lay_out(_charts_of(experiment.id, rows, seeds)[name])
 
 
 def strokes(drawing: Drawing, at: int = 0) -> dict[str, Stroke]:

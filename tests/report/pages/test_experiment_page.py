@@ -46,6 +46,7 @@ def charts(rows: pd.DataFrame) -> list[Chart]:
 def test_every_number_is_also_text() -> None:
     rows = curve_rows()
     reader = check_page(experiment_page(outcome(rows), charts(rows)))
+    assert read(experiment_page(outcome(rows), charts(rows))).html == reader.html
     held = set(reader.cells)
     for value in rows.select_dtypes("number").to_numpy().ravel():
         if math.isfinite(value):

@@ -57,6 +57,7 @@ def test_one_offline_file_with_a_table_for_every_chart(profiles: Profiles, tmp_p
     assert "torch" in reader.words
     path = write_profile_page(tmp_path / "new" / "folder", *profiles, made)
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
+    assert path.read_text(encoding="utf-8") == reader.html
 
 
 def test_what_was_used_is_told_once_even_where_it_differs_from_the_options(profiles: Profiles) -> None:

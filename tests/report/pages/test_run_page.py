@@ -33,16 +33,17 @@ def charts(page: Page) -> dict[str, Chart]:
     return {chart.id: chart for section in page.sections for chart in section.drawn}
 
 
-def test_one_offline_file_with_every_chart_as_table_and_in_words(page: Page) -> None:
-    check_page(page)
+def test_one_offline_file_with_every_chart_as_table_and_in_words(
+    run: Run, page: Page, tmp_path: Path
+) -> None:
+    reader = check_page(page)
     assert set(charts(page)) == {
         "variance", "heat", "nc1", "nc2", "nc3", "nc4", "cosines", "weight-singular-values", "total-eigenvalues",
     }  # fmt: skip
-
-
-def test_it_is_written_whole(run: Run, tmp_path: Path) -> None:
     write_page(tmp_path / "new" / "report.html", run_page(run))
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
+    (path,) = (tmp_path / "new").iterdir()
+    assert path.name == "report.html"
+    assert path.read_text(encoding="utf-8") == reader.html
 
 
 def test_every_verdict_is_on_the_page_in_words(page: Page) -> None:
