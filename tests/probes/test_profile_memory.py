@@ -69,7 +69,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         (3000, 10, 700, "sketch", torch.float32, False, False),
         (3000, 10, 700, "sketch", torch.float64, False, True),
         (3000, 10, 700, "trace", torch.float32, True, True),
-        (4000, 20, 1400, "trace", torch.float32, False, False),
+        (8000, 20, 700, "trace", torch.float32, False, False),
         (300, 5, 700, "per_class", torch.float32, True, False),
         (300, 5, 700, "full", torch.float32, True, True),
         (300, 5, 700, "full", torch.float32, False, False),

@@ -37,7 +37,7 @@ def test_footnote_2() -> None:
 
 def test_experiments_without_a_vgg_or_without_an_mlp() -> None:
     judged = judgement(FOOTNOTE2, VGG, rows())
-    no_run = "Not tested, because there is no run with model vgg* and arm literal."
+    no_run = "Not tested: this folder has no runs in the literal arm with model vgg*."
     assert (judged.verdict, judged.notes[0]) == ("inconclusive", no_run)
     alone = seeds(lambda seed: curve("vgg", model="vgg11_bn", dropout=0.5, train=0.5, seed=seed))
     assert verdict(FOOTNOTE2, DROPOUT, alone) == "inconclusive"
