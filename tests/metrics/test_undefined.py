@@ -205,7 +205,7 @@ def test_directions_without_variance_are_ignored_and_change_nothing() -> None:
         "train: Sigma_T has rank 4 with 6 features. Number of constant features: 1. Number of eigenvalues below "
     )
     assert warning.endswith(
-        ": 1. These are zero up to rounding. vci is computed without them; its value is not affected"
+        ": 1. Such eigenvalues are zero up to rounding. vci is computed without them; its value is not affected"
     )
     assert result["vci"] == pytest.approx(without["vci"], rel=1e-9)  # eps64 times the condition number
 

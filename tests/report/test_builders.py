@@ -207,14 +207,14 @@ def test_transfer_has_a_panel_per_kind_and_binomial_errors() -> None:
     looks = [{name: stroke.look for name, stroke in strokes(chart, at).items()} for at in (0, 1)]
     assert looks[0] == looks[1]
     assert list(looks[0]) == ["step 100", "step 1,000"]
-    assert chart.notes == ("Bars: 95 % binomial confidence interval for 100 test samples.",)
+    assert chart.notes == ("Bars: 95% binomial confidence interval for 100 test samples.",)
 
 
 def test_the_number_of_test_samples_shows_in_the_accuracies_where_rows_lack_it() -> None:
     rows = transfer_rows().drop(columns="num_test")
     rows = rows[(rows["kind"] != "pretraining") & rows["accuracy"].notna()]
     assert only(TRANSFER(pd.DataFrame(rows))).notes == (
-        "Bars: 95 % binomial confidence interval for 100 test samples.",
+        "Bars: 95% binomial confidence interval for 100 test samples.",
     )
 
 

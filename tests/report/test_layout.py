@@ -46,7 +46,7 @@ def test_every_seed_is_a_thin_line_while_there_are_fewer_than_five() -> None:
     assert len(drawn(many).strokes) == 1
     low, high = main(drawn(many))[0].bounds[0]
     assert (low, high) == pytest.approx((3 - 1.9632, 3 + 1.9632), abs=1e-3)  # t(0.975, 4) sqrt(2.5 / 5)
-    assert lay_out(many).how == "mean of 5 seeds, band: its 95 % interval"
+    assert lay_out(many).how == "mean of 5 seeds, band: its 95% interval"
     one = lay_out(chart(panel(series(falling(1)))))
     assert (len(one.panels[0].strokes), one.how) == (1, "one seed")
 

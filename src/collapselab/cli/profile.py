@@ -84,9 +84,9 @@ def profile(
         typer.Option(
             help="How to store within-class covariance. full: the pooled within-class covariance, one p x p matrix for all "
             "classes. per_class: one p x p matrix per class. sketch: the product of the pooled within-class covariance with "
-            "32 random directions. trace: only the trace of the pooled within-class covariance. auto: full for "
-            "layers with at most 1024 features (4096 for the classifier), starting with the last layer, until the matrices take "
-            "1 GiB; sketch for all other layers."
+            "32 random directions. trace: only the trace of the pooled within-class covariance. auto: full "
+            "if a layer has at most 1024 features (the classifier: 4096), otherwise sketch. If the full matrices of all layers "
+            "would take more than 1 GiB, the first layers get a sketch."
         ),
     ] = "auto",
     weighting: Annotated[
@@ -106,7 +106,8 @@ def profile(
         typer.Option(
             "--batch-axis",
             metavar="N",
-            help="Axis of the network's inputs that holds samples; default: found by running part of a batch.",
+            help="Axis of the network's inputs that holds samples. Default: found automatically, by passing a part of a batch through "
+            "the network.",
         ),
     ] = None,
     scores: Annotated[

@@ -262,7 +262,7 @@ class MetricInputs:
                 f"Sigma_T has rank {int(keep.sum())} with {self.dim} features. "
                 + (f"Number of constant features: {constant}. " if constant else "")
                 + f"Number of eigenvalues below {cutoff:.2g} times the largest one: {num_dropped}. "
-                + ("These are zero up to rounding. " if self.rcond is None else "")
+                + ("Such eigenvalues are zero up to rounding. " if self.rcond is None else "")
                 + "vci is computed without them"
                 + ("; its value is not affected" if self.rcond is None else "")
             )

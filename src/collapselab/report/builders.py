@@ -300,7 +300,7 @@ class Points:
         placed = tuple(replace(panel, place=divmod(at, 2)) for at, panel in enumerate(panels))
         tables = [one.points for panel in panels for one in panel.series]
         trials = max((float(table["trials"].max()) for table in tables if "trials" in table), default=None)
-        bars = f"Bars: 95 % binomial confidence interval for {number(trials)} test samples."
+        bars = f"Bars: 95% binomial confidence interval for {number(trials)} test samples."
         return [
             Chart(
                 self.id, self.title, self.text, placed, self.id, share_x=False, share_y=self.panels is not None,

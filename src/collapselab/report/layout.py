@@ -231,5 +231,5 @@ def _how_drawn(chart: Chart, is_log: bool) -> str:
     if "points" in kinds:
         return f"large: {mean}, small: each seed"
     return f"{mean}, " + (
-        "thin lines: each seed" if counts[-1] < SEEDS_FOR_INTERVAL else "band: its 95 % interval"
+        "thin lines: each seed" if counts[-1] < SEEDS_FOR_INTERVAL else "band: its 95% interval"
     )

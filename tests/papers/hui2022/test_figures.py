@@ -87,7 +87,7 @@ def test_figure_4_leaves_networks_with_train_errors_out_of_its_means() -> None:
     stroke = strokes(one)["50,000 samples"]
     assert stroke.values == pytest.approx([0.75 * (40 / 50_000**0.5 + falling(10**9, 0))], rel=1e-9)
     assert [one.name for one in one.panels[0].strokes if any(one.hollow)] == ["50,000 samples, seed 2"]
-    assert "over 0.1 % train errors" in [entry.text for entry in one.legend]
+    assert "over 0.1% train errors" in [entry.text for entry in one.legend]
 
 
 def test_figure_5_draws_the_best_learning_rate_with_binomial_errors() -> None:

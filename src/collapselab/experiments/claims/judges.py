@@ -136,7 +136,7 @@ def ordered(metric: str, says: str, by: _Bounds = (1.0, 1.1, 1.5), **more: Any) 
             raise Void("fewer than two layers")
         factors = [_over(a.value, b.value) for a, b in pairwise(shown)]
         least = math.nan if any(map(math.isnan, factors)) else min(factors)
-        what = f"{_name(metric)} of a layer divided by that of the next layer, smallest value"
+        what = f"{_name(metric)}, each layer divided by the next layer, smallest ratio"
         return [*shown, Number(what, least, above=factor)]
 
     return _claim(f"{metric} ordered", says, measure, by, {"rows": lambda rows: rows, **more})

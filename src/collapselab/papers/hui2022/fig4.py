@@ -82,7 +82,7 @@ EXPERIMENT = Experiment(
             axes=(_TRAIN, _TEST),
             split=by_column("num_train", "{:,} samples"),
             group="num_train",
-            hollow=(lambda rows: rows["train_accuracy"] < FITTED, "over 0.1 % train errors"),
+            hollow=(lambda rows: rows["train_accuracy"] < FITTED, "over 0.1% train errors"),
             text="Full collapse is at 0 on both axes.",
         ),
         Lines(

@@ -254,11 +254,11 @@ def _stable_rank(shown: _Shown) -> Chart:
 
 def _components(shown: _Shown) -> Chart:
     metrics = [(share, f"components_{share}", colour) for share, colour in _COMPONENTS.items()]
-    lines = [shown.line(f"{share} %, train", metric, Look(colour)) for share, metric, colour in metrics]
+    lines = [shown.line(f"{share}%, train", metric, Look(colour)) for share, metric, colour in metrics]
     for share, metric, colour in metrics:
-        test = shown.line(f"{share} %, test", metric, Look(colour, "dash"), "test")
+        test = shown.line(f"{share}%, test", metric, Look(colour, "dash"), "test")
         lines.append(replace(test, legend="test"))
     for share, metric, colour in metrics:
-        lines.append(shown.line(f"{share} %", metric, Look(colour, "dot"), at_start=True))
-    head = "For 99 % on train data, the number is"
+        lines.append(shown.line(f"{share}%", metric, Look(colour, "dot"), at_start=True))
+    head = "For 99% on train data, the number is"
     return shown.chart("components", lines, "components_99", head=head, full=shown.num_classes - 1)

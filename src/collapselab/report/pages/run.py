@@ -25,7 +25,7 @@ _VARIANCES = Lines(
     "Variance on train and on test data",
     VARIANCES,
     "Variance of the last layer's features around centres, divided by the spread of the centres. “train”: train features around their class means. "
-    "“test, strong”: test features around their class means. “test, weak”: test features around their k-means centres. In a panel titled “centres of "
+    "“test, strong”: test features around the test class means. “test, weak”: test features around their k-means centres. In a panel titled “centres of "
     "the last step”, all steps use the centres at the end of the run. In a panel titled “centres of the measured step”, each step uses its own centres.",
     axes=(Axis("optimiser step", "log"), SPREAD),
     on_paper=False,
