@@ -13,7 +13,6 @@ from collapselab.experiments.claims.judges import at_end, correlates
 from collapselab.experiments.experiment import Experiment
 from collapselab.papers.hui2022 import common, transfer
 from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_each_arm
-from collapselab.papers.hui2022.common import changed
 from collapselab.papers.hui2022.transfer_jobs import CONTROL
 from collapselab.papers.hui2022.transfer_presets import PRESETS
 from collapselab.report.builders import Points, by_column
@@ -76,7 +75,7 @@ EXPERIMENT = Experiment(
         ),
         *transfer.PAGE_CHARTS,
     ],
-    claims=changed(
+    claims=(
         *in_each_arm(
             _COLLAPSE_TRANSFERS_WORSE,
             at_end(

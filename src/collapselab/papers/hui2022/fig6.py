@@ -9,7 +9,7 @@ from collapselab.experiments.recipes import At, Changes, Job, balanced, digits, 
 from collapselab.frames import hidden_layers, rows_where
 from collapselab.papers.hui2022 import common
 from collapselab.papers.hui2022.arms import BEFORE_ARMS, in_arms, in_each_arm
-from collapselab.papers.hui2022.common import changed, images, recipe
+from collapselab.papers.hui2022.common import images, recipe
 from collapselab.records.recipe import Checkpoints
 from collapselab.report.builders import VANISHED, VARIANCES, Lines, by_layer, zero_train_error
 
@@ -78,19 +78,17 @@ EXPERIMENT = Experiment(
             on_paper=False,
         ),
     ],
-    claims=changed(
-        *in_each_arm(
-            ordered(
-                "train_variance",
-                "The last hidden layer collapses most, the first hidden layer least.",
-                rows=hidden_layers,
-            ),
-            judges.first("The last hidden layer collapses first."),
-            stays(
-                "train_variance",
-                "The train variance of the first hidden layer stops decreasing at a value above 0 during training.",
-                rows=lambda rows: rows_where(rows, depth=1),
-            ),
-        )
+    claims=in_each_arm(
+        ordered(
+            "train_variance",
+            "The last hidden layer collapses most, the first hidden layer least.",
+            rows=hidden_layers,
+        ),
+        judges.first("The last hidden layer collapses first."),
+        stays(
+            "train_variance",
+            "The train variance of the first hidden layer stops decreasing at a value above 0 during training.",
+            rows=lambda rows: rows_where(rows, depth=1),
+        ),
     ),
 )
