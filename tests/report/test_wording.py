@@ -30,7 +30,7 @@ def test_three_seeds_have_an_interval() -> None:
     assert sentences(held) == [
         "Train variance at the end: 0.02, 0.025, 0.018 (seeds 0-2); must be below 0.1: met in 3 of 3 seeds.",
         # The effect is minus log10: mean 1.68, 95% interval 1.5 to 1.86, threshold 1.
-        "Over seeds: geometric mean 0.0208, 95% interval 0.0137 to 0.0316, threshold 0.1; p = 0.0042 (0.013 with "
+        "Over seeds: geometric mean 0.0208, 95% interval 0.0137 to 0.0316, threshold 0.1; two-sided p = 0.0042 (0.013 with "
         "Holm's correction).",
     ]
     open_ = finding((0.02, 0.3, 0.018))
@@ -42,8 +42,8 @@ def test_three_seeds_have_an_interval() -> None:
 @pytest.mark.parametrize(
     ("means", "numbers", "text"),
     [
-        ("log10 of 1 + change of x", (0.0, -0.1, 0.1, -0.0458), "Change of x: geometric mean 0%, 95% interval -20.6% to 25.9%, threshold -10%"),
-        ("minus log10 of 1 + change of x", (0.1, 0.0, 0.2, -0.0414), "Change of x: geometric mean -20.6%, 95% interval -36.9% to 0%, threshold 10%"),
+        ("log10 of 1 + change of x", (0.0, -0.1, 0.1, -0.0458), "Change of x: mean 0%, 95% interval -20.6% to 25.9%, threshold -10%"),
+        ("minus log10 of 1 + change of x", (0.1, 0.0, 0.2, -0.0414), "Change of x: mean -20.6%, 95% interval -36.9% to 0%, threshold 10%"),
         ("log10 of ratio of x", (1.0, 0.5, 1.5, 0.5), "Ratio of x: geometric mean 10, 95% interval 3.16 to 31.6, threshold 3.16"),
         ("Fisher's z of rank correlation", (0.5493, 0.0, 1.0, 0.0), "Rank correlation: mean 0.5, 95% interval 0 to 0.762, threshold 0"),
         ("minus Fisher's z of rank correlation", (0.5493, 0.0, 1.0, 0.0), "Rank correlation: mean -0.5, 95% interval -0.762 to 0, threshold 0"),
@@ -100,7 +100,7 @@ def test_other_thresholds_and_notes() -> None:
         (0.02, 0.025, 0.018), verdict="holds", sensitivity=others, notes=["still falling (1 of 3 seeds)"]
     )
     assert sentences(one)[-2:] == [
-        "With other thresholds: must be below 0.03: holds; another number must be below 0.01: fails.",
+        "With other thresholds: the claim holds if it must be below 0.03; the claim fails if another number must be below 0.01.",
         "Note: still falling (1 of 3 seeds).",
     ]
 
@@ -111,7 +111,7 @@ def test_every_setting_is_listed() -> None:
         "svhn, mlp": setting((0.5,), void={0: "diverged"}),
     }
     assert sentences(over_settings(parts, "inconclusive", "1 of 2 settings")) == [
-        "Holds in 1 of 2 settings; p = 0.04 (0.08 with Holm's correction).",
+        "Holds in 1 of 2 settings; two-sided p = 0.04 (0.08 with Holm's correction).",
         "mnist, mlp: holds. Train variance at the end: 0.02, 0.025, 0.018 (seeds 0-2); must be below 0.1: met in 3 of 3 seeds.",
         "Over seeds: geometric mean 0.0208, 95% interval 0.0137 to 0.0316, threshold 0.1.",
         "svhn, mlp: inconclusive. Train variance at the end: 0.5 (seed 0); must be below 0.1. Inconclusive because every seed is void.",
@@ -242,4 +242,4 @@ def test_nothing_is_cut_and_no_line_is_too_long() -> None:
 def test_a_number_is_told_from_its_bound_and_a_tiny_p_from_zero() -> None:
     held = finding((0.09996, 0.02, 0.1), verdict="holds", p=0.0, p_holm=3e-12)
     assert "0.09996, 0.02, 0.1 (seeds 0-2); must be below 0.1" in sentences(held)[0]
-    assert sentences(held)[-1].endswith("; p < 1e-10.")
+    assert sentences(held)[-1].endswith("; two-sided p < 1e-10.")

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 from collapselab.inference import MIN_SEEDS
-from collapselab.records.judgement import Effect, Judgement, Reading, SettingJudgement
+from collapselab.records.judgement import Effect, Judgement, Reading, Sensitivity, SettingJudgement
 from collapselab.text import counted, number
 
 _SMOKE = "The scale smoke only tests that everything works: its verdicts say nothing about the paper."
@@ -21,7 +21,7 @@ _TINY = 1e-10  # p-values below this are not told apart
 _INDENT = 14  # INCONCLUSIVE and two spaces
 # How an effect is computed from a number, as the effect says it; back to the number; its unit; the mean of effects.
 _SCALES: Mapping[str, tuple[Callable[[float], float], str, str]] = {
-    "log10 of 1 + ": (lambda effect: 100 * (10**effect - 1), "%", "geometric mean"),
+    "log10 of 1 + ": (lambda effect: 100 * (10**effect - 1), "%", "mean"),
     "log10 of ": (lambda effect: 10**effect, "", "geometric mean"),
     "Fisher's z of ": (math.tanh, "", "mean"),
     "": (float, "", "mean"),
@@ -117,9 +117,14 @@ def sentences(one: SettingJudgement) -> list[str]:
     if one.sensitivity and one.effect and len(one.effect.by_seed) >= MIN_SEEDS:
         # The name of the number, where it is that of the only criterion, is left out.
         named = next((reading.what for reading in one.readings if reading.must), "") if is_only else ""
-        told = [f"{other.what.removeprefix(named).strip()}: {other.verdict}" for other in one.sensitivity]
+        told = [_with_threshold(other, named) for other in one.sensitivity]
         lines.append(f"With other thresholds: {'; '.join(told)}.")
     return [*lines, *(f"Note: {note.rstrip('.')}." for note in one.notes)]
+
+
+def _with_threshold(other: Sensitivity, named: str) -> str:
+    what = other.what.removeprefix(named).strip()
+    return f"the claim {_VERBS[other.verdict][0]} if {'it ' * what.startswith('must')}{what}"
 
 
 def _measured(one: SettingJudgement) -> list[str]:
@@ -127,7 +132,10 @@ def _measured(one: SettingJudgement) -> list[str]:
     asked = [_reading(reading, one) for reading in one.readings if reading.must]
     shown = [reading for reading in one.readings if not reading.must]
     if len(asked) > 1 and one.agreement != "0 of 0":
-        asked.append(f"all criteria are met in {one.agreement} seeds")
+        none = one.agreement.startswith("0 of ")
+        asked.append(
+            "no seed meets all criteria" if none else f"all criteria are met in {one.agreement} seeds"
+        )
     if one.verdict == "inconclusive" and asked and not _lacks_seeds(one):
         asked[-1] += f". Inconclusive because {_why_open(one)}"
     beside = [_beside(shown)] if shown else []
@@ -236,7 +244,9 @@ def _same(one: float | None, other: float | None) -> bool:
 def _p_value(one: SettingJudgement) -> str:
     chances = ["" if p is None else _chance(p) for p in (one.p, one.p_holm)]
     corrected = "" if chances[1] in ("", chances[0]) else f" ({chances[1]} with Holm's correction)"
-    return "" if one.p is None else f"; p {'' if one.p < _TINY else '= '}{_chance(one.p)}{corrected}"
+    return (
+        "" if one.p is None else f"; two-sided p {'' if one.p < _TINY else '= '}{_chance(one.p)}{corrected}"
+    )
 
 
 def _chance(p: float) -> str:

@@ -77,7 +77,7 @@ def test_vanishes_at_other_thresholds_and_still_falling() -> None:
     assert [(one.threshold, one.verdict) for one in judged.sensitivity] == [(0.03, "holds"), (0.01, "fails")]
     assert judged.notes == []
     still = judge(vanishes("x", "It vanishes."), table(x=(0.5, -50.0)))
-    assert still.notes == ["still falling: longer runs may end lower (3 of 3 seeds)"]
+    assert still.notes == ["x is still falling: longer runs may end lower (3 of 3 seeds)"]
 
 
 def test_a_curve_without_a_trend_has_not_vanished_but_may_have_failed_to() -> None:
@@ -113,7 +113,7 @@ def test_stays(end: float, late: float, verdict: str) -> None:
     assert judged.readings[-1].must == ""
     assert judged.readings[-1].by_seed[1] == 0.25
     if (end, late) == (0.5, -30.0):
-        assert judged.notes == ["not negligible, but still falling (3 of 3 seeds)"]
+        assert judged.notes == ["x is not negligible, but still falling (3 of 3 seeds)"]
 
 
 def test_vanishes_and_stays_never_both_hold() -> None:
@@ -271,7 +271,7 @@ def test_first() -> None:
     judged = judge(claim, ways([1, 300, 100, 10]))
     assert [one.threshold for one in judged.sensitivity] == [0.25, 0.75, 0.9]
     steps = [one.by_seed[0] for one in judged.readings]
-    assert steps[0] == pytest.approx(steps[1] * steps[2])
+    assert steps[1] == pytest.approx(steps[0] * steps[2])
 
 
 def test_how_far_a_layer_goes_does_not_matter_to_when_it_goes() -> None:

@@ -78,7 +78,7 @@ def test_test_variance_that_still_falls_does_not_stay() -> None:
     rows = seeds(lambda seed: curve(seed=seed, strong=0.3, rests=False))
     judged = judgement(FIG3, STRONG, rows)
     assert judged.verdict == "fails"
-    assert judged.notes[0] == "not negligible, but still falling (3 of 3 seeds)"
+    assert judged.notes[0] == "strong test variance is not negligible, but still falling (3 of 3 seeds)"
 
 
 def test_only_the_plain_variance_says_whether_a_curve_falls() -> None:

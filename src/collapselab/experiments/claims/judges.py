@@ -36,7 +36,8 @@ def vanishes(metric: str, says: str, below: _Bounds = (0.1, 0.03, 0.01), **more:
     def measure(run: pd.DataFrame, bound: float) -> list[Number]:
         level, late = _end(run, metric, below=bound), _late(run, metric, below=STEADY)
         is_open = not level.is_met and late.value < -STEADY
-        return [level, replace(late, remark="still falling: longer runs may end lower" if is_open else "")]
+        remark = f"{_name(metric)} is still falling: longer runs may end lower" if is_open else ""
+        return [level, replace(late, remark=remark)]
 
     return _claim(f"{metric} vanishes", says, measure, below, more)
 
@@ -52,8 +53,8 @@ def stays(
     def measure(run: pd.DataFrame, bound: float) -> list[Number]:
         level, late = _end(run, metric, above=bound), _late(run, metric, above=-STEADY)
         is_open = level.is_met and late.value < -STEADY
-        late = replace(late, remark="not negligible, but still falling" if is_open else "")
-        return [level, late, *_beside(run, beside)]
+        remark = f"{_name(metric)} is not negligible, but still falling" if is_open else ""
+        return [level, replace(late, remark=remark), *_beside(run, beside)]
 
     return _claim(f"{metric} stays", says, measure, above, more)
 
@@ -154,16 +155,14 @@ def first(
         if not others:
             raise Void("fewer than two layers")
         earliest = math.nan if any(map(math.isnan, others)) else min(others)
-        done = f"has completed {percent(share)} of its change"
+        done = f"has completed {percent(share)} of its change in log({_name(metric)})"
+        first = Number(f"step at which the last hidden layer {done}", last)
         other = Number(f"earliest step at which another hidden layer {done}", earliest)
-        what = f"step of the other layer divided by step of the last layer, at {percent(share)} of the change"
-        *steps, ratio = _pair(other, Number(f"step at which the last hidden layer {done}", last), 1.0, what)
-        return [*steps, replace(ratio, why=_stored(layers, metric))]
+        what = f"ratio of the second step to the first at {percent(share)}"
+        *_, ratio = _pair(other, first, 1.0, what)
+        return [first, other, replace(ratio, why=_stored(layers, metric))]
 
-    note = f"The change of a layer is that of the logarithm of its {_name(metric)}, from the first to the last step."
-    return _claim(
-        f"{metric} last layer first", says, measure, share, {"rows": hidden_layers, "notes": [note], **more}
-    )
+    return _claim(f"{metric} last layer first", says, measure, share, {"rows": hidden_layers, **more})
 
 
 def correlates(

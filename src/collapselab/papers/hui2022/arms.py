@@ -21,8 +21,8 @@ _ARMS = {LITERAL: "Without weight decay", PAPYAN: "With weight decay"}
 BEFORE_ARMS = {"arm": LITERAL, "weight_decay": 0.0}
 TEXT = (
     "There are two arms; a folder may contain runs of only one. The literal arm has no weight decay, and its MLPs have no batch "
-    "norm, because the paper mentions neither. The papyan arm has the weight decay of Papyan et al. (2020), because the paper "
-    "follows their procedure. Its MLPs have batch norm."
+    "norm, because the paper mentions neither. The papyan arm has weight decay, as in Papyan et al. (2020), whose procedure the "
+    "paper follows; their value is 5e-4. Its MLPs have batch norm."
 )
 
 
