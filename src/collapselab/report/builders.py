@@ -278,7 +278,8 @@ class Points:
         text: what is to be seen.
         select: the rows that are drawn.
         hollow: rows whose points are left out of means, and what they are.
-        panels: tells panels of a data set and network apart; these share the vertical axis.
+        panels: tells panels of a data set and network apart.
+        share_y: whether these have the same vertical axis.
         references: whether `x` is drawn over both kinds of references; else over those of the same step.
     """
 
@@ -293,6 +294,7 @@ class Points:
     select: Select = ends
     hollow: tuple[Callable[[Rows], pd.Series], str] | None = None
     panels: Split | None = None
+    share_y: bool = True
     references: bool = True
 
     def __call__(self, rows: Rows) -> list[Chart]:
@@ -303,7 +305,7 @@ class Points:
         bars = f"Bars: 95% binomial confidence interval for {number(trials)} test samples."
         return [
             Chart(
-                self.id, self.title, self.text, placed, self.id, share_x=False, share_y=self.panels is not None,
+                self.id, self.title, self.text, placed, self.id, share_x=False, share_y=self.share_y and self.panels is not None,
                 notes=() if trials is None else (bars,), hollow=self.hollow[1] if self.hollow else "",
             )
         ]  # fmt: skip

@@ -104,7 +104,7 @@ def test_figure_5_draws_the_best_learning_rate_with_binomial_errors() -> None:
     assert [stroke.values[0] for stroke in tuned] == pytest.approx([0.81, 0.71, 0.61])
     assert [stroke.values[0] for stroke in probe] == pytest.approx([0.3, 0.3, 0.3])
     assert tuned[0].bounds[0] == pytest.approx((0.722, 0.875), abs=1e-3)  # Wilson, 81 of 100
-    assert list(strokes(one)) == ["step 100", "step 1,000", "step 10,000"]
+    assert list(strokes(one)) == ["checkpoint 1", "checkpoint 2", "checkpoint 3"]
 
 
 def test_figure_5_draws_the_control_by_weight_decay_apart_from_the_arms() -> None:

@@ -32,6 +32,7 @@ _DRAWN: dict[str, Any] = {
     "y": "accuracy",
     "axes": (Axis("train variance of the checkpoint (left: more collapse)", "log"), transfer.DOWNSTREAM),
     "references": False,
+    "share_y": False,  # probes of collapsed features can be near chance
     "text": "For fine-tuning, the best learning rate is chosen on these same test samples.",
 }
 _COLLAPSE_TRANSFERS_WORSE = correlates(
@@ -59,8 +60,8 @@ EXPERIMENT = Experiment(
             "fig5",
             "Accuracy after transfer, by collapse of the checkpoint",
             select=lambda rows: transfer.of_arms(transfer.transfers(rows)),
-            split=by_column("pretrain_step", "step {:,}"),
-            group="pretrain_step",
+            split=by_column("checkpoint", "checkpoint {}"),
+            group="checkpoint",
             panels=transfer.kinds,
             **_DRAWN,
         ),

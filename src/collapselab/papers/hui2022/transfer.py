@@ -118,8 +118,10 @@ def transfers(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_arms(rows: pd.DataFrame) -> pd.DataFrame:
-    """Leave out the control."""
-    return rows_that(rows, rows["arm"] != CONTROL)
+    """Leave out the control, and number the checkpoints of each arm by their steps, from 1."""
+    kept = rows_that(rows, rows["arm"] != CONTROL)
+    numbers = kept.groupby(["dataset", "arm"])["pretrain_step"].rank(method="dense")
+    return kept.assign(checkpoint=numbers.fillna(0).astype(int))
 
 
 def of_control(rows: pd.DataFrame) -> pd.DataFrame:
