@@ -100,7 +100,7 @@ def test_other_thresholds_and_notes() -> None:
         (0.02, 0.025, 0.018), verdict="holds", sensitivity=others, notes=["still falling (1 of 3 seeds)"]
     )
     assert sentences(one)[-2:] == [
-        "With other thresholds: the claim holds if it must be below 0.03; the claim fails if another number must be below 0.01.",
+        "With other criteria, the verdict would be: holds (must be below 0.03); fails (another number must be below 0.01).",
         "Note: still falling (1 of 3 seeds).",
     ]
 

@@ -118,13 +118,13 @@ def sentences(one: SettingJudgement) -> list[str]:
         # The name of the number, where it is that of the only criterion, is left out.
         named = next((reading.what for reading in one.readings if reading.must), "") if is_only else ""
         told = [_with_threshold(other, named) for other in one.sensitivity]
-        lines.append(f"With other thresholds: {'; '.join(told)}.")
+        lines.append(f"With other criteria, the verdict would be: {'; '.join(told)}.")
     return [*lines, *(f"Note: {note.rstrip('.')}." for note in one.notes)]
 
 
 def _with_threshold(other: Sensitivity, named: str) -> str:
-    what = other.what.removeprefix(named).strip()
-    return f"the claim {_VERBS[other.verdict][0]} if {'it ' * what.startswith('must')}{what}"
+    what = other.what.removeprefix(named).lstrip(", ")
+    return f"{other.verdict} ({what})"
 
 
 def _measured(one: SettingJudgement) -> list[str]:

@@ -158,7 +158,7 @@ def first(
         done = f"has completed {percent(share)} of its change in log({_name(metric)})"
         first = Number(f"step at which the last hidden layer {done}", last)
         other = Number(f"earliest step at which another hidden layer {done}", earliest)
-        what = f"ratio of the second step to the first at {percent(share)}"
+        what = f"step of the other layer divided by step of the last layer, at {percent(share)} of the change"
         *_, ratio = _pair(other, first, 1.0, what)
         return [first, other, replace(ratio, why=_stored(layers, metric))]
 

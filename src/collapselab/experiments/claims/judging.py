@@ -148,7 +148,7 @@ def _finding(claim: Claim, valid: _BySeed, own: Mapping[int, pd.DataFrame]) -> d
         there = {seed: claim.numbers(claim.rows(own[seed]), at) for seed in valid}
         first, weakest = _asked(next(iter(there.values())))[0], _weakest(there)
         assert weakest is not None, "it has the same numbers"
-        what = f"{first.what} must {first.must}"
+        what = f"{first.what}{',' * (',' in first.what)} must {first.must}"
         sensitivity.append(Sensitivity(what=what, threshold=at, verdict=weakest.verdict))
     return {"verdict": effect.verdict, "effect": effect, "p": effect.p, "sensitivity": sensitivity}
 
