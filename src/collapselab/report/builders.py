@@ -236,7 +236,7 @@ def _endings(panel: Panel) -> str:
     for one in panel.series:
         last = one.points.dropna().sort_values("x").groupby("seed")["y"].last().tolist()
         told.append(f"{one.name} {' to '.join(dict.fromkeys(map(say, (min(last), max(last)))))}")
-    return f"{panel.title}, at the end: {'; '.join(told)}." if told else "Not measured."
+    return f"{panel.title}, range over seeds at the end: {'; '.join(told)}." if told else "Not measured."
 
 
 def _placed(rows: Sequence[Sequence[Panel]]) -> list[Panel]:

@@ -20,7 +20,7 @@ _ARMS = {LITERAL: "Without weight decay", PAPYAN: "With weight decay"}
 # What the rows of runs made before there were arms lack.
 BEFORE_ARMS = {"arm": LITERAL, "weight_decay": 0.0}
 TEXT = (
-    "There are two arms; a folder may contain runs of only one. The literal arm has no weight decay, and its MLPs have no batch "
+    "There are two arms. Sometimes only one of them was run. The literal arm has no weight decay, and its MLPs have no batch "
     "norm, because the paper mentions neither. The papyan arm has weight decay, as in Papyan et al. (2020), whose procedure the "
     "paper follows; their value is 5e-4. Its MLPs have batch norm."
 )

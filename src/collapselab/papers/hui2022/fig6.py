@@ -40,7 +40,7 @@ EXPERIMENT = Experiment(
         paper=At(f"Nothing is reduced: 1,000 training and 200 test digits, 80,000 steps. {_OPEN}"),
         cpu=At(
             "1,000 training and 200 test digits, as in the paper; 8,000 steps with learning rate 0.01 instead of 80,000 with "
-            "0.001, which keeps the sum of learning rates. In the arm with weight decay, it is 0.01 instead of 5e-4, because "
+            "0.001, which keeps the sum of learning rates. The weight decay, where there is one, is 0.01 instead of 5e-4, because "
             f"an MLP with batch norm did not collapse with 5e-4 in a pilot run. {_OPEN}",
             seeds=5,
             changes={"steps": 8000, "optimizer.learning_rate": 0.01},
