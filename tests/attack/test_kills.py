@@ -93,7 +93,7 @@ def _end(runs: subprocess.Popen[str], number: signal.Signals, state: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes that have imported everything")
 def test_a_process_that_is_killed_goes_on(tmp_path: Path) -> None:
     path, whole, killed = tmp_path / "recipe.yaml", RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
     path.write_text(LONGER.to_yaml())

@@ -86,7 +86,7 @@ assert not other or os.waitpid(other, 0)[1] == 0
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes that have imported everything")
 def test_two_processes_share_the_runs_and_write_what_one_writes(tmp_path: Path, alone: Path) -> None:
     out = tmp_path / "both"
     path = os.pathsep.join((str(Path(tiny_experiment.__file__).parent), os.environ.get("PYTHONPATH", "")))

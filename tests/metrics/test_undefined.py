@@ -163,7 +163,7 @@ def test_as_many_varying_directions_as_samples() -> None:
 @pytest.mark.parametrize("varying", [18, 19])
 @pytest.mark.parametrize("others", ["constant", "copies"])
 def test_the_rank_decides_and_not_the_number_of_features(varying: int, others: str) -> None:
-    """Of 40 features for 20 samples, 18 or 19 vary independently: only rank 19 leaves vci no choice but 0."""
+    """There are 40 features and 20 samples. With 19 independent features vci must be 0, with 18 it need not be."""
     noise = np.random.default_rng(0).standard_normal((20, varying))
     rest = np.full((20, 40 - varying), 3.0) if others == "constant" else np.tile(noise, 3)[:, varying:40]
     result = measure(np.hstack([noise, rest]), np.arange(20) % 2, metrics=["vci"])

@@ -65,9 +65,9 @@ def profile(
         typer.Option(
             metavar="HOW",
             help="How to reduce the features of several positions to one vector. flatten: all positions, one after "
-            "another. gap: mean over the positions of a feature map. mean: mean over the tokens of a sequence. token: the first token. token:i: token i, counted "
-            "from 0; a negative i counts from the end. token:last: the last token that is not padding. token:cls: the class "
-            "token, which the network uses to compute the class scores.",
+            "another. gap: mean over the positions of a feature map. mean: mean over the tokens of a sequence. token: the "
+            "first token. token:i: token i, counted from 0; a negative i counts from the end. token:last: the last token that "
+            "is not padding. token:cls: the class token, which the network uses to compute the class scores.",
         ),
     ] = "flatten",
     channel_axis: Annotated[
@@ -106,8 +106,8 @@ def profile(
         typer.Option(
             "--batch-axis",
             metavar="N",
-            help="Axis of the network's inputs that holds samples. Default: found automatically, by passing a part of a batch through "
-            "the network.",
+            help="Axis of the network's inputs that holds samples. Default: found automatically, by passing a part of "
+            "a batch through the network.",
         ),
     ] = None,
     scores: Annotated[

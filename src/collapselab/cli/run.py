@@ -79,8 +79,9 @@ def run(
 
     `digits` trains an MLP on the handwritten digits included in scikit-learn, tests four claims about neural collapse
     and writes a page, report.html. It takes under a minute on two cores. Any other run is described by a recipe, a YAML
-    file; --show-recipe prints an example. A recipe has no claims and no page: its run only writes measurements to the run folder.
-    If a run is stopped or killed, the same command resumes it. For a finished run, the command only prints the result.
+    file; --show-recipe prints an example. A recipe has no claims and no page: its run only writes measurements to the run
+    folder. If a run is stopped or killed, the same command resumes it. For a finished run, the command only prints the
+    result.
 
     \b
     Examples:

@@ -22,8 +22,8 @@ from collapselab.report.pages.run import run_page
 from collapselab.training import Recipe, RunFolder, Stopper, run_recipe
 
 _STRICTER = (
-    "This claim requires a train variance below 0.001. The experiments reproduced from papers require one below 0.1. These digits are so easy that test "
-    "variance also ends below 0.1; with that threshold, test data would count as collapsed too"
+    "This claim requires a train variance below 0.001. The experiments reproduced from papers require one below 0.1. These "
+    "digits are so easy that test variance also ends below 0.1; with that threshold, test data would count as collapsed too"
 )
 _HUI, _RANGAMANI = "Hui, Belkin, Nakkiran (2022)", "Rangamani et al. (2023)"
 

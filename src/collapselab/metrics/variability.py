@@ -120,7 +120,7 @@ def class_separation(inputs: MetricInputs) -> float | None:
 
 @dataclass(frozen=True)
 class _Directions:
-    """Of every class that has a sample with a direction.
+    """Mean directions of the classes that have a sample with a direction.
 
     Attributes:
         lengths: norm(m_c)^2 of each class.

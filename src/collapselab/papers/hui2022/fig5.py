@@ -32,6 +32,7 @@ _DRAWN: dict[str, Any] = {
     "y": "accuracy",
     "axes": (Axis("train variance of the checkpoint (left: more collapse)", "log"), transfer.DOWNSTREAM),
     "references": False,
+    "panels": transfer.kinds,
     "share_y": False,  # probes of collapsed features can be near chance
     "text": "For fine-tuning, the best learning rate is chosen on these same test samples.",
 }
@@ -62,7 +63,6 @@ EXPERIMENT = Experiment(
             select=lambda rows: transfer.of_arms(transfer.transfers(rows)),
             split=by_column("checkpoint", "checkpoint {}"),
             group="checkpoint",
-            panels=transfer.kinds,
             **_DRAWN,
         ),
         Points(
@@ -71,7 +71,6 @@ EXPERIMENT = Experiment(
             select=lambda rows: transfer.of_control(transfer.transfers(rows)),
             split=by_column("weight_decay", "weight decay {:g}"),
             group="weight_decay",
-            panels=transfer.kinds,
             **_DRAWN,
         ),
         *transfer.PAGE_CHARTS,

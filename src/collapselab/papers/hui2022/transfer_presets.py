@@ -35,8 +35,9 @@ PRESETS = scales(
         "fine-tuning, instead of 100,000 each. Six checkpoints of each arm; in a pilot run, their train variances were "
         "about evenly spaced on a logarithmic scale. Four learning rates. The weight decay of the papyan arm is "
         f"{_CPU_DECAY:g}, so that train variance vanishes. With {_FAITHFUL:g}, whose product with the sum of learning rates "
-        "is that of 5e-4 over 100,000 steps with 0.001, it ended at 3.2 in a pilot run of twice the width. The paper has no "
-        f"control: pre-training with six weight decays and batch norm, each for 4,000 steps. {LEFT_OPEN}",
+        "is that of 5e-4 over 100,000 steps with 0.001, it ended at 3.2 in a pilot run of twice the width. The control, "
+        "which the paper lacks, is pre-training for 4,000 steps with six weight decays, each with batch norm. "
+        f"{LEFT_OPEN}",
         seeds=10,
         make=with_control(
             in_arms(_cpu(_LITERAL), _CPU_DECAY, papyan=_cpu(_PAPYAN)),
