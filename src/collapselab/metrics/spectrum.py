@@ -5,13 +5,18 @@ Letters: p features, c classes. See `collapselab.metrics.registry` for formulas 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collapselab.metrics.inputs import MetricInputs
-from collapselab.numerics import EPS64, largest_eigenvalue
+from collapselab.metrics.eigenvalues import largest_eigenvalue, largest_eigenvalues
+from collapselab.metrics.inputs import MetricInputs, once
+from collapselab.numerics import EPS64
 
+# Of the trace, for `components_90`, `_95` and `_99`.
+_SHARES = (0.90, 0.95, 0.99)
 # Per-class scatter is stored if it has at most this many entries.
 MAX_PER_CLASS_ENTRIES = 5e7
 
@@ -55,41 +60,44 @@ def _has_variance(inputs: MetricInputs) -> bool:
 def stable_rank_per_class(inputs: MetricInputs) -> float | None:
     largest = inputs.top_class_eigenvalues
     if largest is None and inputs.class_covariances is not None:
-        found = [largest_eigenvalue(covariance) for covariance in inputs.class_covariances]
-        largest = inputs.class_variances.new_tensor(found)
+        largest = largest_eigenvalues(inputs.class_covariances)
     if largest is None:
         inputs.warn(
             f"stable_rank_per_class is left out: the scatter of {inputs.num_classes} classes in "
             f"{inputs.dim} features is too large to store, and the features are not in memory"
         )
         return None
-    varying = inputs.class_variances > rounding_variance(inputs)
-    if not bool(varying.any()):
+    varying = (inputs.class_variances > rounding_variance(inputs)).nonzero()[:, 0]
+    if not len(varying):
         inputs.warn("stable_rank_per_class is undefined: no variance within any class beyond rounding")
         return None
     return float((inputs.class_variances[varying] / largest[varying]).clamp_min(1.0).mean())
 
 
 def components_90(inputs: MetricInputs) -> int | None:
-    return _components(inputs, 0.90)
+    return _components(inputs)[0]
 
 
 def components_95(inputs: MetricInputs) -> int | None:
-    return _components(inputs, 0.95)
+    return _components(inputs)[1]
 
 
 def components_99(inputs: MetricInputs) -> int | None:
-    return _components(inputs, 0.99)
+    return _components(inputs)[2]
 
 
-def _components(inputs: MetricInputs, share: float) -> int | None:
+@once
+def _components(inputs: MetricInputs) -> Sequence[int | None]:
+    """Return the number of components for each of the shares."""
     if inputs.total_trace <= rounding_variance(inputs):
         inputs.warn("components_90, _95 and _99 are undefined: the features do not vary")
-        return None
+        return [None] * len(_SHARES)
     values = inputs.total_eigenvalues
     # Rounding must not hide a share that is reached exactly.
-    reached = values.cumsum(0) >= (share - len(values) * EPS64) * values.sum()
-    return int(reached.nonzero()[0]) + 1
+    shares = values.new_tensor(_SHARES) - len(values) * EPS64
+    reached = values.cumsum(0) >= (shares * values.sum())[:, None]
+    numbers = torch.arange(1, len(values) + 1, device=values.device)
+    return torch.where(reached, numbers, len(values)).amin(1).tolist()
 
 
 def top_eigenvalues_of_rows(
