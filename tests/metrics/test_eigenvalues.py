@@ -85,12 +85,12 @@ def test_slices_of_a_stack(accelerator: str, monkeypatch: pytest.MonkeyPatch) ->
 
 @kinds
 @accelerators
-@pytest.mark.parametrize("largest_of_all", [0, 4096], ids=["lanczos", "all eigenvalues"])
+@pytest.mark.parametrize("squared_up_to", [0, 4096], ids=["the matrix", "a power"])
 def test_one_large_matrix_on_an_accelerator(
-    accelerator: str, kind: str, largest_of_all: int, monkeypatch: pytest.MonkeyPatch
+    accelerator: str, kind: str, squared_up_to: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(eigenvalues, "_MAX_SIZE_OF_SQUARING", 0)
-    monkeypatch.setattr(eigenvalues, "_MAX_SIZE_OF_ALL", largest_of_all)
+    monkeypatch.setattr(eigenvalues, "_MAX_SIZE_OF_FEW_SQUARINGS", squared_up_to)
     values = spectrum(kind, SIZE)
     with putting_on(accelerator) as put:
         found = largest_eigenvalue(put(matrix_of(values) * 1e-200))
