@@ -5,15 +5,15 @@ Letters: p features, c classes. See `collapselab.metrics.registry` for formulas 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from collapselab.metrics.eigenvalues import largest_eigenvalue, largest_eigenvalues
+from collapselab.metrics.eigenvalues import largest_eigenvalues
 from collapselab.metrics.inputs import MetricInputs, once
-from collapselab.numerics import EPS64
+from collapselab.numerics import EPS64, block_elements
 
 # Of the trace, for `components_90`, `_95` and `_99`.
 _SHARES = (0.90, 0.95, 0.99)
@@ -101,17 +101,34 @@ def _components(inputs: MetricInputs) -> Sequence[int | None]:
 
 
 def top_eigenvalues_of_rows(
-    rows: Float[Tensor, "n p"], labels: Tensor, class_means: Float[Tensor, "c p"]
+    rows: Float[Tensor, "n p"], labels: Int[Tensor, " n"], class_means: Float[Tensor, "c p"]
 ) -> Float[Tensor, " c"]:
     """Return the largest eigenvalue of each class's own covariance, from the smaller Gram matrix of its rows."""
-    order = labels.argsort(stable=True)
-    sizes = torch.bincount(labels, minlength=len(class_means)).tolist()
-    largest = torch.zeros(len(class_means), dtype=torch.float64)
+    order = labels.argsort(stable=True).to(rows.device)
+    sizes = torch.bincount(labels, minlength=len(class_means)).cpu()
+    largest = torch.zeros(len(class_means), dtype=torch.float64, device=rows.device)
     # Their device does the products; means are small beside them.
-    means = class_means.to(rows.device)
-    for index, members in enumerate(order.to(rows.device).split(sizes)):
-        deviations = rows[members].double() - means[index]
-        n, p = deviations.shape
-        gram = deviations @ deviations.T if n <= p else deviations.T @ deviations
-        largest[index] = largest_eigenvalue(gram) / max(n, 1)
+    means, starts = class_means.to(rows.device), (sizes.cumsum(0) - sizes).to(rows.device)
+    for classes in _alike(sizes.tolist(), rows):
+        here, most = torch.tensor(classes, device=rows.device), int(sizes[classes[-1]])
+        within = torch.arange(most, device=rows.device)
+        filled = within < sizes[classes].to(rows.device)[:, None]
+        members = order[(starts[here, None] + within).clamp_max(len(order) - 1)]
+        # Rows of zeros, up to the largest of these classes, change no eigenvalue other than zero.
+        deviations = (rows[members].double() - means[here, None]) * filled[:, :, None]
+        gram = deviations @ deviations.mT if most <= rows.shape[1] else deviations.mT @ deviations
+        largest[here] = largest_eigenvalues(gram) / filled.sum(1)
     return largest.to(class_means.device)
+
+
+def _alike(sizes: list[int], rows: Float[Tensor, "n p"]) -> Iterator[list[int]]:
+    """Yield the classes that have rows by their number of rows: each alone on a CPU, as many as fill an accelerator there."""
+    limit = 0 if rows.device.type == "cpu" else block_elements(rows.device) // rows.shape[1]
+    group: list[int] = []
+    for number in sorted((number for number, size in enumerate(sizes) if size), key=sizes.__getitem__):
+        if group and (len(group) + 1) * sizes[number] > limit:
+            yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group
