@@ -150,9 +150,13 @@ def power_of_two_near(value: float) -> float:
 # and only where the result still has ten digits, or as many as a float32 matrix has itself: the square of a value just
 # above the cut-off is accurate to eps64 / cutoff^2.
 _MAX_SAFE_CONDITION = 1e6
-_MIN_SIZE = 256
+_MIN_SIZE, _MIN_SIZE_OF_ACCELERATORS = 256, 64
 _MIN_GRAM_CUTOFF = 1e-4
 _MIN_SQUARED_COSINE = 1e-10
+
+
+def _is_small(size: int, device: torch.device) -> bool:
+    return size < (_MIN_SIZE if device.type == "cpu" else _MIN_SIZE_OF_ACCELERATORS)
 
 
 @dataclass
@@ -199,7 +203,7 @@ def thin_svd(matrix: Float[Tensor, "c p"], *, max_rank: int, cutoff: float) -> T
     most = min(max_rank, *matrix.shape)
     if matrix.shape[0] > matrix.shape[1]:
         matrix = torch.linalg.qr(matrix, mode="r")[1]
-    if len(matrix) < _MIN_SIZE:
+    if _is_small(len(matrix), matrix.device):
         _, values, right_t = torch.linalg.svd(matrix, full_matrices=False)
     else:
         values, right_t = _svd_by_grams(matrix, cutoff)
@@ -243,7 +247,7 @@ def thin_svd_by_gram(matrix: Float[Tensor, "c p"], *, cutoff: float) -> ThinSVD 
         but above a small `cutoff`) or save no time.
     """
     c, p = matrix.shape
-    if min(c, p) < _MIN_SIZE or cutoff**2 < EPS64:
+    if _is_small(min(c, p), matrix.device) or cutoff**2 < EPS64:
         return None
     squares, vectors = torch.linalg.eigh(_smaller_gram(matrix))
     smallest, largest = torch.stack([squares[0], squares[-1]]).tolist()
@@ -266,7 +270,7 @@ def well_conditioned_inverse_root(matrix: Float[Tensor, "p p"]) -> Float[Tensor,
     Returns:
         R; None where the smallest eigenvalue could be below 1e-6, or where this would save no time.
     """
-    if len(matrix) < _MIN_SIZE:
+    if _is_small(len(matrix), matrix.device):
         return None
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if bool(failed):
@@ -301,7 +305,7 @@ def principal_angle_cosines(first: Float[Tensor, "p k"], second: Float[Tensor, "
     about 1e-10.
     """
     product = first.T @ second
-    if len(product) >= _MIN_SIZE:
+    if not _is_small(len(product), product.device):
         squares = torch.linalg.eigvalsh(product.T @ product)
         if float(squares[0]) > _MIN_SQUARED_COSINE:
             return squares.flip(0).sqrt().clamp_max(1.0)
