@@ -61,6 +61,8 @@ class Axes:
         Returns:
             None where the lengths are not those of the labels.
         """
+        if self._are_samples and tensor.ndim == self.ndim and (tensor.shape[0],) == labels:
+            return tensor
         lengths = self._lengths(labels)
         if tensor.ndim != self.ndim and labels[0] == 1:
             free, taken = iter(rest), dict(zip(self.axes, lengths, strict=True))
@@ -72,6 +74,11 @@ class Axes:
         if self.fold == "positions first":
             front = front.unflatten(0, (-1, labels[0])).transpose(0, 1).flatten(0, 1)
         return front.flatten(0, len(self.axes) - 1)
+
+    @property
+    def _are_samples(self) -> bool:
+        """Whether rows are samples, in front as they are."""
+        return self.axes == (0,) and self.fold == "none"
 
     def count(self, tensor: Tensor) -> int:
         """Return how many rows a tensor has."""

@@ -17,7 +17,7 @@ from collapselab.probes.batches import Batch
 from collapselab.probes.capture import Taps
 from collapselab.probes.classifier import Made
 from collapselab.probes.following import Follower
-from collapselab.probes.forward import run_model
+from collapselab.probes.forward import run_model, uncompiled
 from collapselab.probes.geometry import Record
 from collapselab.probes.inputs import Path
 from collapselab.probes.journey import Journey
@@ -113,7 +113,7 @@ class Runner:
                 self._enter(name, module, features)
 
         returned = self._leave if is_first else None
-        with Taps(self._modules | self._weight_layers, receive, returned) as taps:
+        with uncompiled(), Taps(self._modules | self._weight_layers, receive, returned) as taps:
             output = run_model(self._model, batch, taps, may_repeat=is_first)
         tensors = outputs_of(output, self._given)
         if is_first:
