@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -58,6 +59,33 @@ def decomposed(mode: TorchDispatchMode, function: Any, args: tuple[Any, ...], kw
         return function.decompose(*args, **kwargs)
 
 
+@dataclass(frozen=True)
+class _Operator:
+    """What is known of an operator before it is called."""
+
+    name: str
+    is_random: bool
+    is_inplace: bool
+    names: tuple[str, ...]
+    defaults: dict[str, Any]
+
+
+@lru_cache(maxsize=512)
+def _operator(function: Any) -> _Operator:
+    schema = function._schema
+    return _Operator(
+        schema.name.rpartition("::")[2],
+        any(str(tag) == "Tag.nondeterministic_seeded" for tag in function.tags),
+        schema.is_mutable,
+        tuple(argument.name for argument in schema.arguments),
+        {
+            argument.name: argument.default_value
+            for argument in schema.arguments
+            if argument.has_default_value()
+        },
+    )
+
+
 class Operation:
     """A call of an operator with what it returned.
 
@@ -68,26 +96,22 @@ class Operation:
     """
 
     def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        self.name: str = function._schema.name.rpartition("::")[2]
-        self.is_random = any(str(tag) == "Tag.nondeterministic_seeded" for tag in function.tags)
-        self.is_inplace: bool = function._schema.is_mutable
-        self._schema, self._args, self._kwargs = function._schema, args, kwargs
-        self.outputs = list(_tensors(result))
+        self._operator = _operator(function)
+        self.name, self.is_random = self._operator.name, self._operator.is_random
+        self.is_inplace = self._operator.is_inplace
+        self._args, self._kwargs = args, kwargs
+        self.outputs = list(tensors_among(result))
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
         """Arguments by name, with defaults."""
-        known = self._schema.arguments
-        defaults = {
-            argument.name: argument.default_value for argument in known if argument.has_default_value()
-        }
-        given = zip((argument.name for argument in known), self._args, strict=False)
-        return defaults | dict(given) | self._kwargs
+        given = zip(self._operator.names, self._args, strict=False)
+        return self._operator.defaults | dict(given) | self._kwargs
 
     @cached_property
     def inputs(self) -> list[Tensor]:
         """Every tensor among the arguments."""
-        return list(_tensors([*self._args, *self._kwargs.values()]))
+        return list(tensors_among([*self._args, *self._kwargs.values()]))
 
     @property
     def factors(self) -> tuple[Tensor, Tensor] | None:
@@ -102,9 +126,10 @@ class Operation:
         return [dim % ndim for dim in values]
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_among(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors among the arguments of an operator, or among what it returned."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_among(item)

@@ -12,7 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import _disable_current_modes
 
 from collapselab.errors import InputError
-from collapselab.probes.axes import Seen, look
+from collapselab.probes.axes import Looks
 from collapselab.probes.batches import Batch
 from collapselab.probes.capture import Taps
 from collapselab.probes.classifier import Made
@@ -84,6 +84,7 @@ class Runner:
         self.journey: Journey | None = None
         self.unreadable: dict[str, str] = {}
         self._has_run = False
+        self._signs: dict[torch.device, Tensor] = {}
 
     def __call__(self, batch: Batch, lengths: tuple[int, ...]) -> Record:
         if self._has_run:
@@ -104,13 +105,15 @@ class Runner:
             return self._record(batch, lengths, is_first=True)
 
     def _record(self, batch: Batch, lengths: tuple[int, ...], *, is_first: bool) -> Record:
-        seen: dict[str, Seen] = {}
+        calls, outputs = Looks(lengths, self._signs), Looks(lengths, self._signs)
 
         def receive(name: str, module: nn.Module, features: Tensor) -> None:
-            with _disable_current_modes():
-                seen[name] = look(features, lengths)
             if is_first:
+                with _disable_current_modes():
+                    calls.look(name, features)
                 self._enter(name, module, features)
+            else:
+                calls.look(name, features)
 
         returned = self._leave if is_first else None
         with uncompiled(), Taps(self._modules | self._weight_layers, receive, returned) as taps:
@@ -119,7 +122,9 @@ class Runner:
         if is_first:
             self.tensors, self.unreadable = tensors, dict(taps.unreadable)
         with _disable_current_modes():
-            return Record(seen, {path: look(tensor, lengths) for path, tensor in tensors.items()})
+            for path, tensor in tensors.items():
+                outputs.look(path, tensor)
+            return Record(calls.seen(), outputs.seen())
 
     def _enter(self, name: str, module: nn.Module, features: Tensor) -> None:
         axis, module_name = self._follower.enter(name, module, features), name.split("#")[0]
