@@ -105,14 +105,14 @@ class Journey(DispatchMode):
             return out
         is_operator = isinstance(func, torch._ops.OpOverload)
         given = [*args, *kwargs.values()] if is_operator else tree_leaves((args, kwargs))
-        tensors = list(tensors_among(given))
+        tensors = tensors_among(given)
         read = [(tensor, self.origins(tensor)) for tensor in tensors]
         shapes = [_shape(tensor) for tensor in tensors]  # before the call, which may work in place
         out = func(*args, **kwargs)
         if not any(found for _, found in read):
             return out
         name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
-        returned = list(tensors_among(out if is_operator else tree_leaves(out)))
+        returned = tensors_among(out if is_operator else tree_leaves(out))
         after = _shape(returned[0]) if returned else torch.Size()
         all_found = frozenset[Origin]().union(
             *(_passed_on(name, number, read, shapes, after) for number in range(len(read)))

@@ -34,7 +34,7 @@ class Layouts:
     def of(self, tensor: Tensor) -> Layout:
         """Return the layout of a tensor; every axis of one that no operation made is unknown."""
         found = self._known.get(tensor)
-        return tuple(_axis(size, "unknown") for size in tensor.shape) if found is None else found
+        return _unknown(tensor.shape) if found is None else found
 
     def channel_axes(self, tensor: Tensor) -> list[int]:
         """Return the axes that hold channels, counted from the last (-1): usually one, several if it is ambiguous.
@@ -142,6 +142,11 @@ class Layouts:
             axis if dim in common or "channel" not in _kinds(axis) else _axis(output.shape[dim], "position")
             for dim, axis in enumerate(base)
         )
+
+
+@lru_cache(maxsize=1024)
+def _unknown(shape: torch.Size) -> Layout:
+    return tuple(_axis(size, "unknown") for size in shape)
 
 
 def _axis(size: int, kind: Kind) -> Axis:

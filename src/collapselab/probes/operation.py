@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -28,21 +26,14 @@ FACTORS = {
 class DispatchMode(TorchDispatchMode):
     """A mode that leaves the compiler of torch, whose import takes seconds, to those who compile.
 
-    torch guards `__torch_dispatch__` against compilation, and imports the compiler for that. Before anything is compiled,
+    torch guards `__torch_dispatch__` against compilation, and imports the compiler for that. Models run `uncompiled` here:
     there is nothing to guard against.
     """
 
     def __init_subclass__(cls) -> None:
         plain = cls.__torch_dispatch__
         super().__init_subclass__()
-        guarded: Any = cls.__torch_dispatch__
-
-        def dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
-            # While the compiler is being imported, this is not there yet.
-            can_compile = hasattr(sys.modules.get("torch._dynamo"), "disable")
-            return (guarded if can_compile else plain)(self, *args, **kwargs)
-
-        cls.__torch_dispatch__ = dispatch
+        cls.__torch_dispatch__ = plain
 
 
 def decomposed(mode: TorchDispatchMode, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -100,7 +91,7 @@ class Operation:
         self.name, self.is_random = self._operator.name, self._operator.is_random
         self.is_inplace = self._operator.is_inplace
         self._args, self._kwargs = args, kwargs
-        self.outputs = list(tensors_among(result))
+        self.outputs = tensors_among(result)
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
@@ -111,7 +102,7 @@ class Operation:
     @cached_property
     def inputs(self) -> list[Tensor]:
         """Every tensor among the arguments."""
-        return list(tensors_among([*self._args, *self._kwargs.values()]))
+        return tensors_among([*self._args, *self._kwargs.values()])
 
     @property
     def factors(self) -> tuple[Tensor, Tensor] | None:
@@ -126,10 +117,14 @@ class Operation:
         return [dim % ndim for dim in values]
 
 
-def tensors_among(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors among the arguments of an operator, or among what it returned."""
+def tensors_among(value: Any) -> list[Tensor]:
+    """Return the tensors among the arguments of an operator, or among what it returned."""
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_among(item)
+        return [value]
+    found: list[Tensor] = []
+    for item in value if isinstance(value, list | tuple) else ():
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, list | tuple):
+            found += tensors_among(item)
+    return found

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import _disable_current_modes
 
 from collapselab.errors import InputError
 from collapselab.probes.axes import Looks
@@ -27,6 +26,10 @@ from collapselab.probes.tensors import UnreadableError, ordinary
 
 # Values of a layer's output that are kept while a network is planned.
 _MAX_KEPT_VALUES = 2**20
+
+
+# What runs in this context is seen by no dispatch mode.
+_unfollowed = torch._C._DisableTorchDispatch
 
 
 class Identity:
@@ -109,7 +112,7 @@ class Runner:
 
         def receive(name: str, module: nn.Module, features: Tensor) -> None:
             if is_first:
-                with _disable_current_modes():
+                with _unfollowed():
                     calls.look(name, features)
                 self._enter(name, module, features)
             else:
@@ -121,7 +124,7 @@ class Runner:
         tensors = outputs_of(output, self._given)
         if is_first:
             self.tensors, self.unreadable = tensors, dict(taps.unreadable)
-        with _disable_current_modes():
+        with _unfollowed():
             for path, tensor in tensors.items():
                 outputs.look(path, tensor)
             return Record(calls.seen(), outputs.seen())

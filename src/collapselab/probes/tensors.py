@@ -30,7 +30,7 @@ def ordinary(tensor: Tensor | PackedSequence) -> Tensor:
     if isinstance(tensor, PackedSequence):
         return ordinary(tensor.data)
     if _is_ordinary(tensor):
-        return tensor.detach()
+        return tensor.detach() if tensor.requires_grad else tensor
     whole: Any = tensor.detach()
     if hasattr(whole, "full_tensor"):
         whole = whole.full_tensor()
