@@ -18,7 +18,7 @@ from collapselab.errors import InputError
 from collapselab.passes.stream import EndBatch, ReceiveRows
 from collapselab.probes.batches import Batch, Readable
 from collapselab.probes.capture import Taps
-from collapselab.probes.forward import run_model
+from collapselab.probes.forward import run_model, uncompiled
 from collapselab.probes.kept import KeptFeatures
 from collapselab.probes.label_space import LabelSpace
 from collapselab.probes.plan import ProbePoint, check_means_fit
@@ -140,7 +140,8 @@ class NetworkStream:
         # Processes that gather parameters for each other must all end a forward pass before one of them gives up.
         in_step = self.is_shared and network.splits == "parameters"
         together = run_together if in_step else _at_once
-        with Taps(network.hooked, reader.hook, defers_failures=in_step) as taps:
+        taps = Taps(network.hooked, reader.hook, defers_failures=in_step)
+        with uncompiled(), taps:
             for batch in self._loader.read():
                 labels = together(partial(self._numbered_labels, batch))
                 reader.begin(batch, labels)
@@ -178,6 +179,8 @@ class NetworkStream:
                 f"classes from 0, or give ignore_index={high} if it marks padding, or scores=False if the outputs are no "
                 "class scores (an embedding)"
             )
+        if space.is_range and high < len(space):  # each label is its number
+            return labels
         numbers = space.numbers(labels)
         unknown = numbers.numpy() == len(space)
         if not unknown.any():
@@ -201,7 +204,10 @@ class NetworkStream:
         return self._numbers_of(self._decisions(output, batch))
 
     def _numbers_of(self, decisions: Tensor | None) -> Tensor | None:
-        return None if decisions is None else self._labels.numbers(decisions)
+        scores = self._network.scores
+        if decisions is None or scores is None:
+            return None
+        return self._labels.numbers_below(decisions, scores.num_classes)
 
 
 def _at_once(work: Callable[[], Result]) -> Result:
@@ -287,13 +293,14 @@ class _BatchReader:
                 )
 
     def _check_all_ran(self, unreadable: Mapping[str, str]) -> None:
-        silent = next((name for name in self._network.points if name not in self._ran), None)
-        if silent is not None and silent in unreadable:
+        if len(self._ran) == len(self._network.points):
+            return
+        silent = next(name for name in self._network.points if name not in self._ran)
+        if silent in unreadable:
             raise InputError(f"{self._batch.place}: {silent} reads {unreadable[silent]}")
-        if silent is not None:
-            raise InputError(
-                f"{self._batch.place}: {silent} did not run, as it did in the first batch; {_without(silent)}"
-            )
+        raise InputError(
+            f"{self._batch.place}: {silent} did not run, as it did in the first batch; {_without(silent)}"
+        )
 
 
 def _without(call: str) -> str:
@@ -328,9 +335,11 @@ def rows_of(
     features = batch.rows_that_count(found)
     # A model may be spread over devices.
     mask = None if mask is None else batch.rows_that_count(mask.to(found.device))
-    parts = (features.real, features.imag) if features.is_complex() else (features,)
-    reduced = [reduction(part, channel_axis=point.channel_axis, mask=mask) for part in parts]
-    rows = torch.cat(reduced, 1) if len(reduced) > 1 else reduced[0]
+    if features.is_complex():
+        parts = (features.real, features.imag)
+        rows = torch.cat([reduction(part, channel_axis=point.channel_axis, mask=mask) for part in parts], 1)
+    else:
+        rows = reduction(features, channel_axis=point.channel_axis, mask=mask)
     if rows.shape[1] != point.dim:
         raise InputError(
             f"{batch.place}: {point.name} reads features of shape {tuple(features.shape[1:])}, but {point.shape} in the "
