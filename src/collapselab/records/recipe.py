@@ -36,7 +36,7 @@ class ModelSpec(Part):
     """The network to train."""
 
     name: Text = Field(
-        default="mlp", description="mlp, convnet, torchvision/NAME, timm/NAME or FILE.py:FUNCTION."
+        default="mlp", description="mlp, convnet, vgg11, torchvision/NAME, timm/NAME or FILE.py:FUNCTION."
     )
     options: dict[Text, Option] = Field(
         default_factory=dict,
