@@ -123,7 +123,7 @@ def test_a_run_ends_when_the_loss_of_an_epoch_is_low_enough(tiny_recipe: Recipe,
 
 
 def test_a_run_ends_when_the_evaluated_loss_is_low_enough(tiny_recipe: Recipe, folder: RunFolder) -> None:
-    """The loss of batches with dropout is far above it; epochs of 4 steps are evaluated every 28 steps."""
+    """The loss of batches with dropout is far above it; epochs of 4 steps are evaluated every 12 steps."""
     recipe = tiny_recipe.with_changes(
         {
             "steps": 300,
@@ -132,7 +132,7 @@ def test_a_run_ends_when_the_evaluated_loss_is_low_enough(tiny_recipe: Recipe, f
             "batch_size": 16,
             "model.options.dropout": 0.3,
             "schedule.name": "constant",
-            "measuring.at": list(range(0, 300, 28)),
+            "measuring.at": list(range(0, 300, 12)),
         }
     )
     run = run_recipe(recipe, folder)
@@ -141,9 +141,9 @@ def test_a_run_ends_when_the_evaluated_loss_is_low_enough(tiny_recipe: Recipe, f
         for row in folder.read_rows()
         if row.split == "train" and "loss" in row.metrics
     }
-    first = next(step for step, loss in losses.items() if step % 28 == 0 and loss < 0.7)
+    first = next(step for step, loss in losses.items() if step % 12 == 0 and loss < 0.7)
     assert (run.ended, run.steps) == ("loss", first)
-    assert 28 < first < 300
+    assert 12 < first < 300
     by_batches = recipe.with_changes({"stop_loss": "batches", "steps": first, "measuring.at": []})
     assert run_recipe(by_batches, RunFolder(folder.path.with_name("batches"))).ended == "steps"
 

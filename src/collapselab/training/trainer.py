@@ -31,8 +31,8 @@ from collapselab.training.stopping import RunInterrupted, Stopper
 
 # Reading the loss waits for the device: seldom enough not to be noticed.
 _LOSS_READ_EVERY = 100
-# Evaluating the train set takes as long as several steps of a small network.
-_STEPS_PER_EVALUATION = 25
+# Evaluating a small train set takes as long as several steps.
+_STEPS_PER_EVALUATION = 10
 # Processes agree on stopping at these steps only: asking the others is a message.
 _STOP_ASKED_EVERY = 50
 
