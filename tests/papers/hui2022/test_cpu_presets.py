@@ -32,10 +32,10 @@ def test_the_product_of_weight_decay_and_learning_rates_is_that_of_the_paper(nam
 
 
 @pytest.mark.parametrize("name", ["fig2", "fig4", "footnote2"])
-def test_rates_and_batches_are_those_of_the_paper(name: str) -> None:
+def test_rates_of_convolutional_networks_and_batches_are_those_of_the_paper(name: str) -> None:
     for job in jobs(name):
         recipe, model = job.recipe, str(job.labels["model"])
-        rate = 0.1 if model.startswith("resnet") else 0.001 if model == "mlp" else 0.01
+        rate = 0.1 if model.startswith("resnet") else 0.01
         assert (recipe.optimizer.learning_rate, recipe.batch_size, recipe.schedule.name) == (
             rate,
             128,
