@@ -65,7 +65,8 @@ EXPERIMENT = Experiment(
         cpu=At(
             "MNIST and CIFAR-10 instead of five data sets, 2,500 training images of each and all test images; ResNet-18 and "
             "VGG-11 with a quarter of the channels and 512 hidden units in the classifier of VGG; a DenseNet with 4 blocks of 4 "
-            f"layers and growth rate 16; {_CPU_STEPS:,} steps instead of 80,000. The weight decay of the papyan arm is {_CPU_DECAY:g}, {common.KEPT}. {_OPEN}",
+            f"layers and growth rate 16; {_CPU_STEPS:,} steps instead of 80,000. The weight decay of the papyan arm is "
+            f"{_CPU_DECAY:g}, {common.KEPT}. {_OPEN}",
             changes={
                 "data.train": balanced(2500),
                 "steps": _CPU_STEPS,
