@@ -255,9 +255,9 @@ def test_debiased_ratios_are_null_where_they_cannot_be_estimated(name: str) -> N
 def test_adjusted_vci_is_null_where_vci_is_zero_for_any_features() -> None:
     rng = np.random.default_rng(0)
     many = inputs_of(rng.standard_normal((20, 30)), np.arange(20) % 2)
-    assert "with 20 samples, rank Sigma_T = 19 and C - 1 = 1" in warned("vci_adjusted", many)
+    assert "rank Sigma_T = 19 and C - 1 = 1 must both be below n - 1 = 19" in warned("vci_adjusted", many)
     alone = inputs_of(rng.standard_normal((6, 2)), np.arange(6))
-    assert "with 6 samples, rank Sigma_T = 2 and C - 1 = 5" in warned("vci_adjusted", alone)
+    assert "rank Sigma_T = 2 and C - 1 = 5 must both be below n - 1 = 5" in warned("vci_adjusted", alone)
     equal = inputs_of(np.tile(rng.standard_normal((5, 3)), (2, 1)), np.repeat([0, 1], 5))
     assert "all class means coincide" in warned("vci_adjusted", equal)
 

@@ -60,7 +60,7 @@ def test_the_fit_is_that_of_least_squares() -> None:
         rel=1e-13,
         why="float64",
     )
-    assert str(law) == f"ρ = {law.rho:.3g} per layer, R² = {law.r_squared:.3g} (5 layers)"
+    assert str(law) == f"ρ = {law.rho:.4g} per layer, R² = {law.r_squared:.3g} (5 layers)"
 
 
 @given(factor=st.floats(1e-6, 1e6))

@@ -55,8 +55,8 @@ collapse, and invariant like VCI. Its values scatter more, and the more the clos
   differs from the formula by more than 10 %.
 - It holds if features do not depend on the labels of these samples: for **test data**. A network has seen the labels of its
   train data, so that its train features depend on them, and part of what they show is fitted to these samples.
-- It assumes that the classes have the same covariance. If the scales of the classes differ by a factor of up to e², a bias
-  of about a tenth remains.
+- It assumes that the classes have the same covariance. If their standard deviations differ by a factor of up to 7, a
+  bias of about a tenth remains.
 - If Σ_T has a rank below C − 1, VCI divides by min(p, C−1) and `vci_adjusted` by the rank, so that full collapse is 0.
 
 **Ratios of traces.** Class means of n_c samples have a sampling error of a part 1/n_c of the variance of their class. It

@@ -31,8 +31,8 @@ def vci_adjusted(inputs: MetricInputs) -> float | None:
         return None
     if max(found.rank, most) >= n - 1:
         inputs.warn(
-            f"vci_adjusted is undefined: with {n} samples, rank Sigma_T = {found.rank} and C - 1 = {most}, vci is 0 "
-            "for almost any features; both must be below n - 1"
+            f"vci_adjusted is undefined: rank Sigma_T = {found.rank} and C - 1 = {most} must both be below n - 1 = {n - 1}; "
+            "use more samples"
         )
         return None
     r = min(found.rank, most)

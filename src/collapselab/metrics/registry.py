@@ -139,9 +139,10 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "vci", variability.vci, _NC1, "1 − Tr(Σ_T⁺ Σ_B) / min(p, C−1)", f"{_XU}, def. 5.3", 0, 1, 0, "falls",
         _COVARIANCE,
-        note="Invariant under any invertible linear map of the features. If labels say nothing about the features, it is not 1 "
-        "but, on average, exactly 1 − max(a, C−1)/(n−1), a = rank Σ_T (see vci_adjusted). If a = n − 1, it is 0 for "
-        "almost any features, collapsed or not, and says nothing. This needs p ≥ n − 1.",
+        note="Invariant under any invertible linear map of the features. With labels that say nothing about the features, its "
+        "mean is not 1 but 1 − max(a, C−1)/(n−1), a = rank Σ_T: exactly, for classes of equal size or sample weighting "
+        "(see vci_adjusted). If a = n − 1, it is 0 for almost any features, collapsed or not, and says nothing. This "
+        "needs p ≥ n − 1.",
     ),
     Metric(
         "vci_adjusted", finite_samples.vci_adjusted, _NC1,

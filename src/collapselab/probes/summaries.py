@@ -44,7 +44,7 @@ class LawOfSeparation:
         if self.rho is None:
             return f"undefined: {self.reason}"
         r_squared = f"R² undefined, since {self.reason}" if self.reason else f"R² = {number(self.r_squared)}"
-        return f"ρ = {number(self.rho)} per layer, {r_squared} ({self.num_layers} layers)"
+        return f"ρ = {number(self.rho, 4)} per layer, {r_squared} ({self.num_layers} layers)"
 
 
 def fit_law_of_separation(fuzziness: Mapping[int, Number | None]) -> LawOfSeparation:
