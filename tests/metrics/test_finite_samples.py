@@ -319,3 +319,21 @@ def test_full_collapse_is_zero_with_few_samples() -> None:
     features = simplex(4, 5, np.random.default_rng(0))[labels]
     for name in NAMES:
         assert_close(value(name, features, labels), 0.0, rel=1e-12, scale=1.0, why="float64")
+
+
+@pytest.mark.parametrize(("n", "is_coarse"), [(70, True), (200, False)])
+def test_products_are_repeated_in_float64_where_the_adjustment_multiplies_their_rounding(
+    n: int, is_coarse: bool
+) -> None:
+    """64 features: VCI is multiplied by 14 or 1.5."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    features = (rng.standard_normal((n, 64)) + labels[:, None]).astype(np.float32)
+    inputs = inputs_of(features, labels, dtype=torch.float32)
+    found = BY_NAME["vci_adjusted"].function(inputs)
+    assert inputs.wants_float64_products == is_coarse
+    assert any("vci_adjusted has a relative accuracy" in text for text in inputs.warnings) == is_coarse
+    exact = value("vci_adjusted", features.astype(np.float64), labels)
+    assert_close(found, exact, rel=1e-4, why="float32 products, with condition numbers of 1e4")
+    again = measure(features, labels, metrics=["vci_adjusted"])["vci_adjusted"]
+    assert_close(again, exact, rel=1e-6, why="check_products allows this much, relative to r")

@@ -40,6 +40,7 @@ def vci_adjusted(inputs: MetricInputs) -> float | None:
     if inputs.weighting == "balanced" and int(inputs.stats.counts.min()) < int(inputs.stats.counts.max()):
         by_chance = 1 - explained_by_chance(inputs.stats.counts, inputs.pi, found.rank) / r
         _warn_of_unbalance(inputs, balanced / by_chance)
+    inputs.check_products("vci_adjusted", found.shift, r * by_chance)
     return max(1 - found.trace / r, 0.0) / by_chance
 
 

@@ -72,6 +72,7 @@ def vci(inputs: MetricInputs) -> float | None:
         inputs.warn(f"vci is undefined: {_NO_SPREAD}")
         return None
     _warn_of_full_rank(inputs, share.rank)
+    inputs.check_products("vci", share.shift, float(inputs.max_between_rank))
     return min(max(1 - share.trace / inputs.max_between_rank, 0.0), 1.0)
 
 
@@ -82,10 +83,12 @@ class Explained:
     Attributes:
         trace: Tr(Sigma_T^+ Sigma_B), Pillai's trace.
         rank: rank of Sigma_T.
+        shift: change of the trace by rounding of float32 products, for `MetricInputs.check_products`.
     """
 
     trace: float
     rank: int
+    shift: float
 
 
 @once
@@ -106,8 +109,7 @@ def explained(inputs: MetricInputs) -> Explained | None:
     # d Tr(Sigma_T^+ Sigma_B) = -Tr(E K), K = Sigma_T^+ Sigma_B Sigma_T^+, in units of the scaled Sigma_W.
     units = inputs.within_covariance.diagonal()[total.varying].clamp_min(0).sqrt() * total.scale
     in_units = (projections @ total.root.T) * units
-    inputs.check_products("vci", gram_norm(in_units), float(r))
-    found = Explained(float(projections.square().sum()), total.rank)
+    found = Explained(float(projections.square().sum()), total.rank, gram_norm(in_units))
     del total, inputs.scaled_total  # p x p, and not used by other metrics
     return found
 
