@@ -59,14 +59,14 @@ _PROFILE_COLUMNS = (
 )
 _RUN_COLUMNS = (
     _Column(*_WITHIN),
-    _Column("vci", "VCI", True, "variability collapse index"),
-    _Column("vci_adjusted", "adjusted VCI", True, "VCI adjusted for the number of samples"),
+    # For train against test: without the adjustment, VCI depends on the number of samples.
+    _Column("vci_adjusted", "adjusted VCI", True, "VCI, adjusted for the number of samples"),
     _Column(*_ANGLES, True, _SPREAD),
     _Column("alignment", "aligned", True, _ALIGNED),
     _Column(*_AGREES),
 )
 # Columns hidden in a narrow terminal, in this order.
-_DROPPED = ("random", "stable rank", "VCI", "adjusted VCI", "equiangular", "aligned")
+_DROPPED = ("random", "stable rank", "adjusted VCI", "equiangular", "aligned")
 
 
 @dataclass(frozen=True)
