@@ -84,14 +84,12 @@ def test_the_exact_mean_needs_equal_weights_of_samples() -> None:
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_equal_weights_of_samples_have_the_exact_expectation(weighting: Weighting) -> None:
     """The approximation for unequal weights is the exact formula where weights are equal."""
-    counts = torch.tensor([7, 7, 7, 7] if weighting == "balanced" else [3, 5, 20])
-    pi = counts / counts.sum() if weighting == "sample" else torch.full((4,), 0.25)
+    counts = torch.tensor([7.0, 7, 7, 7] if weighting == "balanced" else [3.0, 5, 20]).double()
+    pi = counts / counts.sum() if weighting == "sample" else torch.full((4,), 0.25, dtype=torch.float64)
     n, b = int(counts.sum()), len(counts) - 1
     for rank in (1, 2, 10, n - 2):
-        found = explained_by_chance(counts, pi.double(), rank)
-        assert_close(
-            found, rank * b / (n - 1), rel=1e-6, why="float32 class weights: bisection itself has eps64"
-        )
+        found = explained_by_chance(counts, pi, rank)
+        assert_close(found, rank * b / (n - 1), rel=1e-12, why="bisection to eps64")
 
 
 def gaussian(rng: np.random.Generator, n: int, p: int) -> Array:

@@ -9,18 +9,34 @@ Letters: n samples, p features, c classes, a rank of Sigma_T.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from collapselab.metrics.generalization import Reference
-from collapselab.metrics.inputs import MetricInputs
+from collapselab.metrics.inputs import MetricInputs, once
 from collapselab.metrics.variability import explained
 
 # The expectation for unbalanced classes is an approximation: it is used with a warning if it differs by more than this
 # factor from that of balanced classes. Simulated expectations lie between the two.
 _MOST_UNBALANCE = 1.1
 _BISECTIONS = 100
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Numbers of each class, (c,), float64, on the CPU: read once from the device of the statistics."""
+
+    counts: Float[Tensor, " c"]
+    variances: Float[Tensor, " c"]
+    pi: Float[Tensor, " c"]
+
+
+@once
+def _classes(inputs: MetricInputs) -> _Classes:
+    return _Classes(*torch.stack([inputs.stats.counts.double(), inputs.class_variances, inputs.pi]).cpu())
 
 
 def vci_adjusted(inputs: MetricInputs) -> float | None:
@@ -35,10 +51,10 @@ def vci_adjusted(inputs: MetricInputs) -> float | None:
             "use more samples"
         )
         return None
-    r = min(found.rank, most)
+    r, classes = min(found.rank, most), _classes(inputs)
     by_chance = balanced = 1 - max(found.rank, most) / (n - 1)
-    if inputs.weighting == "balanced" and int(inputs.stats.counts.min()) < int(inputs.stats.counts.max()):
-        by_chance = 1 - explained_by_chance(inputs.stats.counts, inputs.pi, found.rank) / r
+    if inputs.weighting == "balanced" and classes.counts.min() < classes.counts.max():
+        by_chance = 1 - explained_by_chance(classes.counts, classes.pi, found.rank) / r
         _warn_of_unbalance(inputs, balanced / by_chance)
     inputs.check_products("vci_adjusted", found.shift, r * by_chance)
     return max(1 - found.trace / r, 0.0) / by_chance
@@ -46,14 +62,14 @@ def vci_adjusted(inputs: MetricInputs) -> float | None:
 
 def _warn_of_unbalance(inputs: MetricInputs, factor: float) -> None:
     if factor > _MOST_UNBALANCE:
-        low, high = int(inputs.stats.counts.min()), int(inputs.stats.counts.max())
+        low, high = (int(count) for count in torch.aminmax(_classes(inputs).counts))
         inputs.warn(
             f"vci_adjusted is an approximation: classes of {low} to {high} samples are weighted equally. It is exact "
             "with sample weighting"
         )
 
 
-def explained_by_chance(counts: Int[Tensor, " c"], pi: Float[Tensor, " c"], rank: int) -> float:
+def explained_by_chance(counts: Float[Tensor, " c"], pi: Float[Tensor, " c"], rank: int) -> float:
     """Return the expectation of Tr(Sigma_T^+ Sigma_B) over labels that say nothing about the features.
 
     The weighted, centred rows of Gaussian features have the covariance K = Q D Q between samples: D holds the weight
@@ -62,11 +78,9 @@ def explained_by_chance(counts: Int[Tensor, " c"], pi: Float[Tensor, " c"], rank
     span of the class indicators is returned. If all weights are equal, this is exactly a (C - 1)/(n - 1).
 
     Args:
-        counts: n_c, at least 1 each.
-        pi: class weights.
+        counts, pi: n_c, at least 1 each, and class weights; float64.
         rank: a, less than n - 1.
     """
-    counts, pi = counts.cpu().double(), pi.cpu()
     weights = pi / counts
     weights = weights / weights.mean()
 
@@ -83,20 +97,25 @@ def explained_by_chance(counts: Int[Tensor, " c"], pi: Float[Tensor, " c"], rank
 
 
 def squared_distance_debiased(inputs: MetricInputs) -> float | None:
-    traces = unbiased_traces(inputs, "squared_distance_debiased", inputs.pi, inputs.pi, inputs.between_trace)
+    traces = _within_and_between(inputs, "squared_distance_debiased")
     return None if traces is None else traces[0] / traces[1]
 
 
 def normalized_within_debiased(inputs: MetricInputs) -> float | None:
-    traces = unbiased_traces(inputs, "normalized_within_debiased", inputs.pi, inputs.pi, inputs.between_trace)
+    traces = _within_and_between(inputs, "normalized_within_debiased")
     return None if traces is None else traces[0] / (traces[0] + traces[1])
 
 
 def strong_test_variance_debiased(inputs: MetricInputs) -> float | None:
-    spread = Reference(inputs.class_means).spread
-    by_sample, by_class = inputs.stats.class_weights("sample"), inputs.stats.class_weights("balanced")
+    counts, spread = _classes(inputs).counts, Reference(inputs.class_means).spread
+    by_sample, by_class = counts / counts.sum(), torch.full_like(counts, 1 / len(counts))
     traces = unbiased_traces(inputs, "strong_test_variance_debiased", by_sample, by_class, spread)
     return None if traces is None else traces[0] / traces[1]
+
+
+def _within_and_between(inputs: MetricInputs, name: str) -> tuple[float, float] | None:
+    pi = _classes(inputs).pi
+    return unbiased_traces(inputs, name, pi, pi, inputs.between_trace)
 
 
 def unbiased_traces(
@@ -112,12 +131,12 @@ def unbiased_traces(
         within, pi: class weights of the variance and of the spread.
         spread: of the class means, with the weights `pi`.
     """
-    counts = inputs.stats.counts
+    counts = _classes(inputs).counts
     singles = int((counts < 2).sum())
     if singles:
         inputs.warn(f"{name} is undefined: {singles} classes have one sample")
         return None
-    of_means = inputs.class_variances / (counts - 1)
+    of_means = _classes(inputs).variances / (counts - 1)
     unbiased = spread - float((pi * (1 - pi)) @ of_means)
     if unbiased <= 0:
         inputs.warn(f"{name} is undefined: the class means differ by no more than their sampling errors")
