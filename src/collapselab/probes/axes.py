@@ -140,7 +140,7 @@ class Looks:
 
     def _pick(self, tensor: Tensor, axis: int) -> int:
         """Sum values along all axes but one; return the number of the sums."""
-        moved = tensor.detach().movedim(axis, 0)
+        moved = tensor.movedim(axis, 0) if axis else tensor
         if moved.is_complex():
             moved = torch.view_as_real(moved)
         count = max(_MIN_PICKS, min(_NUM_PICKS, _MAX_VALUES // max(len(moved), 1)))
@@ -163,8 +163,10 @@ class Looks:
 
 
 def _scaled(sums: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    found = sums / math.sqrt(count)
-    return found.to(dtype) if dtype.is_floating_point else found.double()
+    """Return sums in the dtype of the values, whose rounding they have; scaled where this could overflow."""
+    if sums.dtype == dtype:
+        return sums
+    return (sums / math.sqrt(count)).to(dtype) if dtype.is_floating_point else sums.double()
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
