@@ -18,6 +18,8 @@ from collapselab.probes import profile
 P = 300  # above the width up to which products are float64 anyway
 LABELS, TEST_LABELS = uneven(120, 140, 160), uneven(110, 120, 130, seed=1)
 
+pytestmark = pytest.mark.usefixtures("reads_twice")
+
 
 # By id of the loader, whose own attributes `profile` restores.
 BEGUN: Counter[int] = Counter()
