@@ -20,7 +20,7 @@ EPS64 = torch.finfo(torch.float64).eps
 EPS32 = torch.finfo(torch.float32).eps
 
 # Below this width one product is faster than a triangle of narrower ones: an accelerator needs wider ones to be busy.
-_MIN_PANEL_WIDTH, _MIN_PANEL_WIDTH_OF_ACCELERATORS = 128, 1024
+_MIN_PANEL_WIDTH, _MIN_PANEL_WIDTH_OF_ACCELERATORS = 128, 512
 _MAX_PANELS = 8
 
 

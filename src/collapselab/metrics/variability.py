@@ -67,15 +67,39 @@ def nc1(inputs: MetricInputs) -> float | None:
 
 
 def vci(inputs: MetricInputs) -> float | None:
-    """1 - Tr(Sigma_T^+ Sigma_B)/r, from the squared norm of the means times a root of Sigma_T^+.
+    share = explained(inputs)
+    if share is None:
+        inputs.warn(f"vci is undefined: {_NO_SPREAD}")
+        return None
+    _warn_of_full_rank(inputs, share.rank)
+    inputs.check_products("vci", share.shift, float(inputs.max_between_rank))
+    return min(max(1 - share.trace / inputs.max_between_rank, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What the classes explain of the features.
+
+    Attributes:
+        trace: Tr(Sigma_T^+ Sigma_B), Pillai's trace.
+        rank: rank of Sigma_T.
+        shift: change of the trace by rounding of float32 products, for `MetricInputs.check_products`.
+    """
+
+    trace: float
+    rank: int
+    shift: float
+
+
+@once
+def explained(inputs: MetricInputs) -> Explained | None:
+    """Return Tr(Sigma_T^+ Sigma_B) as the squared norm of the means times a root of Sigma_T^+; None if they coincide.
 
     Computing v^T Sigma_B v from the p x p matrix instead would be off by up to 1e-4 at collapse.
     """
     if inputs.between_trace == 0:
-        inputs.warn(f"vci is undefined: {_NO_SPREAD}")
         return None
     total, r = inputs.scaled_total, inputs.max_between_rank
-    _warn_of_full_rank(inputs, total.rank)
     projections = (inputs.weighted_means[:, total.varying] * total.scale) @ total.root
     rank = inputs.between_svd.rank
     if rank < r:
@@ -85,10 +109,10 @@ def vci(inputs: MetricInputs) -> float | None:
     # d Tr(Sigma_T^+ Sigma_B) = -Tr(E K), K = Sigma_T^+ Sigma_B Sigma_T^+, in units of the scaled Sigma_W.
     units = inputs.within_covariance.diagonal()[total.varying].clamp_min(0).sqrt() * total.scale
     in_units = (projections @ total.root.T) * units
-    explained, shift = torch.stack([projections.square().sum(), gram_norm(in_units)]).tolist()
-    inputs.check_products("vci", shift, float(r))
+    trace, shift = torch.stack([projections.square().sum(), gram_norm(in_units)]).tolist()
+    found = Explained(trace, total.rank, shift)
     del total, inputs.scaled_total  # p x p, and not used by other metrics
-    return min(max(1 - explained / r, 0.0), 1.0)
+    return found
 
 
 def _warn_of_full_rank(inputs: MetricInputs, rank: int) -> None:
