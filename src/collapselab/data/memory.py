@@ -16,6 +16,7 @@ from collapselab.data.dataset import DataSet
 from collapselab.data.labelled import LabelledData
 from collapselab.data.names import DIGITS
 from collapselab.data.opening import open_data_set
+from collapselab.data.pixels import Pixels
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.data.sampling import group_labels, sample_rows
 from collapselab.data.splits import DataSplits, Split
@@ -70,7 +71,9 @@ def load_splits(
     num_classes, class_names = data.num_classes, data.class_names
     if spec.groups is not None:
         num_classes, class_names = len(spec.groups), None
-    return DataSplits(spec.name, num_classes, splits["train"], splits["test"], class_names)
+    images = reference.inputs if reference is not None else None
+    standardization = images.standardization if isinstance(images, Pixels) else None
+    return DataSplits(spec.name, num_classes, splits["train"], splits["test"], class_names, standardization)
 
 
 def check_samples(spec: DataSpec, seed: int, copies: Mapping[str, Path] | None = None) -> None:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from collapselab.choices import Standardize
 
@@ -18,6 +26,8 @@ def _plain(text: str) -> str:
 # Names and paths.
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_plain)]
 _Samples = Annotated[int, Field(le=10**12)]
+# Context of a dump with all fields, whether set or not.
+EVERY_FIELD = {"every field": True}
 _Pixels = Annotated[int, Field(ge=1, le=16_384)]
 
 
@@ -31,9 +41,15 @@ def _kinds(annotation: Any) -> set[Any]:
 
 
 class Part(BaseModel):
-    """Immutable model; unknown fields are rejected, and numbers are finite."""
+    """Immutable model; unknown fields are rejected, and numbers are finite.
+
+    Attributes:
+        later_fields: fields that earlier versions lack. A dump leaves them out at their default, so that digests of
+            earlier recipes stay.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    later_fields: ClassVar[tuple[str, ...]] = ()
 
     @field_validator("*", mode="before")
     @classmethod
@@ -43,6 +59,14 @@ class Part(BaseModel):
         if _has_truth(value) and bool not in _kinds(annotation):
             raise ValueError("true and false have no meaning here; give a number, text or a list of them")
         return value
+
+    @model_serializer(mode="wrap")
+    def _earlier_fields(self, dump: Any, info: Any) -> dict[str, Any]:
+        values = dump(self)
+        for name in () if info.context == EVERY_FIELD else self.later_fields:
+            if getattr(self, name) == type(self).model_fields[name].get_default(call_default_factory=True):
+                values.pop(name, None)
+        return values
 
 
 class Sample(Part):

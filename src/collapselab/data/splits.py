@@ -35,6 +35,8 @@ class DataSplits:
 
     Attributes:
         class_names: one name per class, if the data set has names.
+        standardization: mean and standard deviation by which inputs were made of pixels in [0, 1]; None if they are no
+            images that were read.
     """
 
     name: str
@@ -42,6 +44,7 @@ class DataSplits:
     train: Split
     test: Split
     class_names: tuple[str, ...] | None = None
+    standardization: tuple[Tensor, Tensor] | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -7,29 +7,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, model_serializer, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from collapselab.checks import near_matches
-from collapselab.data.recipe import DataSpec, Part, Text
+from collapselab.data.recipe import EVERY_FIELD, DataSpec, Part, Text
 from collapselab.errors import InputError, one_line
 from collapselab.models.limits import check_options
 from collapselab.records.plain_yaml import read_yaml
+from collapselab.records.training_parts import (
+    LARGEST,
+    MOST_LISTED,
+    MOST_STEPS,
+    Augmentation,
+    Optimizer,
+    Schedule,
+    Steps,
+)
 from collapselab.storage import check_regular
 from collapselab.text import flat
 
 # Far beyond what can be run, and within what torch, numpy and the files take.
 MAX_SEED = 2**63 - 1
-_MOST_STEPS, _MOST_SAMPLES, _MOST_LISTED = 10**9, 10**9, 10_000
-_LARGEST = 1e9
-
-# Context of a dump with all fields, whether set or not.
-_EVERY_FIELD = {"every field": True}
+_MOST_SAMPLES = 10**9
 
 _Value = bool | Annotated[int, Field(ge=-(10**12), le=10**12)] | float | Text
 # A list in YAML: channels of each stage of a network.
 Option = _Value | Annotated[tuple[_Value, ...], Field(max_length=1000)]
-Step = Annotated[int, Field(ge=0, le=_MOST_STEPS)]
-Steps = Annotated[tuple[Step, ...], Field(max_length=_MOST_LISTED)]
 
 
 class ModelSpec(Part):
@@ -62,49 +65,15 @@ class StartFrom(Part):
     )
 
 
-class Optimizer(Part):
-    """The optimiser."""
-
-    name: Literal["sgd", "adamw"] = Field(
-        default="sgd", description="sgd, or adamw (which ignores momentum and nesterov)."
-    )
-    learning_rate: float = Field(default=0.1, gt=0, le=1e30, description="Learning rate of the first step.")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum of sgd.")
-    nesterov: bool = Field(default=False, description="Use Nesterov momentum.")
-    weight_decay: float = Field(
-        default=0.0,
-        ge=0,
-        le=_LARGEST,
-        description="Weight decay of every parameter: L2 in sgd, decoupled from the gradient in adamw.",
-    )
-
-
-class Schedule(Part):
-    """The schedule of the learning rate."""
-
-    name: Literal["cosine", "constant", "steps"] = Field(
-        default="cosine",
-        description="cosine (to 0 at the last step), constant, or steps (multiplied at each milestone).",
-    )
-    milestones: Steps = Field(default=(), description="Steps after which the learning rate is multiplied.")
-    factor: float = Field(default=0.1, gt=0, le=1, description="Factor at each milestone.")
-
-    def learning_rate(self, initial: float, step: int, steps: int) -> float:
-        """Return the learning rate of the step that follows `step` finished ones, of `steps` in all."""
-        if self.name == "cosine":
-            return initial * 0.5 * (1 + math.cos(math.pi * step / steps))
-        if self.name == "steps":
-            return initial * self.factor ** sum(step >= milestone for milestone in self.milestones)
-        return initial
-
-
 class Measuring(Part):
     """When the network is measured, and what is measured."""
+
+    later_fields = ("stats_device",)
 
     count: int = Field(
         default=16,
         ge=2,
-        le=_MOST_LISTED,
+        le=MOST_LISTED,
         description="Number of log-spaced steps to measure at, in addition to step 0. Duplicates after rounding are removed.",
     )
     at: Steps = Field(default=(), description="Further steps to measure at.")
@@ -126,14 +95,6 @@ class Measuring(Part):
         description="Device where class statistics are stored, such as cpu; default: where the network is.",
     )
 
-    @model_serializer(mode="wrap")
-    def _earlier_fields(self, dump: Any, info: Any) -> dict[str, Any]:
-        """Leave out a field that earlier versions lack where it is not set: digests of their recipes stay."""
-        values = dump(self)
-        if self.stats_device is None and info.context != _EVERY_FIELD:
-            values.pop("stats_device", None)
-        return values
-
 
 class Checkpoints(Part):
     """Which weights are stored, and how often the state to resume from is written."""
@@ -145,7 +106,7 @@ class Checkpoints(Part):
     save_every: float = Field(
         default=60.0,
         ge=0,
-        le=_LARGEST,
+        le=LARGEST,
         description="Seconds between writes of the state from which a killed run resumes.",
     )
 
@@ -156,6 +117,8 @@ class Recipe(Part):
     No value is derived from another when the run starts.
     """
 
+    later_fields = ("label_smoothing", "within_class_cosine", "augmentation", "stop_loss")
+
     model: ModelSpec = Field(default_factory=ModelSpec, description="The network.")
     data: DataSpec = Field(default_factory=DataSpec, description="The samples.")
     start: StartFrom | None = Field(default=None, description="Weights to start from; default: random.")
@@ -164,9 +127,26 @@ class Recipe(Part):
         description="cross_entropy, or mse (outputs against one-hot labels, mean over classes).",
     )
     temperature: float = Field(default=1.0, ge=1e-6, le=1e6, description="The loss divides outputs by this.")
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of each label that cross_entropy spreads evenly over all classes.",
+    )
+    within_class_cosine: float = Field(
+        default=0.0,
+        ge=-LARGEST,
+        le=LARGEST,
+        description="Adds this times the within-class cosine similarity of the batch's last-layer features, each class "
+        "divided by its samples in the batch, to the loss.",
+    )
     optimizer: Optimizer = Field(default_factory=Optimizer, description="The optimiser.")
     schedule: Schedule = Field(default_factory=Schedule, description="The schedule of the learning rate.")
-    steps: int = Field(default=4000, ge=1, le=_MOST_STEPS, description="Optimiser steps.")
+    augmentation: Augmentation = Field(
+        default_factory=Augmentation,
+        description="Random changes of training images; measurements use unchanged ones.",
+    )
+    steps: int = Field(default=4000, ge=1, le=MOST_STEPS, description="Optimiser steps.")
     batch_size: int = Field(
         default=128,
         ge=2,
@@ -176,7 +156,7 @@ class Recipe(Part):
     stop_below_loss: float | None = Field(
         default=None,
         gt=0,
-        le=_LARGEST,
+        le=LARGEST,
         description="Stop when the training loss is below this.",
     )
     stop_loss: Literal["batches", "evaluation"] = Field(
@@ -203,6 +183,17 @@ class Recipe(Part):
     checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="Which weights are stored.")
 
     @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        mixes = bool(self.augmentation.mixup or self.augmentation.cutmix)
+        if self.loss == "mse" and (self.label_smoothing or mixes):
+            raise ValueError("label_smoothing, mixup and cutmix need loss cross_entropy")
+        if mixes and self.within_class_cosine:
+            raise ValueError("within_class_cosine needs samples of one class; set mixup and cutmix to 0")
+        if self.schedule.warm_up > self.steps:
+            raise ValueError(f"schedule.warm_up {self.schedule.warm_up}: there are {self.steps} steps")
+        return self
+
+    @model_validator(mode="after")
     def _steps_exist(self) -> Recipe:
         named = {
             "measuring.at": self.measuring.at,
@@ -213,14 +204,6 @@ class Recipe(Part):
                 if not 0 <= step <= self.steps:
                     raise ValueError(f"{where} names step {step}; there are steps 0 to {self.steps}")
         return self
-
-    @model_serializer(mode="wrap")
-    def _earlier_fields(self, dump: Any, info: Any) -> dict[str, Any]:
-        """Leave out a field that earlier versions lack where it is not set: digests of their recipes stay."""
-        values = dump(self)
-        if self.stop_loss == "batches" and info.context != _EVERY_FIELD:
-            values.pop("stop_loss", None)
-        return values
 
     def measured_steps(self) -> list[int]:
         """Return all steps to measure at: step 0, log-spaced ones, those asked for, and those whose weights are stored."""
@@ -244,7 +227,7 @@ class Recipe(Part):
         Raises:
             InputError: an unknown field, or a value out of range.
         """
-        values = self.model_dump(mode="json", context=_EVERY_FIELD)
+        values = self.model_dump(mode="json", context=EVERY_FIELD)
         for path, value in changes.items():
             *parents, last = path.split(".")
             part = values
@@ -306,7 +289,7 @@ class Recipe(Part):
         import yaml
 
         return yaml.safe_dump(
-            self.model_dump(mode="json", context=_EVERY_FIELD), sort_keys=False, allow_unicode=True
+            self.model_dump(mode="json", context=EVERY_FIELD), sort_keys=False, allow_unicode=True
         )
 
     def documented_yaml(self) -> str:
@@ -374,7 +357,7 @@ def _documented(part: Part, indent: str) -> str:
                 _documented(value, indent + "  ").rstrip("\n"),
             ]
             continue
-        plain = part.model_dump(mode="json", context=_EVERY_FIELD)[name]
+        plain = part.model_dump(mode="json", context=EVERY_FIELD)[name]
         text = yaml.safe_dump(plain, default_flow_style=True, width=10**6).removesuffix("...\n").strip()
         lines.append(f"{indent}{name}: {text}  # {field.description}")
     return "\n".join(lines) + "\n"

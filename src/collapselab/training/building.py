@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -108,20 +108,19 @@ def classifier_name(model: nn.Module) -> str:
 
 
 def loss_function(recipe: Recipe) -> Loss:
-    """Return the mean loss as a function of outputs (n, C) and labels (n,)."""
-    temperature = recipe.temperature
+    """Return the mean loss as a function of outputs (n, C) and labels (n,), or, for cross-entropy, shares of classes (n, C)."""
+    temperature, smoothing = recipe.temperature, recipe.label_smoothing
 
-    def cross_entropy(outputs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-        return nn.functional.cross_entropy(outputs / temperature, labels)
+    def cross_entropy(outputs: Float[Tensor, "n c"], labels: Tensor) -> Float[Tensor, ""]:
+        # Dividing by one would cost a pass over the outputs.
+        scaled = outputs if temperature == 1 else outputs / temperature
+        return nn.functional.cross_entropy(scaled, labels, label_smoothing=smoothing)
 
     def mean_square(outputs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:
         targets = nn.functional.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
         return nn.functional.mse_loss(outputs / temperature, targets)
 
-    if recipe.loss == "mse":
-        return mean_square
-    # Dividing by one would cost a pass over the outputs.
-    return nn.functional.cross_entropy if temperature == 1 else cross_entropy
+    return mean_square if recipe.loss == "mse" else cross_entropy
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
@@ -136,17 +135,31 @@ def make_optimizer(recipe: Recipe, model: nn.Module, device: torch.device) -> to
             f"the model ({type(model).__name__}) has no parameters that are trained; give one whose parameters require grad"
         )
     fused = device.type in ("cpu", "cuda")
+    parameters = model.parameters() if settings.decayed == "all" else _decayed_and_others(model)
     if settings.name == "adamw":
         return torch.optim.AdamW(
-            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused
+            parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=fused
         )
     if settings.nesterov and not settings.momentum:
         raise InputError("optimizer: nesterov needs momentum; set momentum above 0, or nesterov to false")
     return torch.optim.SGD(
-        model.parameters(),
+        parameters,
         lr=settings.learning_rate,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
         fused=fused,
     )
+
+
+def _decayed_and_others(model: nn.Module) -> list[dict[str, Any]]:
+    """Return two groups of parameters, the second without weight decay: timm's `param_groups_weight_decay`.
+
+    Vectors are norms' and biases; networks of timm name others, such as position embeddings, in `no_weight_decay`.
+    """
+    excluded = getattr(model, "no_weight_decay", set)()
+    groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for name, parameter in model.named_parameters():
+        groups[parameter.ndim <= 1 or name.endswith(".bias") or name in excluded].append(parameter)
+    parts = [{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}]
+    return [part for part in parts if part["params"]]

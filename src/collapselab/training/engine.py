@@ -13,9 +13,11 @@ from collapselab.distributed import leave_process_group_at_exit
 from collapselab.errors import InputError
 from collapselab.randomness import preserved_random_states
 from collapselab.records.recipe import Recipe
+from collapselab.training.augmenting import augmentation
 from collapselab.training.building import loss_function, make_optimizer
 from collapselab.training.outputs import ClassScores
 from collapselab.training.state import HostState
+from collapselab.training.within_class import WithinClassCosine
 from collapselab.user_code import user_code
 
 # torch's advice for capturing a backward pass: libraries choose and load their kernels in the first ones.
@@ -71,6 +73,8 @@ class Engine:
         self._loss = loss_function(recipe)
         on_gpu = fabric.device.type == "cuda"
         self._inputs, self._labels = data.train.inputs, data.train.labels
+        self._augment = augmentation(recipe, data)
+        self._penalty = WithinClassCosine(recipe, model, data.num_classes)
         self._class_scores = ClassScores(data.num_classes)
         if self._inputs.ndim == 4 and any(isinstance(part, nn.Conv2d) for part in model.modules()):
             model.to(memory_format=torch.channels_last)
@@ -83,11 +87,12 @@ class Engine:
         self._captures = on_gpu and fabric.world_size == 1
         self._graphs: dict[int, _Graph] = {}
 
-    def step(self, rows: Tensor, learning_rate: float, weight: float = 1.0) -> Tensor:
+    def step(self, rows: Tensor, number: int, learning_rate: float, weight: float = 1.0) -> Tensor:
         """Do one update.
 
         Args:
             rows: numbers of training samples, this process's share of the batch.
+            number: of finished steps; augmentation depends on it.
             learning_rate: of this update.
             weight: of this process's mean loss in the mean over processes.
 
@@ -95,6 +100,8 @@ class Engine:
             The mean loss before the update, on the device: reading it waits for the step.
         """
         inputs, labels = self._inputs[rows], self._labels[rows]
+        if self._augment is not None:
+            inputs, labels = self._augment(inputs, labels, rows, number)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         if self._captures:
@@ -111,19 +118,21 @@ class Engine:
         return loss
 
     def backward(self, inputs: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
-        """Write the gradient of the mean loss into the parameters; return the loss.
+        """Write the gradient of the mean loss and the penalty into the parameters; return the loss alone.
 
         Raises:
             InputError: the network fails, returns no class scores, or scores that do not depend on its parameters.
         """
-        loss = self._loss(self._class_scores(self._module, inputs, labels), labels)
+        with self._penalty.listening():
+            loss = self._loss(self._class_scores(self._module, inputs, labels), labels)
         if not loss.requires_grad:
             raise InputError(
                 "training: the model's outputs do not depend on parameters that are trained; remove no_grad or detach, or "
                 "set requires_grad"
             )
+        total = self._penalty.added_to(loss, labels)
         with user_code("training, backward pass", "correct the model"):
-            self.fabric.backward(loss if weight == 1.0 else loss * weight)
+            self.fabric.backward(total if weight == 1.0 else total * weight)
         return loss.detach()
 
     def training_mode(self) -> None:

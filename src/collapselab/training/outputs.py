@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from collapselab.errors import InputError
@@ -28,13 +28,15 @@ class ClassScores:
         self._num_classes = num_classes
         self._chosen: dict[tuple[tuple[Path, int], ...], Path] = {}
 
-    def __call__(self, model: nn.Module, inputs: Tensor, labels: Int[Tensor, " n"]) -> Float[Tensor, "n c"]:
+    def __call__(
+        self, model: nn.Module, inputs: Tensor, labels: Shaped[Tensor, "n ..."]
+    ) -> Float[Tensor, "n c"]:
         """Return the class scores of a batch.
 
         Args:
             model: in whichever mode; what it returns may depend on it.
             inputs: (n, …).
-            labels: one per sample.
+            labels: one per sample, or shares of classes.
 
         Raises:
             InputError: the network fails, or it is not clear which of its outputs are class scores.
@@ -47,7 +49,7 @@ class ClassScores:
         path = self._chosen.get(form)
         if path is None:
             path = scores_among(found, len(labels), self._num_classes)
-        if path is None or found[path].shape[:1] != labels.shape:
+        if path is None or found[path].shape[:1] != labels.shape[:1]:
             fits = any(tensor.ndim == 2 and tensor.shape[1] >= self._num_classes for tensor in found.values())
             problem = "none of which is clearly" if fits and len(found) > 1 else "but training needs"
             raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from collapselab.data import DataSplits, Split
@@ -44,7 +44,7 @@ def time_recipe(recipe: Recipe, data: DataSplits) -> Timing:
         ImportError: the training engine is not installed.
     """
     recipe = recipe.model_copy(update={"start": None})
-    few = DataSplits(data.name, data.num_classes, _some(data.train), _some(data.test))
+    few = replace(data, train=_some(data.train), test=_some(data.test))
     with cpu_threads(recipe.num_threads), tempfile.TemporaryDirectory(prefix="collapselab-") as scratch:
         fabric = make_fabric(recipe)
         folder = RunFolder(Path(scratch) / "run")
@@ -81,7 +81,7 @@ class TimedKinds:
 
 
 def _kind(recipe: Recipe) -> str:
-    kind = {"model", "batch_size", "precision", "num_threads", "measuring"}
+    kind = {"model", "batch_size", "precision", "num_threads", "measuring", "augmentation"}
     form = {"name", "image_size", "channels"}
     return recipe.model_dump_json(include=kind) + recipe.data.model_dump_json(include=form)
 

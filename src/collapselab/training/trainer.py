@@ -123,7 +123,7 @@ class Trainer:
         rows = self.batches.rows(self.step)
         share = rows[self._fabric.global_rank :: self._shares] if self._shares > 1 else rows
         weight = len(share) * self._shares / len(rows)
-        loss = self.engine.step(share, self.recipe.learning_rate_at(self.step), weight)
+        loss = self.engine.step(share, self.step, self.recipe.learning_rate_at(self.step), weight)
         if position == 0:
             self.epoch_loss.zero_()
         self.epoch_loss += loss * len(share)
