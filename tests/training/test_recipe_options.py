@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from collapselab import InputError
 from collapselab.records.recipe import ModelSpec
 from collapselab.training import Recipe, RunFolder, RunInterrupted, Stopper, run_recipe
 from collapselab.training.building import build_model, load_data, loss_function, make_optimizer
+from collapselab.training.engine import make_fabric
+from collapselab.training.trainer import Trainer
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -57,6 +60,41 @@ def test_only_weights_decay_where_the_recipe_says_so(name: str, decayed: str) ->
     assert changed == (weights if decayed == "weights" else {name for name, _ in model.named_parameters()})
     unchanged = dict(model.named_parameters()).keys() - changed
     assert all((model.get_parameter(name) == 1).all() for name in unchanged)
+
+
+def test_a_network_that_excludes_no_names_is_one_line() -> None:
+    model = Net()
+    model.no_weight_decay = lambda: 3  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(InputError, match=r"no_weight_decay of the model: .*return a set of parameter names"):
+        make_optimizer(Recipe().with_changes({"optimizer.decayed": "weights"}), model, torch.device("cpu"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_captured_step_with_every_option_is_a_plain_step(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    """On a GPU: augmentation is outside the graph, the regulariser inside."""
+    recipe = tiny_recipe.with_changes(
+        {
+            "model": {"name": "convnet", "options": {"width": 4, "depth": 2}},
+            "data.image_size": [8, 8],
+            "augmentation": {"crop": 1, "flip": 0.5},
+            "within_class_cosine": 0.5,
+            "label_smoothing": 0.1,
+        }
+    )
+    weights = []
+    for captures in (True, False):
+        fabric = make_fabric(recipe)
+        folder = RunFolder(tmp_path / str(captures))
+        folder.create()
+        trainer = Trainer(recipe, load_data(recipe).to(fabric.device), folder, fabric, lambda *_: None)
+        trainer.engine._captures = captures
+        for _ in range(5):
+            trainer.train_step()
+        assert trainer.engine._captures == captures  # it was not refused
+        weights.append([parameter.detach().clone() for parameter in trainer.model.parameters()])
+    # Kernels may be chosen differently; five float32 steps.
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-5) for a, b in zip(*weights, strict=True))
 
 
 def test_stochastic_depth_is_an_option_of_timm_and_resumes_exactly(

@@ -19,6 +19,7 @@ from collapselab.models.opening import required_channels, required_image_size
 from collapselab.probes import weight_layers
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder, check_checkpoint
+from collapselab.user_code import user_code
 
 
 @runtime_checkable  # for the type checks of the tests
@@ -156,8 +157,12 @@ def _decayed_and_others(model: nn.Module) -> list[dict[str, Any]]:
     """Return two groups of parameters, the second without weight decay: timm's `param_groups_weight_decay`.
 
     Vectors are norms' and biases; networks of timm name others, such as position embeddings, in `no_weight_decay`.
+
+    Raises:
+        InputError: `no_weight_decay` of the network fails.
     """
-    excluded = getattr(model, "no_weight_decay", set)()
+    with user_code("optimizer.decayed: no_weight_decay of the model", "return a set of parameter names"):
+        excluded = set(getattr(model, "no_weight_decay", set)())
     groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for name, parameter in model.named_parameters():
         groups[parameter.ndim <= 1 or name.endswith(".bias") or name in excluded].append(parameter)
