@@ -47,6 +47,8 @@ def test_two_processes_train_the_network_of_one(tiny_recipe: Recipe, tmp_path: P
     recipe = tiny_recipe.with_changes(
         {
             "model.options": {"width": 8, "depth": 2, "batch_norm": False},
+            "data.image_size": [8, 8],
+            "augmentation": {"crop": 1, "flip": 0.5},
             "batch_size": 16,
             "stop_below_loss": 1e-9,
         }

@@ -29,6 +29,13 @@ def test_label_smoothing_spreads_a_share_over_all_classes(temperature: float) ->
     assert float(loss_function(recipe)(outputs, labels)) == pytest.approx(float(expected / 6), rel=1e-12)
 
 
+def test_shares_of_classes_fit_a_network_with_more_scores() -> None:
+    outputs, labels = torch.randn(5, 4), torch.tensor([0, 1, 1, 0, 1])
+    shares = nn.functional.one_hot(labels, 2).float()
+    loss = loss_function(Recipe())
+    assert float(loss(outputs, shares)) == pytest.approx(float(loss(outputs, labels)), rel=1e-6)
+
+
 class Net(nn.Module):
     """Kernels, norms, biases, and an embedding that the network excludes from weight decay as those of timm do."""
 

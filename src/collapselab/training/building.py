@@ -115,6 +115,8 @@ def loss_function(recipe: Recipe) -> Loss:
     def cross_entropy(outputs: Float[Tensor, "n c"], labels: Tensor) -> Float[Tensor, ""]:
         # Dividing by one would cost a pass over the outputs.
         scaled = outputs if temperature == 1 else outputs / temperature
+        if labels.ndim == 2:  # a network may have more scores than there are classes
+            labels = nn.functional.pad(labels, (0, outputs.shape[1] - labels.shape[1]))
         return nn.functional.cross_entropy(scaled, labels, label_smoothing=smoothing)
 
     def mean_square(outputs: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, ""]:

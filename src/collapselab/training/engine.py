@@ -74,13 +74,13 @@ class Engine:
         on_gpu = fabric.device.type == "cuda"
         self._inputs, self._labels = data.train.inputs, data.train.labels
         self._augment = augmentation(recipe, data)
-        self._penalty = WithinClassCosine(recipe, model, data.num_classes)
         self._class_scores = ClassScores(data.num_classes)
         if self._inputs.ndim == 4 and any(isinstance(part, nn.Conv2d) for part in model.modules()):
             model.to(memory_format=torch.channels_last)
             self._inputs = self._inputs.to(memory_format=torch.channels_last)
         model.to(fabric.device)
         _build_lazy_parts(model, self._inputs[:2])
+        self._penalty = WithinClassCosine(recipe, model, data.num_classes)
         optimizer = make_optimizer(recipe, model, fabric.device)
         self._module, self.optimizer = fabric.setup(model, optimizer)
         # A backward pass in which processes communicate cannot be captured so simply.

@@ -49,17 +49,16 @@ class WithinClassCosine:
 
     def __init__(self, recipe: Recipe, model: nn.Module, num_classes: int) -> None:
         self._factor, self._num_classes = recipe.within_class_cosine, num_classes
-        self._model = model
+        self._layer = weight_layers(model)[classifier_name(model)] if self._factor else None
         self._features: Tensor | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch what the classifier reads while the context is open."""
-        if not self._factor:
+        if self._layer is None:
             yield
             return
-        layer = weight_layers(self._model)[classifier_name(self._model)]
-        handle = layer.register_forward_pre_hook(self._catch, with_kwargs=True)
+        handle = self._layer.register_forward_pre_hook(self._catch, with_kwargs=True)
         try:
             yield
         finally:
@@ -75,7 +74,7 @@ class WithinClassCosine:
         Raises:
             InputError: the classifier did not run, or does not read one row per sample.
         """
-        if not self._factor:
+        if self._layer is None:
             return loss
         features, self._features = self._features, None
         if features is None or len(features) != len(labels):
