@@ -140,6 +140,25 @@ def test_a_limit_draws_the_same_samples_of_every_model() -> None:
     }
 
 
+def test_labels_of_any_size_and_single_samples() -> None:
+    rows, labels = features(1.0)
+    ids = np.array([3, 2**40, 2**62])
+    found = collapselab.rank({"a": (rows, ids[labels]), "b": (rows + 1, ids[labels])}, scores=["logme"])
+    assert found.rows[0].num_classes == 3
+    alone = {"a": (rows[:5], np.arange(5)), "b": (rows[5:10], np.arange(5))}
+    assert collapselab.rank(alone, scores=["logme"]).scores["logme"].stability is None
+    with pytest.raises(InputError, match="a: every class has one sample"):
+        collapselab.rank(alone, scores=["logme"], probe=True)
+
+
+def test_test_samples_of_classes_that_train_lacks_are_left_out() -> None:
+    train, (rows, labels) = features(1.0), features(1.0, seed=1)
+    labels = np.where(np.arange(120) < 10, 9, labels)
+    found = collapselab.rank({"a": (train, (rows, labels))}, scores=["logme"], probe=True, stability=False)
+    assert found.rows[0].num_test == 110
+    assert any("classes that train lacks" in text for text in found.warnings)
+
+
 # ---------------------------------------------------------------- networks
 
 

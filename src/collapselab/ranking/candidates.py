@@ -72,6 +72,7 @@ class Network:
         build: returns it for the form of the target data.
         made_by: what decides its weights, for the cache; None where that is not known: code of the user.
         note: a warning about it.
+        is_shared: whether it belongs to the caller, and stays on its device.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Network:
     build: Callable[[DataSplits], nn.Module]
     made_by: dict[str, Any] | None = None
     note: str = ""
+    is_shared: bool = False
 
 
 Candidate = StoredFeatures | Network
@@ -130,7 +132,7 @@ def open_candidate(source: str | Path, seed: int = 0) -> Candidate:
 
 def module_candidate(name: str, module: nn.Module) -> Network:
     """Return a network that exists already; its features are not cached."""
-    return Network(name, InputForm(), lambda _data: module)
+    return Network(name, InputForm(), lambda _data: module, is_shared=True)
 
 
 def _beside(path: Path) -> list[str]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from collapselab.errors import InputError
 from collapselab.passes import ProgressCallback
 from collapselab.ranking.candidates import Candidate, StoredFeatures
-from collapselab.ranking.extraction import Extraction, Features, Target, limited
+from collapselab.ranking.extraction import Extraction, Features, Labels, Target, limited
 from collapselab.transfer import linear_probe
 from collapselab.transfer.samples import Samples, hold_out, read_samples
 from collapselab.transfer.scores import BY_NAME, Evaluation, NCTIParts, ScoreInputs, evaluate, ncti
@@ -72,17 +72,17 @@ def score_candidates(
 ) -> list[Case]:
     """Score every model on a data set, one after the other: features of one are in memory at a time."""
     cases: list[Case] = []
-    counts: list[int] | None = None
+    classes: dict[int, int] | None = None
     for number, candidate in enumerate(candidates, start=1):
         target = extraction.target(candidate, dataset, with_test=options.probe)
         if isinstance(candidate, StoredFeatures):
-            found = np.bincount(target.train.labels).tolist()
-            if counts is not None and found != counts:
+            found = _sizes(target.train.labels)
+            if classes is not None and found != classes:
                 raise InputError(
                     f"{candidate.name}: its labels differ from those of {candidates[0].name}; give features of the same "
                     "samples"
                 )
-            counts, target = found, limited(target, options.limit, options.seed)
+            classes, target = found, limited(target, options.limit, options.seed)
         report("scoring", number - 1, len(candidates))
         cases.append(_case(candidate.name, target, options, report))
         report("scoring", number, len(candidates))
@@ -92,6 +92,12 @@ def score_candidates(
     return cases
 
 
+def _sizes(labels: Labels) -> dict[int, int]:
+    """Return the number of samples of each label."""
+    values, counts = np.unique(labels, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
 def _case(name: str, target: Target, options: Options, report: ProgressCallback) -> Case:
     samples = read_samples(target.train.features, target.train.labels, name)
     wanted = _possible(options.names, target.train)
@@ -99,8 +105,13 @@ def _case(name: str, target: Target, options: Options, report: ProgressCallback)
     case = Case(name, (*samples.features.shape, samples.num_classes), scored, from_cache=target.from_cache)
     for score, found in scored[0].items():
         case.warnings += [f"{name}, {score}: {text}" for text in found.warnings]
-    if options.stability:
+    can_be_split = max(_sizes(samples.labels).values()) > 1
+    if options.stability and can_be_split:
         case.scored += _halves(samples, target.train, wanted, options.seed, name)
+    if options.probe and target.test is None and not can_be_split:
+        raise InputError(
+            f"{name}: every class has one sample, so that none can be tested on; give test features, or probe=False"
+        )
     if options.probe:
         case.accuracy, case.num_test, notes = _probed(samples, target, options.seed, name, report)
         case.warnings += notes
@@ -121,15 +132,12 @@ def _halves(
     """Yield the scores on two halves of every class."""
     rows = Samples(np.arange(len(samples.labels), dtype=np.float64)[:, None], samples.labels, samples.classes)
     for half in hold_out(rows, 0.5, seed, where):
-        chosen = half.features[:, 0].astype(np.int64)
-        probabilities = None if features.probabilities is None else features.probabilities[chosen]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield _scored(
-                Samples(samples.features[chosen], samples.labels[chosen], samples.classes),
-                probabilities,
-                names,
-            )
+        chosen = np.zeros(len(samples.labels), dtype=np.bool_)
+        chosen[half.features[:, 0].astype(np.int64)] = True
+        probabilities = (
+            None if features.probabilities is None else features.probabilities[torch.from_numpy(chosen)]
+        )
+        yield _scored(samples.rows(chosen), probabilities, names)
 
 
 def _probed(
@@ -143,7 +151,10 @@ def _probed(
         notes.append("no test features: probes are tested on a fifth of the samples, which is held out")
     else:
         train = target.train.features, target.train.labels
-        test = target.test.features, target.test.labels
+        known = np.isin(target.test.labels, target.train.labels)
+        test = target.test.features[torch.from_numpy(known)], target.test.labels[known]
+        if not known.all():
+            notes.append(f"{name}: test samples of classes that train lacks are left out; raise limit=")
     found = linear_probe(
         train, test, num_penalties=_PENALTIES, seed=seed, progress=partial(report, f"linear probe of {name}")
     )

@@ -112,7 +112,7 @@ class Extraction:
         for split, found in known.items():
             if found is None:
                 model = network.build(data) if model is None else model
-                known[split] = self._pass(network.name, model, parts[split], f"{dataset}, {split}")
+                known[split] = self._pass(network, model, parts[split], f"{dataset}, {split}")
                 if (description := described[split]) is not None and self.cache is not None:
                     self.cache.write(description, known[split] or {})
         complete = {split: _features(tensors or {}, parts[split]) for split, tensors in known.items()}
@@ -161,23 +161,26 @@ class Extraction:
             chosen[split] = Sample() if few else Sample(method="random", count=self.limit)
         return DataSpec(name=dataset, **chosen, standardize=form.standardize)
 
-    def _pass(self, name: str, model: nn.Module, split: Split, what: str) -> dict[str, Tensor]:
+    def _pass(self, network: Network, model: nn.Module, split: Split, what: str) -> dict[str, Tensor]:
         """Run a network over a split.
 
         Raises:
             InputError: it fails, has no such layer, or the layer does not run once for every sample.
         """
-        layers = weight_layers(model)
+        layers, name = weight_layers(model), network.name
         layer = classifier_name(model) if self.layer is None else self.layer
         check_names([layer], layers, f"layer of {name}")
         caught: list[Tensor] = []
         outputs: list[Tensor] = []
         receive = {layer: layers[layer]}
-        model.to(self.device)
+        device = self.device
+        if network.is_shared:
+            device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        model.to(device)
         with evaluating(model), capture_inputs(receive, lambda _, rows: caught.append(rows.float().cpu())):
             for number, (inputs, _) in enumerate(split.batches(self.batch_size), start=1):
                 with user_code(f"{name} on {what}", "check the model"):
-                    outputs.append(model(inputs.to(self.device)))
+                    outputs.append(model(inputs.to(device)))
                 self.progress(f"{name} on {what}", min(number * self.batch_size, len(split)), len(split))
         features = torch.cat(caught) if caught else torch.empty(0, 0)
         if len(features) != len(split):

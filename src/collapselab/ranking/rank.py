@@ -80,7 +80,7 @@ def rank(
             deviation are those of the target's training images.
         layer: name of the weight layer whose input is taken; default the classifier (the last weight layer).
         batch_size: samples per forward pass.
-        device: where networks run, such as `auto`, `cpu` or `cuda`.
+        device: where networks run, such as `auto`, `cpu` or `cuda`; an `nn.Module` runs where it is.
         seed: for samples, halves, splits and initial weights.
         copies: paths of local copies of named data sets; default those in COLLAPSELAB_DATA.
         cache: whether to keep extracted features on disk, or the folder to keep them in. Networks of the user's own code

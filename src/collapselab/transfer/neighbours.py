@@ -22,6 +22,7 @@ from collapselab.transfer.samples import (
     Samples,
     accuracy,
     check_accuracy,
+    class_sums,
     hold_out,
     joined,
     read_pairs,
@@ -200,9 +201,8 @@ def nearest_mean_probe(
     fitted, test_samples = splits["train"], splits["test"]
     rows = _unit_rows(fitted.features) if metric == "cosine" else fitted.features
     center = rows.mean(axis=0)
-    sums = np.zeros((fitted.num_classes, rows.shape[1]))
-    np.add.at(sums, fitted.labels, rows - center)  # of centred rows: a large offset costs no digits
-    means = center + sums / np.bincount(fitted.labels)[:, None]
+    # Of centred rows: a large offset costs no digits.
+    means = center + class_sums(rows - center, fitted) / np.bincount(fitted.labels)[:, None]
     found = _nearest_mean(means, test_samples.features, metric)
     return ClassMeanResult(
         accuracy(found, test_samples.labels, score),

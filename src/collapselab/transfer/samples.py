@@ -128,6 +128,13 @@ def joined(first: Samples, second: Samples) -> Samples:
     )
 
 
+def class_sums(rows: Matrix, samples: Samples) -> Matrix:
+    """Return the sum of the rows (n, k) of each class, (c, k); every class occurs, as in the samples that were read."""
+    order = np.argsort(samples.labels, kind="stable")
+    starts = np.searchsorted(samples.labels[order], np.arange(samples.num_classes))
+    return np.add.reduceat(rows[order], starts, axis=0)
+
+
 def check_accuracy(name: str) -> None:
     """Refuse a name that is not one of `ACCURACIES`.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from collapselab.numerics import EPS64
 from collapselab.transfer.samples import Matrix, read_samples
+from collapselab.transfer.scores.spectrum import class_spectrum
 
 _MOST_ITERATIONS = 1000
 # The evidence is stationary in the ratio: an error of 1e-8 in it changes the evidence by about 1e-16.
@@ -35,7 +36,7 @@ def logme(features: Any, labels: Any) -> float:
     s_k^2 (published code: 1), so that the result does not depend on the unit of the features. Where labels are an exact
     linear function of the features, the evidence is infinite; it is then that of t = eps64 s_1^2, large and finite.
 
-    Cost: one singular value decomposition, O(n p min(n, p)).
+    Cost: eigenvectors of the smaller of F F^T and F^T F, O(n p min(n, p)).
 
     Args:
         features, labels: (n, p) and (n,), in any container that `collapselab.measure` takes.
@@ -51,13 +52,15 @@ def logme(features: Any, labels: Any) -> float:
         True
     """
     samples = read_samples(features, labels, "LogME")
-    left, singular, _ = np.linalg.svd(samples.features, full_matrices=False)
-    targets = np.eye(samples.num_classes)[samples.labels]
-    scores = left.T @ targets
-    outside = np.square(targets - left @ scores).sum(axis=0)
-    scale = singular[0] if singular[0] > 0 else 1.0
-    problem = _Evidence(np.square(singular / scale)[:, None], np.square(scores), outside, len(targets))
-    return float((problem.maximum() / len(targets)).mean())
+    largest = float(np.abs(samples.features).max()) or 1.0
+    spectrum = class_spectrum(samples.features / largest, samples)
+    counts = np.bincount(samples.labels).astype(np.float64)
+    energies = np.square(spectrum.indicators)
+    # Of labels that are a linear function of the features, rounding is left.
+    outside = np.maximum(counts - energies.sum(axis=0), EPS64 * counts)
+    scale = spectrum.squares[0] if len(spectrum.squares) else 1.0
+    problem = _Evidence(spectrum.squares[:, None] / scale, energies, outside, len(samples.labels))
+    return float((problem.maximum() / len(samples.labels)).mean())
 
 
 class _Evidence:
@@ -75,7 +78,8 @@ class _Evidence:
         self._outside, self._num_samples = outside, num_samples
 
     def maximum(self) -> Matrix:
-        ratio = np.full(len(self._outside), max(float(self._eigenvalues.mean()), _SMALLEST_RATIO))
+        start = float(self._eigenvalues.mean()) if len(self._eigenvalues) else _LARGEST_RATIO
+        ratio = np.full(len(self._outside), start)
         for _ in range(_MOST_ITERATIONS):
             before, ratio = ratio, self._next(ratio)
             if np.all(np.abs(ratio - before) <= _TOLERANCE * before):

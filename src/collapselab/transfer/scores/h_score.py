@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from collapselab.errors import InputError
 from collapselab.numerics import EPS64
 from collapselab.transfer.samples import Matrix, Samples, read_samples
+from collapselab.transfer.scores.spectrum import ClassSpectrum, class_spectrum
 
 # A feature that varies by less than this share of its largest value is constant, up to rounding of its mean.
 _ROUNDING = 16 * EPS64
@@ -22,7 +22,7 @@ def h_score(features: Any, labels: Any) -> float:
     taken as in the metric `vci`: every feature is scaled to unit variance, then eigenvalues below p eps64 times the
     largest are dropped (published code: rcond 1e-15). If n - 1 <= p, H is min(p, C - 1) for almost any features.
 
-    Cost: one singular value decomposition, O(n p min(n, p)).
+    Cost: eigenvectors of the smaller of F F^T and F^T F, O(n p min(n, p)).
 
     Args:
         features, labels: (n, p) and (n,), in any container that `collapselab.measure` takes.
@@ -41,9 +41,9 @@ def h_score(features: Any, labels: Any) -> float:
     deviations = rows.std(axis=0)
     largest = np.abs(samples.features).max(axis=0)
     varies = deviations > _ROUNDING * largest
-    spectrum = _spectrum(rows[:, varies] / deviations[varies], samples)
-    kept = spectrum.eigenvalues > rows.shape[1] * EPS64 * spectrum.eigenvalues[0]
-    return float(spectrum.between[kept].sum())
+    spectrum = class_spectrum(rows[:, varies] / deviations[varies], samples)
+    kept = spectrum.squares > rows.shape[1] * EPS64 * spectrum.squares[0]
+    return float(_between(spectrum, samples)[kept].sum())
 
 
 def shrunk_h_score(features: Any, labels: Any) -> float:
@@ -54,7 +54,7 @@ def shrunk_h_score(features: Any, labels: Any) -> float:
     Features are not scaled: the score depends on their units, unless all are multiplied by one number. Unlike the
     H-score it does not saturate where n <= p.
 
-    Cost: one singular value decomposition and the intensity, O(n p min(n, p) + n p^2).
+    Cost: as `h_score`.
 
     Args:
         features, labels: (n, p) and (n,), in any container that `collapselab.measure` takes.
@@ -69,42 +69,38 @@ def shrunk_h_score(features: Any, labels: Any) -> float:
         >>> shrunk_h_score(noise + 3 * np.eye(3, 100)[labels], labels) > shrunk_h_score(noise, labels)
         True
     """
-    from sklearn.covariance import ledoit_wolf_shrinkage
-
     samples = read_samples(features, labels, "shrunk H-score")
     rows = _centred(samples, "shrunk H-score")
     rows /= np.abs(rows).max()
-    intensity = float(ledoit_wolf_shrinkage(rows, assume_centered=True))
-    spectrum = _spectrum(rows, samples)
-    target = spectrum.eigenvalues.sum() / rows.shape[1]
-    shrunk = (1 - intensity) * spectrum.eigenvalues
-    kept = shrunk + intensity * target > 0
-    return float((shrunk * spectrum.between)[kept] @ (1 / (shrunk + intensity * target)[kept]))
+    spectrum = class_spectrum(rows, samples)
+    eigenvalues = spectrum.squares / len(rows)
+    target = float(eigenvalues.sum()) / rows.shape[1]
+    intensity = _intensity(rows, eigenvalues, target)
+    shrunk = (1 - intensity) * eigenvalues
+    return float((shrunk / (shrunk + intensity * target)) @ _between(spectrum, samples))
 
 
-@dataclass(frozen=True)
-class _Spectrum:
-    """Total covariance along its principal axes, largest first.
+def _intensity(rows: Matrix, eigenvalues: Matrix, target: float) -> float:
+    """Return the shrinkage intensity of Ledoit and Wolf (2004), which is least in expected squared error.
 
-    Attributes:
-        eigenvalues: (r,), of Sigma_T.
-        between: (r,), the share of the variance along each axis that lies between classes.
+    Args:
+        rows: (n, p), centred.
+        eigenvalues: (r,), of their covariance S.
+        target: Tr S / p.
     """
+    n, p = rows.shape
+    square = float(np.square(eigenvalues).sum())
+    distance = square / p - target**2  # norm(S - target I)_F^2 / p
+    spread = float(np.square(np.square(rows).sum(axis=1)).mean()) - square  # mean of norm(x x^T - S)_F^2
+    return min(max(spread / (n * p), 0.0), distance) / distance if distance > 0 else 0.0
 
-    eigenvalues: Matrix
-    between: Matrix
 
+def _between(spectrum: ClassSpectrum, samples: Samples) -> Matrix:
+    """Return the share of the variance along each principal axis that lies between classes (r,).
 
-def _spectrum(rows: Matrix, samples: Samples) -> _Spectrum:
-    """Return the spectrum of centred rows (n, p) = U S V^T.
-
-    v_k . Sigma_B v_k = (s_k^2 / n) sum_c n_c (mean of u_k over class c)^2: no p x p matrix is needed.
+    v_k . Sigma_B v_k = (s_k^2 / n) sum_c n_c (mean of u_k over class c)^2: no p x p matrix of Sigma_B is needed.
     """
-    left, singular, _ = np.linalg.svd(rows, full_matrices=False)
-    sums = np.zeros((samples.num_classes, left.shape[1]))
-    np.add.at(sums, samples.labels, left)
-    between = np.square(sums) / np.bincount(samples.labels)[:, None]
-    return _Spectrum(np.square(singular) / len(rows), between.sum(axis=0))
+    return (np.square(spectrum.indicators) / np.bincount(samples.labels)).sum(axis=1)
 
 
 def _centred(samples: Samples, where: str) -> Matrix:

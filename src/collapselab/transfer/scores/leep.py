@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from collapselab.errors import InputError
-from collapselab.transfer.samples import read_samples
+from collapselab.transfer.samples import class_sums, read_samples
 
 # Rows of float16 probabilities of 1000 classes sum to one within this.
 _SUM_TOLERANCE = 1e-2
@@ -45,8 +45,7 @@ def leep(source_probabilities: Any, labels: Any) -> float:
             f"{int(wrong.argmax())} (counting from 0); give the softmax of the source classifier's scores"
         )
     probabilities = probabilities / sums[:, None]
-    joint = np.zeros((samples.num_classes, probabilities.shape[1]))
-    np.add.at(joint, samples.labels, probabilities)
+    joint = class_sums(probabilities, samples)
     marginal = joint.sum(axis=0)
     conditional = joint / np.where(marginal > 0, marginal, 1.0)
     expected = (conditional[samples.labels] * probabilities).sum(axis=1)

@@ -85,7 +85,7 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
 
 
-_DECOMPOSITION = "one singular value decomposition, O(n p min(n, p))"
+_DECOMPOSITION = "eigenvectors of the smaller of F Fᵀ and Fᵀ F, O(n p min(n, p))"
 _PRODUCT = "one covariance, O(n p²), and its eigenvectors, O(p³)"
 _SUMS = "class means and traces, O(n p)"
 _NCTI = "Wang et al. 2023, published code"
@@ -134,7 +134,7 @@ SCORES: tuple[Score, ...] = (
     Score(
         "shrunk_h_score", lambda inputs: shrunk_h_score(inputs.features, inputs.labels),
         "(1 − a) Tr(Σ_a⁻¹ Σ_B), Σ_a = (1 − a) Σ_T + a (Tr Σ_T / p) I, a by Ledoit and Wolf", "Ibrahim et al. 2021",
-        "larger", "as h_score, and the intensity a, O(n p²)", note="Does not saturate if n is at most p.",
+        "larger", _DECOMPOSITION, note="Does not saturate if n is at most p.",
     ),
     Score(
         "transrate", lambda inputs: transrate(inputs.features, inputs.labels),
