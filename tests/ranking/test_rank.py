@@ -323,6 +323,7 @@ def test_a_page_is_written_with_and_without_accuracies(measured: Ranking, tmp_pa
         ({"a": features(1.0)}, {"by": "logmee"}, "unknown score 'logmee'; did you mean 'logme'"),
         ({"a": features(1.0)}, {"scores": ["x1"]}, "unknown score 'x1'"),
         ({"a": features(1.0)}, {"limit": 1}, "give at least 2 samples"),
+        ({"a": features(1.0)}, {"batch_size": 0}, "batch_size=0: give at least 1"),
         ({"a": features(1.0)}, {"device": "cuba"}, "device=cuba: cannot be used"),
         ({"a": (np.zeros((4, 2)) * np.nan, [0, 1, 0, 1])}, {}, "a: 8 feature values are NaN"),
         ({"a": (np.zeros((4, 2)), [0, 0, 0, 0])}, {}, "a: all samples are of one class"),

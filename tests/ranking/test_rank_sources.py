@@ -136,6 +136,7 @@ def test_a_network_of_the_users_own_file(tmp_path: Path, own_cache: Path) -> Non
         ("missing.npz", "missing.npz: no such file, folder or network"),
         ("a.npy", "did you mean 'a.npz'"),
         ("=w.pt", "=w.pt: no network before the ="),
+        ("mlp=", "mlp=: no file after the ="),
         ("mlp=missing.pt", "there is no file missing.pt"),
         ("torchvision/resnet19", "unknown model 'torchvision/resnet19'"),
         ("weights.safetensors", "weights without a network; give MODEL=weights.safetensors"),

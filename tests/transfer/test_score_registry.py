@@ -89,3 +89,11 @@ def test_names_are_unique_and_every_score_says_its_source_and_cost() -> None:
 def test_the_documentation_is_up_to_date() -> None:
     page = Path(__file__).parents[2] / "docs" / "scores.md"
     assert page.read_text(encoding="utf-8") == catalogue(), "run: make docs"
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e120])
+def test_features_of_extreme_size_end_in_values_or_reasons(size: float) -> None:
+    given = inputs()
+    for name, one in evaluate(ScoreInputs(given.features * size, given.labels)).items():
+        assert one.value is not None or one.warnings, name
+        assert one.value is None or np.isfinite(one.value)

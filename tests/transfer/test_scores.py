@@ -235,7 +235,7 @@ def test_better_separated_classes_score_higher(score: Any) -> None:
 
 
 @pytest.mark.parametrize("score", [logme, h_score, shrunk_h_score])
-@pytest.mark.parametrize("size", [1e-120, 1e-3, 1e120])
+@pytest.mark.parametrize("size", [1e-200, 1e-120, 1e-3, 1e120])
 def test_the_unit_of_features_changes_nothing(score: Any, size: float) -> None:
     rows, labels = samples()
     assert score(rows * size, labels) == pytest.approx(score(rows, labels), rel=1e-9)

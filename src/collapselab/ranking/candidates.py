@@ -121,8 +121,10 @@ def open_candidate(source: str | Path, seed: int = 0) -> Candidate:
     if path.is_file() and not is_user_file(text):
         return _file(path, text)
     model, equals, weights = text.partition("=")
-    if equals and not model.strip():
-        raise InputError(f"{text}: no network before the =; give MODEL=FILE")
+    if equals and not (model.strip() and weights.strip()):
+        raise InputError(
+            f"{text}: no {'file after' if model.strip() else 'network before'} the =; give MODEL=FILE"
+        )
     if not (model in OWN or model.startswith(("torchvision/", "timm/")) or is_user_file(model)):
         near = near_matches(path.name, _beside(path))
         hint = near if near.startswith("did you mean") else f"give {_FORMS}"
@@ -137,7 +139,7 @@ def module_candidate(name: str, module: nn.Module) -> Network:
 
 def _beside(path: Path) -> list[str]:
     try:
-        return [other.name for other in path.parent.iterdir()]
+        return [other.name for other in path.parent.iterdir() if other.name != path.name]
     except OSError:
         return []
 

@@ -110,7 +110,7 @@ def _case(name: str, target: Target, options: Options, report: ProgressCallback)
         case.scored += _halves(samples, target.train, wanted, options.seed, name)
     if options.probe and target.test is None and not can_be_split:
         raise InputError(
-            f"{name}: every class has one sample, so that none can be tested on; give test features, or probe=False"
+            f"{name}: every class has one sample, so that none can be tested on; give test features, or do not probe"
         )
     if options.probe:
         case.accuracy, case.num_test, notes = _probed(samples, target, options.seed, name, report)

@@ -103,8 +103,10 @@ def rank(
         'near'
     """
     names = _score_names(scores, by)
-    if limit < 2 or batch_size < 1:
-        raise InputError(f"limit={limit}, batch_size={batch_size}: give at least 2 samples, and 1 per batch")
+    if limit < 2:
+        raise InputError(f"limit={limit}: give at least 2 samples")
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: give at least 1")
     options = Options(names, by, probe, stability, limit, seed)
     datasets = [str(on)] if isinstance(on, str | Path) else [str(name) for name in on]
     candidates = _candidates(sources, datasets, image_size, standardize, seed)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from collapselab.errors import InputError
-from collapselab.numerics import EPS64
+from collapselab.numerics import EPS64, middle_factor
 from collapselab.transfer.samples import Matrix, Samples, read_samples
 from collapselab.transfer.scores.spectrum import ClassSpectrum, class_spectrum
 
@@ -37,12 +39,10 @@ def h_score(features: Any, labels: Any) -> float:
         2.0
     """
     samples = read_samples(features, labels, "H-score")
-    rows = _centred(samples, "H-score")
-    deviations = rows.std(axis=0)
-    largest = np.abs(samples.features).max(axis=0)
-    varies = deviations > _ROUNDING * largest
-    spectrum = class_spectrum(rows[:, varies] / deviations[varies], samples)
-    kept = spectrum.squares > rows.shape[1] * EPS64 * spectrum.squares[0]
+    rows, varies = _centred(samples, "H-score")
+    rows = rows[:, varies]
+    spectrum = class_spectrum(rows / rows.std(axis=0), samples)
+    kept = spectrum.squares > len(varies) * EPS64 * spectrum.squares[0]
     return float(_between(spectrum, samples)[kept].sum())
 
 
@@ -70,8 +70,7 @@ def shrunk_h_score(features: Any, labels: Any) -> float:
         True
     """
     samples = read_samples(features, labels, "shrunk H-score")
-    rows = _centred(samples, "shrunk H-score")
-    rows /= np.abs(rows).max()
+    rows, _ = _centred(samples, "shrunk H-score")
     spectrum = class_spectrum(rows, samples)
     eigenvalues = spectrum.squares / len(rows)
     target = float(eigenvalues.sum()) / rows.shape[1]
@@ -103,8 +102,17 @@ def _between(spectrum: ClassSpectrum, samples: Samples) -> Matrix:
     return (np.square(spectrum.indicators) / np.bincount(samples.labels)).sum(axis=1)
 
 
-def _centred(samples: Samples, where: str) -> Matrix:
-    rows = samples.features - samples.features.mean(axis=0)
-    if np.abs(rows).max() <= _ROUNDING * np.abs(samples.features).max():
+def _centred(samples: Samples, where: str) -> tuple[Matrix, npt.NDArray[np.bool_]]:
+    """Return centred features (n, p) of ordinary size, and which of them vary (p,).
+
+    Raises:
+        InputError: none varies.
+    """
+    # Of extreme features, squares would be 0 or infinite.
+    unit = middle_factor(torch.from_numpy(samples.features))
+    scaled = samples.features * unit
+    rows = scaled - scaled.mean(axis=0)
+    varies = np.abs(rows).max(axis=0) > _ROUNDING * np.abs(scaled).max(axis=0)
+    if not varies.any():
         raise InputError(f"{where}: the features do not vary; give features of samples that differ")
-    return rows
+    return rows, varies
