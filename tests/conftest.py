@@ -14,6 +14,7 @@ from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 import typed_calls  # noqa: F401  before collapselab, whose functions it has checked
+from collapselab.probes import kept
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
 from collapselab.statistics import gathering
@@ -53,6 +54,12 @@ def checks_on_the_cpu(request: pytest.FixtureRequest) -> Iterator[None]:
         if request.config.getoption("--checks") == "deferred":
             patch.setattr(gathering, "EAGER_DEVICES", frozenset())
         yield
+
+
+@pytest.fixture
+def reads_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No features of a first pass are kept: the network runs in the second pass too, as for features that do not fit."""
+    monkeypatch.setattr(kept, "SHARE", 0.0)
 
 
 @pytest.fixture

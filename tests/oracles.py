@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
+import scipy.optimize
+import scipy.spatial
 import torch
 from sklearn.cluster import KMeans
 
@@ -128,6 +130,48 @@ class Oracle:
 
     def vci(self) -> float:
         return 1 - self.explained() / self.r
+
+    def vci_adjusted(self) -> float:
+        """By the projectors onto the centred features and the class indicators, n x n, and their mean over chance.
+
+        For unequal weights the mean is that of Gaussian features, from the spectrum of the n x n matrix K of weights.
+        """
+        weights = np.concatenate([np.full(n, w / n) for w, n in zip(self.pi, self.counts, strict=True)])
+        rows = np.concatenate(self.from_global) * np.sqrt(weights)[:, None]
+        rank = int(np.linalg.matrix_rank(rows / np.linalg.norm(rows, axis=0), tol=1e-7))
+        r, u = min(rank, self.num_classes - 1), np.sqrt(weights)
+        indicators = np.repeat(np.eye(self.num_classes), self.counts, axis=0) / np.sqrt(self.counts)
+        off = np.eye(len(u)) - np.outer(u, u)
+        values, vectors = np.linalg.eigh(off @ np.diag(weights) @ off)
+        missing: Any = lambda t: (t * values / (1 + t * values)).sum() - rank  # noqa: E731
+        t = float(scipy.optimize.brentq(missing, 0, 1e15))  # pyright: ignore[reportArgumentType]
+        by_class = ((vectors.T @ indicators) ** 2).sum(axis=1)
+        by_chance = float((t * values / (1 + t * values)) @ by_class)
+        return (1 - self.explained() / r) / (1 - by_chance / r)
+
+    def unbiased(self, within: Array, pi: Array) -> tuple[float, float] | None:
+        """Mean squared distances of pairs: half that of two samples of a class, and across classes less that."""
+        if (self.counts < 2).any():
+            return None
+        own = np.array([pair_distance(d) / 2 for d in self.deviations])
+        across = 0.0
+        for i, j in self.pairs():
+            distances = scipy.spatial.distance.cdist(self.rows[i], self.rows[j], "sqeuclidean").mean()
+            across += pi[i] * pi[j] / 2 * (distances - own[i] - own[j])
+        return (float(within @ own), across) if across > 0 else None
+
+    def squared_distance_debiased(self) -> float | None:
+        traces = self.unbiased(self.pi, self.pi)
+        return None if traces is None else traces[0] / traces[1]
+
+    def normalized_within_debiased(self) -> float | None:
+        traces = self.unbiased(self.pi, self.pi)
+        return None if traces is None else traces[0] / sum(traces)
+
+    def strong_test_variance_debiased(self) -> float | None:
+        c = self.num_classes
+        traces = self.unbiased(self.counts / self.counts.sum(), np.full(c, 1 / c))
+        return None if traces is None else traces[0] / traces[1]
 
     def unit_means(self) -> Array:
         out = []
@@ -292,6 +336,11 @@ class Oracle:
         return self.labelled_variance(self.means)
 
     strong_test_variance = train_variance
+
+
+def pair_distance(rows: Array) -> float:
+    """Mean squared distance over all pairs of two different rows."""
+    return float(scipy.spatial.distance.pdist(rows, "sqeuclidean").mean())
 
 
 def random_alignments(k: int, dim: int, draws: int) -> Array:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from collapselab.curves import end_value, late_change, start_behind_transient, step_covering
+from collapselab.curves import end_value, late_change, start_behind_transient, step_covering, step_reaching
 
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024], dtype=np.float64)
 NAN = math.nan
@@ -78,6 +78,28 @@ def test_a_step_that_cannot_be_known() -> None:
     assert math.isnan(step_covering(steps, np.array([1.0, 0.1, 0.01, NAN]), 0.5))
     assert step_covering(steps, np.array([1.0, 0.001, NAN, 0.01]), 0.5) < 1
     assert math.isnan(step_covering(np.zeros(0), np.zeros(0), 0.5))
+
+
+def test_a_power_law_reaches_a_level_at_a_known_step() -> None:
+    """From 1 at step 1: in logarithms of steps and values the way is straight."""
+    for level in (0.5, 0.03, 0.01):
+        assert step_reaching(STEPS[1:], STEPS[1:] ** -0.7, level) == pytest.approx(level ** (-1 / 0.7))
+    assert step_reaching(STEPS[1:], STEPS[1:] ** -0.7, 2.0) == 1
+
+
+def test_the_first_time_that_a_level_is_reached_counts() -> None:
+    steps = np.array([0.0, 1, 2, 4, 8])
+    assert 1 < step_reaching(steps, np.array([1.0, 1, 0.05, 1, 0.01]), 0.1) < 2
+    assert step_reaching(steps, np.array([1.0, 1, 0.1, 0.0, NAN]), 0.1) == pytest.approx(2)
+    assert step_reaching(steps, np.array([0.01, 1, 1, 1, 1]), 0.1) == 0.5  # step 0 of a logarithmic axis
+
+
+def test_a_level_that_is_not_reached() -> None:
+    steps = np.array([0.0, 1, 2])
+    assert math.isnan(step_reaching(steps, np.ones(3), 0.1))
+    assert math.isnan(step_reaching(steps, np.array([1.0, NAN, 0.01]), 0.1))
+    assert math.isnan(step_reaching(steps, np.full(3, NAN), 0.1))
+    assert math.isnan(step_reaching(np.zeros(0), np.zeros(0), 0.1))
 
 
 def test_a_transient_is_all_far_above_start_and_end() -> None:

@@ -16,7 +16,6 @@ from collapselab.metrics.decision import nearest_class_centre, network_rule
 from collapselab.metrics.generalization import Reference, labelled_variance, squared_distances_to_nearest
 from collapselab.metrics.kmeans import fit_kmeans
 from collapselab.metrics.spectrum import top_eigenvalues_of_rows
-from collapselab.numerics import largest_eigenvalue
 from collapselab.passes import PassRequest, reading
 from collapselab.passes.stream import no_progress
 from collapselab.statistics import ClassStats, SketchRefinement, nystrom
@@ -289,31 +288,3 @@ def test_a_gathered_batch_that_cannot_be_measured_is_named(accelerator: str) -> 
             match=r"^train, batch 3, layer only: features contain NaN or infinity, the first in row 7 of this batch \(counting from 0\)$",
         ):
             reading.run_pass(stream, request, no_progress)
-
-
-# ---------------------------------------------------------------- eigenvalues
-
-
-def spectrum(kind: str, size: int) -> Tensor:
-    places = torch.linspace(0, 1, size, dtype=torch.float64)
-    return {
-        "equal": torch.ones_like(places),
-        "double": torch.where(places < 0.004, 2.0, places),
-        "power law": (1 + size * places) ** -1,
-        "low rank": torch.where(places < 0.01, 1 - places, 0.0),
-        "uniform": places,
-        "dense at the end": 1 + torch.cos(3.1416 * places),  # the iteration does not converge in its steps
-    }[kind]
-
-
-@accelerators
-@pytest.mark.parametrize(
-    "kind", ["equal", "double", "power law", "low rank", "uniform", "dense at the end"], ids=str
-)
-def test_the_largest_eigenvalue_is_found_on_the_accelerator(accelerator: str, kind: str) -> None:
-    values = spectrum(kind, 600)
-    basis = torch.linalg.qr(torch.randn(600, 600, generator=torch.manual_seed(0), dtype=torch.float64))[0]
-    matrix = (basis * values) @ basis.T
-    with putting_on(accelerator) as put:
-        found = largest_eigenvalue(put((matrix + matrix.T) / 2))
-    assert found == pytest.approx(float(values.max()), rel=1e-12)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -20,6 +22,8 @@ from collapselab.numerics import (
     principal_angle_cosines,
     symmetrized,
     thin_svd,
+    thin_svd_by_gram,
+    without_null_row,
 )
 from helpers import assert_close
 from oracles import random_alignments
@@ -80,7 +84,9 @@ def test_thin_svd_of_zeros_has_no_rank() -> None:
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6)], ids=str)
 def test_gram_norm(shape: tuple[int, int]) -> None:
     matrix = draw(*shape)
-    assert gram_norm(matrix) == pytest.approx(np.linalg.norm(matrix.numpy() @ matrix.numpy().T), rel=1e-14)
+    assert float(gram_norm(matrix)) == pytest.approx(
+        np.linalg.norm(matrix.numpy() @ matrix.numpy().T), rel=1e-14
+    )
 
 
 def test_eigenvalues_are_descending_and_not_negative() -> None:
@@ -170,3 +176,51 @@ def test_autocast_is_off_inside_and_on_again_after() -> None:
         with full_precision_products(torch.device("cpu")):
             assert not torch.is_autocast_enabled("cpu")
         assert torch.is_autocast_enabled("cpu")
+
+
+# ---------------------------------------------------------------- shortcuts for many rows
+
+
+def with_spread(c: int, p: int, smallest: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows with singular values from 1 to `smallest` and a zero, and the unit vector that they are orthogonal to."""
+    direction = torch.linalg.vector_norm(draw(c, 3, seed=5), dim=1)
+    direction /= torch.linalg.vector_norm(direction)
+    left = torch.linalg.qr(torch.column_stack([direction, draw(c, min(c - 1, p))]))[0][:, 1:]
+    right = torch.linalg.qr(draw(p, min(c - 1, p), seed=1))[0]
+    values = torch.logspace(0, math.log10(smallest), min(c - 1, p), dtype=torch.float64)
+    return (left * values) @ right.T, direction
+
+
+@pytest.mark.parametrize(("c", "p"), [(2, 5), (6, 20), (20, 20), (21, 20), (30, 8)])
+def test_without_the_null_row_the_rest_is_the_same(c: int, p: int) -> None:
+    matrix, direction = with_spread(c, p, 1e-3)
+    reduced = without_null_row(matrix, direction)
+    assert reduced.shape == (c - 1, p)
+    assert_close(reduced.T @ reduced, matrix.T @ matrix, rel=1e-14, why="a reflection in float64")
+
+
+@pytest.mark.parametrize(("c", "p"), [(300, 400), (400, 300)])
+def test_gram_of_rows_without_the_null_row(c: int, p: int) -> None:
+    """What is well conditioned is found from the Gram matrix, and nothing else."""
+    for smallest, is_found in ((1e-2, True), (1e-4, False)):
+        matrix, direction = with_spread(c, p, smallest)
+        svd = thin_svd_by_gram(without_null_row(matrix, direction), cutoff=1e-13)
+        assert (svd is not None) == is_found
+        if svd is not None:
+            plain = thin_svd(matrix, max_rank=min(c - 1, p), cutoff=1e-13)
+            assert (svd.rank, svd.num_dropped) == (plain.rank, 0)
+            assert_close(svd.values, plain.values, rel=1e-11, why="eps64 times the squared condition number")
+            inverse = [(each.right / each.values.square()) @ each.right.T for each in (svd, plain)]
+            assert_close(inverse[0], inverse[1], rel=1e-10, why="the same, and once more for the inverse")
+
+
+@pytest.mark.parametrize("smallest", [1e-2, 1e-7, 0.0], ids=str)
+def test_many_principal_angles(smallest: float) -> None:
+    """From squares where these are large enough, also at exactly right angles."""
+    k = 260
+    basis = torch.linalg.qr(draw(2 * k, 2 * k))[0]
+    cosines = torch.linspace(1, smallest, k, dtype=torch.float64)
+    second = basis[:, :k] * cosines + basis[:, k:] * (1 - cosines.square()).sqrt()
+    turned = second @ torch.linalg.qr(draw(k, k, seed=1))[0]
+    found = principal_angle_cosines(basis[:, :k], turned)
+    assert_close(found, cosines, rel=1e-12, scale=1.0, why="eps64 over the smallest cosine")

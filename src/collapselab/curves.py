@@ -58,6 +58,25 @@ def start_behind_transient(runs: Sequence[tuple[_Floats, _Floats]]) -> float | N
     return later[0] if len(later) >= _STEPS_LEFT else None
 
 
+def step_reaching(steps: _Floats, values: _Floats, level: float) -> float:
+    """Step at which a curve has first fallen to a level, between measurements in logarithms of steps and values.
+
+    Args:
+        steps: increasing, 0 or more.
+        values: 0 or more; NaN where they were not measured.
+        level: above 0.
+
+    Returns:
+        NaN for a curve that never reaches it, or that lacks a value before that step.
+    """
+    below = np.flatnonzero(values <= level)
+    if not len(below) or np.isnan(values[: below[0]]).any():
+        return math.nan
+    at = slice(max(below[0] - 1, 0), below[0] + 1)
+    logs, log_steps = np.log(np.maximum(values[at], ROUNDING)), np.log(np.maximum(steps[at], _STEP_0))
+    return math.exp(float(np.interp(-math.log(level), -logs, log_steps)))
+
+
 def step_covering(steps: _Floats, values: _Floats, share: float) -> float:
     """Step at which a curve has first covered a share of its own way from start to end, in logarithms of its values.
 

@@ -20,11 +20,12 @@ EPS64 = torch.finfo(torch.float64).eps
 EPS32 = torch.finfo(torch.float32).eps
 
 # Below this width one product is faster than a triangle of narrower ones: an accelerator needs wider ones to be busy.
-_MIN_PANEL_WIDTH, _MIN_PANEL_WIDTH_OF_ACCELERATORS = 128, 1024
+_MIN_PANEL_WIDTH, _MIN_PANEL_WIDTH_OF_ACCELERATORS = 128, 512
 _MAX_PANELS = 8
 
 
 _CPU_BLOCK_ELEMENTS, _ACCELERATOR_BLOCK_ELEMENTS = 2**20, 2**23
+_CPU_SLICE_ELEMENTS = 2**16
 
 # Squares and products of entries of this size are far from the limits of float64.
 _MIDDLE_SIZES = (1e-100, 1e100)
@@ -35,7 +36,7 @@ def middle_factor(*arrays: Tensor) -> float:
 
     Multiplied with it, squares neither overflow nor vanish, and all ratios stay exact.
     """
-    largest = max(float(array.abs().max()) for array in arrays)
+    largest = max(torch.stack([array.abs().max().double() for array in arrays]).tolist())
     if largest == 0 or _MIDDLE_SIZES[0] < largest < _MIDDLE_SIZES[1]:
         return 1.0
     return 2.0 ** min(-math.frexp(largest)[1], 1000)
@@ -80,6 +81,11 @@ def full_precision_products(device: torch.device) -> Iterator[None]:
 def block_elements(device: torch.device) -> int:
     """Return how many elements are best processed at a time: the cache of a CPU holds them, or a kernel is worth its launch."""
     return _CPU_BLOCK_ELEMENTS if device.type == "cpu" else _ACCELERATOR_BLOCK_ELEMENTS
+
+
+def slice_elements(device: torch.device) -> int:
+    """Return how many elements of a temporary stay in the cache of a CPU core; on an accelerator as `block_elements`."""
+    return _CPU_SLICE_ELEMENTS if device.type == "cpu" else _ACCELERATOR_BLOCK_ELEMENTS
 
 
 @contextmanager
@@ -185,8 +191,8 @@ def thin_svd(matrix: Float[Tensor, "c p"], *, max_rank: int, cutoff: float) -> T
         matrix = torch.linalg.qr(matrix, mode="r")[1]
     _, values, right_t = torch.linalg.svd(matrix, full_matrices=False)
     values, right_t = values[:max_rank], right_t[:max_rank]
-    largest = float(values[0]) if values.numel() else 0.0
-    rank = int((values > cutoff * largest).sum()) if largest > 0 else 0
+    # None of a matrix of zeros, whose largest value is not above the cut-off either.
+    rank = int((values > cutoff * values[:1]).sum())
     right = right_t[:rank].T
     return ThinSVD(values[:rank], lambda k: right[:, :k], values.shape[0] - rank, cutoff)
 
@@ -197,8 +203,7 @@ def thin_svd(matrix: Float[Tensor, "c p"], *, max_rank: int, cutoff: float) -> T
 _MAX_SAFE_CONDITION = 1e6
 _MIN_SIZE = 256
 _MIN_GRAM_CUTOFF = 1e-4
-# The norm of a product of float64 vectors rounds by a few eps.
-_LANCZOS_STEPS, _STEPS_PER_TEST, _LANCZOS_TOLERANCE = 400, 40, 64 * EPS64
+_MIN_SQUARED_COSINE = 1e-10
 
 
 def thin_svd_by_gram(matrix: Float[Tensor, "c p"], *, cutoff: float) -> ThinSVD | None:
@@ -209,10 +214,10 @@ def thin_svd_by_gram(matrix: Float[Tensor, "c p"], *, cutoff: float) -> ThinSVD 
         but above a small `cutoff`) or save no time.
     """
     c, p = matrix.shape
-    if min(c, p) < _MIN_SIZE or cutoff**2 < EPS64:
+    if min(c, p) < _MIN_SIZE:
         return None
-    squares, vectors = torch.linalg.eigh(matrix @ matrix.T if c <= p else matrix.T @ matrix)
-    smallest, largest = float(squares[0]), float(squares[-1])
+    squares, vectors = torch.linalg.eigh(_smaller_gram(matrix))
+    smallest, largest = torch.stack([squares[0], squares[-1]]).tolist()
     if not (largest > 0 and (cutoff >= _MIN_GRAM_CUTOFF or smallest * _MAX_SAFE_CONDITION > largest)):
         return None
     values, vectors = squares.clamp_min(0.0).flip(0).sqrt(), vectors.flip(1)
@@ -222,6 +227,18 @@ def thin_svd_by_gram(matrix: Float[Tensor, "c p"], *, cutoff: float) -> ThinSVD 
         return (matrix.T @ vectors[:, :k]) / values[:k] if c <= p else vectors[:, :k]
 
     return ThinSVD(values[:rank], leading, len(values) - rank, cutoff)
+
+
+def without_null_row(matrix: Float[Tensor, "c p"], direction: Float[Tensor, " c"]) -> Float[Tensor, "d p"]:
+    """Return d = c - 1 rows with the same singular values other than a zero, and the same right-singular vectors.
+
+    They are all but the first row of a Householder reflection, which turns `direction` to the first axis.
+
+    Args:
+        matrix: `direction @ matrix` is zero up to rounding.
+        direction: a unit vector, whose first entry is not negative.
+    """
+    return matrix[1:] - torch.outer(direction[1:], matrix[0] / (1 + direction[0]))
 
 
 def well_conditioned_inverse_root(matrix: Float[Tensor, "p p"]) -> Float[Tensor, "p p"] | None:
@@ -244,10 +261,14 @@ def well_conditioned_inverse_root(matrix: Float[Tensor, "p p"]) -> Float[Tensor,
     return root if float(root.square().sum()) < _MAX_SAFE_CONDITION else None
 
 
-def gram_norm(matrix: Float[Tensor, "c p"]) -> float:
+def gram_norm(matrix: Float[Tensor, "c p"]) -> Float[Tensor, ""]:
     """Return the Frobenius norm of M M^T, which is also that of M^T M, from the smaller of the two."""
+    return torch.linalg.matrix_norm(_smaller_gram(matrix))
+
+
+def _smaller_gram(matrix: Float[Tensor, "c p"]) -> Tensor:
     c, p = matrix.shape
-    return float(torch.linalg.matrix_norm(matrix @ matrix.T if c <= p else matrix.T @ matrix))
+    return matrix @ matrix.T if c <= p else matrix.T @ matrix
 
 
 def descending_eigenvalues(matrix: Float[Tensor, "p p"]) -> Float[Tensor, " p"]:
@@ -255,68 +276,19 @@ def descending_eigenvalues(matrix: Float[Tensor, "p p"]) -> Float[Tensor, " p"]:
     return torch.linalg.eigvalsh(matrix).flip(0).clamp_min(0.0)
 
 
-def largest_eigenvalue(matrix: Float[Tensor, "p p"]) -> float:
-    """Return the largest eigenvalue of a positive semi-definite `matrix`, to rounding.
-
-    For a large matrix it is computed by Lanczos iteration to full precision (ARPACK, and on an accelerator there), in a
-    tenth of the time of all eigenvalues, which are the fallback if the iteration does not converge.
-    """
-    if len(matrix) >= _MIN_SIZE:
-        from scipy.sparse.linalg import ArpackError, eigsh
-
-        scale = float(matrix.diagonal().sum())
-        if not scale > 0:
-            return 0.0
-        if matrix.device.type != "cpu":
-            value = _largest_by_lanczos(matrix / scale)
-            return scale * (float(torch.linalg.eigvalsh(matrix / scale)[-1]) if value is None else value)
-        array = (matrix / scale).numpy()
-        # Any start vector that is not orthogonal to the eigenvector works; a seeded one makes results reproducible.
-        start = np.random.default_rng(0).standard_normal(len(array))
-        try:
-            found = eigsh(array, k=1, which="LA", tol=0, v0=start, return_eigenvectors=False)
-        except ArpackError:  # includes ArpackNoConvergence
-            pass
-        else:
-            return max(float(found[0]), 0.0) * scale
-    return float(torch.linalg.eigvalsh(matrix)[-1].clamp_min(0.0))
-
-
-def _largest_by_lanczos(matrix: Float[Tensor, "p p"]) -> float | None:
-    """Return the largest eigenvalue of a positive semi-definite matrix of trace one, or None without convergence.
-
-    Lanczos iteration with full reorthogonalization (Golub and Van Loan 2013, 10.1 and 10.3); values are read back only
-    when convergence is tested. The eigenvalue is off by at most the residual.
-    """
-    steps = min(len(matrix), _LANCZOS_STEPS)
-    start = np.random.default_rng(0).standard_normal(len(matrix))
-    vector = torch.from_numpy(start / np.linalg.norm(start)).to(matrix)
-    basis = matrix.new_zeros(steps, len(matrix))
-    diagonal, beside = matrix.new_zeros(steps), matrix.new_zeros(steps)
-    for step in range(steps):
-        basis[step] = vector
-        vector = matrix @ vector
-        diagonal[step] = basis[step] @ vector
-        for _ in range(2):  # once leaves components of the order of rounding over the size of what remains
-            vector = vector - basis[: step + 1].T @ (basis[: step + 1] @ vector)
-        beside[step] = torch.linalg.vector_norm(vector)
-        vector = vector / beside[step].clamp_min(torch.finfo(matrix.dtype).tiny)
-        if (step + 1) % _STEPS_PER_TEST == 0 or step + 1 == steps:
-            inside = np.diag(diagonal[: step + 1].cpu().numpy())
-            residuals = beside[: step + 1].cpu().numpy()
-            inside += np.diag(residuals[:-1], 1) + np.diag(residuals[:-1], -1)
-            values, vectors = np.linalg.eigh(inside)
-            if residuals[-1] * abs(vectors[-1, -1]) <= _LANCZOS_TOLERANCE * values[-1]:
-                return float(values[-1])
-    return None
-
-
 def principal_angle_cosines(first: Float[Tensor, "p k"], second: Float[Tensor, "p k"]) -> Float[Tensor, " k"]:
     """Return the cosines of the principal angles between two column spans given by orthonormal bases.
 
-    They are the singular values of `first.T @ second`, largest first (Bjorck and Golub 1973).
+    They are the singular values of `first.T @ second`, largest first (Bjorck and Golub 1973). Many of them are computed
+    as roots of eigenvalues where these are large enough: the root s of a square is off by a few eps / s, so at most
+    about 1e-10.
     """
-    return torch.linalg.svdvals(first.T @ second).clamp_max(1.0)
+    product = first.T @ second
+    if len(product) >= _MIN_SIZE:
+        squares = torch.linalg.eigvalsh(product.T @ product)
+        if float(squares[0]) > _MIN_SQUARED_COSINE:
+            return squares.flip(0).sqrt().clamp_max(1.0)
+    return torch.linalg.svdvals(product).clamp_max(1.0)
 
 
 @lru_cache(maxsize=256)

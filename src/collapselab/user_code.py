@@ -87,8 +87,8 @@ _directories: dict[str, str] = {}
 def own_working_directory() -> Iterator[None]:
     """Give code its own working directory: a change inside is undone on exit, and made again on the next entry."""
     ours = _directory()
-    with suppress(OSError):
-        if ours in _directories:
+    if ours in _directories:
+        with suppress(OSError):
             os.chdir(_directories[ours])
     try:
         yield

@@ -112,8 +112,8 @@ def narrow(here: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_json_is_exactly_the_documented_object(narrow: Made) -> None:
     found = parsed(narrow[0].out)
-    keys = "schema model num_samples num_classes classes weighting reduction epsilon layers first_collapsed_layer warnings"
-    assert list(found) == keys.split()
+    keys = "schema model num_samples num_classes classes weighting reduction epsilon layers first_collapsed_layer"
+    assert list(found) == [*keys.split(), "law_of_separation", "warnings"]
     assert re.fullmatch(r".*nets\.py:small, narrow\.safetensors", found["model"])
     assert (found["num_samples"], found["num_classes"]) == ({"train": 60, "test": 20}, 3)
     for depth, layer in enumerate(found["layers"]):
@@ -166,6 +166,7 @@ def test_table_marks_collapsed_layers_and_names_the_first(here: Path, narrow: Ma
     words = " ".join(text.split())
     assert re.search("60 train and 20 test samples, 3 classes, balanced .*two numbers train, test", words)
     assert "First collapsed layer on train data: 3\n" in text
+    assert "Law of separation on train data: undefined: 2 of 2 layers have a positive fuzziness" in text
     assert "warning: test: 1 of the training classes" in text
     assert "\x1b" not in text
     one_split = profiled(here, "small", "train.npz").out

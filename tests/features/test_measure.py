@@ -145,10 +145,10 @@ def test_a_pass_is_made_only_for_what_needs_it(
     ("attribute", "needed_by"),
     [
         ("pairs", {"cdnv", "equiangularity", "max_angle_gap", "mean_cosine_gap", "etf_distance"}),
-        ("scaled_total", {"vci"}),
+        ("scaled_total", {"vci", "vci_adjusted"}),
         ("largest_within_eigenvalue", {"stable_rank", "stable_rank_low", "stable_rank_high"}),
         ("total_eigenvalues", {"components_90", "components_95", "components_99"}),
-        ("between_svd", {"vci", "fuzziness", "nc1", "alignment", "alignment_random"}),
+        ("between_svd", {"vci", "vci_adjusted", "fuzziness", "nc1", "alignment", "alignment_random"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -10,7 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collapselab.metrics.decision import nearest_class_centre, network_rule
+from collapselab.metrics import decision
+from collapselab.metrics.decision import nearest_centre_rule, nearest_class_centre, network_rule
+from devices import accelerators, putting_on
+from dispatch_counts import DispatchCounts
 from oracles import as_double, nearest
 
 dtypes = pytest.mark.parametrize(
@@ -158,3 +161,42 @@ def test_an_argmax_of_rounded_scores_would_differ() -> None:
     exact = np.array(exact_decisions(features.half(), weight.half(), None))
     rounded = (features.half() @ weight.half().T).argmax(1).numpy()
     assert (exact != rounded).any()
+
+
+# ---------------------------------------------------------------- many ties
+
+
+def grid(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points of a grid, most of them equally far from several of its corners; the last corner is there twice."""
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randint(0, 3, (n, 6), generator=generator).float()
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, 2.0])] * 6)[torch.randperm(64, generator=generator)]
+    return features, torch.cat([corners, corners[-1:]]).double()
+
+
+def test_many_ties_go_to_the_lowest_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, means = grid(500)
+    expected = nearest(features.double().numpy(), means.numpy()).tolist()
+    assert nearest_class_centre(features, means).tolist() == expected
+    monkeypatch.setattr(decision, "block_elements", lambda _device: 60)  # ten pairs at a time
+    assert nearest_class_centre(features, means).tolist() == expected
+
+
+@accelerators
+@pytest.mark.parametrize("rule", ["distances", "scores"])
+def test_ties_of_many_rows_are_decided_together(accelerator: str, rule: str) -> None:
+    def decide(features: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+        if rule == "distances":
+            return nearest_centre_rule(means)(features)
+        return network_rule(means.float() - 1, None)(features - 1)
+
+    features, means = grid(400)
+    expected, waits = decide(features, means), []
+    with putting_on(accelerator) as put:
+        for number in (20, 400):
+            rows, centres = put(features[:number].clone()), put(means)
+            with DispatchCounts("cuda") as counts:
+                found = decide(rows, centres)
+            waits.append(counts.read_backs.total())
+            assert found.tolist() == expected[:number].tolist()
+    assert waits[0] == waits[1] <= 16  # none of them for a row

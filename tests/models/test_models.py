@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from collapselab.errors import InputError
-from collapselab.models import MLP, ConvNet, open_model, required_channels, required_image_size
+from collapselab.models import MLP, VGG11, ConvNet, open_model, required_channels, required_image_size
 from collapselab.randomness import seeded
 
 BUILDERS = """
@@ -86,6 +87,62 @@ def test_convnet_applies_its_layers_in_order() -> None:
     assert torch.equal(model(inputs), model.classifier(features.flatten(1)))
     with pytest.raises(InputError, match="3 x 8 are too small"):
         ConvNet(1, (3, 8), 2)
+
+
+def test_vgg_has_the_convolutions_of_torchvisions() -> None:
+    theirs = open_model("torchvision/vgg11_bn", num_classes=10, input_shape=(3, 32, 32))
+    ours = open_model("vgg11", num_classes=10, input_shape=(3, 32, 32))
+    assert isinstance(ours, VGG11)
+    assert isinstance(theirs.features, nn.Sequential)
+
+    def parts(features: nn.Sequential) -> list[str]:
+        return [f"{type(part).__name__} {getattr(part, 'out_channels', '')}" for part in features]
+
+    assert parts(ours.features) == parts(theirs.features)
+    assert [tuple(one.weight.shape) for one in ours.classifier if isinstance(one, nn.Linear)] == [
+        (4096, 512),
+        (4096, 4096),
+        (10, 4096),
+    ]
+    assert [one.p for one in ours.modules() if isinstance(one, nn.Dropout)] == [0.5, 0.5]
+
+
+def test_vgg_computes_what_torchvisions_does_with_its_weights() -> None:
+    """At 224 x 224 pixels, where torchvision does not resample features."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.VGG(
+        torchvision.models.vgg.make_layers([4, "M", 8, "M", 16, 16, "M", 32, 32, "M", 32, 32, "M"], True)
+    )
+    theirs.classifier = nn.Sequential(
+        nn.Linear(32 * 49, 6),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(6, 6),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(6, 3),
+    )
+    ours = VGG11(3, (224, 224), 3, width=4, units=6)
+    state = {name: value for name, value in theirs.state_dict().items() if name in ours.state_dict()}
+    ours.load_state_dict(state)
+    for module in theirs.features.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+    inputs = torch.randn(2, 3, 224, 224)
+    assert torch.equal(ours.eval()(inputs), theirs.eval()(inputs))
+
+
+def test_a_narrow_vgg_with_its_dropout() -> None:
+    options = {"width": 2, "units": 5, "dropout": 0.9}
+    model = open_model("vgg11", num_classes=3, input_shape=(1, 64, 33), options=options)
+    inputs = torch.randn(4, 1, 64, 33)
+    assert model(inputs).shape == (4, 3)
+    assert not torch.equal(model(inputs), model(inputs))
+    model.eval()
+    assert torch.equal(model(inputs), model(inputs))
+    with pytest.raises(InputError, match="31 x 64 are too small; give 32 x 32"):
+        VGG11(1, (31, 64), 2)
 
 
 def test_mlp_is_the_papers() -> None:
@@ -186,7 +243,7 @@ def test_inputs_that_do_not_suit() -> None:
 def test_requirements() -> None:
     assert required_image_size("timm/deit_tiny_patch16_224") == (224, 224)
     assert required_image_size("torchvision/vit_b_16") == (224, 224)
-    for name in ("mlp", "convnet", "torchvision/resnet18", "timm/resnet18", "x.py:f"):
+    for name in ("mlp", "convnet", "vgg11", "torchvision/resnet18", "timm/resnet18", "x.py:f"):
         assert required_image_size(name) is None
     assert required_channels("torchvision/resnet18") == required_channels("timm/resnet18") == 3
     assert required_channels("mlp") is required_channels("convnet") is required_channels("x.py:f") is None
@@ -203,12 +260,16 @@ def test_requirements() -> None:
         ("mlp", {"dropout": "much"}, "dropout much"),
         ("convnet", {"width": 2**20}, "GiB of this machine"),
         ("convnet", {"depth": -1}, "depth -1"),
+        ("vgg11", {"width": 2**20}, "GiB of this machine"),
+        ("vgg11", {"units": 0}, "units 0"),
+        ("vgg11", {"dropout": 1.0}, "dropout 1.0"),
+        ("vgg11", {"depth": 3}, "cannot be built with depth=3"),
         ("timm/vit_tiny_patch16_224", {"depth": 10**6}, "depth 1000000"),
         ("timm/resnet10t", {"layers": "three"}, "cannot be built with layers='three'"),
     ],
 )
 def test_sizes_out_of_range(name: str, options: dict[str, Any], message: str) -> None:
-    shape = (3, 224, 224) if name.startswith("timm") else (3, 8, 8)
+    shape = (3, 8, 8) if name in ("mlp", "convnet") else (3, 224, 224)
     with pytest.raises(InputError) as caught:
         open_model(name, num_classes=3, input_shape=shape, options=options)
     assert message in str(caught.value)

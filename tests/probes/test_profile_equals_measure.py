@@ -133,9 +133,9 @@ def _drop_what_is_not_kept(wanted: dict[str, Any], found: Mapping[str, Any], sca
     """Null what a sketch or a trace cannot tell; of a sketch, the bounds must hold the exact stable rank."""
     if scatter not in ("sketch", "trace"):
         return
-    for name in ("fuzziness", "nc1", "vci", "stable_rank_per_class", "components_90", "components_95"):
+    for name in ("fuzziness", "nc1", "vci", "vci_adjusted", "stable_rank_per_class"):
         wanted[name] = None
-    wanted["components_99"] = None
+    wanted |= dict.fromkeys(("components_90", "components_95", "components_99"))
     if scatter == "trace":
         wanted |= dict.fromkeys(("stable_rank", "stable_rank_low", "stable_rank_high"))
         return

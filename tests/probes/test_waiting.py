@@ -50,6 +50,9 @@ class _Tokens(nn.Module):
         return self.head((x * attention_mask[:, :, None]).sum(1))
 
 
+pytestmark = pytest.mark.usefixtures("reads_twice")
+
+
 @pytest.fixture(autouse=True)
 def _no_device_is_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering, "EAGER_DEVICES", frozenset())

@@ -297,3 +297,16 @@ def test_a_stats_device_that_is_not_set_leaves_recipes_as_they_were() -> None:
     assert changed.model_dump(mode="json")["measuring"][name] == "cpu"
     assert Recipe.parse(changed.model_dump(mode="json"), "here") == changed != recipe
     assert changed.with_changes({"measuring.stats_device": None}) == recipe
+
+
+def test_a_stop_loss_that_is_the_default_leaves_recipes_as_they_were() -> None:
+    recipe, name = Recipe(stop_below_loss=0.1), "stop_loss"
+    assert name not in recipe.model_dump(mode="json")
+    assert yaml.safe_load(recipe.to_yaml())[name] == "batches"
+    changed = recipe.with_changes({name: "evaluation"})
+    assert changed.model_dump(mode="json")[name] == "evaluation"
+    assert "stop_loss evaluation" in changed.in_one_line()
+    assert Recipe.parse(changed.model_dump(mode="json"), "here") == changed != recipe
+    assert changed.with_changes({name: "batches"}) == recipe
+    with pytest.raises(InputError, match="stop_loss: got 'loss'"):
+        recipe.with_changes({name: "loss"})

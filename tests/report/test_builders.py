@@ -151,6 +151,27 @@ def test_a_grid_has_data_sets_as_columns_and_a_chart_for_each_kind_of_references
     assert (ended.notes, same.notes) == (("Centres of the last step.",), ("Centres of the measured step.",))
 
 
+def test_a_small_grid_has_a_column_for_each_arm_of_a_data_set() -> None:
+    def rows(*datasets: str) -> pd.DataFrame:
+        return pd.concat(
+            curve_rows(model).assign(dataset=dataset, arm=arm)
+            for arm in ("literal", "papyan")
+            for dataset in datasets
+            for model in ("resnet18", "vgg11_bn")
+        )
+
+    def places(*datasets: str) -> list[tuple[int, int]]:
+        return [
+            panel.place
+            for panel in Lines("fig2", "Title", VARIANCES[:2], grid=True)(rows(*datasets))[0].panels
+        ]
+
+    assert places("mnist", "cifar10") == [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)]
+    wide = places("mnist", "fashion_mnist", "cifar10", "svhn")
+    assert max(column for _, column in wide) == 3
+    assert max(row for row, _ in wide) == 3
+
+
 SIZES = Points(
     "fig4", "Title", x="train_variance", y="strong_test_variance_final", axes=(Axis("train", "tight"), Axis("test", "tight")),
     split=by_column("num_train", "{:,} samples"), group="num_train",

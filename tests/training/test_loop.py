@@ -122,11 +122,57 @@ def test_a_run_ends_when_the_loss_of_an_epoch_is_low_enough(tiny_recipe: Recipe,
     assert (last[0].metrics["loss"] or 0.0) < 0.2
 
 
+def test_a_run_ends_when_the_evaluated_loss_is_low_enough(tiny_recipe: Recipe, folder: RunFolder) -> None:
+    """The loss of batches with dropout is far above it; epochs of 4 steps are evaluated every 12 steps."""
+    recipe = tiny_recipe.with_changes(
+        {
+            "steps": 300,
+            "stop_below_loss": 0.7,
+            "stop_loss": "evaluation",
+            "batch_size": 16,
+            "model.options.dropout": 0.3,
+            "schedule.name": "constant",
+            "measuring.at": list(range(0, 300, 12)),
+        }
+    )
+    run = run_recipe(recipe, folder)
+    losses = {
+        row.step: row.metrics["loss"] or 0.0
+        for row in folder.read_rows()
+        if row.split == "train" and "loss" in row.metrics
+    }
+    first = next(step for step, loss in losses.items() if step % 12 == 0 and loss < 0.7)
+    assert (run.ended, run.steps) == ("loss", first)
+    assert 12 < first < 300
+    by_batches = recipe.with_changes({"stop_loss": "batches", "steps": first, "measuring.at": []})
+    assert run_recipe(by_batches, RunFolder(folder.path.with_name("batches"))).ended == "steps"
+
+
+def test_evaluating_the_loss_does_not_change_the_training(tiny_recipe: Recipe, tmp_path: Path) -> None:
+    weights = []
+    for changes in ({}, {"stop_below_loss": 1e-9, "stop_loss": "evaluation"}):
+        recipe = tiny_recipe.with_changes(
+            {"steps": 60, "batch_size": 16, "model.options.dropout": 0.5, **changes}
+        )
+        folder = RunFolder(tmp_path / str(len(weights)))
+        run_recipe(recipe, folder)
+        weights.append(folder.read_weights(60))
+    for name in weights[0]:
+        assert torch.equal(weights[0][name], weights[1][name]), name
+
+
+@pytest.mark.parametrize("loss", ["batches", "evaluation"])
 def test_a_run_that_ends_early_goes_on_from_a_kill_to_the_same_end(
-    tiny_recipe: Recipe, tmp_path: Path, stop_at: Callable[[int], Stopper]
+    tiny_recipe: Recipe, tmp_path: Path, stop_at: Callable[[int], Stopper], loss: str
 ) -> None:
     recipe = tiny_recipe.with_changes(
-        {"steps": 500, "stop_below_loss": 1.2, "batch_size": 16, "checkpoints.save_every": 60}
+        {
+            "steps": 500,
+            "stop_below_loss": 1.2,
+            "batch_size": 16,
+            "checkpoints.save_every": 60,
+            "stop_loss": loss,
+        }
     )
     whole, slots = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "slots")
     run = run_recipe(recipe, whole)

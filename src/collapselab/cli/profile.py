@@ -24,7 +24,7 @@ def profile(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="The network: mlp, convnet, torchvision/NAME, timm/NAME, or path/to/file.py:function.",
+            help="The network: mlp, convnet, vgg11, torchvision/NAME, timm/NAME, or path/to/file.py:function.",
         ),
     ],
     dataset: Annotated[

@@ -59,13 +59,14 @@ _PROFILE_COLUMNS = (
 )
 _RUN_COLUMNS = (
     _Column(*_WITHIN),
-    _Column("vci", "VCI", True, "variability collapse index"),
+    # For train against test: without the adjustment, VCI depends on the number of samples.
+    _Column("vci_adjusted", "adjusted VCI", True, "VCI, adjusted for the number of samples"),
     _Column(*_ANGLES, True, _SPREAD),
     _Column("alignment", "aligned", True, _ALIGNED),
     _Column(*_AGREES),
 )
 # Columns hidden in a narrow terminal, in this order.
-_DROPPED = ("random", "stable rank", "VCI", "equiangular", "aligned")
+_DROPPED = ("random", "stable rank", "adjusted VCI", "equiangular", "aligned")
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ def profile_table(profile: Profile, *, width: int | None = None, colour: bool = 
         *below,
         "",
         f"First collapsed layer on train data: {profile.first_collapsed_layer or 'none'}",
+        f"Law of separation on train data: {profile.law_of_separation()}",
         *warning_lines(profile.warnings, min(width, _LAYER_WIDTHS[1])),
     ]
     return printed(parts, width, colour)

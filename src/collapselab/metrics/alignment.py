@@ -27,7 +27,7 @@ def self_duality(inputs: MetricInputs) -> float | None:
             f"{inputs.num_classes} classes"
         )
         return None
-    weight = weight.double() * middle_factor(weight)
+    weight = weight.double() * inputs.weight_factor
     size = float(torch.linalg.matrix_norm(weight))
     if size == 0 or inputs.between_trace == 0:
         what = "the weight is zero" if size == 0 else "all class means coincide"
@@ -84,7 +84,7 @@ def weight_singular_spread(inputs: MetricInputs) -> float | None:
 def weight_stable_rank(inputs: MetricInputs) -> float | None:
     if inputs.weight is None or inputs.weight_svd is None:
         return None
-    factor = middle_factor(inputs.weight)
+    factor = inputs.weight_factor
     largest = float(inputs.weight_svd.values[0]) * factor if inputs.weight_svd.rank else 0.0
     size = float(torch.linalg.matrix_norm(inputs.weight.double() * factor))
     value = inputs.ratio(size**2, largest**2, "weight_stable_rank", "the weight is zero")
@@ -96,10 +96,10 @@ def within_in_weight_space(inputs: MetricInputs) -> float | None:
     weight = _feature_weight(inputs)
     if weight is None:
         return None
-    value = max(float((weight.right * (inputs.within_covariance @ weight.right)).sum()), 0.0)
+    inside = (weight.right * (inputs.within_covariance @ weight.right)).sum()
     # Either share can be a small difference of large products, as in Proposition 4.1 of Xu and Liu.
     units = inputs.within_covariance.diagonal().clamp_min(0).sqrt()
-    shift = gram_norm(units[:, None] * weight.right)
+    value, shift = torch.stack([inside.clamp_min(0.0), gram_norm(units[:, None] * weight.right)]).tolist()
     smaller = value if weight.rank == inputs.dim else min(value, max(inputs.within_trace - value, 0.0))
     inputs.check_products("the split of Tr Sigma_W by the weight's row space", shift, smaller)
     return value

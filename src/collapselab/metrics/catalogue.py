@@ -37,6 +37,37 @@ float64 machine epsilon. Σ_T⁺ is computed after scaling every varying feature
 p · eps · (largest eigenvalue) are dropped. `rcond` replaces max(p, C) · eps and p · eps.
 """
 
+_FINITE = """## Finite samples
+
+Every metric describes the samples that it was given. With few samples per class or per feature it differs from its value
+for the whole population, and values of splits or layers of different n, n_c or p cannot be compared. Adjusted metrics
+remove most of this.
+
+**VCI.** Tr(Σ_T⁺ Σ_B) is Pillai's trace, the H-score of Bao et al. 2019. Write a = rank Σ_T. Over all permutations of the
+labels, the mean of VCI is exactly 1 − max(a, C−1)/(n−1), for any features: 0.49 at C = 10, p = 512, n = 1000.
+`vci_adjusted` is VCI divided by this mean, as the adjusted R² is. It is 1 on average if labels say nothing, 0 at full
+collapse, and invariant like VCI. Its values scatter more, and the more the closer max(a, C−1) is to n − 1.
+
+- The formula is exact for classes of equal size, and for `sample` weighting. For unbalanced classes with `balanced`
+  weighting, VCI is divided by an approximation of its mean, that for Gaussian features and many samples. In simulations
+  with class sizes up to 1 : 2, the mean over permutations is within 0.03 of it. If the class sizes differ by a factor of
+  ten and the norms of the samples are heavy-tailed, the mean can be 0.15 larger. A warning is given if the approximation
+  differs from the formula by more than 10 %.
+- It holds if features do not depend on the labels of these samples: for **test data**. A network has seen the labels of its
+  train data, so that its train features depend on them, and part of what they show is fitted to these samples.
+- It assumes that the classes have the same covariance. If their standard deviations differ by a factor of up to 7, a
+  bias of about a tenth remains.
+- If Σ_T has a rank below C − 1, VCI divides by min(p, C−1) and `vci_adjusted` by the rank, so that full collapse is 0.
+
+**Ratios of traces.** Class means of n_c samples have a sampling error of a part 1/n_c of the variance of their class. It
+is missing within classes, and adds to the distance of the class means. `squared_distance_debiased`,
+`normalized_within_debiased` and `strong_test_variance_debiased` correct both. They hold for any class sizes, covariances
+and weightings, again for test data. If the class means differ by no more than their sampling errors, they are null.
+
+**Fuzziness over layers.** He and Su (2022) find that fuzziness falls by the same factor ρ from layer to layer. `profile`
+fits log D_l = log D_0 + l log ρ to the fuzziness D_l at depth l: see [profiles](profiles.md#law-of-separation).
+"""
+
 
 def catalogue() -> str:
     """Return the whole catalogue as Markdown."""
@@ -44,6 +75,7 @@ def catalogue() -> str:
     for family, metrics in groupby(METRICS, key=lambda metric: metric.family):
         parts.append(f"## {family}\n")
         parts.extend(_entry(metric) for metric in metrics)
+    parts.append(_FINITE)
     return "\n".join(parts)
 
 

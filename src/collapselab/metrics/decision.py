@@ -13,7 +13,7 @@ import math
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from collapselab.metrics.inputs import MetricInputs, once
@@ -76,7 +76,10 @@ class DecisionRule:
 
     def __init__(self, rows: Tensor, offsets: Tensor, *, shift: Tensor, ties: _Distances | _Scores) -> None:
         self._rows, self._offsets, self._shift, self._ties = rows, offsets, shift, ties
-        self._largest = float(torch.linalg.vector_norm(rows, dim=1).max()), float(offsets.abs().max())
+        norm, offset = torch.stack(
+            [torch.linalg.vector_norm(rows, dim=1).max(), offsets.abs().max()]
+        ).tolist()
+        self._largest = norm, offset
         self._fits = self._largest[0] < 2.0**60
         self._narrow = (rows.float().T, offsets.float(), shift.float())
         self._elsewhere: dict[torch.device, DecisionRule] = {}
@@ -100,8 +103,8 @@ class DecisionRule:
                 best, winner = scores.min(dim=1)
                 slack = _slack(moved, self._largest)
                 # NaN leaves a row open too.
-                open_rows = ~((scores <= (best + slack)[:, None]).sum(1) == 1)
-                if bool(open_rows.any()):
+                open_rows = ((scores <= (best + slack)[:, None]).sum(1) != 1).nonzero()[:, 0]
+                if len(open_rows):
                     winner[open_rows] = self._in_double(block[open_rows])
                 out[start : start + step] = winner
         return out
@@ -152,9 +155,9 @@ def _lowest_in_double(
         distances = (moved.square().sum(1) + 2 * best).clamp_min(0)
         slack = _slack(moved, largest) + ties.tolerance * distances
         candidates = scores <= (best + slack)[:, None]
-        for row in (candidates.sum(1) > 1).nonzero()[:, 0].tolist():
-            classes = (candidates[row] & ties.first_of_equals).nonzero()[:, 0]
-            winner[row] = classes[ties.first_best(piece[row], classes) if len(classes) > 1 else 0]
+        tied = (candidates.sum(1) > 1).nonzero()[:, 0]
+        if len(tied):
+            winner[tied] = ties.first_best(piece[tied], candidates[tied] & ties.first_of_equals)
         out[start : start + step] = winner
     return out
 
@@ -174,9 +177,16 @@ class _Distances:
     def first_of_equals(self) -> Tensor:
         return _first_of_equals(self.centres)
 
-    def first_best(self, row: Tensor, classes: Tensor) -> int:
-        distances = (row - self.centres[classes]).square().sum(1)
-        return int((distances <= distances.min() * (1 + _TIE)).nonzero()[0])
+    def first_best(self, rows: Float[Tensor, "n p"], candidates: Bool[Tensor, "n c"]) -> Int[Tensor, " n"]:
+        """Return the lowest class of each row whose distance is a tie with the smallest among the candidates."""
+        distances = rows.new_full(candidates.shape, math.inf)
+        pairs = candidates.nonzero()
+        for some in pairs.split(max(1, block_elements(rows.device) // rows.shape[1])):
+            row, centre = some[:, 0], some[:, 1]
+            distances[row, centre] = (rows[row] - self.centres[centre]).square().sum(1)
+        is_tied = candidates & (distances <= distances.amin(1, keepdim=True) * (1 + _TIE))
+        numbers = torch.arange(len(self.centres), device=rows.device)
+        return torch.where(is_tied, numbers, len(numbers)).amin(1)
 
 
 class _Scores:
@@ -198,12 +208,24 @@ class _Scores:
     def first_of_equals(self) -> Tensor:
         return _first_of_equals(torch.column_stack([self.weight, self.bias]))
 
-    def first_best(self, row: Tensor, classes: Tensor) -> int:
-        scores = self.bias[classes].tolist()
+    @cached_property
+    def _on_cpu(self) -> tuple[Tensor, Tensor]:
+        return self.weight.cpu(), self.bias.cpu()
+
+    def first_best(self, rows: Float[Tensor, "n p"], candidates: Bool[Tensor, "n c"]) -> Int[Tensor, " n"]:
+        """Return the lowest class of each row whose score is the largest among the candidates."""
+        pairs = zip(rows.cpu(), candidates.cpu(), strict=True)
+        return torch.tensor([self._first_best(row, which.nonzero()[:, 0]) for row, which in pairs]).to(
+            rows.device
+        )
+
+    def _first_best(self, row: Tensor, classes: Tensor) -> int:
+        weight, bias = self._on_cpu
+        scores = bias[classes].tolist()
         if bool(row.any()):
-            products = (self.weight[classes] * row).tolist()
-            scores = [math.fsum([*terms, bias]) for terms, bias in zip(products, scores, strict=True)]
-        return scores.index(max(scores))
+            products = (weight[classes] * row).tolist()
+            scores = [math.fsum([*terms, shift]) for terms, shift in zip(products, scores, strict=True)]
+        return int(classes[scores.index(max(scores))])
 
 
 def _first_of_equals(rows: Tensor) -> Tensor:

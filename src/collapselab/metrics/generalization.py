@@ -34,8 +34,9 @@ class Reference:
     def spread(self) -> float:
         """Mean squared distance of the centres from their mean: the denominator. A value below rounding is zero."""
         shifted = self.centres - self.centres[0]
-        spread = float((shifted - shifted.mean(0)).square().sum(1).mean())
-        rounding = self.centres.shape[1] * (16 * EPS64 * float(self.centres.abs().max())) ** 2
+        around = (shifted - shifted.mean(0)).square().sum(1).mean()
+        spread, largest = torch.stack([around, self.centres.abs().max()]).tolist()
+        rounding = self.centres.shape[1] * (16 * EPS64 * largest) ** 2
         return spread if spread > rounding else 0.0
 
 
@@ -58,8 +59,8 @@ def labelled_variance(
     """
     distance2 = (class_means - reference.centres.to(class_means.device)).square().sum(1)
     variances, counts = class_variances.to(distance2.device), counts.to(distance2.device)
-    numerator = float(counts.double() @ (variances + distance2)) / int(counts.sum())
-    return numerator / reference.spread if reference.spread > 0 else None
+    weighted, spread = counts.double() @ (variances + distance2), reference.spread
+    return float(weighted) / int(counts.sum()) / spread if spread > 0 else None
 
 
 def current_variance(inputs: MetricInputs) -> float | None:

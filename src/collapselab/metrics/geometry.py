@@ -9,9 +9,9 @@ from collapselab.metrics.inputs import MetricInputs
 
 
 def equinorm(inputs: MetricInputs) -> float | None:
-    norms = inputs.centred_means.square().sum(1).sqrt()
     if inputs.between_trace == 0:
         return _undefined(inputs, "equinorm")
+    norms = inputs.centred_means.square().sum(1).sqrt()
     return float(norms.std(correction=0) / norms.mean())
 
 

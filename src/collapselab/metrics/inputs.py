@@ -17,17 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from collapselab.metrics.eigenvalues import largest_eigenvalue
 from collapselab.metrics.pairs import MEAN_ROUNDING32, PairGeometry, pair_geometry
 from collapselab.numerics import (
     EPS32,
     EPS64,
     ThinSVD,
     descending_eigenvalues,
-    largest_eigenvalue,
     middle_factor,
     thin_svd,
     thin_svd_by_gram,
     well_conditioned_inverse_root,
+    without_null_row,
 )
 from collapselab.statistics import ClassStats, SketchedSpectrum, Weighting, nystrom
 
@@ -157,7 +158,7 @@ class MetricInputs:
     @cached_property
     def mean_rounding(self) -> float:
         """Largest squared distance between two equal class means that rounding alone can cause."""
-        low, high = (float(value) for value in torch.aminmax(self.class_means))
+        low, high = torch.stack(torch.aminmax(self.class_means)).tolist()
         return self.dim * (16 * EPS64 * max(-low, high)) ** 2
 
     @cached_property
@@ -222,7 +223,11 @@ class MetricInputs:
         that no rank is guessed from rounding.
         """
         cutoff = max(self.dim, self.num_classes) * EPS64 if self.rcond is None else self.rcond
-        svd = thin_svd(self.weighted_means, max_rank=self.max_between_rank, cutoff=cutoff)
+        means = rows = self.weighted_means
+        if self.num_classes <= self.dim:  # the Gram matrix of the rows would be singular
+            rows = without_null_row(means, self.pi.sqrt())
+        svd = thin_svd_by_gram(rows, cutoff=cutoff)
+        svd = svd or thin_svd(means, max_rank=self.max_between_rank, cutoff=cutoff)
         if svd.num_dropped:
             self.warn(
                 f"the class means span only {svd.rank} of the {self.max_between_rank} dimensions that they can: "
@@ -253,20 +258,19 @@ class MetricInputs:
                 return ScaledTotal(scale, varying, root)
         values, vectors = torch.linalg.eigh(scaled())
         cutoff = self.dim * EPS64 if self.rcond is None else self.rcond
-        largest = float(values[-1]) if len(values) else 0.0
-        keep = values > cutoff * largest
-        num_dropped = int((~keep).sum())
+        kept = (values > cutoff * values[-1:]).nonzero()[:, 0]
+        num_dropped = len(values) - len(kept)
         if num_dropped:
             constant = self.dim - len(values)
             self.warn(
-                f"Sigma_T has rank {int(keep.sum())} with {self.dim} features. "
+                f"Sigma_T has rank {len(kept)} with {self.dim} features. "
                 + (f"Number of constant features: {constant}. " if constant else "")
                 + f"Number of eigenvalues below {cutoff:.2g} times the largest one: {num_dropped}. "
                 + ("Such eigenvalues are zero up to rounding. " if self.rcond is None else "")
                 + "vci is computed without them"
                 + ("; its value is not affected" if self.rcond is None else "")
             )
-        return ScaledTotal(scale, varying, vectors[:, keep] / values[keep].sqrt())
+        return ScaledTotal(scale, varying, vectors[:, kept] / values[kept].sqrt())
 
     @cached_property
     def sketched_spectrum(self) -> SketchedSpectrum:
@@ -328,7 +332,14 @@ class MetricInputs:
         if self.channels_first:
             means = means.view(len(means), num_channels, -1).movedim(1, -1)
         means = means.reshape(-1, num_channels)
-        return thin_svd(means, max_rank=min(means.shape), cutoff=max(means.shape) * EPS64)
+        cutoff = max(means.shape) * EPS64
+        svd = thin_svd_by_gram(means, cutoff=cutoff)
+        return svd or thin_svd(means, max_rank=min(means.shape), cutoff=cutoff)
+
+    @cached_property
+    def weight_factor(self) -> float:
+        """See `middle_factor`; 1 without a weight."""
+        return 1.0 if self.weight is None else middle_factor(self.weight)
 
     @cached_property
     def weight_svd(self) -> ThinSVD | None:
@@ -338,12 +349,11 @@ class MetricInputs:
         """
         if self.weight is None:
             return None
-        factor = middle_factor(self.weight)
-        matrix = self.weight.double() * factor
+        matrix = self.weight.double() * self.weight_factor
         cutoff = max(matrix.shape) * min(torch.finfo(self.weight.dtype).eps, EPS32)
         svd = thin_svd_by_gram(matrix, cutoff=cutoff)
         svd = svd or thin_svd(matrix, max_rank=min(matrix.shape), cutoff=cutoff)
-        return replace(svd, values=svd.values / factor)
+        return replace(svd, values=svd.values / self.weight_factor)
 
 
 Value = TypeVar("Value")

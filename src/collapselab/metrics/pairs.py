@@ -60,11 +60,9 @@ def pair_geometry(
     num_pairs = num_classes * (num_classes - 1)
     squared = centred_means.square().sum(1)
     centred = squared <= rounding + MEAN_ROUNDING32 * (class_variances + class_variances.mean())
-    directions_exist = not bool(centred.any())
     inverse_norms = torch.where(centred, 0.0, squared.rsqrt())
     # The mean cosine does not need pairs: sum_{c != c'} cos = norm(sum_c u_c)^2 - C.
-    resultant = float((inverse_norms @ centred_means).square().sum())
-    mean_cosine = (resultant - num_classes) / num_pairs
+    mean_cosine = ((inverse_norms @ centred_means).square().sum() - num_classes) / num_pairs
     size = gram_norm(centred_means)
 
     sums = _PairSums(centred_means, class_variances, inverse_norms, mean_cosine, size, rounding)
@@ -72,13 +70,16 @@ def pair_geometry(
         rows = slice(start, min(start + _TILE, num_classes))
         for other in range(start, num_classes, _TILE):
             sums.add_tile(rows, slice(other, min(other + _TILE, num_classes)))
+    found = torch.stack([centred.sum(), mean_cosine, size, sums.cosine_std, sums.gap, sums.cdnv, sums.etf2])
+    num_centred, cosine, norm, cosine_std, gap, cdnv, etf2 = found.tolist()
+    directions_exist = num_centred == 0
     return PairGeometry(
-        mean_cosine=mean_cosine if directions_exist else None,
-        cosine_std=sums.cosine_std if directions_exist else None,
-        mean_abs_gap=sums.gap / num_pairs if directions_exist else None,
-        cdnv=sums.cdnv / num_pairs if sums.coincident is None else None,
-        etf_distance=sums.etf2**0.5 if size > 0 else None,
-        num_centred=int(centred.sum()),
+        mean_cosine=cosine if directions_exist else None,
+        cosine_std=cosine_std if directions_exist else None,
+        mean_abs_gap=gap / num_pairs if directions_exist else None,
+        cdnv=cdnv / num_pairs if sums.coincident is None else None,
+        etf_distance=etf2**0.5 if norm > 0 else None,
+        num_centred=int(num_centred),
         coincident=sums.coincident,
     )
 
@@ -91,7 +92,7 @@ class _PairSums:
         variances: v_c.
         inverse_norms: 1 / norm(mu_c - mu_G); 0 where that norm is zero.
         mean_cosine: mean cosine between the means.
-        size: Frobenius norm of M M^T.
+        size: Frobenius norm of M M^T; where it is zero, `etf2` is not a number.
         rounding: squared distances up to this are zero.
     """
 
@@ -100,30 +101,29 @@ class _PairSums:
         means: Tensor,
         variances: Tensor,
         inverse_norms: Tensor,
-        mean_cosine: float,
-        size: float,
+        mean_cosine: Tensor,
+        size: Tensor,
         rounding: float,
     ) -> None:
         self._means, self._variances, self._inverse_norms = means, variances, inverse_norms
         self._mean_cosine, self._size, self._rounding = mean_cosine, size, rounding
         self._squared = means.square().sum(1)
-        self._deviation = self._deviation2 = 0.0
-        self.gap = self.cdnv = self.etf2 = 0.0
+        # On the device of the means: a value that is read makes an accelerator wait.
+        self._deviation = self._deviation2 = self.gap = self.cdnv = self.etf2 = means.new_zeros(())
         self.coincident: tuple[int, int] | None = None
 
     @property
-    def cosine_std(self) -> float:
+    def cosine_std(self) -> Float[Tensor, ""]:
         # The analytic mean and the summed one differ by rounding; the variance is taken about the summed one.
         num_pairs = len(self._means) * (len(self._means) - 1)
-        return max(self._deviation2 / num_pairs - (self._deviation / num_pairs) ** 2, 0.0) ** 0.5
+        return (self._deviation2 / num_pairs - (self._deviation / num_pairs).square()).clamp_min(0.0).sqrt()
 
     def add_tile(self, rows: slice, columns: slice) -> None:
         gram = self._means[rows] @ self._means[columns].T
         # Tiles above the diagonal count for their mirror image too.
         twice = 1.0 if columns == rows else 2.0
         diagonal = torch.arange(gram.shape[0], device=gram.device) if columns == rows else None
-        if self._size > 0:
-            self._add_simplex(gram, diagonal, twice)
+        self._add_simplex(gram, diagonal, twice)
         self._add_distances(gram, rows, columns, diagonal, twice)
         self._add_cosines(gram, rows, columns, diagonal, twice)
 
@@ -132,7 +132,7 @@ class _PairSums:
         gap_to_simplex = gram / self._size + 1 / num_classes / (num_classes - 1) ** 0.5
         if diagonal is not None:
             gap_to_simplex[diagonal, diagonal] -= 1 / (num_classes - 1) ** 0.5
-        self.etf2 += twice * float(gap_to_simplex.square_().sum())
+        self.etf2 = self.etf2 + twice * gap_to_simplex.square_().sum()
 
     def _add_distances(
         self, gram: Tensor, rows: slice, columns: slice, diagonal: Tensor | None, twice: float
@@ -148,7 +148,7 @@ class _PairSums:
         if self.coincident is None and bool(zero.any()):
             i, j = zero.nonzero()[0].tolist()
             self.coincident = (rows.start + i, columns.start + j)
-        self.cdnv += twice * float((spread / distance2).sum()) / 2
+        self.cdnv = self.cdnv + twice / 2 * (spread / distance2).sum()
 
     def _add_cosines(
         self, gram: Tensor, rows: slice, columns: slice, diagonal: Tensor | None, twice: float
@@ -160,9 +160,9 @@ class _PairSums:
         if diagonal is not None:
             from_mean[diagonal, diagonal] = 0.0
             cosine[diagonal, diagonal] = 0.0
-        self._deviation += twice * float(from_mean.sum())
-        self._deviation2 += twice * float(from_mean.square_().sum())
-        self.gap += twice * float(cosine.abs_().sum())
+        self._deviation = self._deviation + twice * from_mean.sum()
+        self._deviation2 = self._deviation2 + twice * from_mean.square_().sum()
+        self.gap = self.gap + twice * cosine.abs_().sum()
 
 
 def _refine_close(

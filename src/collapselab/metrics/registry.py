@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from collapselab.checks import check_names
-from collapselab.metrics import alignment, decision, generalization, geometry, spectrum, variability
+from collapselab.metrics import (
+    alignment,
+    decision,
+    finite_samples,
+    generalization,
+    geometry,
+    spectrum,
+    variability,
+)
 from collapselab.metrics.inputs import MetricInputs
 from collapselab.statistics import Scatter
 
@@ -75,6 +83,7 @@ _PAPYAN = "Papyan, Han, Donoho 2020"
 _HUI = "Hui, Belkin, Nakkiran 2022, sec. 3.1"
 _XU = "Xu, Liu 2023"
 _RANGAMANI = "Rangamani et al. 2023"
+_PROJECT = "this project"
 
 _NC1: Family = "NC1: variability"
 _NC2: Family = "NC2: geometry of the class means"
@@ -92,6 +101,10 @@ _SAMPLE_NOTE = (
     "With sample weighting, M is not centred at the mean of the class means: on unbalanced data even a perfect simplex "
     "has a large distance."
 )
+_DEBIASED_NOTE = (
+    "Numerator and denominator are unbiased estimates. Null if a class has one sample, or if the class means differ by no more "
+    "than their sampling errors."
+)
 
 METRICS: tuple[Metric, ...] = (
     Metric("within_trace", variability.within_trace, _NC1, "Tr Σ_W", f"{_RANGAMANI}, sec. 4", 0, None, 0, "falls"),
@@ -106,7 +119,17 @@ METRICS: tuple[Metric, ...] = (
         "normalized_within", variability.normalized_within, _NC1, "Tr Σ_W / Tr Σ_T", f"{_RANGAMANI}, sec. 4, NC1",
         0, 1, 0, "falls", note="A layer is called collapsed if this is below epsilon = 0.2 on train data.",
     ),
+    Metric(
+        "normalized_within_debiased", finite_samples.normalized_within_debiased, _NC1,
+        "W / (W + B), W and B as in squared_distance_debiased", _PROJECT, 0, 1, 0, "falls", note=_DEBIASED_NOTE,
+    ),
     Metric("squared_distance", variability.squared_distance, _NC1, "Tr Σ_W / Tr Σ_B", f"{_XU}, eq. 4", 0, None, 0, "falls"),
+    Metric(
+        "squared_distance_debiased", finite_samples.squared_distance_debiased, _NC1,
+        "W / B, W = Σ_c π_c v_c n_c/(n_c−1), B = Tr Σ_B − Σ_c π_c (1−π_c) v_c/(n_c−1)", _PROJECT, 0, None, 0, "falls",
+        note="squared_distance itself saturates at n_c: where the population has V, it is about "
+        f"V (1−1/n_c) / (1 + V (1−1/C)/n_c) with n_c samples in each class. {_DEBIASED_NOTE}",
+    ),
     Metric(
         "fuzziness", variability.fuzziness, _NC1, "Tr(Σ_W Σ_B⁺)", f"{_XU}, sec. 3.2 and 4.3", 0, None, 0, "falls",
         _COVARIANCE, note="Invariant under linear maps of the features that preserve the span of the class means and its orthogonal "
@@ -116,8 +139,17 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "vci", variability.vci, _NC1, "1 − Tr(Σ_T⁺ Σ_B) / min(p, C−1)", f"{_XU}, def. 5.3", 0, 1, 0, "falls",
         _COVARIANCE,
-        note="Invariant under any invertible linear map of the features. For pure noise the value is about 1 − p/(n−1). If "
-        "Σ_T has rank n − 1, it is 0 for almost any features, collapsed or not, and says nothing. This needs p ≥ n − 1.",
+        note="Invariant under any invertible linear map of the features. With labels that say nothing about the features, its "
+        "mean is not 1 but 1 − max(a, C−1)/(n−1), a = rank Σ_T: exactly, for classes of equal size or sample weighting "
+        "(see vci_adjusted). If a = n − 1, it is 0 for almost any features, collapsed or not, and says nothing. This "
+        "needs p ≥ n − 1.",
+    ),
+    Metric(
+        "vci_adjusted", finite_samples.vci_adjusted, _NC1,
+        "(1 − Tr(Σ_T⁺ Σ_B) / min(a, C−1)) · (n−1) / (n−1 − max(a, C−1)), a = rank Σ_T",
+        f"{_XU}, def. 5.3, adjusted for chance by {_PROJECT}", 0, None, 0, "falls", _COVARIANCE,
+        note="Use it to compare splits, layers and networks of different n or p: see the section on finite samples. Null if "
+        "max(a, C−1) ≥ n − 1.",
     ),
     Metric(
         "cosine_similarity", variability.cosine_similarity, _NC1,
@@ -247,6 +279,11 @@ METRICS: tuple[Metric, ...] = (
         splits=_TEST,
     ),
     Metric(
+        "strong_test_variance_debiased", finite_samples.strong_test_variance_debiased, _GENERAL,
+        "Σ_c (n_c/n) v_c n_c/(n_c−1) / (mean_c ‖μ_c − μ̄‖² − (1−1/C) mean_c v_c/(n_c−1))", _PROJECT, 0, None, 0, "falls",
+        splits=_TEST, note=_DEBIASED_NOTE,
+    ),
+    Metric(
         "weak_test_variance", generalization.weak_test_variance, _GENERAL,
         "E_test min_c ‖h − κ_c‖² / mean_c ‖κ_c − κ̄‖², κ_c the C k-means centres of the test features, κ̄ their mean", _HUI, 0, None, 0,
         "falls", frozenset({"k-means"}), splits=_TEST,
@@ -257,7 +294,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "weak_test_variance_trimmed", generalization.weak_test_variance_trimmed, _GENERAL,
-        "weak_test_variance without the 0.1 % of the test samples (at least one) that are farthest from the mean of all", "this project",
+        "weak_test_variance without the 0.1 % of the test samples (at least one) that are farthest from the mean of all", _PROJECT,
         0, None, 0, "falls", frozenset({"k-means"}), splits=_TEST,
         note="A single outlier can own a k-means centre. The distance of this centre from the others then dominates the "
         "denominator, and weak_test_variance is far too small. Here k-means is fitted again, without the farthest samples.",

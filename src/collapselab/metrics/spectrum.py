@@ -5,13 +5,18 @@ Letters: p features, c classes. See `collapselab.metrics.registry` for formulas 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from collapselab.metrics.inputs import MetricInputs
-from collapselab.numerics import EPS64, largest_eigenvalue
+from collapselab.metrics.eigenvalues import largest_eigenvalues
+from collapselab.metrics.inputs import MetricInputs, once
+from collapselab.numerics import EPS64, block_elements
 
+# Of the trace, for `components_90`, `_95` and `_99`.
+_SHARES = (0.90, 0.95, 0.99)
 # Per-class scatter is stored if it has at most this many entries.
 MAX_PER_CLASS_ENTRIES = 5e7
 
@@ -55,55 +60,75 @@ def _has_variance(inputs: MetricInputs) -> bool:
 def stable_rank_per_class(inputs: MetricInputs) -> float | None:
     largest = inputs.top_class_eigenvalues
     if largest is None and inputs.class_covariances is not None:
-        found = [largest_eigenvalue(covariance) for covariance in inputs.class_covariances]
-        largest = inputs.class_variances.new_tensor(found)
+        largest = largest_eigenvalues(inputs.class_covariances)
     if largest is None:
         inputs.warn(
             f"stable_rank_per_class is left out: the scatter of {inputs.num_classes} classes in "
             f"{inputs.dim} features is too large to store, and the features are not in memory"
         )
         return None
-    varying = inputs.class_variances > rounding_variance(inputs)
-    if not bool(varying.any()):
+    varying = (inputs.class_variances > rounding_variance(inputs)).nonzero()[:, 0]
+    if not len(varying):
         inputs.warn("stable_rank_per_class is undefined: no variance within any class beyond rounding")
         return None
     return float((inputs.class_variances[varying] / largest[varying]).clamp_min(1.0).mean())
 
 
 def components_90(inputs: MetricInputs) -> int | None:
-    return _components(inputs, 0.90)
+    return _components(inputs)[0]
 
 
 def components_95(inputs: MetricInputs) -> int | None:
-    return _components(inputs, 0.95)
+    return _components(inputs)[1]
 
 
 def components_99(inputs: MetricInputs) -> int | None:
-    return _components(inputs, 0.99)
+    return _components(inputs)[2]
 
 
-def _components(inputs: MetricInputs, share: float) -> int | None:
+@once
+def _components(inputs: MetricInputs) -> Sequence[int | None]:
+    """Return the number of components for each of the shares."""
     if inputs.total_trace <= rounding_variance(inputs):
         inputs.warn("components_90, _95 and _99 are undefined: the features do not vary")
-        return None
+        return [None] * len(_SHARES)
     values = inputs.total_eigenvalues
     # Rounding must not hide a share that is reached exactly.
-    reached = values.cumsum(0) >= (share - len(values) * EPS64) * values.sum()
-    return int(reached.nonzero()[0]) + 1
+    shares = values.new_tensor(_SHARES) - len(values) * EPS64
+    reached = values.cumsum(0) >= (shares * values.sum())[:, None]
+    numbers = torch.arange(1, len(values) + 1, device=values.device)
+    return torch.where(reached, numbers, len(values)).amin(1).tolist()
 
 
 def top_eigenvalues_of_rows(
-    rows: Float[Tensor, "n p"], labels: Tensor, class_means: Float[Tensor, "c p"]
+    rows: Float[Tensor, "n p"], labels: Int[Tensor, " n"], class_means: Float[Tensor, "c p"]
 ) -> Float[Tensor, " c"]:
     """Return the largest eigenvalue of each class's own covariance, from the smaller Gram matrix of its rows."""
-    order = labels.argsort(stable=True)
-    sizes = torch.bincount(labels, minlength=len(class_means)).tolist()
-    largest = torch.zeros(len(class_means), dtype=torch.float64)
+    order = labels.argsort(stable=True).to(rows.device)
+    sizes = torch.bincount(labels, minlength=len(class_means)).cpu()
+    largest = torch.zeros(len(class_means), dtype=torch.float64, device=rows.device)
     # Their device does the products; means are small beside them.
-    means = class_means.to(rows.device)
-    for index, members in enumerate(order.to(rows.device).split(sizes)):
-        deviations = rows[members].double() - means[index]
-        n, p = deviations.shape
-        gram = deviations @ deviations.T if n <= p else deviations.T @ deviations
-        largest[index] = largest_eigenvalue(gram) / max(n, 1)
+    means, starts = class_means.to(rows.device), (sizes.cumsum(0) - sizes).to(rows.device)
+    for classes in _alike(sizes.tolist(), rows):
+        here, most = torch.tensor(classes, device=rows.device), int(sizes[classes[-1]])
+        within = torch.arange(most, device=rows.device)
+        filled = within < sizes[classes].to(rows.device)[:, None]
+        members = order[(starts[here, None] + within).clamp_max(len(order) - 1)]
+        # Rows of zeros, up to the largest of these classes, change no eigenvalue other than zero.
+        deviations = (rows[members].double() - means[here, None]) * filled[:, :, None]
+        gram = deviations @ deviations.mT if most <= rows.shape[1] else deviations.mT @ deviations
+        largest[here] = largest_eigenvalues(gram) / filled.sum(1)
     return largest.to(class_means.device)
+
+
+def _alike(sizes: list[int], rows: Float[Tensor, "n p"]) -> Iterator[list[int]]:
+    """Yield the classes that have rows by their number of rows: each alone on a CPU, as many as fill an accelerator there."""
+    limit = 0 if rows.device.type == "cpu" else block_elements(rows.device) // rows.shape[1]
+    group: list[int] = []
+    for number in sorted((number for number, size in enumerate(sizes) if size), key=sizes.__getitem__):
+        if group and (len(group) + 1) * sizes[number] > limit:
+            yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group

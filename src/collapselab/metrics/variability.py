@@ -15,9 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collapselab.metrics.inputs import MetricInputs, once
-from collapselab.numerics import EPS64, gram_norm
+from collapselab.numerics import EPS64, gram_norm, slice_elements
 
-_SLICE_ELEMENTS = 2**16
 _NO_SPREAD = "all class means coincide (Tr Sigma_B = 0)"
 
 
@@ -54,10 +53,11 @@ def fuzziness(inputs: MetricInputs) -> float | None:
         return None
     svd = inputs.between_svd
     scaled = svd.right / svd.values
-    value = max(float((scaled * (inputs.within_covariance @ scaled)).sum()), 0.0)
+    trace = (scaled * (inputs.within_covariance @ scaled)).sum().clamp_min(0.0)
     # d Tr(E Sigma_B^+) for independent entries of E is the Frobenius norm of Sigma_B^+ in units of Sigma_W.
     in_units = inputs.within_covariance.diagonal().clamp_min(0).sqrt()[:, None] * scaled
-    inputs.check_products("fuzziness", gram_norm(in_units), value)
+    value, shift = torch.stack([trace, gram_norm(in_units)]).tolist()
+    inputs.check_products("fuzziness", shift, value)
     return value
 
 
@@ -67,17 +67,40 @@ def nc1(inputs: MetricInputs) -> float | None:
 
 
 def vci(inputs: MetricInputs) -> float | None:
-    """1 - Tr(Sigma_T^+ Sigma_B)/r, from the squared norm of the means times a root of Sigma_T^+.
+    share = explained(inputs)
+    if share is None:
+        inputs.warn(f"vci is undefined: {_NO_SPREAD}")
+        return None
+    _warn_of_full_rank(inputs, share.rank)
+    inputs.check_products("vci", share.shift, float(inputs.max_between_rank))
+    return min(max(1 - share.trace / inputs.max_between_rank, 0.0), 1.0)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What the classes explain of the features.
+
+    Attributes:
+        trace: Tr(Sigma_T^+ Sigma_B), Pillai's trace.
+        rank: rank of Sigma_T.
+        shift: change of the trace by rounding of float32 products, for `MetricInputs.check_products`.
+    """
+
+    trace: float
+    rank: int
+    shift: float
+
+
+@once
+def explained(inputs: MetricInputs) -> Explained | None:
+    """Return Tr(Sigma_T^+ Sigma_B) as the squared norm of the means times a root of Sigma_T^+; None if they coincide.
 
     Computing v^T Sigma_B v from the p x p matrix instead would be off by up to 1e-4 at collapse.
     """
     if inputs.between_trace == 0:
-        inputs.warn(f"vci is undefined: {_NO_SPREAD}")
         return None
     total, r = inputs.scaled_total, inputs.max_between_rank
-    _warn_of_full_rank(inputs, total.rank)
     projections = (inputs.weighted_means[:, total.varying] * total.scale) @ total.root
-    explained = float(projections.square().sum())
     rank = inputs.between_svd.rank
     if rank < r:
         inputs.warn(
@@ -86,9 +109,10 @@ def vci(inputs: MetricInputs) -> float | None:
     # d Tr(Sigma_T^+ Sigma_B) = -Tr(E K), K = Sigma_T^+ Sigma_B Sigma_T^+, in units of the scaled Sigma_W.
     units = inputs.within_covariance.diagonal()[total.varying].clamp_min(0).sqrt() * total.scale
     in_units = (projections @ total.root.T) * units
-    inputs.check_products("vci", gram_norm(in_units), float(r))
+    trace, shift = torch.stack([projections.square().sum(), gram_norm(in_units)]).tolist()
+    found = Explained(trace, total.rank, shift)
     del total, inputs.scaled_total  # p x p, and not used by other metrics
-    return min(max(1 - explained / r, 0.0), 1.0)
+    return found
 
 
 def _warn_of_full_rank(inputs: MetricInputs, rank: int) -> None:
@@ -110,8 +134,8 @@ def class_separation(inputs: MetricInputs) -> float | None:
     directions = _directions(inputs)
     if directions is None:
         return None
-    d_within = 1 - float(directions.lengths.mean())
-    d_total = 1 - float(directions.mean.square().sum())
+    lengths, size = torch.stack([directions.lengths.mean(), directions.mean.square().sum()]).tolist()
+    d_within, d_total = 1 - lengths, 1 - size
     if d_total <= 16 * EPS64:
         inputs.warn("class_separation is undefined: all samples have one direction (no angular spread)")
         return None
@@ -134,25 +158,24 @@ class _Directions:
 @once
 def _directions(inputs: MetricInputs) -> _Directions | None:
     counts, unit_counts = inputs.stats.counts, inputs.stats.unit_counts
-    missing = int((counts - unit_counts).sum())
-    usable = unit_counts > 0
+    usable = (unit_counts > 0).nonzero()[:, 0]
+    missing, empty = int((counts - unit_counts).sum()), len(counts) - len(usable)
     if missing:
-        empty = int((~usable).sum())
         classes = f", and with them {empty} classes" if empty else ""
         inputs.warn(
             f"{missing} samples of norm zero have no direction and are left out of cosine_similarity and "
             f"class_separation{classes}"
         )
-    if not bool(usable.any()):
+    if not len(usable):
         inputs.warn("cosine_similarity and class_separation are undefined: every sample has norm zero")
         return None
     lengths, total = [], torch.zeros(inputs.dim, dtype=torch.float64, device=counts.device)
     # A few classes at a time, which stay in the processor's cache.
-    for classes in usable.nonzero()[:, 0].split(max(1, _SLICE_ELEMENTS // inputs.dim)):
+    for classes in usable.split(max(1, slice_elements(counts.device) // inputs.dim)):
         means = inputs.stats.unit_means_of(classes)
         lengths.append(torch.linalg.vector_norm(means, dim=1).square_())
         total += means.sum(0)
-    return _Directions(torch.cat(lengths).clamp_max_(1.0), total / usable.sum())
+    return _Directions(torch.cat(lengths).clamp_max_(1.0), total / len(usable))
 
 
 def cdnv(inputs: MetricInputs) -> float | None:

@@ -5,9 +5,11 @@ from collapselab.models.convnet import ConvNet
 from collapselab.models.mlp import MLP
 from collapselab.models.opening import model_title, open_model, required_channels, required_image_size
 from collapselab.models.user_file import is_user_file
+from collapselab.models.vgg import VGG11
 
 __all__ = [
     "MLP",
+    "VGG11",
     "ConvNet",
     "is_user_file",
     "load_checkpoint",

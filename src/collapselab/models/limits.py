@@ -7,15 +7,15 @@ from collections.abc import Mapping
 
 from collapselab.errors import InputError
 
-OWN = ("mlp", "convnet")
-_OWN_SIZES = {"width": (1, 2**20), "depth": (0, 10_000)}
+OWN = ("mlp", "convnet", "vgg11")
+_OWN_SIZES = {"width": (1, 2**20), "units": (1, 2**20), "depth": (0, 10_000)}
 # Any whole number that the networks of libraries take.
 _MAX_OPTION = 2**16
 _FLOAT_BYTES = 4
 
 
 def check_options(model: str, options: Mapping[str, object]) -> None:
-    """Refuse options of `mlp` and `convnet`, or whole numbers for the networks of libraries, that are out of range.
+    """Refuse options of our own networks, or whole numbers for the networks of libraries, that are out of range.
 
     Raises:
         InputError: naming the option.
@@ -23,7 +23,7 @@ def check_options(model: str, options: Mapping[str, object]) -> None:
     for name, value in options.items():
         if model in OWN and name in _OWN_SIZES:
             _check_whole(model, name, value, *_OWN_SIZES[name])
-        elif model == "mlp" and name == "dropout":
+        elif model in OWN and name == "dropout":
             _check_share(model, name, value)
         elif model.startswith(("torchvision/", "timm/")):
             for one in value if isinstance(value, tuple | list) else (value,):

@@ -18,12 +18,14 @@ from collapselab.models.convnet import ConvNet
 from collapselab.models.limits import OWN, check_options
 from collapselab.models.mlp import MLP
 from collapselab.models.user_file import build, find_builder, is_user_file
+from collapselab.models.vgg import VGG11
 from collapselab.randomness import seeded
 
 _TORCHVISION, _TIMM = "torchvision/", "timm/"
-_FORMS = "mlp, convnet, torchvision/NAME, timm/NAME, FILE.py:FUNCTION"
+_FORMS = "mlp, convnet, vgg11, torchvision/NAME, timm/NAME, FILE.py:FUNCTION"
 _MLP_WIDTH, _MLP_DEPTH = 1024, 10  # Rangamani et al. 2023, appendix A
 _VIT_SIZE = 224
+_CONVOLUTIONAL = {"convnet": ConvNet, "vgg11": VGG11}
 # In training they return several outputs by default.
 _AUXILIARY = ("googlenet", "inception_v3")
 
@@ -42,7 +44,7 @@ def open_model(
     """Return a network with random weights or those of a file. Nothing is ever downloaded.
 
     Args:
-        name: `mlp`, `convnet`, `torchvision/resnet18`, `timm/deit_tiny_patch16_224`, or
+        name: `mlp`, `convnet`, `vgg11`, `torchvision/resnet18`, `timm/deit_tiny_patch16_224`, or
             `path/to/file.py:function`, called with those of `num_classes` and `input_shape` that it accepts.
         num_classes: number of outputs; if the classifier in the checkpoint has another number, that is used.
         input_shape: shape of one sample.
@@ -126,8 +128,8 @@ def _builder(name: str, input_shape: tuple[int, ...], options: dict[str, Any]) -
             f"{name}: takes images, but inputs have shape {input_shape}; give images, or another model"
         )
     size = (input_shape[1], input_shape[2])
-    if name == "convnet":
-        return partial(ConvNet, input_shape[0], size, **options)
+    if name in _CONVOLUTIONAL:
+        return partial(_CONVOLUTIONAL[name], input_shape[0], size, **options)
     required = required_image_size(name)
     if required not in (None, size):
         raise InputError(
@@ -216,7 +218,8 @@ def _timm() -> ModuleType:
 
 _TITLES = {
     "resnet18": "ResNet-18", "resnet50": "ResNet-50", "densenet201": "DenseNet-201", "vgg11_bn": "VGG-11 (BN)", "mlp": "MLP",
-    "convnet": "plain network", "resnet18-narrow": "narrow ResNet-18",
+    "convnet": "plain network", "resnet18-narrow": "narrow ResNet-18", "vgg11_bn-narrow": "narrow VGG-11 (BN)",
+    "densenet-small": "small DenseNet",
 }  # fmt: skip
 
 

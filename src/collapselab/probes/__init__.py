@@ -5,8 +5,10 @@ from collapselab.probes.options import ProfileOptions
 from collapselab.probes.profile import profile
 from collapselab.probes.results import LayerProfile, Profile, SplitProfile
 from collapselab.probes.select import weight_layers
+from collapselab.probes.summaries import LawOfSeparation
 
 __all__ = [
+    "LawOfSeparation",
     "LayerProfile",
     "Profile",
     "ProfileOptions",

@@ -6,8 +6,9 @@ Letters: n samples of a batch, r labels of one sample (tokens, pixels), p featur
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -61,6 +62,8 @@ class Axes:
         Returns:
             None where the lengths are not those of the labels.
         """
+        if self._are_samples and tensor.ndim == self.ndim and (tensor.shape[0],) == labels:
+            return tensor
         lengths = self._lengths(labels)
         if tensor.ndim != self.ndim and labels[0] == 1:
             free, taken = iter(rest), dict(zip(self.axes, lengths, strict=True))
@@ -72,6 +75,11 @@ class Axes:
         if self.fold == "positions first":
             front = front.unflatten(0, (-1, labels[0])).transpose(0, 1).flatten(0, 1)
         return front.flatten(0, len(self.axes) - 1)
+
+    @property
+    def _are_samples(self) -> bool:
+        """Whether rows are samples, in front as they are."""
+        return self.axes == (0,) and self.fold == "none"
 
     def count(self, tensor: Tensor) -> int:
         """Return how many rows a tensor has."""
@@ -96,35 +104,82 @@ class Seen:
     picks: dict[int, Tensor]
 
 
-def look(tensor: Tensor, lengths: tuple[int, ...]) -> Seen:
-    """Return what is remembered of a tensor.
+class Looks:
+    """What is remembered of the tensors of one forward pass. An accelerator is asked for all values at once, at the end.
 
     Args:
         lengths: an axis of such a length could hold samples.
+        signs: by device, the longest that were needed so far; looks may share them.
     """
-    shape = tuple(tensor.shape)
-    try:
-        picks = {axis: _pick(tensor, axis) for axis, length in enumerate(shape) if length in lengths}
-    except (RuntimeError, NotImplementedError):  # tensors that cannot be indexed, such as sparse ones
-        picks = {}
-    return Seen(shape, picks)
+
+    def __init__(self, lengths: tuple[int, ...], signs: dict[torch.device, Tensor]) -> None:
+        self._lengths, self._signs = lengths, signs
+        self._sums: list[Tensor] = []
+        # Number of values behind each sum, and the dtype of these.
+        self._kinds: list[tuple[int, torch.dtype]] = []
+        self._seen: dict[Hashable, tuple[Shape, dict[int, int]]] = {}
+
+    def look(self, key: Hashable, tensor: Tensor) -> None:
+        """Look at a tensor, under a name of any kind."""
+        shape = tuple(tensor.shape)
+        try:
+            sums = {
+                axis: self._pick(tensor, axis) for axis, size in enumerate(shape) if size in self._lengths
+            }
+        except (RuntimeError, NotImplementedError):  # tensors that cannot be indexed, such as sparse ones
+            sums = {}
+        self._seen[key] = shape, sums
+
+    def seen(self) -> dict[Any, Seen]:
+        """Return what is remembered, by name."""
+        found = [_scaled(sums, *kind) for sums, kind in zip(on_host(self._sums), self._kinds, strict=True)]
+        return {
+            key: Seen(shape, {axis: found[number] for axis, number in sums.items()})
+            for key, (shape, sums) in self._seen.items()
+        }
+
+    def _pick(self, tensor: Tensor, axis: int) -> int:
+        """Sum values along all axes but one; return the number of the sums."""
+        moved = tensor.detach().movedim(axis, 0)
+        if moved.is_complex():
+            moved = torch.view_as_real(moved)
+        count = max(_MIN_PICKS, min(_NUM_PICKS, _MAX_VALUES // max(len(moved), 1)))
+        flat = moved.reshape(len(moved), -1)
+        # Sums of all values with fixed signs: a few values alone can be equal in all rows, as those of one-hot vectors are.
+        signed = flat * self._signs_of(flat.shape[1], flat.device)
+        rest = -flat.shape[1] % _NUM_PICKS if flat.shape[1] > _NUM_PICKS else 0
+        padded = torch.nn.functional.pad(signed, (0, rest)) if rest else signed
+        groups = padded.unflatten(1, (-1, min(padded.shape[1], _NUM_PICKS)))
+        self._sums.append(groups.sum(1)[:, :count])
+        self._kinds.append((groups.shape[1], flat.dtype))
+        return len(self._sums) - 1
+
+    def _signs_of(self, count: int, device: torch.device) -> Tensor:
+        known = self._signs.get(device)
+        if known is None or len(known) < count:
+            number = torch.arange(count, device=device)
+            known = self._signs[device] = (1 - 2 * (number * 2654435761 // 65536 % 2)).float()
+        return known[:count]
 
 
-def _pick(tensor: Tensor, axis: int) -> Tensor:
-    moved = tensor.detach().movedim(axis, 0)
-    if moved.is_complex():
-        moved = torch.view_as_real(moved)
-    count = max(_MIN_PICKS, min(_NUM_PICKS, _MAX_VALUES // max(len(moved), 1)))
-    flat = moved.reshape(len(moved), -1)
-    # Sums of all values with fixed signs: a few values alone can be equal in all rows, as those of one-hot vectors are.
-    number = torch.arange(flat.shape[1], device=flat.device)
-    signs = 1 - 2 * (number * 2654435761 // 65536 % 2)
-    wide = torch.promote_types(flat.dtype, torch.float32)
-    rest = -flat.shape[1] % _NUM_PICKS if flat.shape[1] > _NUM_PICKS else 0
-    padded = torch.nn.functional.pad(flat.to(wide) * signs, (0, rest))
-    groups = padded.unflatten(1, (-1, min(padded.shape[1], _NUM_PICKS)))
-    found = (groups.sum(1) / math.sqrt(groups.shape[1]))[:, :count].cpu()
-    return found.to(flat.dtype) if flat.is_floating_point() else found.double()
+def _scaled(sums: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    found = sums / math.sqrt(count)
+    return found.to(dtype) if dtype.is_floating_point else found.double()
+
+
+def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors as they are on the host; each device is asked once for those of one dtype."""
+    out = list(tensors)
+    elsewhere: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for number, tensor in enumerate(tensors):
+        if tensor.device.type != "cpu":
+            elsewhere.setdefault((tensor.device, tensor.dtype), []).append(number)
+    for numbers in elsewhere.values():
+        together = torch.cat([tensors[number].flatten() for number in numbers]).cpu()
+        parts = together.split([tensors[number].numel() for number in numbers])
+        for number, part in zip(numbers, parts, strict=True):
+            out[number] = part.reshape(tensors[number].shape)
+    return out
 
 
 def same_values(one: Tensor, other: Tensor, *, roughly: bool = False) -> bool:

@@ -53,7 +53,10 @@ class Batch:
     @cached_property
     def counted(self) -> Tensor | None:
         """Numbers of the flattened labels that are not padding; None if none is padding."""
-        counted = self.labels.flatten().numpy() != IGNORED_LABEL
+        flat = self.labels.flatten().numpy()
+        if len(flat) == 0 or flat.min() > IGNORED_LABEL:
+            return None
+        counted = flat != IGNORED_LABEL
         return None if counted.all() else torch.from_numpy(np.flatnonzero(counted))
 
     @cached_property

@@ -72,15 +72,17 @@ class Taps:
         self._handles.clear()
 
     def _before(self, name: str) -> Callable[..., None]:
+        def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            count = self._calls[name] = self._calls.get(name, 0) + 1
+            try:
+                features = self._features(args, kwargs)
+            except UnreadableError as error:
+                self.unreadable[call_name(name, count)] = str(error)
+            else:
+                self._receive(call_name(name, count), module, features)
+
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            with self._noting_failures():
-                count = self._calls[name] = self._calls.get(name, 0) + 1
-                try:
-                    features = self._features(args, kwargs)
-                except UnreadableError as error:
-                    self.unreadable[call_name(name, count)] = str(error)
-                else:
-                    self._receive(call_name(name, count), module, features)
+            self._noting_failures(read, module, args, kwargs)
 
         return hook
 
@@ -90,7 +92,8 @@ class Taps:
         Raises:
             UnreadableError: no tensor, or one that has no rows of numbers.
         """
-        first = next(tensors_in((args, kwargs)), None)
+        plain = args and type(args[0]) is Tensor
+        first = args[0] if plain else next(tensors_in((args, kwargs)), None)
         if first is None:
             raise UnreadableError("no tensor")
         if isinstance(first, PackedSequence) and not self._has_row_per_label(first):
@@ -104,21 +107,34 @@ class Taps:
 
     def _after(self, name: str, receive: Callable[[str, nn.Module, Any], None]) -> Callable[..., None]:
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
-            with self._noting_failures():
-                receive(call_name(name, self._calls.get(name, 1)), module, output)
+            call = call_name(name, self._calls.get(name, 1))
+            self._noting_failures(receive, call, module, output)
 
         return hook
 
-    @contextmanager
-    def _noting_failures(self) -> Iterator[None]:
+    def _noting_failures(self, work: Callable[..., None], *args: Any) -> None:
         with self._lock:
             try:
-                with _own_precision():
-                    yield
+                if _is_own_precision():
+                    work(*args)
+                else:
+                    with _own_precision():
+                        work(*args)
             except Exception as error:
                 self.failure = self.failure or error
                 if not self._defers_failures:
                     raise
+
+
+def _is_own_precision() -> bool:
+    """Return whether the model runs in none of the modes that `_own_precision` leaves, as most do."""
+    return not (
+        torch.is_grad_enabled()
+        or torch.is_inference_mode_enabled()
+        or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled("cuda")
+        or torch.get_default_dtype() != torch.float32
+    )
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def run_model(model: nn.Module, batch: Batch, taps: Taps, *, may_repeat: bool = 
     """Return what the model returns for a batch, with open taps; without gradients, unless the model needs them.
 
     Args:
-        model: what is run.
+        model: what is run, within `uncompiled`.
         batch: its inputs.
         taps: open.
         may_repeat: whether to run a model again, with gradients, if it turns out to need them. What the taps receive
@@ -37,7 +37,7 @@ def run_model(model: nn.Module, batch: Batch, taps: Taps, *, may_repeat: bool = 
     """
     taps.begin(tuple(batch.labels.shape))
     try:
-        with own_working_directory(), uncompiled(), torch.set_grad_enabled(model in _WITH_GRADIENTS):
+        with own_working_directory(), torch.set_grad_enabled(model in _WITH_GRADIENTS):
             return batch.run(model)
     except (Exception, SystemExit) as error:
         if may_repeat and "does not require grad" in str(error) and model not in _WITH_GRADIENTS:

@@ -7,8 +7,8 @@ class scores are the layers that made them, and whether anything but a layer was
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
-from collapselab.probes.operation import DispatchMode, decomposed
+from collapselab.probes.operation import DispatchMode, decomposed, tensors_among
 
 # Operations that mix features: products, distances, attention, recurrent layers.
 _MIXING = re.compile(
@@ -83,13 +83,16 @@ class Journey(DispatchMode):
 
     def made(self, call: str, outputs: Any) -> None:
         """A weight layer has returned."""
-        for tensor in _tensors(tree_leaves(outputs)):
+        for tensor in tensors_among(tree_leaves(outputs)):
             self._put(tensor, frozenset([Origin(call)]))
 
     def origins(self, tensor: Tensor) -> frozenset[Origin]:
         """Return the weight layers that a tensor comes from; empty where unknown."""
-        key = _storage(tensor)
-        return self._origins[key.cdata][1] if key is not None and key.cdata in self._origins else frozenset()
+        try:
+            known = self._origins.get(tensor.untyped_storage()._cdata)
+        except (RuntimeError, NotImplementedError):  # see `_storage`
+            known = None
+        return frozenset() if known is None else known[1]
 
     def upstream(self, call: str) -> Ancestry:
         """Return what a call of a weight layer comes from."""
@@ -100,14 +103,16 @@ class Journey(DispatchMode):
         out = decomposed(self, func, args, kwargs)
         if out is not NotImplemented:
             return out
-        tensors = list(_tensors(tree_leaves((args, kwargs))))
+        is_operator = isinstance(func, torch._ops.OpOverload)
+        given = [*args, *kwargs.values()] if is_operator else tree_leaves((args, kwargs))
+        tensors = tensors_among(given)
         read = [(tensor, self.origins(tensor)) for tensor in tensors]
         shapes = [_shape(tensor) for tensor in tensors]  # before the call, which may work in place
         out = func(*args, **kwargs)
         if not any(found for _, found in read):
             return out
         name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
-        returned = list(_tensors(tree_leaves(out)))
+        returned = tensors_among(out if is_operator else tree_leaves(out))
         after = _shape(returned[0]) if returned else torch.Size()
         all_found = frozenset[Origin]().union(
             *(_passed_on(name, number, read, shapes, after) for number in range(len(read)))
@@ -139,7 +144,8 @@ def _passed_on(
         after: shape of what it returns.
     """
     tensor, found = read[number]
-    if not found:
+    kind = _kind(name)
+    if not found or not any(kind):
         return found
     calls = {origin.call for origin in found}
     others = [
@@ -147,12 +153,9 @@ def _passed_on(
         for (other, origins), shape in zip(read, shapes, strict=True)
         if other is not tensor and {origin.call for origin in origins} != calls
     ]
-    mixed, squashed = _MIXING.search(name) is not None, _SQUASHING.search(name) is not None
-    summed = _SUMMING.search(name) is not None
-    spread = (
-        bool(others) and _ELEMENTWISE.search(name) is not None and _is_repeated(tensor, shapes[number], after)
-    )
-    rescaled = _RESCALING.search(name) is not None and any(_is_per_channel(shape, after) for shape in others)
+    mixed, squashed, summed, elementwise, rescaling = kind
+    spread = bool(others) and elementwise and _is_repeated(tensor, shapes[number], after)
+    rescaled = rescaling and any(_is_per_channel(shape, after) for shape in others)
     return frozenset(
         Origin(
             one.call,
@@ -163,6 +166,13 @@ def _passed_on(
         )
         for one in found
     )
+
+
+@lru_cache(maxsize=512)
+def _kind(name: str) -> tuple[bool, ...]:
+    """Return whether an operation of this name mixes, squashes, sums, is elementwise, rescales."""
+    patterns = (_MIXING, _SQUASHING, _SUMMING, _ELEMENTWISE, _RESCALING)
+    return tuple(pattern.search(name) is not None for pattern in patterns)
 
 
 def _is_repeated(tensor: Tensor, shape: torch.Size, after: torch.Size) -> bool:
@@ -181,10 +191,6 @@ def _is_per_channel(factor: torch.Size, after: torch.Size) -> bool:
 
 def _shape(tensor: Tensor) -> torch.Size:
     return torch.Size() if tensor.is_nested else tensor.shape
-
-
-def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:
-    return (value for value in values if isinstance(value, Tensor))
 
 
 def _storage(tensor: Tensor) -> StorageWeakRef | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -31,6 +32,7 @@ class LabelSpace:
         values: (k,) the label of each number.
         counts: as given.
         room: as given; None once the space is closed.
+        is_range: whether the labels are 0 … k-1, in this order.
     """
 
     def __init__(
@@ -90,21 +92,33 @@ class LabelSpace:
         return len(self.values)
 
     def numbers(self, labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Return the number of each label; k for labels that are not in the space."""
-        if len(self) == 0:
+        """Return the number of each label, on the host; k for labels that are not in the space."""
+        # By numpy: for so few values, starting the threads of torch takes longer than the search.
+        given, (values, order) = labels.numpy(), self._sorted
+        if len(values) == 0:
             return torch.zeros_like(labels)
-        if labels.device not in self._tables:
-            values, order = self._tables[self.values.device]
-            self._tables[labels.device] = values.to(labels.device), order.to(labels.device)
-        values, order = self._tables[labels.device]
-        at = torch.searchsorted(values, labels.contiguous()).clamp_max_(len(self) - 1)
-        return torch.where(values[at] == labels, order[at], len(self))
+        at = values.searchsorted(given).clip(max=len(values) - 1)
+        return torch.from_numpy(np.where(values[at] == given, order[at], len(values)))
+
+    def numbers_below(self, labels: Int[Tensor, " n"], bound: int) -> Int[Tensor, " n"]:
+        """Return the number of each label as `numbers` does, by at most one operation on the device of the labels.
+
+        Args:
+            labels: 0 … bound-1, on any device.
+            bound: which no label reaches.
+        """
+        if self.is_range:  # each label is its number
+            return labels if bound <= len(self) else labels.clamp_max(len(self))
+        key = labels.device, bound
+        if key not in self._tables:
+            self._tables[key] = self.numbers(torch.arange(bound)).to(labels.device)
+        return self._tables[key][labels]
 
     def add(self, labels: Int[Tensor, " n"]) -> None:
         """Give the next numbers to those of these labels that are not yet in the space."""
         new = labels[self.numbers(labels) == len(self)].unique()
         if len(new):
-            self.values = torch.cat((self.values, new.cpu()))
+            self.values = torch.cat((self.values, new))
             self._sort()
 
     def settle(self) -> Int[Tensor, " k"] | None:
@@ -124,6 +138,11 @@ class LabelSpace:
         return numbers
 
     def _sort(self) -> None:
-        values, order = self.values.sort()
-        # Sorted labels and their numbers, on every device where labels are.
-        self._tables = {self.values.device: (values, order)}
+        values = self.values.numpy()
+        order = values.argsort(kind="stable")
+        # Sorted labels and their numbers.
+        self._sorted = values[order], order
+        # Whether the labels are 0 … k-1, in this order.
+        self.is_range = bool((values == np.arange(len(values))).all())
+        # Numbers of the labels 0 … bound-1, by device and bound.
+        self._tables: dict[tuple[torch.device, int], Tensor] = {}

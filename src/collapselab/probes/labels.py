@@ -48,7 +48,9 @@ class LabelRules:
             labels = labels.masked_fill(labels == self.ignore_index, IGNORED_LABEL)
         if labels.ndim > 1 and 1 in labels.shape[1:]:  # a column of labels, a map with one channel
             labels = labels.reshape(labels.shape[0], *(size for size in labels.shape[1:] if size != 1))
-        return self.shifted(dataclasses.replace(batch, inputs=inputs, labels=labels))
+        if inputs is not batch.inputs or labels is not batch.labels:
+            batch = dataclasses.replace(batch, inputs=inputs, labels=labels)
+        return self.shifted(batch)
 
     def shifted(self, batch: Batch) -> Batch:
         """Return the batch with the next token as the label of each, if labels are shifted."""

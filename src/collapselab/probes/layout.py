@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -32,7 +34,7 @@ class Layouts:
     def of(self, tensor: Tensor) -> Layout:
         """Return the layout of a tensor; every axis of one that no operation made is unknown."""
         found = self._known.get(tensor)
-        return tuple(_axis(size, "unknown") for size in tensor.shape) if found is None else found
+        return _unknown(tensor.shape) if found is None else found
 
     def channel_axes(self, tensor: Tensor) -> list[int]:
         """Return the axes that hold channels, counted from the last (-1): usually one, several if it is ambiguous.
@@ -142,6 +144,11 @@ class Layouts:
         )
 
 
+@lru_cache(maxsize=1024)
+def _unknown(shape: torch.Size) -> Layout:
+    return tuple(_axis(size, "unknown") for size in shape)
+
+
 def _axis(size: int, kind: Kind) -> Axis:
     return ((size, kind),)
 
@@ -150,8 +157,9 @@ def _kinds(axis: Axis) -> set[str]:
     return {kind for _, kind in axis}
 
 
-def _channels(layout: Layout) -> set[int]:
-    return {dim for dim, axis in enumerate(layout) if "channel" in _kinds(axis)}
+@lru_cache(maxsize=1024)
+def _channels(layout: Layout) -> frozenset[int]:
+    return frozenset(dim for dim, axis in enumerate(layout) if "channel" in _kinds(axis))
 
 
 def _is_broadcast(shape: Sequence[int], wide: Sequence[int]) -> bool:
@@ -160,7 +168,8 @@ def _is_broadcast(shape: Sequence[int], wide: Sequence[int]) -> bool:
     )
 
 
-def _resized(layout: Layout, shape: Sequence[int]) -> Layout:
+@lru_cache(maxsize=1024)
+def _resized(layout: Layout, shape: torch.Size) -> Layout:
     """Return a layout for a tensor whose axes are those of `layout`, aligned at the last, with other sizes."""
     missing = len(shape) - len(layout)
     axes: list[Axis] = [_axis(size, "position") for size in shape[: max(missing, 0)]]

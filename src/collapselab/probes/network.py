@@ -18,7 +18,8 @@ from collapselab.errors import InputError
 from collapselab.passes.stream import EndBatch, ReceiveRows
 from collapselab.probes.batches import Batch, Readable
 from collapselab.probes.capture import Taps
-from collapselab.probes.forward import run_model
+from collapselab.probes.forward import run_model, uncompiled
+from collapselab.probes.kept import KeptFeatures
 from collapselab.probes.label_space import LabelSpace
 from collapselab.probes.plan import ProbePoint, check_means_fit
 from collapselab.probes.reduce import Reduction
@@ -71,6 +72,7 @@ class NetworkStream:
         loader: the batches of this process.
         labels: the label space, with the counts of all processes together where they are known.
         is_shared: whether other processes read other batches.
+        keeps: whether features of the first pass are kept for the second, if they are on an accelerator and fit.
     """
 
     in_memory = None
@@ -83,7 +85,10 @@ class NetworkStream:
         labels: LabelSpace,
         *,
         is_shared: bool = True,
+        keeps: bool = False,
     ) -> None:
+        # Where processes run parts of one model, all must make the same passes.
+        self._kept = KeptFeatures() if keeps and network.splits is None else None
         self.split = self.where = split
         self.is_shared = is_shared
         self.declared_counts = labels.counts
@@ -102,7 +107,7 @@ class NetworkStream:
 
     @property
     def can_be_read_again(self) -> bool:
-        return not self._loader.is_spent
+        return bool(self._kept) or not self._loader.is_spent
 
     def read(self, receive: ReceiveRows, end_batch: EndBatch) -> None:
         """Make one pass.
@@ -110,23 +115,45 @@ class NetworkStream:
         Raises:
             InputError: in every process, whatever is wrong in any of them, with split, batch and layer.
         """
-        run_together(lambda: self._read(receive, end_batch))
+        run_together(
+            lambda: self._read_kept(receive, end_batch) if self._kept else self._read(receive, end_batch)
+        )
+
+    def _read_kept(self, receive: ReceiveRows, end_batch: EndBatch) -> None:
+        assert self._kept is not None
+        for rows, labels, decisions in self._kept.read():
+            numbers = self._labels.numbers(labels)
+            for source, part in rows.items():
+                receive(source, part, numbers)
+            end_batch(numbers, partial(self._numbers_of, decisions))
 
     def _read(self, receive: ReceiveRows, end_batch: EndBatch) -> None:
         network = self._network
-        reader = _BatchReader(network, receive)
+        kept = self._kept
+
+        def keeping(source: str, rows: Tensor, labels: Tensor) -> None:
+            receive(source, rows, labels)
+            if kept is not None:
+                kept.add(source, rows)
+
+        reader = _BatchReader(network, receive if kept is None else keeping)
         # Processes that gather parameters for each other must all end a forward pass before one of them gives up.
         in_step = self.is_shared and network.splits == "parameters"
         together = run_together if in_step else _at_once
-        with Taps(network.hooked, reader.hook, defers_failures=in_step) as taps:
+        taps = Taps(network.hooked, reader.hook, defers_failures=in_step)
+        with uncompiled(), taps:
             for batch in self._loader.read():
                 labels = together(partial(self._numbered_labels, batch))
                 reader.begin(batch, labels)
                 output = run_model(network.model, batch, taps)
                 together(partial(reader.check, taps))
-                end_batch(labels, partial(self._decisions, output, batch))
+                if kept is not None and kept.fits:
+                    kept.end_batch(batch.counted_labels, self._decisions(output, batch))
+                end_batch(labels, partial(self._numbered_decisions, output, batch))
                 del output  # it may contain features, which must not outlive their batch
             together(network.reduction.check)
+        if kept is not None:
+            kept.complete()
 
     def _numbered_labels(self, batch: Batch) -> Tensor:
         """Return the numbers of the labels that count, one per row of features.
@@ -152,6 +179,8 @@ class NetworkStream:
                 f"classes from 0, or give ignore_index={high} if it marks padding, or scores=False if the outputs are no "
                 "class scores (an embedding)"
             )
+        if space.is_range and high < len(space):  # each label is its number
+            return labels
         numbers = space.numbers(labels)
         unknown = numbers.numpy() == len(space)
         if not unknown.any():
@@ -167,9 +196,18 @@ class NetworkStream:
         return space.numbers(labels)
 
     def _decisions(self, output: Any, batch: Batch) -> Tensor | None:
-        """Return the number of the label that the model decides for, for every label that counts, if it has scores."""
+        """Return the label that the model decides for, for every label that counts, if it has scores."""
         scores = self._network.scores
-        return None if scores is None else self._labels.numbers(scores.decisions(output, batch))
+        return None if scores is None else scores.decisions(output, batch)
+
+    def _numbered_decisions(self, output: Any, batch: Batch) -> Tensor | None:
+        return self._numbers_of(self._decisions(output, batch))
+
+    def _numbers_of(self, decisions: Tensor | None) -> Tensor | None:
+        scores = self._network.scores
+        if decisions is None or scores is None:
+            return None
+        return self._labels.numbers_below(decisions, scores.num_classes)
 
 
 def _at_once(work: Callable[[], Result]) -> Result:
@@ -255,13 +293,14 @@ class _BatchReader:
                 )
 
     def _check_all_ran(self, unreadable: Mapping[str, str]) -> None:
-        silent = next((name for name in self._network.points if name not in self._ran), None)
-        if silent is not None and silent in unreadable:
+        if len(self._ran) == len(self._network.points):
+            return
+        silent = next(name for name in self._network.points if name not in self._ran)
+        if silent in unreadable:
             raise InputError(f"{self._batch.place}: {silent} reads {unreadable[silent]}")
-        if silent is not None:
-            raise InputError(
-                f"{self._batch.place}: {silent} did not run, as it did in the first batch; {_without(silent)}"
-            )
+        raise InputError(
+            f"{self._batch.place}: {silent} did not run, as it did in the first batch; {_without(silent)}"
+        )
 
 
 def _without(call: str) -> str:
@@ -296,9 +335,11 @@ def rows_of(
     features = batch.rows_that_count(found)
     # A model may be spread over devices.
     mask = None if mask is None else batch.rows_that_count(mask.to(found.device))
-    parts = (features.real, features.imag) if features.is_complex() else (features,)
-    reduced = [reduction(part, channel_axis=point.channel_axis, mask=mask) for part in parts]
-    rows = torch.cat(reduced, 1) if len(reduced) > 1 else reduced[0]
+    if features.is_complex():
+        parts = (features.real, features.imag)
+        rows = torch.cat([reduction(part, channel_axis=point.channel_axis, mask=mask) for part in parts], 1)
+    else:
+        rows = reduction(features, channel_axis=point.channel_axis, mask=mask)
     if rows.shape[1] != point.dim:
         raise InputError(
             f"{batch.place}: {point.name} reads features of shape {tuple(features.shape[1:])}, but {point.shape} in the "

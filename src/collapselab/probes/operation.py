@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -27,21 +26,14 @@ FACTORS = {
 class DispatchMode(TorchDispatchMode):
     """A mode that leaves the compiler of torch, whose import takes seconds, to those who compile.
 
-    torch guards `__torch_dispatch__` against compilation, and imports the compiler for that. Before anything is compiled,
+    torch guards `__torch_dispatch__` against compilation, and imports the compiler for that. Models run `uncompiled` here:
     there is nothing to guard against.
     """
 
     def __init_subclass__(cls) -> None:
         plain = cls.__torch_dispatch__
         super().__init_subclass__()
-        guarded: Any = cls.__torch_dispatch__
-
-        def dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
-            # While the compiler is being imported, this is not there yet.
-            can_compile = hasattr(sys.modules.get("torch._dynamo"), "disable")
-            return (guarded if can_compile else plain)(self, *args, **kwargs)
-
-        cls.__torch_dispatch__ = dispatch
+        cls.__torch_dispatch__ = plain
 
 
 def decomposed(mode: TorchDispatchMode, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -58,6 +50,33 @@ def decomposed(mode: TorchDispatchMode, function: Any, args: tuple[Any, ...], kw
         return function.decompose(*args, **kwargs)
 
 
+@dataclass(frozen=True)
+class _Operator:
+    """What is known of an operator before it is called."""
+
+    name: str
+    is_random: bool
+    is_inplace: bool
+    names: tuple[str, ...]
+    defaults: dict[str, Any]
+
+
+@lru_cache(maxsize=512)
+def _operator(function: Any) -> _Operator:
+    schema = function._schema
+    return _Operator(
+        schema.name.rpartition("::")[2],
+        any(str(tag) == "Tag.nondeterministic_seeded" for tag in function.tags),
+        schema.is_mutable,
+        tuple(argument.name for argument in schema.arguments),
+        {
+            argument.name: argument.default_value
+            for argument in schema.arguments
+            if argument.has_default_value()
+        },
+    )
+
+
 class Operation:
     """A call of an operator with what it returned.
 
@@ -68,26 +87,22 @@ class Operation:
     """
 
     def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        self.name: str = function._schema.name.rpartition("::")[2]
-        self.is_random = any(str(tag) == "Tag.nondeterministic_seeded" for tag in function.tags)
-        self.is_inplace: bool = function._schema.is_mutable
-        self._schema, self._args, self._kwargs = function._schema, args, kwargs
-        self.outputs = list(_tensors(result))
+        self._operator = _operator(function)
+        self.name, self.is_random = self._operator.name, self._operator.is_random
+        self.is_inplace = self._operator.is_inplace
+        self._args, self._kwargs = args, kwargs
+        self.outputs = tensors_among(result)
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
         """Arguments by name, with defaults."""
-        known = self._schema.arguments
-        defaults = {
-            argument.name: argument.default_value for argument in known if argument.has_default_value()
-        }
-        given = zip((argument.name for argument in known), self._args, strict=False)
-        return defaults | dict(given) | self._kwargs
+        given = zip(self._operator.names, self._args, strict=False)
+        return self._operator.defaults | dict(given) | self._kwargs
 
     @cached_property
     def inputs(self) -> list[Tensor]:
         """Every tensor among the arguments."""
-        return list(_tensors([*self._args, *self._kwargs.values()]))
+        return tensors_among([*self._args, *self._kwargs.values()])
 
     @property
     def factors(self) -> tuple[Tensor, Tensor] | None:
@@ -102,9 +117,14 @@ class Operation:
         return [dim % ndim for dim in values]
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_among(value: Any) -> list[Tensor]:
+    """Return the tensors among the arguments of an operator, or among what it returned."""
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
+        return [value]
+    found: list[Tensor] = []
+    for item in value if isinstance(value, list | tuple) else ():
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, list | tuple):
+            found += tensors_among(item)
+    return found

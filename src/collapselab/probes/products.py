@@ -32,6 +32,9 @@ class Storages:
     def discard(self, tensor: Tensor) -> None:
         self._found.pop(tensor.untyped_storage()._cdata, None)
 
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
     def __contains__(self, tensor: Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._found
 
@@ -89,11 +92,10 @@ class Products:
 
     def follow(self, operation: Operation) -> None:
         """Note whether an operation depends on the data, and which weight it multiplies them with."""
-        if operation.is_random or any(tensor in self._random for tensor in operation.inputs):
+        if operation.is_random or (self._random and any(t in self._random for t in operation.inputs)):
             for output in operation.outputs:
                 self._random.add(output)
-        is_data = [tensor in self._data for tensor in operation.inputs]
-        if not any(is_data):
+        if not any(tensor in self._data for tensor in operation.inputs):
             return
         for call in self._open.values():
             self._follow_inside(call, operation)

@@ -257,7 +257,8 @@ class ProfileRun:
 
     def _stream(self, readable: Readable, split: str, labels: LabelSpace) -> NetworkStream:
         is_shared = readable.is_share or self._splits is None
-        return NetworkStream(split, self._network, readable, labels, is_shared=is_shared)
+        keeps = split == "train" and "second pass" in self._split_plan(split).needs
+        return NetworkStream(split, self._network, readable, labels, is_shared=is_shared, keeps=keeps)
 
     def _split_plan(self, split: str) -> SplitPlan:
         return SplitPlan(

@@ -101,9 +101,10 @@ class Reduction:
             InputError: the sequence has no such token, or nothing but padding.
         """
         if channel_axis is None or features.ndim < 3:
-            return features.flatten(1)
+            return features if features.ndim == 2 else features.flatten(1)
         # Half precision overflows, and has too few digits for a sum of many positions.
-        wide = torch.promote_types(features.dtype, torch.float32)
+        is_wide = features.dtype in (torch.float32, torch.float64)
+        wide = features.dtype if is_wide else torch.promote_types(features.dtype, torch.float32)
         if self.kind == "gap":
             positions = [dim for dim in range(1, features.ndim) if dim != features.ndim + channel_axis]
             return features.mean(positions, dtype=wide)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -15,6 +15,7 @@ from torch import Tensor
 from collapselab.errors import InputError, one_line, printable_lines
 from collapselab.metrics import BY_NAME
 from collapselab.metrics.registry import Number
+from collapselab.probes.summaries import LawOfSeparation, fit_law_of_separation, parted_vci
 from collapselab.statistics import Weighting
 from collapselab.text import grouped, listed
 
@@ -148,6 +149,25 @@ class Profile:
                 return layer
         raise KeyError(f"no layer {name!r}; there are {', '.join(layer.name for layer in self.layers)}")
 
+    def law_of_separation(self, split: str = "train") -> LawOfSeparation:
+        """Return the fit of an exponential decay of fuzziness over depth (He, Su 2022).
+
+        Args:
+            split: `train` or `test`.
+        """
+        measured = {layer.depth: layer.splits[split] for layer in self.layers if split in layer.splits}
+        return fit_law_of_separation({at: one.metrics.get("fuzziness") for at, one in measured.items()})
+
+    def vci_warnings(self) -> list[str]:
+        """Return where `vci` and `vci_adjusted` differ by more than 0.05, as warnings."""
+        places = {
+            f"{split} {layer.name}": measured.metrics
+            for split in _SPLITS
+            for layer in self.layers
+            if (measured := layer.splits.get(split)) is not None
+        }
+        return joined_warnings(parted_vci(places))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, strings and lists, ready for JSON: all but class means and class variances."""
         return {
@@ -161,6 +181,7 @@ class Profile:
             "epsilon": self.epsilon,
             "layers": [_layer_dict(layer) for layer in self.layers],
             "first_collapsed_layer": self.first_collapsed_layer,
+            "law_of_separation": {split: asdict(self.law_of_separation(split)) for split in self.num_samples},
             "warnings": list(self.warnings),
         }
 
@@ -210,18 +231,20 @@ class Profile:
         where = f"collapsed from {html.escape(first)} on" if first else "not collapsed"
         head = (
             f"<p>{html.escape(self.model)}: {where} (within-class share of the variance below {self.epsilon:g} on "
-            "train)</p>"
+            f"train). Law of separation on train: {html.escape(str(self.law_of_separation()))}.</p>"
         )
         frame = self.to_frame().set_index(["depth", "layer", "split"])
         shown = [name for name in _SHOWN if name in frame.columns]
         table = frame[shown].to_html(float_format=lambda value: f"{value:.4g}", na_rep="–", escape=True)
-        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in grouped(self.warnings))
+        notes = "".join(
+            f"<li>{html.escape(warning)}</li>" for warning in grouped([*self.warnings, *self.vci_warnings()])
+        )
         return printable_lines(head + table + (f"<ul>{notes}</ul>" if notes else ""))
 
 
 # The metrics of the table in notebooks; files and frames have all.
 _SHOWN = (
-    "normalized_within", "vci", "cdnv", "equinorm", "equiangularity", "etf_distance", "alignment", "alignment_random",
+    "normalized_within", "vci", "vci_adjusted", "cdnv", "equinorm", "equiangularity", "etf_distance", "alignment", "alignment_random",
     "ncc_agreement", "ncc_accuracy", "stable_rank",
 )  # fmt: skip
 

@@ -9,15 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import _disable_current_modes
 
 from collapselab.errors import InputError
-from collapselab.probes.axes import Seen, look
+from collapselab.probes.axes import Looks
 from collapselab.probes.batches import Batch
 from collapselab.probes.capture import Taps
 from collapselab.probes.classifier import Made
 from collapselab.probes.following import Follower
-from collapselab.probes.forward import run_model
+from collapselab.probes.forward import run_model, uncompiled
 from collapselab.probes.geometry import Record
 from collapselab.probes.inputs import Path
 from collapselab.probes.journey import Journey
@@ -27,6 +26,10 @@ from collapselab.probes.tensors import UnreadableError, ordinary
 
 # Values of a layer's output that are kept while a network is planned.
 _MAX_KEPT_VALUES = 2**20
+
+
+# What runs in this context is seen by no dispatch mode.
+_unfollowed = torch._C._DisableTorchDispatch
 
 
 class Identity:
@@ -84,6 +87,7 @@ class Runner:
         self.journey: Journey | None = None
         self.unreadable: dict[str, str] = {}
         self._has_run = False
+        self._signs: dict[torch.device, Tensor] = {}
 
     def __call__(self, batch: Batch, lengths: tuple[int, ...]) -> Record:
         if self._has_run:
@@ -104,22 +108,26 @@ class Runner:
             return self._record(batch, lengths, is_first=True)
 
     def _record(self, batch: Batch, lengths: tuple[int, ...], *, is_first: bool) -> Record:
-        seen: dict[str, Seen] = {}
+        calls, outputs = Looks(lengths, self._signs), Looks(lengths, self._signs)
 
         def receive(name: str, module: nn.Module, features: Tensor) -> None:
-            with _disable_current_modes():
-                seen[name] = look(features, lengths)
             if is_first:
+                with _unfollowed():
+                    calls.look(name, features)
                 self._enter(name, module, features)
+            else:
+                calls.look(name, features)
 
         returned = self._leave if is_first else None
-        with Taps(self._modules | self._weight_layers, receive, returned) as taps:
+        with uncompiled(), Taps(self._modules | self._weight_layers, receive, returned) as taps:
             output = run_model(self._model, batch, taps, may_repeat=is_first)
         tensors = outputs_of(output, self._given)
         if is_first:
             self.tensors, self.unreadable = tensors, dict(taps.unreadable)
-        with _disable_current_modes():
-            return Record(seen, {path: look(tensor, lengths) for path, tensor in tensors.items()})
+        with _unfollowed():
+            for path, tensor in tensors.items():
+                outputs.look(path, tensor)
+            return Record(calls.seen(), outputs.seen())
 
     def _enter(self, name: str, module: nn.Module, features: Tensor) -> None:
         axis, module_name = self._follower.enter(name, module, features), name.split("#")[0]

@@ -36,6 +36,7 @@ _PLAIN = (
     torch.dtype, torch.device, torch.layout, np.generic, np.dtype,
 )  # fmt: skip
 # Machinery with state of its own, which may change at any time: threads, loggers, trainers, wrapped processes.
+_PLAIN_TYPES = frozenset(_PLAIN)  # told at once, as most values are; their subclasses are told later
 _MACHINERY = frozenset(sys.stdlib_module_names) - {"collections", "functools", "types", "random"} | {
     "IPython", "_pytest", "collapselab", "comet_ml", "deepspeed", "jax", "lightning", "lightning_fabric", "mlflow",
     "neptune", "pandas", "pluggy", "pyarrow", "pytorch_lightning", "ray", "tensorboard", "tensorboardX", "tensorflow",
@@ -70,6 +71,7 @@ class Snapshot:
         while self._waiting and len(self._seen) < _MOST_OBJECTS:
             self._visit(*self._waiting.popleft())
         self._waiting.clear()
+        self._tensors.copy()
 
     def restore(self) -> tuple[list[str], list[str]]:
         """Put everything back that differs.
@@ -116,9 +118,7 @@ class Snapshot:
         if not isinstance(value, tuple | frozenset):
             self._before.append((place, _restored_items(place, value)))
         names = value if isinstance(value, dict) else range(len(value))
-        self._waiting.extend(
-            (f"{place}.{name}".lstrip("."), item) for name, item in zip(names, _entries(value), strict=False)
-        )
+        self._wait_named(place, zip(names, _entries(value), strict=False))
 
     def _visit_module(self, place: str, module: nn.Module) -> None:
         own = vars(module)
@@ -165,9 +165,7 @@ class Snapshot:
 
     def _visit_attributes(self, place: str, own: dict[str, Any], left_out: frozenset[str]) -> None:
         self._before.append((place, _restored_attributes(place, own, left_out)))
-        self._waiting.extend(
-            (f"{place}.{name}".lstrip("."), item) for name, item in own.items() if name not in left_out
-        )
+        self._wait_named(place, ((name, item) for name, item in own.items() if name not in left_out))
 
     def _visit_slots(self, place: str, value: Any) -> None:
         names = [name for kind in type(value).__mro__ for name in _slots_of(kind)]
@@ -195,6 +193,12 @@ class Snapshot:
             ]  # of static methods
             methods = [value for value in members if isinstance(value, types.FunctionType)]
             self._wait(base.__name__, *state.values(), *methods)
+
+    def _wait_named(self, place: str, items: Iterable[tuple[Any, Any]]) -> None:
+        prefix = f"{place}." if place else ""
+        self._waiting.extend(
+            (f"{prefix}{name}", item) for name, item in items if type(item) not in _PLAIN_TYPES
+        )
 
     def _wait(self, place: str, *values: Any) -> None:
         self._waiting.extend((place, value) for value in values)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from collapselab.probes.free_memory import free_memory
+from collapselab.statistics import is_deferred
 
 # Of the free memory of a device, so much may hold copies; what does not fit is copied to the host.
 _SHARE_OF_DEVICE, _SHARE_OF_HOST = 0.25, 0.5
 _COPIES_PER_LIMIT = 8
 # Where the host does not tell.
 _ASSUMED_FREE = 2**34
+# On an accelerator, memory up to so much is copied and compared at once: one read-back, not one for each tensor.
+_GROUP_BYTES = 2**26
 _WORDS = ((8, torch.int64), (4, torch.int32), (2, torch.int16), (1, torch.uint8))
 
 
 class CopiedTensors:
-    """Copies of tensors; tensors that share memory share a copy.
+    """Copies of tensors; tensors that share memory share a copy. They are made by `copy`, after tensors were added.
 
     Args:
         most_bytes: tensors whose memory takes more are left out, and all copies together take eight times as much; None
@@ -32,11 +36,12 @@ class CopiedTensors:
     def __init__(self, most_bytes: int | None = None) -> None:
         self._most_bytes, self._bytes_left = most_bytes, _COPIES_PER_LIMIT * (most_bytes or 0)
         self._storages: dict[int, _Storage] = {}
+        self._groups: list[_Group] = []
         self._tensors: list[_View] = []
         self._room: dict[torch.device, int] = {}
 
     def add(self, tensor: Tensor, place: str) -> None:
-        """Copy a tensor. Tensors without memory of their own (sparse, on the meta device) are left out.
+        """Add a tensor. Tensors without memory of their own (sparse, on the meta device) are left out.
 
         Args:
             place: its name in `restore`.
@@ -57,7 +62,7 @@ class CopiedTensors:
                 if size > min(self._most_bytes, self._bytes_left):
                     return
                 self._bytes_left -= size
-            self._storages[key] = _Storage.copied(storage, self._place_of_copy(storage.device, size))
+            self._storages[key] = _Storage(storage, size, self._place_of_copy(storage.device, size))
         self._tensors.append(_View(tensor, tensor.detach(), place, key))
 
     def _place_of_copy(self, device: torch.device, size: int) -> torch.device | None:
@@ -70,13 +75,31 @@ class CopiedTensors:
                 return place
         return None
 
+    def copy(self) -> None:
+        """Copy all tensors that were added."""
+        grouped: dict[tuple[torch.device, torch.dtype], list[_Storage]] = {}
+        for storage in self._storages.values():
+            device = storage.storage.device
+            if storage.place == device and is_deferred("auto", device):
+                grouped.setdefault((device, storage.words.dtype), []).append(storage)
+            else:
+                storage.copy_alone()
+        for storages in grouped.values():
+            self._groups += [_Group(part) for part in _parts_of_size(storages, _GROUP_BYTES)]
+
     def restore(self) -> tuple[list[str], list[str]]:
         """Write back what differs, in place.
 
         Returns:
             Names of tensors that were changed, and of those that were and cannot be restored.
         """
-        states = {key: storage.restore() for key, storage in self._storages.items()}
+        unchanged = {
+            id(storage) for group in self._groups if group.is_unchanged() for storage in group.storages
+        }
+        states = {
+            key: False if id(storage) in unchanged else storage.restore()
+            for key, storage in self._storages.items()
+        }
         changed, lost = [], []
         for view in self._tensors:
             moved = view.restore()
@@ -114,19 +137,24 @@ class _View:
 
 @dataclass
 class _Storage:
-    """Memory, and its copy or, without room for one, a checksum."""
+    """Memory, and its copy or, without room for one (`place` is None), a checksum."""
 
     storage: torch.UntypedStorage
     size: int
-    copy: Tensor | None
-    checksum: int
+    place: torch.device | None
+    copy: Tensor | None = None
+    checksum: int = 0
 
-    @classmethod
-    def copied(cls, storage: torch.UntypedStorage, place: torch.device | None) -> _Storage:
-        words = _words(storage)
-        if place is None:
-            return cls(storage, storage.nbytes(), None, int(words.sum()))
-        return cls(storage, storage.nbytes(), words.to(place, copy=True), 0)
+    @cached_property
+    def words(self) -> Tensor:
+        """The memory as it is, while its size is that of the snapshot."""
+        return _words(self.storage)
+
+    def copy_alone(self) -> None:
+        if self.place is None:
+            self.checksum = int(self.words.sum())
+        else:
+            self.copy = self.words.to(self.place, copy=True)
 
     def restore(self) -> bool | None:
         """Return whether the memory was changed; None if it was and cannot be restored."""
@@ -140,6 +168,34 @@ class _Storage:
             return False
         words.copy_(self.copy)
         return True
+
+
+class _Group:
+    """Memory on one accelerator, as words of one kind, with one copy of all."""
+
+    def __init__(self, storages: Sequence[_Storage]) -> None:
+        self.storages = storages
+        self._copy = torch.cat([storage.words for storage in storages])
+        for storage, copy in zip(storages, self._copy.split([len(s.words) for s in storages]), strict=True):
+            storage.copy = copy
+
+    def is_unchanged(self) -> bool:
+        if any(storage.storage.nbytes() != storage.size for storage in self.storages):
+            return False
+        return torch.equal(torch.cat([storage.words for storage in self.storages]), self._copy)
+
+
+def _parts_of_size(storages: Sequence[_Storage], most_bytes: int) -> Iterator[list[_Storage]]:
+    """Yield consecutive storages that together take at most so many bytes, or one that takes more."""
+    part, used = list[_Storage](), 0
+    for storage in storages:
+        if part and used + storage.size > most_bytes:
+            yield part
+            part, used = [], 0
+        part.append(storage)
+        used += storage.size
+    if part:
+        yield part
 
 
 def _words(storage: torch.UntypedStorage) -> Tensor:

@@ -29,6 +29,8 @@ def ordinary(tensor: Tensor | PackedSequence) -> Tensor:
     """
     if isinstance(tensor, PackedSequence):
         return ordinary(tensor.data)
+    if _is_ordinary(tensor):
+        return tensor.detach() if tensor.requires_grad else tensor
     whole: Any = tensor.detach()
     if hasattr(whole, "full_tensor"):
         whole = whole.full_tensor()
@@ -44,6 +46,17 @@ def ordinary(tensor: Tensor | PackedSequence) -> Tensor:
     if whole.is_floating_point() and whole.itemsize == 1:  # almost no operation takes these
         return whole.float()
     return whole if type(whole) is Tensor else whole.as_subclass(Tensor)
+
+
+def _is_ordinary(tensor: Tensor) -> bool:
+    """Return whether a tensor is of none of the kinds below, as almost every one is."""
+    return (
+        type(tensor) is Tensor
+        and tensor.layout is torch.strided
+        and tensor.itemsize > 1
+        and not (tensor.is_nested or tensor.is_meta or tensor.is_quantized)
+        and not is_functorch_wrapped_tensor(tensor)
+    )
 
 
 def _unreadable_kind(tensor: Tensor) -> str | None:

@@ -36,7 +36,7 @@ class ModelSpec(Part):
     """The network to train."""
 
     name: Text = Field(
-        default="mlp", description="mlp, convnet, torchvision/NAME, timm/NAME or FILE.py:FUNCTION."
+        default="mlp", description="mlp, convnet, vgg11, torchvision/NAME, timm/NAME or FILE.py:FUNCTION."
     )
     options: dict[Text, Option] = Field(
         default_factory=dict,
@@ -177,7 +177,12 @@ class Recipe(Part):
         default=None,
         gt=0,
         le=_LARGEST,
-        description="Stop when the mean training loss over an epoch is below this.",
+        description="Stop when the training loss is below this.",
+    )
+    stop_loss: Literal["batches", "evaluation"] = Field(
+        default="batches",
+        description="Training loss that stops: batches (mean over an epoch of training) or evaluation (of the network at the "
+        "end of an epoch, in evaluation mode; every few epochs if they are short).",
     )
     seed: int = Field(
         default=0,
@@ -208,6 +213,14 @@ class Recipe(Part):
                 if not 0 <= step <= self.steps:
                     raise ValueError(f"{where} names step {step}; there are steps 0 to {self.steps}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _earlier_fields(self, dump: Any, info: Any) -> dict[str, Any]:
+        """Leave out a field that earlier versions lack where it is not set: digests of their recipes stay."""
+        values = dump(self)
+        if self.stop_loss == "batches" and info.context != _EVERY_FIELD:
+            values.pop("stop_loss", None)
+        return values
 
     def measured_steps(self) -> list[int]:
         """Return all steps to measure at: step 0, log-spaced ones, those asked for, and those whose weights are stored."""

@@ -58,7 +58,7 @@ ACCURACIES = (
     Quantity("train_accuracy", "train", Look(TRAIN)),
     Quantity("test_accuracy", "test", Look(TEST, "dash", "cross")),
 )
-_MOST_ENDINGS = 2
+_MOST_ENDINGS, _FEW_PANELS = 2, 12
 VANISHED = Mark("y", 0.1, "vanished: below 0.1")
 
 
@@ -138,7 +138,7 @@ class Lines:
         references: quantities are variances: first those over references of the last step, as in the paper, beside them
             those of the same step. Axes start behind the transient of the first steps.
         marks: lines across, or what finds them in the rows of a panel.
-        grid: a column per data set and a row per network, and a chart for each kind of references.
+        grid: a column per data set (and arm) and a row per network, and a chart for each kind of references.
         on_paper: whether it is also a figure.
         share_x: whether panels have the same horizontal axis.
     """
@@ -249,10 +249,12 @@ def _placed(rows: Sequence[Sequence[Panel]]) -> list[Panel]:
 
 
 def _in_grid(panels: Sequence[Panel], parts: Parts) -> list[Panel]:
-    """A column per data set, its networks below each other."""
-    columns: dict[str, list[Panel]] = {}
+    """A column per data set, its networks below each other; of few panels, the arms have columns of their own."""
+    names = ("dataset", "arm") if len(parts) <= _FEW_PANELS else ("dataset",)
+    columns: dict[tuple[str, ...], list[Panel]] = {}
     for panel, (_, part) in zip(panels, parts, strict=True):
-        columns.setdefault(part["dataset"].iloc[0], []).append(panel)
+        column = tuple(part[name].iloc[0] for name in names if name in part)
+        columns.setdefault(column, []).append(panel)
     return [
         replace(one, place=(row, at))
         for at, name in enumerate(columns)

@@ -5,14 +5,22 @@ Letters: n samples, p features, c classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from collapselab.statistics.checking import RefusedBatch, check_range, check_shapes
+from collapselab.statistics.checking import check_range, check_shapes
 from collapselab.statistics.gathering import Checks, Chunk, RowGatherer, chunk_rows, is_deferred
-from collapselab.statistics.large_blocks import LargeBlock, checked_chunk
+from collapselab.statistics.large_blocks import (
+    ChunkCheck,
+    LargeBlock,
+    accepted_batches,
+    class_sums,
+)
 from collapselab.statistics.moments import ClassMoments
+from collapselab.statistics.readback import moved_behind
 from collapselab.statistics.readings import ClassReadings
 from collapselab.statistics.rows import refuse_unbounded
 from collapselab.statistics.scatter import Scatter, WithinScatter
@@ -91,6 +99,8 @@ class ClassAccumulation(ClassReadings):
         """
         if self._gatherer is not None:
             self._gatherer.flush(self.add_chunk)
+        if self._moments is not None:
+            self._move_centres(self._moments.judged())
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -102,35 +112,62 @@ class ClassAccumulation(ClassReadings):
         """
         moments = self._allocate(chunk.rows)
         device = moments.counts.device
-        chunk = Chunk(chunk.rows.to(device), chunk.labels.to(device), chunk.batches)
-        found = checked_chunk(chunk, None if self._growing else self._num_classes)
-        if isinstance(found, RefusedBatch):
-            raise found
-        if found.high >= self._num_classes:
-            self._grow(self._room_for(found.high + 1))
+        chunk = Chunk(chunk.rows.to(device), moved_behind(chunk.labels, device), chunk.batches)
+        limit = None if self._growing else self._num_classes
+        check, refused = ChunkCheck(chunk, limit), None
+        self._move_centres(moments.judged())
+        # The device centres the first block while the host waits for the range of the chunk.
+        blocks = self._blocks(moments, chunk)
+        block = next(blocks)
+        can_be_added, high, largest = check.read()
+        if not can_be_added:
+            accepted, refused = accepted_batches(chunk, limit)
+            if accepted is None:
+                raise refused
+            chunk = accepted
+            _, high, largest = ChunkCheck(chunk, limit).read()
+        if high >= self._num_classes:
+            self._grow(self._room_for(high + 1))
+        if refused is not None or len(block.here) != moments.num_classes:
+            blocks = self._blocks(moments, chunk)
+            block = next(blocks)
         if self._within is not None:
-            self._within.see(*found.value_range)
+            self._within.see(-largest, largest)
+        while block is not None:
+            self._add_large_block(block)
+            block = None  # its memory is for the next one
+            block = next(blocks, None)
+        if refused is not None:
+            raise refused
+
+    def _blocks(self, moments: ClassMoments, chunk: Chunk) -> Iterator[LargeBlock]:
+        """Yield the blocks of a chunk, each centred when it is asked for."""
         exact = (
             self._within is not None and self.product_dtype == torch.float64 and self._within.kind != "sketch"
         )
-        dtype = torch.float64 if exact else moments.block_dtype(found.rows.dtype, found.norm_range)
+        dtype = torch.float64 if exact else moments.block_dtype(chunk.rows.dtype)
         step = max(64, chunk_rows(self.dim, dtype.itemsize))
-        for parts in zip(
-            found.rows.split(step), found.labels.split(step), found.norms.split(step), strict=True
-        ):
-            self._add_large_block(LargeBlock(moments, *parts, dtype), *parts[:2])
-        if found.refused is not None:
-            raise found.refused
+        for rows, labels in zip(chunk.rows.split(step), chunk.labels.split(step), strict=True):
+            yield LargeBlock(moments, rows, labels, dtype)
 
-    def _add_large_block(self, block: LargeBlock, rows: Tensor, labels: Tensor) -> None:
-        self._move_centres(block.outgrown_centres())
-        deviations, is_due = block.add()
-        moving = block.moments.poor_centres() if is_due else None
-        if moving is not None:
-            self._move_centres(moving, waiting=(rows, labels))
-            deviations = block.deviations()
+    def _add_large_block(self, block: LargeBlock) -> None:
+        moments, found = block.moments, block.findings()
+        if found.moves_centres:
+            rows = block.rows.to(block.deviations.dtype if found.is_safe else torch.float64)
+            new = moments.new_classes(block.here)
+            if new is not None:
+                moments.place_centres(rows, block.labels, new, class_sums)
+            self._move_centres(moments.outgrown_centres(block.rows, block.labels, block.here, class_sums))
+            block = block.again()
+            found = block.findings()
+        if not found.is_safe:
+            block = block.again(torch.float64)
+            found = block.findings()
+        block.add(found)
+        if found.is_due:
+            moments.judge()
         if self._within is not None:
-            self._within.add_centred(deviations, labels)
+            self._within.add_centred(block.deviations, block.labels)
 
     def _add_at_once(self, features: Tensor, labels: Tensor) -> None:
         high = check_range(labels, None if self._growing else self._num_classes)
@@ -179,12 +216,11 @@ class ClassAccumulation(ClassReadings):
             if self._within is not None:
                 self._within.pool()
 
-    def _move_centres(
-        self, moving: tuple[Tensor, Tensor] | None, waiting: tuple[Tensor, Tensor] | None = None
-    ) -> None:
+    @torch.no_grad()
+    def _move_centres(self, moving: tuple[Tensor, Tensor] | None) -> None:
         if moving is not None and self._moments is not None:
             if self._within is not None:
-                self._within.prepare_move(*moving, waiting)
+                self._within.prepare_move(*moving)
             self._moments.move_centres(*moving)
 
     def _allocate(self, features: Tensor) -> ClassMoments:

@@ -18,7 +18,7 @@ from collapselab.statistics.shared import Scratch
 # of them; blocks with other rows are computed in float64.
 SAFE_NORMS = (2.0**-30, 2.0**50)
 # A squared norm below this fraction of the terms that it is the sum of is computed from the row itself.
-_CANCELLED = 1 / 16
+CANCELLED = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def centred_in_float32(
     terms = centre_squares[labels].add_(squares)
     norms2 = terms.add(about.mul_(deviations).sum(1), alpha=2)
     low, high = (float(value) for value in torch.aminmax(norms2))
-    if not low > _CANCELLED * float(terms.max()):  # else, no row can be
-        cancelled = norms2 < _CANCELLED * terms
+    if not low > CANCELLED * float(terms.max()):  # else, no row can be
+        cancelled = norms2 < CANCELLED * terms
         norms2[cancelled] = torch.linalg.vector_norm(rows[cancelled], dim=1, dtype=torch.float64).square_()
         low, high = (float(value) for value in torch.aminmax(norms2))
     is_safe = low > 0 and are_safe(low**0.5, high**0.5)

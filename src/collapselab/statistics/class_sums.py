@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from collapselab.numerics import add_converted_
+from collapselab.numerics import add_converted_, slice_elements
 from collapselab.statistics.rows import selected
 
 # float32 deviations are summed in float32 over about this many rows of a class, then added to the float64
@@ -49,7 +49,7 @@ class ClassSums:
 
     def norms(self, classes: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
         """Return the norm of the sum of deviations of each of `classes`, float64."""
-        parts = classes.split(max(1, SLICE_ELEMENTS // self.dim))
+        parts = classes.split(max(1, slice_elements(self._device) // self.dim))
         return torch.cat([torch.linalg.vector_norm(self.read(0, part), dim=1) for part in parts])
 
     def targets(self, dtype: torch.dtype, num_rows: int) -> tuple[Float[Tensor, "c p"], Float[Tensor, "c p"]]:

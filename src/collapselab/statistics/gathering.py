@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from collapselab.statistics.readback import moved_behind, waits
+
 # When batches are checked: at once, or when the chunk of which they are part is added.
 Checks = Literal["eager", "deferred", "auto"]
 CHECKS: tuple[Checks, ...] = get_args(Checks)
@@ -106,7 +108,7 @@ class RowGatherer:
         size = chunk_rows(rows.shape[1], rows.element_size(), self._num_samples)
         # An error of batches that waited must not lose this one.
         if n >= size:
-            on_device = rows.to(self._device), labels.to(device=self._device, dtype=torch.int64)
+            on_device = rows.to(self._device), moved_behind(labels.long(), self._device)
             try:
                 self.flush(add)
             finally:
@@ -131,14 +133,16 @@ class RowGatherer:
 
         Labels stay on their device until the chunk is full: one transfer, not one per batch.
         """
-        if self._rows is None or self._labels is None:
-            return True
-        return rows.dtype == self._rows.dtype and labels.device == self._labels.device
+        same_rows = self._rows is None or rows.dtype == self._rows.dtype
+        return same_rows and (self._labels is None or labels.device == self._labels.device)
 
     def _copy(self, rows: Tensor, labels: Tensor, size: int) -> None:
-        if self._rows is None or self._labels is None or not self._takes(rows, labels):
+        if self._rows is None or not self._takes(rows, labels):
             self._rows = torch.empty(size, rows.shape[1], dtype=rows.dtype, device=self._device)
-            self._labels = torch.empty(size, dtype=torch.int64, device=labels.device)
+        if self._labels is None:
+            # The device copies labels in pinned memory in its own time.
+            pinned = waits(self._device) and labels.device.type == "cpu"
+            self._labels = torch.empty(size, dtype=torch.int64, device=labels.device, pin_memory=pinned)
         start, self._filled = self._filled, self._filled + len(labels)
         # The caller may write to pinned memory before an asynchronous copy has read it.
         elsewhere = rows.device != self._device
@@ -150,4 +154,6 @@ class RowGatherer:
             return
         rows, labels = self._rows[: self._filled], self._labels[: self._filled]
         batches, self._batches, self._filled = tuple(self._batches), [], 0
-        add(Chunk(rows, labels.to(self._device), batches))
+        # Labels that are still being copied must not be overwritten: the next chunk has a buffer of its own.
+        self._labels = None
+        add(Chunk(rows, labels.to(self._device, non_blocking=True), batches))

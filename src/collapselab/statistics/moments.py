@@ -19,6 +19,7 @@ from collapselab.statistics.centred_rows import (
     deviations_of,
 )
 from collapselab.statistics.class_sums import SLICE_ELEMENTS, ClassSums
+from collapselab.statistics.readback import Readback
 from collapselab.statistics.rows import (
     SumByClass,
     class_means_in,
@@ -85,6 +86,7 @@ class ClassMoments:
         self._sums = ClassSums(num_classes, dim, device)
         self.all_seen = False
         self._least_count = 0  # of a class with samples, or less
+        self._judgement: tuple[Tensor, Readback] | None = None
         self._scratch = shared_scratch()
 
     @property
@@ -121,11 +123,9 @@ class ClassMoments:
         """Return the largest number of rows that `add` takes at a time."""
         return block_rows(self.dim)
 
-    def block_dtype(self, dtype: torch.dtype, norm_range: tuple[float, float]) -> torch.dtype:
-        """Return the dtype in which rows of this dtype and these norms are centred and squared."""
-        narrow = self.dim <= NARROW or dtype == torch.float64
-        low, high = norm_range
-        return torch.float64 if narrow or not are_safe(low, high) else torch.float32
+    def block_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """Return the dtype in which rows of this dtype are centred and squared, if their norms allow it."""
+        return torch.float64 if self.dim <= NARROW or dtype == torch.float64 else torch.float32
 
     def add(
         self,
@@ -161,8 +161,7 @@ class ClassMoments:
 
     def _centred(self, features: Tensor, labels: Tensor, here: Tensor) -> CentredRows:
         self._scratch = shared_scratch()  # of the thread that adds rows
-        narrow = self.dim <= NARROW or features.dtype == torch.float64
-        rows, new = features.to(torch.float64 if narrow else torch.float32), self.new_classes(here)
+        rows, new = features.to(self.block_dtype(features.dtype)), self.new_classes(here)
         if new is None and rows.dtype == self.centres.dtype == torch.float32:
             block = centred_in_float32(rows, labels, self.centres, self.centre_squares, self._scratch)
             if block is not None:
@@ -240,7 +239,8 @@ class ClassMoments:
             return None
         classes = due.nonzero()[:, 0]
         self.judge_at[classes] = _GROWTH * self.counts[classes]
-        self._least_count = int(self._present().min())
+        present = torch.where(self.counts > 0, self.counts, torch.iinfo(torch.int64).max)
+        self._least_count = int(present.min())
         counts = self.counts[classes].double()
         shift2 = (self._sums.norms(classes) / counts).square_()
         poor = shift2 > _MAX_CENTRE_SHIFT**2 * (self.squares[classes] / counts - shift2)
@@ -250,21 +250,56 @@ class ClassMoments:
         shifts = self._sums.read(0, classes).div_(counts[poor][:, None])
         return self._moving(classes, shifts.add_(self.centres[classes]))
 
-    def _present(self) -> Int[Tensor, " c"]:
-        """Return the counts of the classes, and a large number for those without samples."""
-        return torch.where(self.counts > 0, self.counts, torch.iinfo(torch.int64).max)
+    def judge(self) -> None:
+        """Begin to look for poor centres among the classes that have grown fourfold; `judged` has the answer.
 
-    def look_at_centres(self, squares: Float[Tensor, " n"]) -> bool:
-        """Return whether `poor_centres` has any to examine, reading all values from the device at once.
+        The host waits for nothing: this is `poor_centres` for large blocks.
+        """
+        due = self.counts >= self.judge_at
+        counts = self.counts.clamp_min(1).double()
+        shift2 = (torch.linalg.vector_norm(self._sums.read(0), dim=1) / counts).square_()
+        poor = due & (shift2 > _MAX_CENTRE_SHIFT**2 * (self.squares / counts - shift2))
+        self.judge_at = torch.where(due, _GROWTH * self.counts, self.judge_at)
+        self._judgement = poor, Readback(poor.any().double()[None])
+
+    def judged(self) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
+        """Return the classes whose centre proved poor when `judge` was called last, and their means now."""
+        judgement, self._judgement = self._judgement, None
+        if judgement is None or not judgement[1].read()[0]:
+            return None
+        classes = judgement[0].nonzero()[:, 0]
+        shifts = self._sums.read(0, classes).div_(self.counts[classes].double()[:, None])
+        return self._moving(classes, shifts.add_(self.centres[classes]))
+
+    def add_sums(
+        self,
+        here: Int[Tensor, " c"],
+        by_class: Float[Tensor, "c k"],
+        max_square: float,
+    ) -> None:
+        """Add what a large block adds to the classes, besides `float64_totals`.
 
         Args:
-            squares: squared deviations of the block that was added last.
+            here: rows of each class in the block.
+            by_class: sums of squared deviations and of 1/norm, and rows of norm zero where there can be any.
+            max_square: the largest squared deviation.
         """
-        due = (self.counts >= self.judge_at).any()
-        read = torch.stack([squares.max(), due.double(), self._present().min().double()]).tolist()
-        self.max_square = max(self.max_square, read[0])
-        self._least_count = int(read[2])
-        return bool(read[1])
+        self.counts += here
+        self.squares += by_class[:, 0]
+        self.unit_weights += by_class[:, 1]
+        if by_class.shape[1] > 2:
+            self.zero_norms += by_class[:, 2].long()
+        self.max_square = max(self.max_square, max_square)
+
+    def questions(self, here: Int[Tensor, " c"]) -> tuple[Bool[Tensor, " c"], Bool[Tensor, " c"]]:
+        """Return masks of the classes that need a centre from a block, and of those that `judge` examines after it.
+
+        The former have their first rows in the block, or many times the rows seen so far.
+
+        Args:
+            here: rows of each class in the block.
+        """
+        return here >= (_GROWTH * self.counts).clamp_min_(1), self.counts + here >= self.judge_at
 
     def can_outgrow(self, num_rows: int) -> bool:
         """Return whether `outgrown_centres` could find any in a block of so many rows; no value is read."""

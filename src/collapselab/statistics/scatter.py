@@ -271,27 +271,17 @@ class WithinScatter:
         """Continue from what `folded_total` and `max_abs` gave; the total is copied."""
         self.total, self.max_abs, self._any_in_total = total.clone(), max_abs, True
 
-    def prepare_move(
-        self,
-        which: Int[Tensor, " k"],
-        moved: Float[Tensor, "k p"],
-        waiting: tuple[Float[Tensor, "n p"], Int[Tensor, " n"]] | None = None,
-    ) -> None:
+    def prepare_move(self, which: Int[Tensor, " k"], moved: Float[Tensor, "k p"]) -> None:
         """Re-express the total before `moments` moves the centres of classes `which` to `moved`.
 
         Pending rows need nothing: they are centred when they are multiplied.
-
-        Args:
-            waiting: a large block that `moments` has already and the total does not, with its labels.
         """
         if not self._any_in_total:
             return
         moments = self.moments
         counts, sums = moments.counts.double(), moments.sums
         if self._num_pending and self._rows is not None and self._labels is not None:
-            waiting = self._rows[: self._num_pending], self._labels[: self._num_pending]
-        if waiting is not None:
-            pending, labels = waiting
+            pending, labels = self._rows[: self._num_pending], self._labels[: self._num_pending]
             counts -= torch.bincount(labels, minlength=moments.num_classes)
             moving = torch.zeros_like(counts, dtype=torch.bool)
             moving[which] = True

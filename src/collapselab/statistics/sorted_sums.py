@@ -10,6 +10,8 @@ Letters: n rows, p features, c classes, m classes that can occur among n rows.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -35,20 +37,22 @@ class RowsByClass:
 
     def __init__(self, labels: Int[Tensor, " n"], num_classes: int) -> None:
         n, device = len(labels), labels.device
-        ordered, self.order = labels.sort(stable=True)
-        places = torch.arange(n, device=device)
+        self._num_classes = num_classes
+        # Fewer bits of a key are sorted in fewer passes.
+        ordered, self.order = labels.to(torch.int16 if num_classes < 2**15 else torch.int32).sort(stable=True)
+        places = _numbers(n, torch.int64, device)
         self.classes: Tensor | None = None
         if num_classes <= n:
-            self.starts = torch.searchsorted(ordered, torch.arange(num_classes, device=device))
+            self.starts = torch.searchsorted(ordered, _numbers(num_classes, ordered.dtype, device))
         else:
             begins = torch.ones_like(ordered, dtype=torch.bool)
             torch.ne(ordered[1:], ordered[:-1], out=begins[1:])
             self.starts = torch.where(begins, places, n).sort().values
-            self.classes = ordered[self.starts.clamp_max(n - 1)]
+            self.classes = ordered[self.starts.clamp_max(n - 1)].long()
         # A piece ends where a class does, and after `_PIECE` rows at the latest; some are empty.
         self._pieces = torch.cat([self.starts, places[::_PIECE]]).sort().values
         self._first_piece = torch.searchsorted(self._pieces, self.starts)
-        self._numbers = torch.arange(len(self._pieces), device=device)
+        self._numbers = _numbers(len(self._pieces), torch.int64, device)
 
     def sums(
         self, values: Float[Tensor, "n p"], weights: Float[Tensor, " n"] | None = None
@@ -81,3 +85,16 @@ class RowsByClass:
         else:
             # Each class comes once, or again with zeros: the order of these additions changes nothing.
             total.index_add_(0, self.classes, sums.to(total.dtype))
+
+    def by_class(self, sums: Float[Tensor, "m k"]) -> Float[Tensor, "c k"]:
+        """Return sums with a row for each class."""
+        if self.classes is None:
+            return sums
+        return sums.new_zeros(self._num_classes, sums.shape[1]).index_add_(0, self.classes, sums)
+
+
+@lru_cache(maxsize=16)
+def _numbers(count: int, dtype: torch.dtype, device: torch.device) -> Int[Tensor, " count"]:
+    """Return 0 … count-1; the tensor is shared, and only read."""
+    with torch.inference_mode(False):
+        return torch.arange(count, dtype=dtype, device=device)

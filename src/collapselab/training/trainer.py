@@ -21,8 +21,9 @@ from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import Ended
 from collapselab.training.batches import Batches
-from collapselab.training.building import build_model
+from collapselab.training.building import build_model, loss_function
 from collapselab.training.engine import Engine
+from collapselab.training.evaluation import evaluate
 from collapselab.training.measuring import measure_network, write_measurement
 from collapselab.training.progress import Clock, Reporter, StepCallback
 from collapselab.training.state import NetworkState, random_states, restore_random_states
@@ -30,6 +31,8 @@ from collapselab.training.stopping import RunInterrupted, Stopper
 
 # Reading the loss waits for the device: seldom enough not to be noticed.
 _LOSS_READ_EVERY = 100
+# Evaluating a small train set takes as long as several steps.
+_STEPS_PER_EVALUATION = 10
 # Processes agree on stopping at these steps only: asking the others is a message.
 _STOP_ASKED_EVERY = 50
 
@@ -132,12 +135,21 @@ class Trainer:
             self.ended = "loss"
 
     def _is_loss_low(self) -> bool:
-        """Whether the mean loss of the epoch that ended is below the recipe's."""
+        """Whether the training loss is below the recipe's limit at the end of an epoch."""
         limit = self.recipe.stop_below_loss
         if limit is None:
             return False
+        if self.recipe.stop_loss == "evaluation":
+            epochs = math.ceil(_STEPS_PER_EVALUATION / len(self.batches))
+            return round(self.epoch) % epochs == 0 and self._evaluated_loss() < limit
         total = self._mean_over_processes(self.epoch_loss) * self._shares
         return total / self.batches.samples_per_epoch < limit
+
+    def _evaluated_loss(self) -> float:
+        """Return the mean loss of the network on the train set, in evaluation mode."""
+        loss, size = loss_function(self.recipe), self.recipe.measuring.batch_size
+        found = evaluate(self.model, self.data.train, loss, size, num_classes=self.data.num_classes).loss
+        return self._mean_over_processes(torch.tensor(found, dtype=torch.float64, device=self._fabric.device))
 
     def _mean_over_processes(self, value: Tensor) -> float:
         return float(self._fabric.all_reduce(value, reduce_op="mean") if self._shares > 1 else value)

@@ -6,11 +6,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from claim_rows import curve, judgement, seeds, verdict
+from claim_rows import FACTORS, curve, judgement, seeds, verdict
 
 from collapselab.papers.hui2022 import footnote2
 
 FOOTNOTE2 = footnote2.EXPERIMENT
+SOONER, LOSS_SOONER = "train-variance-sooner-with-dropout", "train-loss-sooner-with-dropout"
 VGG, DROPOUT = "train-variance-stays", "train-variance-lower-with-dropout"
 
 
@@ -37,10 +38,24 @@ def test_footnote_2() -> None:
 
 def test_experiments_without_a_vgg_or_without_an_mlp() -> None:
     judged = judgement(FOOTNOTE2, VGG, rows())
-    no_run = "Not tested: this folder has no runs in the literal arm with model vgg*."
+    no_run = "Not tested: this folder has no runs in the literal arm with model vgg* and dropout 0.5."
     assert (judged.verdict, judged.notes[0]) == ("inconclusive", no_run)
     alone = seeds(lambda seed: curve("vgg", model="vgg11_bn", dropout=0.5, train=0.5, seed=seed))
-    assert verdict(FOOTNOTE2, DROPOUT, alone) == "inconclusive"
+    for id in (DROPOUT, SOONER):
+        judged = judgement(FOOTNOTE2, id, alone)
+        assert (judged.verdict, judged.is_asked) == ("inconclusive", False)
+        assert {*judged.void.values()} == {"only one value of dropout"}
+
+
+def test_the_claim_about_vgg_is_about_networks_with_dropout() -> None:
+    both = pd.concat(
+        [rows(vgg=0.5), seeds(lambda seed: curve("b", model="vgg11_bn", dropout=0.0, train=0.01, seed=seed))]
+    )
+    assert verdict(FOOTNOTE2, VGG, both) == "holds"
+    # With and without dropout, VGG is compared as well.
+    judged = judgement(FOOTNOTE2, DROPOUT, both)
+    assert (judged.verdict, judged.agreement) == ("fails", "1 of 2 settings")
+    assert judgement(FOOTNOTE2, DROPOUT, rows(vgg=0.5)).agreement == "1 of 1 setting"
 
 
 def test_dropout_is_compared_within_a_seed() -> None:
@@ -68,3 +83,42 @@ def test_dropout_is_judged_at_zero_train_error_only(job: str) -> None:
     assert judgement(FOOTNOTE2, DROPOUT, errs).void == dict.fromkeys(
         range(3), f"{job}: train accuracy 0.99 < 0.999"
     )
+
+
+def power_laws(without: float, with_dropout: float, metric: str = "train_variance") -> pd.DataFrame:
+    """Curves that fall as a power of the step, each slower than it ends: the level is twice the end of the slower."""
+
+    def one(seed: int) -> list[dict[str, Any]]:
+        out = []
+        for share, exponent in ((0.0, without), (0.5, with_dropout)):
+            made = curve(f"mlp-{share:g}", model="mlp", dataset="mnist", dropout=share, seed=seed)
+            out += [row | {metric: max(row["step"], 0.5) ** -(exponent * FACTORS[seed])} for row in made]
+        return out
+
+    return seeds(one)
+
+
+@pytest.mark.parametrize(("id", "metric"), [(SOONER, "train_variance"), (LOSS_SOONER, "train_loss")])
+def test_speed_is_the_step_at_which_both_are_at_one_level(id: str, metric: str) -> None:
+    judged = judgement(FOOTNOTE2, id, power_laws(0.5, 1.0, metric))
+    assert judged.verdict == "holds"
+    what = f"step at which {metric.replace('_', ' ')} is 2 times the higher of both ends, with dropout"
+    without, sooner, ratio = judged.readings
+    assert [one.what for one in judged.readings] == [f"{what} 0", f"{what} 0.5", f"{what} 0 over 0.5"]
+    # Seed 1: the end without dropout is 10,000 ** -0.5; twice that is at 10,000 / 4 without, at 10,000 ** 0.5 / 2 with dropout.
+    assert (without.by_seed[1], sooner.by_seed[1]) == pytest.approx((2500, 50))
+    assert ratio.by_seed[1] == pytest.approx(50)
+    assert verdict(FOOTNOTE2, id, power_laws(1.0, 0.5, metric)) == "fails"
+    assert verdict(FOOTNOTE2, id, power_laws(0.5, 0.5, metric)) == "inconclusive"
+
+
+def test_speed_at_other_levels_is_in_the_sensitivity_list() -> None:
+    judged = judgement(FOOTNOTE2, SOONER, power_laws(0.5, 1.0))
+    assert [one.threshold for one in judged.sensitivity] == [1.25, 4.0]
+    assert all(one.verdict == "holds" for one in judged.sensitivity)
+    assert "is 1.25 times the higher of both ends" in judged.sensitivity[0].what
+
+
+def test_speed_that_was_not_measured() -> None:
+    judged = judgement(FOOTNOTE2, LOSS_SOONER, rows())
+    assert (judged.verdict, len(judged.void)) == ("inconclusive", 3)

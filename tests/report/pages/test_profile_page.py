@@ -90,6 +90,7 @@ def test_charts_draw_the_stored_numbers(profiles: Profiles, charts: dict[str, Ch
         "ncc_agreement",
         "ncc_accuracy",
         "vci",
+        "vci_adjusted",
         "cdnv",
         "fuzziness",
     ):
@@ -192,8 +193,30 @@ def test_text_from_the_profile_is_text_on_the_page(profiles: Profiles) -> None:
 def test_warnings_of_layers_that_differ_in_numbers_are_one(profiles: Profiles) -> None:
     lost = tuple(f"train layers.{depth}: vci ignores {depth + 1} of 9 eigenvalues" for depth in range(3))
     words = read(profile_page(replace(profiles[0], warnings=(*lost, "test: another")))).words
-    assert "2 warnings" in words
+    assert "3 warnings" in words  # with that of VCI, see below
     assert "train layers.0: vci ignores 1 of 9 eigenvalues. Similar: train layers.1, train layers.2" in words
+
+
+def test_layers_where_vci_and_its_adjusted_form_part_are_a_warning(profiles: Profiles) -> None:
+    """200 test samples of 64 features: VCI is a third too small."""
+    words = read(profile_page(profiles[0])).words
+    first = profiles[0].layers[0].test
+    assert (first["vci_adjusted"] or 0) - (first["vci"] or 0) > 0.05
+    assert "vci and vci_adjusted differ by more than 0.05" in words
+    same = changed(profiles[0], lambda layer: with_metrics(layer, vci=0.3, vci_adjusted=0.32))
+    assert "vci and vci_adjusted differ" not in read(profile_page(same)).words
+
+
+def test_the_law_of_separation_is_drawn_and_said(profiles: Profiles) -> None:
+    end, _ = profiles
+    law = end.law_of_separation()
+    chart = drawn(end)["fuzziness"]
+    assert f"Fit on train data: {law}." in chart.text
+    assert str(law) in read(profile_page(end)).words
+    line = strokes(chart)["train, law of separation"].values
+    assert line == pytest.approx([law.fitted(depth) for depth in range(len(end.layers))], rel=1e-12)
+    none = changed(end, lambda layer: with_metrics(layer, fuzziness=None))
+    assert "undefined: 0 of 4 layers have a positive fuzziness" in read(profile_page(none)).words
 
 
 def deep(profile: Profile, count: int) -> Profile:

@@ -193,7 +193,7 @@ def lower_with(by: str, metric: str, says: str, factor: _Bounds = (1.0, 1.5, 3.0
     def measure(runs: pd.DataFrame, factor: float) -> list[Number]:
         values = [min(numbers(runs, by)), max(numbers(runs, by))]
         if values[0] == values[1]:
-            raise Void(f"only one value of {_name(by)}")
+            raise NotAsked(f"only one value of {_name(by)}")
         pair = [rows_where(runs, **{by: value}) for value in values]
         step = max(set(pair[0]["step"]) & set(pair[1]["step"]), default=math.nan)
         ends = [end_value(curve(rows_where(run, step=step), metric)[1]) for run in pair]

@@ -28,12 +28,16 @@ LEARNING_RATES = {
     "densenet201": 0.01,
     "vgg11_bn": 0.01,
     "mlp": 0.001,
+    "densenet-small": 0.01,
+    "vgg11_bn-narrow": 0.01,
 }
 # Three hidden layers of 1024 (sec. 4.2 and 5.1).
 MLP: dict[str, Option] = {"width": 1024, "depth": 3, "batch_norm": False}
-# For few cores: a quarter of the channels of each stage.
+# For few cores: a quarter of the channels of each stage; a DenseNet of 16 layers instead of 98.
 _NARROW: dict[str, tuple[str, dict[str, Option]]] = {
-    "resnet18-narrow": ("timm/resnet18", {"channels": (16, 32, 64, 128), "stem_width": 16})
+    "resnet18-narrow": ("timm/resnet18", {"channels": (16, 32, 64, 128), "stem_width": 16}),
+    "densenet-small": ("timm/densenet121", {"growth_rate": 16, "block_config": (4, 4, 4, 4)}),
+    "vgg11_bn-narrow": ("vgg11", {"width": 16, "units": 512}),
 }
 # The classes of both MNIST and the digits, in the two super-classes of sec. 4.
 ODD_EVEN = ((1, 3, 5, 7, 9), (0, 2, 4, 6, 8))
@@ -47,6 +51,7 @@ EVALUATION_BATCH = 1024
 EVALUATION_NOTE = "Features are measured in evaluation mode, which the paper does not mention."
 LEFT_OPEN = f"{arms.TEXT} {EVALUATION_NOTE}"
 SMOKE = f"{recipes.SMOKE} {arms.TEXT}"
+KEPT = "so that its product with the sum of learning rates is that of 5e-4 over 80,000 steps"
 STEM_NOTE = "Networks are those of torchvision, whose first layers are designed for large images."
 # "Pixel-wise" in sec. 3.2 can mean one mean and deviation per pixel, or one mean and deviation for all pixels. Colour
 # photographs use the first, literal meaning. In digits and clothes, border pixels are almost always 0 in training images, so
@@ -55,6 +60,11 @@ STEM_NOTE = "Networks are those of torchvision, whose first layers are designed 
 STANDARDIZE_NOTE = (
     "MNIST and FashionMNIST are standardised with one mean and standard deviation for all pixels."
 )
+
+
+def kept_decay(steps: int) -> float:
+    """Return the weight decay whose product with the sum of learning rates is that of 5e-4 over the paper's 80,000 steps."""
+    return round(arms.WEIGHT_DECAY * STEPS / steps, 4)
 
 
 def images(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from collapselab.data.recipe import DataSpec, Sample
-from collapselab.experiments.claims.judges import gap, stays
+from collapselab.experiments.claims.judges import at_end, gap
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import At, Changes, Job, balanced, digits, job, scales
 from collapselab.papers.hui2022 import common
@@ -18,7 +18,10 @@ _PAIRS = (
     *((name, model) for name in ("mnist", "fashion_mnist", "cifar10", "svhn") for model in _NETWORKS),
     *(("stl10", model) for model in ("resnet50", "densenet201", "vgg11_bn")),
 )
-_CPU_PAIRS = tuple((name, model) for name in ("mnist", "cifar10") for model in _NETWORKS)
+_SMALL = ("resnet18-narrow", "densenet-small", "vgg11_bn-narrow")
+_CPU_PAIRS = tuple((name, model) for name in ("mnist", "cifar10") for model in _SMALL)
+_CPU_STEPS = 6000
+_CPU_DECAY = common.kept_decay(_CPU_STEPS)
 _OPEN = f"{common.LEFT_OPEN} {common.STEM_NOTE} {common.STANDARDIZE_NOTE}"
 
 
@@ -30,7 +33,7 @@ def _data(name: str) -> DataSpec:
 
 
 def _jobs(seed: int, changes: Changes, pairs: tuple[tuple[str, str], ...] = _PAIRS) -> list[Job]:
-    return [job(recipe(model, _data(name), seed).with_changes(changes)) for name, model in pairs]
+    return [job(recipe(model, _data(name), seed).with_changes(changes), model=model) for name, model in pairs]
 
 
 def _smoke(seed: int, changes: Changes) -> list[Job]:
@@ -60,17 +63,17 @@ EXPERIMENT = Experiment(
             seeds=1,
         ),
         cpu=At(
-            "MNIST and CIFAR-10 instead of five data sets, 1,000 training and 500 test images of each; 400 steps with batches "
-            f"of 64 instead of 80,000 steps with batches of 128. {_OPEN}",
-            seeds=1,
+            "MNIST and CIFAR-10 instead of five data sets, 2,500 training images of each and all test images; ResNet-18 and "
+            "VGG-11 with a quarter of the channels and 512 hidden units in the classifier of VGG; a DenseNet with 4 blocks of 4 "
+            f"layers and growth rate 16; {_CPU_STEPS:,} steps instead of 80,000. The weight decay of the papyan arm is "
+            f"{_CPU_DECAY:g}, {common.KEPT}. {_OPEN}",
             changes={
-                "data.train": balanced(1000),
-                "data.test": balanced(500),
-                "steps": 400,
-                "batch_size": 64,
-                "measuring.count": 10,
+                "data.train": balanced(2500),
+                "steps": _CPU_STEPS,
+                "measuring.count": 12,
+                "measuring.at": (3500, 4500, 5200),  # log-spaced ones are far apart where features collapse
             },
-            make=in_arms(partial(_jobs, pairs=_CPU_PAIRS)),
+            make=in_arms(partial(_jobs, pairs=_CPU_PAIRS), _CPU_DECAY),
         ),
         smoke=At(
             f"200 + 200 digits of 8 x 8 pixels; a narrow ResNet-18 and a small plain network, a few dozen steps. {common.SMOKE}",
@@ -84,16 +87,22 @@ EXPERIMENT = Experiment(
         ACCURACY_LINES,
     ],
     claims=in_each_arm(
-        stays("strong_test_variance", "Strong test variance does not become negligible in any setting."),
+        # At the last step the learning rate is 0, so that nothing is still falling.
+        at_end(
+            "strong_test_variance",
+            "Strong test variance does not become negligible in any setting.",
+            above=(0.1, 0.03, 0.3),
+        ),
         gap(
             "strong_test_variance",
             "train_variance",
             "Strong test variance is far above train variance in every setting whose train variance vanished.",
             vanished=0.1,
         ),
-        stays(
+        at_end(
             "train_variance",
-            "On CIFAR-10, SVHN or STL-10, train variance does not converge to 0 in some settings.",
+            "On CIFAR-10, SVHN or STL-10, train variance does not become negligible in some settings.",
+            above=(0.1, 0.03, 0.3),
             only={"dataset": "[cs]*"},  # those three
             anywhere=True,
         ),

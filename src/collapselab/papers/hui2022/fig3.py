@@ -8,7 +8,7 @@ from collapselab.experiments.claims.judges import agrees, gap, stays, vanishes
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import At, Changes, Job, balanced, digits, job, scales
 from collapselab.papers.hui2022 import common
-from collapselab.papers.hui2022.arms import BEFORE_ARMS, DECIDED, WEIGHT_DECAY, in_arms, in_each_arm
+from collapselab.papers.hui2022.arms import BEFORE_ARMS, DECIDED, in_arms, in_each_arm
 from collapselab.papers.hui2022.common import images, recipe
 from collapselab.report.builders import ACCURACY_LINES, VANISHED, VARIANCES, Lines, zero_train_error
 
@@ -19,7 +19,7 @@ def _jobs(seed: int, changes: Changes, model: str = "resnet18") -> list[Job]:
 
 
 _CPU_STEPS = 6000
-_CPU_DECAY = round(WEIGHT_DECAY * common.STEPS / _CPU_STEPS, 4)
+_CPU_DECAY = common.kept_decay(_CPU_STEPS)
 _MARKS = (zero_train_error, VANISHED)
 
 EXPERIMENT = Experiment(
@@ -36,8 +36,7 @@ EXPERIMENT = Experiment(
         paper=At(f"Nothing is reduced: 50,000 images, 80,000 steps. {common.LEFT_OPEN} {common.STEM_NOTE}"),
         cpu=At(
             "ResNet-18 of timm with a quarter of the channels in each stage; 2,500 training images, equally many of each class, "
-            "instead of 50,000, and all test images; 6,000 steps instead of 80,000. The weight decay of the papyan arm is "
-            f"{_CPU_DECAY:g}, so that its product with the sum of learning rates is that of 5e-4 over 80,000 steps. "
+            f"instead of 50,000, and all test images; 6,000 steps instead of 80,000. The weight decay of the papyan arm is {_CPU_DECAY:g}, {common.KEPT}. "
             f"The first layers are designed for large images. {common.LEFT_OPEN}",
             seeds=5,
             changes={

@@ -70,19 +70,20 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
         facts=_facts(shown),
         sections=_sections(shown),
         numbers=_numbers(shown),
-        warnings=profile.warnings,
+        warnings=(*profile.warnings, *profile.vci_warnings()),
         made=list((how | used).items()),
     )
 
 
 def _with_shares(profile: Profile) -> pd.DataFrame:
-    """Return the metrics of a profile with two that only this page has."""
+    """Return the metrics of a profile with three that only this page has."""
     metrics, classes = profile.to_frame(), len(profile.classes)
     used = ["normalized_within", "equiangularity", "mean_cosine_gap"]
     within, spread, gap = (values for _, values in metrics.reindex(columns=used).items())
     mean = (gap - (1 / (classes - 1) if classes > 1 else np.nan)).abs()
     relative = (spread / mean).where(mean > 0)
-    return metrics.assign(between_share=1 - within, relative_equiangularity=relative)
+    law = metrics["depth"].map(profile.law_of_separation().fitted)
+    return metrics.assign(between_share=1 - within, relative_equiangularity=relative, law_of_separation=law)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,12 +129,9 @@ def _sections(shown: _Shown) -> list[Section]:
     metric, classes = shown.metric, shown.num_classes
     weights = shown.weight("weight_singular_spread", (classes - 1) ** -0.5 if classes > 1 else None)
     ranks = [_weight_spectra(shown), shown.weight("weight_stable_rank", classes - 1), _stable_rank(shown)]
-    more = [metric(name) for name in ("vci", "fuzziness", "cdnv", "cosine_similarity", "class_separation")]
-    angles = [
-        metric("mean_cosine_gap"),
-        metric("relative_equiangularity", of=["equiangularity", "mean_cosine_gap"]),
-        metric("equinorm"),
-    ]
+    more = [metric(name) for name in ("vci", "vci_adjusted", "cdnv", "cosine_similarity", "class_separation")]
+    equal_angles = metric("relative_equiangularity", of=["equiangularity", "mean_cosine_gap"])
+    angles = [metric("mean_cosine_gap"), equal_angles, metric("equinorm")]
     after = "See figure {} of Rangamani et al. (2023).".format
     return [
         Section("nc1", "NC1: samples gather at their class mean", [_traces(shown), _shares(shown)], after(1)),
@@ -143,7 +141,7 @@ def _sections(shown: _Shown) -> list[Section]:
         Section(
             "ranks", "Ranks of weights and features", [*ranks, metric("stable_rank_per_class")], after(5)
         ),
-        Section("more", "Further measures", [*more, _components(shown)]),
+        Section("more", "Further measures", [*more, _fuzziness(shown), _components(shown)]),
     ]
 
 
@@ -169,16 +167,14 @@ def _facts(shown: _Shown) -> list[tuple[str, str]]:
         ("classes", f"{shown.num_classes:,}"),
         (f"within-class share of the variance, last layer, {splits}", within),
         (f"nearest class mean agrees with the network, last layer, {splits}", agreement),
+        ("law of separation, train", str(profile.law_of_separation())),
     ]
 
 
 def _numbers(shown: _Shown) -> list[tuple[str, pd.DataFrame]]:
     tables = [
-        (
-            f"Every metric on {split} data{' at initialisation' * at_start}",
-            shown.table(split, at_start=at_start),
-        )
-        for at_start, split in product((False, True), shown.splits)
+        (f"Every metric on {split} data{' at initialisation' * start}", shown.table(split, at_start=start))
+        for start, split in product((False, True), shown.splits)
     ]
     return [(title, table) for title, table in tables if len(table)]
 
@@ -195,8 +191,7 @@ def _shares(shown: _Shown) -> Chart:
         for split, look in (("train", Look(TRAIN)), ("test", Look(TEST, marker="square")))
         for name, metric in metrics.items()
     ]
-    for name, metric in metrics.items():
-        lines.append(shown.line(f"{name}, train", metric, INITIALISATION, at_start=True))
+    lines += [shown.line(f"{name}, train", metrics[name], INITIALISATION, at_start=True) for name in metrics]
     first, epsilon = shown.profile.first_collapsed_layer, number(shown.profile.epsilon)
     where = f"is below {epsilon} from {first} on" if first else f"is not below {epsilon} at the last layer"
     level = [Mark("y", shown.profile.epsilon, f"ε = {epsilon}")]
@@ -252,13 +247,17 @@ def _stable_rank(shown: _Shown) -> Chart:
     return shown.chart("stable_rank", lines, "stable_rank", sketched=sketched)
 
 
+def _fuzziness(shown: _Shown) -> Chart:
+    law = shown.line("train, law of separation", "law_of_separation", Look(NEUTRAL, "dash", "none"))
+    lines = [*shown.usual("fuzziness"), law]
+    return shown.chart("fuzziness", lines, "fuzziness", law=shown.profile.law_of_separation())
+
+
 def _components(shown: _Shown) -> Chart:
     metrics = [(share, f"components_{share}", colour) for share, colour in _COMPONENTS.items()]
-    lines = [shown.line(f"{share}%, train", metric, Look(colour)) for share, metric, colour in metrics]
-    for share, metric, colour in metrics:
-        test = shown.line(f"{share}%, test", metric, Look(colour, "dash"), "test")
-        lines.append(replace(test, legend="test"))
-    for share, metric, colour in metrics:
-        lines.append(shown.line(f"{share}%", metric, Look(colour, "dot"), at_start=True))
+    lines = [shown.line(f"{at}%, train", name, Look(colour)) for at, name, colour in metrics]
+    tests = [shown.line(f"{at}%, test", name, Look(colour, "dash"), "test") for at, name, colour in metrics]
+    lines += [replace(line, legend="test") for line in tests]
+    lines += [shown.line(f"{at}%", name, Look(colour, "dot"), at_start=True) for at, name, colour in metrics]
     head = "For 99% on train data, the number is"
     return shown.chart("components", lines, "components_99", head=head, full=shown.num_classes - 1)

@@ -1,0 +1,120 @@
+"""Features that fit are kept on an accelerator, and the network runs once; shown on the CPU, treated as an accelerator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import collapselab
+from collapselab.probes import kept
+from collapselab.statistics import gathering
+
+NUM_SAMPLES, BATCH, NUM_CLASSES = 60, 8, 3
+# Not an attribute of the network: `profile` would restore it.
+READ: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True)
+def _no_device_is_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "EAGER_DEVICES", frozenset())
+
+
+class _Counting(nn.Module):
+    """Changes in place what its second layer has read; counts the samples that it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.head = nn.Linear(5, 7), nn.Linear(7, 7), nn.Linear(7, NUM_CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        READ["samples"] += len(x)
+        hidden = self.first(x)
+        out = self.second(hidden)
+        hidden.zero_()
+        return self.head(out.relu())
+
+
+def _loader() -> DataLoader[Any]:
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, NUM_CLASSES, (NUM_SAMPLES,), generator=generator)
+    rows = torch.randn(NUM_SAMPLES, 5, generator=generator) + labels[:, None]
+    return DataLoader(TensorDataset(rows, labels), BATCH)
+
+
+def _metrics(profile: collapselab.Profile) -> list[dict[str, float | None]]:
+    return [layer.train for layer in profile.layers]
+
+
+def _assert_same(one: dict[str, float | None], other: dict[str, float | None]) -> None:
+    """Sums of rows in other groups round differently."""
+    undefined = [{name for name, value in metrics.items() if value is None} for metrics in (one, other)]
+    assert undefined[0] == undefined[1]
+    values = [{name: v for name, v in metrics.items() if v is not None} for metrics in (one, other)]
+    assert values[0] == pytest.approx(values[1], rel=1e-9)
+
+
+def _profiled(loader: Any, **options: Any) -> tuple[list[dict[str, float | None]], int]:
+    model = _Counting()
+    READ.clear()
+    collapselab.profile(model, _loader(), metrics=["squared_distance"], **options)  # planning, and one pass
+    once, READ["samples"] = READ["samples"], 0
+    found = collapselab.profile(model, loader, **options)
+    assert not any("second pass" in text for text in found.warnings)
+    return _metrics(found), READ["samples"] - once
+
+
+@pytest.mark.parametrize("scatter", ["full", "sketch", "trace"])
+@pytest.mark.parametrize("group_bytes", [2**25, 300])
+def test_the_network_runs_once_and_results_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, scatter: str, group_bytes: int
+) -> None:
+    monkeypatch.setattr(kept, "_GROUP_BYTES", group_bytes)
+    found, more = _profiled(_loader(), scatter=scatter)
+    assert more == 0
+    monkeypatch.setattr(kept, "SHARE", 0.0)
+    expected, more = _profiled(_loader(), scatter=scatter)
+    assert more == NUM_SAMPLES
+    for one, other in zip(found, expected, strict=True):
+        _assert_same(one, other)
+        assert one["ncc_agreement"] is not None
+
+
+def test_labels_that_become_known_as_they_come_are_numbered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the loader nor a data set says which labels there are, and the highest comes first."""
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.arange(NUM_SAMPLES, 0, -1) // 16
+    rows = torch.randn(NUM_SAMPLES, 5, generator=generator) + labels[:, None]
+    batches = list(zip(rows.split(BATCH), labels.split(BATCH), strict=True))
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4))
+    found = _metrics(collapselab.profile(model, batches))
+    monkeypatch.setattr(kept, "SHARE", 0.0)
+    expected = _metrics(collapselab.profile(model, batches))
+    for one, other in zip(found, expected, strict=True):
+        _assert_same(one, other)
+        assert (one["ncc_accuracy"] or 0) > 0.5
+
+
+def test_an_iterator_is_measured_whole() -> None:
+    found, more = _profiled(iter(_loader()))
+    assert more == 0
+    assert all(layer["ncc_accuracy"] is not None for layer in found)
+
+
+def test_features_that_do_not_fit_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "free_memory", lambda _device: 8 * 1000)
+    store = kept.KeptFeatures()
+    for _ in range(2):
+        store.add("layer", torch.zeros(8, 10))
+        store.end_batch(torch.zeros(8, dtype=torch.int64), None)
+    assert store.fits  # 640 of 1000 bytes
+    store.add("layer", torch.zeros(8, 12))
+    assert not store.fits
+    store.complete()
+    assert not store
+    assert list(store.read()) == []
