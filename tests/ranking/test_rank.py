@@ -229,8 +229,8 @@ def row(n: int, p: int, classes: int = 10) -> RankedModel:
 @pytest.mark.parametrize(
     ("name", "rows", "words"),
     [
-        ("h_score", [row(100, 200)], "says nothing"),
-        ("vci", [row(100, 99)], "says nothing"),
+        ("h_score", [row(100, 200)], "needs more samples"),
+        ("vci", [row(100, 99)], "needs more samples"),
         ("vci", [row(1000, 200), row(1000, 100)], "favours wide features: up to 20% of it is chance"),
         ("vci", [row(1000, 200)], ""),
         ("vci", [row(10_000, 200), row(10_000, 100)], ""),
@@ -253,19 +253,40 @@ def test_caveats(name: str, rows: list[RankedModel], words: str) -> None:
 
 def test_advice_prefers_what_was_measured_and_leaves_out_the_unstable() -> None:
     scores = {
-        "logme": trust(correlation=0.5),
+        "logme": trust(correlation=0.6),
         "cdnv": trust(correlation=0.9),
+        "fuzziness": trust(correlation=0.4),
         "transrate": trust(stability=0.1, correlation=1.0),
         "vci": trust(correlation=1.0, caveat="says nothing"),
+        "h_score": trust(correlation=1.0, caveat="says nothing"),
     }
-    sentences = advice(scores, 8, [500])
-    assert sentences[0].startswith(
-        "At n = 500, trust cdnv (correlation with accuracy 0.9, stability 1) and logme"
+    assert advice(scores, 8, [500]) == (
+        "At n = 500, trust cdnv (0.9) and logme (0.6): rank correlation with accuracy.",
+        "Do not trust h_score and vci here: says nothing.",
+        "Not stable, or undefined: transrate.",
     )
-    assert "Do not trust vci: says nothing." in sentences
-    assert any("Unstable" in text and "transrate" in text for text in sentences)
+    assert "With 4 models, rank correlations are rough." in advice(scores, 4, [500])
+    poor = advice({"logme": trust(correlation=0.1)}, 8, [500])
+    assert poor == ("At n = 500, no score predicts the measured accuracies of these models.",)
+
+
+def test_advice_without_accuracies_says_what_is_unknown() -> None:
+    scores = {"logme": trust(), "cdnv": trust(), "vci_adjusted": trust(stability=None)}
+    sentences = advice(scores, 8, [500, 1000])
+    assert sentences[0].startswith(
+        "At n = 500, 1,000, logme and cdnv are stable. Whether they predict transfer here is unknown"
+    )
+    assert sentences[1] == "Not stable, or undefined: vci_adjusted."
     assert "no score can be trusted" in advice({"logme": trust(stability=0.1)}, 8, [500])[0]
-    assert any("rough" in text for text in advice(scores, 4, [500]))
+
+
+def test_warnings_that_differ_in_numbers_are_merged() -> None:
+    given = {f"m{number}": features(1.0, p=50 + number, n=30) for number in range(4)}
+    found = collapselab.rank(given, scores=["vci"], by="vci", stability=False)
+    texts = [text for text in found.warnings if "the largest possible with 30 samples" in text]
+    assert len(texts) == 1
+    assert texts[0].startswith("m0, vci: Sigma_T has rank 29")
+    assert texts[0].endswith(". Similar: m1, m2 and 1 more")
 
 
 # ---------------------------------------------------------------- forms of the result

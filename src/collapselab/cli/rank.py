@@ -38,7 +38,7 @@ def rank(
         typer.Option(
             metavar="NAME,NAME",
             help="Scores to compute, comma-separated; docs/scores.md defines them. Default: logme, h_score, shrunk_h_score, "
-            "transrate, leep, ncti, ncc_accuracy, normalized_within, fuzziness, vci, cdnv.",
+            "transrate, leep, ncti, ncc_accuracy, normalized_within, fuzziness, vci, vci_adjusted, cdnv.",
         ),
     ] = None,
     by: Annotated[str, typer.Option(metavar="NAME", help="Score that orders the models.")] = "logme",

@@ -36,7 +36,7 @@ class Case:
     accuracy: float | None = None
     num_test: int | None = None
     from_cache: bool = False
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
 
     def values(self, which: int = 0) -> dict[str, float | None]:
         return {name: found.value for name, found in self.scored[which].items()}
@@ -104,7 +104,7 @@ def _case(name: str, target: Target, options: Options, report: ProgressCallback)
     scored = [_scored(samples, target.train.probabilities, wanted)]
     case = Case(name, (*samples.features.shape, samples.num_classes), scored, from_cache=target.from_cache)
     for score, found in scored[0].items():
-        case.warnings += [f"{name}, {score}: {text}" for text in found.warnings]
+        case.warnings += [(name, f"{score}: {text.removeprefix(f'{score}: ')}") for text in found.warnings]
     can_be_split = max(_sizes(samples.labels).values()) > 1
     if options.stability and can_be_split:
         case.scored += _halves(samples, target.train, wanted, options.seed, name)
@@ -142,23 +142,25 @@ def _halves(
 
 def _probed(
     samples: Samples, target: Target, seed: int, name: str, report: ProgressCallback
-) -> tuple[float, int, list[str]]:
+) -> tuple[float, int, list[tuple[str, str]]]:
     """Return the test accuracy of a linear probe, the number of test samples, and notes."""
-    notes: list[str] = []
+    notes: list[tuple[str, str]] = []
     if target.test is None:
         kept, held = hold_out(samples, _TEST_SHARE, seed, name)
         train, test = (kept.features, kept.labels), (held.features, held.labels)
-        notes.append("no test features: probes are tested on a fifth of the samples, which is held out")
+        notes.append(
+            (name, "no test features: the probe is tested on a fifth of the samples, which is held out")
+        )
     else:
         train = target.train.features, target.train.labels
         known = np.isin(target.test.labels, target.train.labels)
         test = target.test.features[torch.from_numpy(known)], target.test.labels[known]
         if not known.all():
-            notes.append(f"{name}: test samples of classes that train lacks are left out; raise limit=")
+            notes.append((name, "test samples of classes that train lacks are left out; raise limit="))
     found = linear_probe(
         train, test, num_penalties=_PENALTIES, seed=seed, progress=partial(report, f"linear probe of {name}")
     )
-    return found.accuracy, len(test[1]), [*notes, *(f"{name}, probe: {text}" for text in found.warnings)]
+    return found.accuracy, len(test[1]), [*notes, *((name, f"probe: {text}") for text in found.warnings)]
 
 
 def _add_ncti(cases: Sequence[Case], which: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,16 @@ from collapselab.ranking.cases import NCTI_PARTS, Case, Options, score_candidate
 from collapselab.ranking.extraction import FILES, Extraction
 from collapselab.ranking.results import Number, RankedModel, Ranking, ScoreTrust
 from collapselab.ranking.trust import advice, agreement, caveat, direction_of, goodness, mean, regret
+from collapselab.text import listed
 from collapselab.transfer import mean_log_odds
 from collapselab.transfer.scores import BY_NAME
 
 DEFAULT_SCORES = (
     "logme", "h_score", "shrunk_h_score", "transrate", "leep", "ncti", "ncc_accuracy", "normalized_within",
-    "fuzziness", "vci", "cdnv",
+    "fuzziness", "vci", "vci_adjusted", "cdnv",
 )  # fmt: skip
 LIMIT = 10_000
+_NUMBER = re.compile(r"\d[\d.e+-]*")
 
 
 def rank(
@@ -213,9 +216,19 @@ def _ranking(cases: Mapping[str, list[Case]], options: Options, notes: Sequence[
         _log_odds(every),
         (
             *notes,
-            *dict.fromkeys(text for found in cases.values() for case in found for text in case.warnings),
+            *_merged(warning for found in cases.values() for case in found for warning in case.warnings),
         ),
     )
+
+
+def _merged(warnings: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield warnings that differ only in their numbers once, with the models that they are about."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for model, text in warnings:
+        groups.setdefault(_NUMBER.sub("#", text), []).append((model, text))
+    for found in groups.values():
+        models = list(dict.fromkeys(model for model, _ in found))
+        yield f"{models[0]}, {found[0][1]}" + (f". Similar: {listed(models[1:], 2)}" if models[1:] else "")
 
 
 def _rows(cases: Sequence[Case], dataset: str, by: str) -> list[RankedModel]:

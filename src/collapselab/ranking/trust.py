@@ -16,8 +16,11 @@ from collapselab.transfer.scores import BY_NAME
 LEAST_MODELS = 3
 _FEW_MODELS = 6
 STABLE = 0.8
+# The least rank correlation with measured accuracies, and the most scores that are named.
+_PREDICTS, _MOST = 0.5, 3
 # The H-score of labels that say nothing is p / (n - 1) of its maximum; above this share, it decides the order.
 _CHANCE = 0.1
+_DEPENDS_ON_CHANCE = ("h_score", "vci")
 _UNIT = ("transrate", "ncti", "within_trace", "between_trace", "total_trace")
 # Computed on the samples that it is fitted to.
 _FITTED = ("ncc_accuracy", "ncti")
@@ -74,9 +77,9 @@ def caveat(name: str, rows: Sequence[RankedModel]) -> str:
     widths = {row.dim for row in rows}
     if direction_of(name) == "neither":
         return "predicts nothing by itself"
-    if name in ("h_score", "vci") and chance >= 1:
-        return "says nothing: needs more samples than features"
-    if name in ("h_score", "vci") and chance > _CHANCE and len(widths) > 1:
+    if name in _DEPENDS_ON_CHANCE and chance >= 1:
+        return "needs more samples than features"
+    if name in _DEPENDS_ON_CHANCE and chance > _CHANCE and len(widths) > 1:
         return f"favours wide features: up to {chance:.0%} of it is chance"
     if name.startswith(_FITTED) and few:
         return "too good: fewer samples per class than features"
@@ -98,44 +101,51 @@ def advice(scores: Mapping[str, ScoreTrust], num_models: int, sizes: Sequence[in
         num_models: how many were ranked.
         sizes: numbers of samples, by data set.
     """
-    at = "n = " + listed(dict.fromkeys(f"{size:,}" for size in sizes))
     if num_models < LEAST_MODELS:
         return (f"{num_models} models are too few to check the scores; rank at least {LEAST_MODELS}.",)
-    stable = {
+    at = "At n = " + listed(dict.fromkeys(f"{size:,}" for size in sizes))
+    halved = any(trust.stability is not None for trust in scores.values())
+    usable = {
         name: trust
         for name, trust in scores.items()
-        if not trust.caveat and (trust.stability is None or trust.stability >= STABLE)
+        if not trust.caveat and (not halved or (trust.stability or 0.0) >= STABLE)
     }
-    best = sorted(stable, key=lambda name: -_strength(stable[name]))[:3]
-    if not best:
-        return (
-            f"At {at}, no score can be trusted: none orders the models alike on two halves of the samples.",
-        )
-    reasons = [f"{name} ({_reason(scores[name])})" for name in best]
-    sentences = [f"At {at}, trust {_and(reasons)}."]
+    measured = any(trust.correlation is not None for trust in scores.values())
+    sentences = [_measured(at, usable) if measured else _unmeasured(at, usable)]
     if num_models < _FEW_MODELS:
-        sentences.append(f"With {num_models} models, these correlations are rough.")
-    doubtful = [
-        f"{name}: {trust.caveat}"
-        for name, trust in scores.items()
-        if trust.caveat and name in ("h_score", "vci")
-    ]
-    unstable = [name for name, trust in scores.items() if not trust.caveat and name not in stable]
-    if doubtful:
-        sentences.append(f"Do not trust {'; '.join(doubtful)}.")
+        sentences.append(f"With {num_models} models, rank correlations are rough.")
+    for reason, names in _doubts(scores).items():
+        sentences.append(f"Do not trust {_and(names)} here: {reason}.")
+    unstable = [name for name, trust in scores.items() if not trust.caveat and name not in usable]
     if unstable:
-        sentences.append(f"Unstable over two halves of the samples: {', '.join(unstable)}.")
+        sentences.append(f"Not stable, or undefined: {', '.join(unstable)}.")
     return tuple(sentences)
 
 
-def _strength(trust: ScoreTrust) -> float:
-    return float(trust.stability or 0.0 if trust.correlation is None else 10 + trust.correlation)
+def _measured(at: str, usable: Mapping[str, ScoreTrust]) -> str:
+    found = {name: trust.correlation for name, trust in usable.items() if trust.correlation is not None}
+    best = sorted((name for name in found if found[name] >= _PREDICTS), key=lambda name: -found[name])[:_MOST]
+    if not best:
+        return f"{at}, no score predicts the measured accuracies of these models."
+    return f"{at}, trust {_and([f'{name} ({number(found[name], 2)})' for name in best])}: rank correlation with accuracy."
 
 
-def _reason(trust: ScoreTrust) -> str:
-    parts = [] if trust.correlation is None else [f"correlation with accuracy {number(trust.correlation, 2)}"]
-    parts += [] if trust.stability is None else [f"stability {number(trust.stability, 2)}"]
-    return ", ".join(parts) or "nothing speaks against it"
+def _unmeasured(at: str, usable: Mapping[str, ScoreTrust]) -> str:
+    if not usable:
+        return f"{at}, no score can be trusted: none orders the models alike on two halves of the samples."
+    return (
+        f"{at}, {_and(list(usable))} {'is' if len(usable) == 1 else 'are'} stable. Whether they predict transfer here is "
+        "unknown until a probe measures it."
+    )
+
+
+def _doubts(scores: Mapping[str, ScoreTrust]) -> dict[str, list[str]]:
+    """Return the scores that depend on chance, by reason."""
+    found: dict[str, list[str]] = {}
+    for name in _DEPENDS_ON_CHANCE:
+        if name in scores and scores[name].caveat:
+            found.setdefault(scores[name].caveat, []).append(name)
+    return found
 
 
 def _and(parts: Sequence[str]) -> str:

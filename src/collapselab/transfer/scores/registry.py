@@ -89,6 +89,8 @@ _DECOMPOSITION = "eigenvectors of the smaller of F Fᵀ and Fᵀ F, O(n p min(n,
 _PRODUCT = "one covariance, O(n p²), and its eigenvectors, O(p³)"
 _SUMS = "class means and traces, O(n p)"
 _NCTI = "Wang et al. 2023, published code"
+# How warnings end that do not concern the value.
+_NO_EFFECT = "its value is not affected"
 _PREDICTS: dict[str, Direction] = {"falls": "smaller", "rises": "larger", "neither": "neither"}
 
 
@@ -100,9 +102,10 @@ def _metric(name: str, inputs: ScoreInputs) -> float:
     """
     measured = measure(inputs.features, inputs.labels, metrics=[name])
     value = measured.splits["train"][name]
-    reasons = [text.removeprefix("train: ") for text in measured.warnings]
+    reasons = [text.removeprefix("train: ") for text in measured.warnings if not text.endswith(_NO_EFFECT)]
     if value is None:
-        raise InputError(f"{name}: undefined on these features ({reasons[0] if reasons else 'no value'})")
+        own = [text for text in reasons if name in text] or reasons or ["no value"]
+        raise InputError(f"{name}: undefined on these features ({own[0]})")
     for text in reasons:
         warnings.warn(text, stacklevel=2)
     return float(value)
