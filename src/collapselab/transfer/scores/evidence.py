@@ -11,7 +11,7 @@ from collapselab.numerics import EPS64
 from collapselab.transfer.samples import Matrix, read_samples
 from collapselab.transfer.scores.spectrum import class_spectrum
 
-_MOST_ITERATIONS = 1000
+_MOST_ITERATIONS, _STARTS = 1000, 64
 # The evidence is stationary in the ratio: an error of 1e-8 in it changes the evidence by about 1e-16.
 _TOLERANCE = 1e-8
 # The ratio is in units of the largest eigenvalue of F^T F. Below the first the labels are a linear function of the
@@ -32,9 +32,10 @@ def logme(features: Any, labels: Any) -> float:
         r(t) = norm(y - U U^T y)^2 + sum_k (u_k . y)^2 t / (t + s_k^2),
 
     with F = U S V^T. The fixed point t <- gamma norm(delta)^2 / ((n - gamma) norm(m)^2) of the paper is iterated to a
-    relative change of 1e-8 (published code: 11 steps at most, with 1e-5 added to denominators). It starts at the mean of
-    s_k^2 (published code: 1), so that the result does not depend on the unit of the features. Where labels are an exact
-    linear function of the features, the evidence is infinite; it is then that of t = eps64 s_1^2, large and finite.
+    relative change of 1e-8 (published code: 11 steps at most, with 1e-5 added to denominators). The evidence can have
+    several maxima: the iteration starts at the best of 64 ratios, which finds the highest one (published code: at 1, which can
+    end in a lower one). Where labels are an exact linear function of the
+    features, the evidence is infinite; it is then that of t = eps64 s_1^2, large and finite.
 
     Cost: eigenvectors of the smaller of F F^T and F^T F, O(n p min(n, p)).
 
@@ -78,13 +79,15 @@ class _Evidence:
         self._outside, self._num_samples = outside, num_samples
 
     def maximum(self) -> Matrix:
-        start = float(self._eigenvalues.mean()) if len(self._eigenvalues) else _LARGEST_RATIO
-        ratio = np.full(len(self._outside), start)
+        """Return the highest log evidence of each class."""
+        grid = np.geomspace(_SMALLEST_RATIO, _LARGEST_RATIO, _STARTS)
+        known = np.stack([self._at(np.full(len(self._outside), ratio)) for ratio in grid])
+        ratio = grid[known.argmax(axis=0)]
         for _ in range(_MOST_ITERATIONS):
             before, ratio = ratio, self._next(ratio)
             if np.all(np.abs(ratio - before) <= _TOLERANCE * before):
                 break
-        return self._at(ratio)
+        return np.maximum(self._at(ratio), known.max(axis=0))
 
     def _next(self, ratio: Matrix) -> Matrix:
         kept = self._eigenvalues / (self._eigenvalues + ratio)  # gamma is its sum
