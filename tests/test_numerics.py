@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import scipy.linalg
@@ -22,8 +20,6 @@ from collapselab.numerics import (
     principal_angle_cosines,
     symmetrized,
     thin_svd,
-    thin_svd_by_gram,
-    without_null_row,
 )
 from helpers import assert_close
 from oracles import random_alignments
@@ -181,37 +177,46 @@ def test_autocast_is_off_inside_and_on_again_after() -> None:
 # ---------------------------------------------------------------- shortcuts for many rows
 
 
-def with_spread(c: int, p: int, smallest: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows with singular values from 1 to `smallest` and a zero, and the unit vector that they are orthogonal to."""
-    direction = torch.linalg.vector_norm(draw(c, 3, seed=5), dim=1)
-    direction /= torch.linalg.vector_norm(direction)
-    left = torch.linalg.qr(torch.column_stack([direction, draw(c, min(c - 1, p))]))[0][:, 1:]
-    right = torch.linalg.qr(draw(p, min(c - 1, p), seed=1))[0]
-    values = torch.logspace(0, math.log10(smallest), min(c - 1, p), dtype=torch.float64)
-    return (left * values) @ right.T, direction
+SPREADS = {
+    "wide": torch.logspace(0, -1, 299, dtype=torch.float64),
+    "ill-conditioned": torch.logspace(0, -10, 299, dtype=torch.float64),
+    "one far above": torch.cat([torch.tensor([1e5]), torch.linspace(1, 0.5, 298)]).double(),
+    "a gap": torch.cat([torch.linspace(1, 0.5, 100), 1e-8 * torch.linspace(1, 0.5, 199)]).double(),
+    "low rank": torch.cat([torch.linspace(1, 0.5, 50), torch.zeros(249)]).double(),
+    "zero": torch.zeros(299, dtype=torch.float64),
+}
 
 
-@pytest.mark.parametrize(("c", "p"), [(2, 5), (6, 20), (20, 20), (21, 20), (30, 8)])
-def test_without_the_null_row_the_rest_is_the_same(c: int, p: int) -> None:
-    matrix, direction = with_spread(c, p, 1e-3)
-    reduced = without_null_row(matrix, direction)
-    assert reduced.shape == (c - 1, p)
-    assert_close(reduced.T @ reduced, matrix.T @ matrix, rel=1e-14, why="a reflection in float64")
-
-
-@pytest.mark.parametrize(("c", "p"), [(300, 400), (400, 300)])
-def test_gram_of_rows_without_the_null_row(c: int, p: int) -> None:
-    """What is well conditioned is found from the Gram matrix, and nothing else."""
-    for smallest, is_found in ((1e-2, True), (1e-4, False)):
-        matrix, direction = with_spread(c, p, smallest)
-        svd = thin_svd_by_gram(without_null_row(matrix, direction), cutoff=1e-13)
-        assert (svd is not None) == is_found
-        if svd is not None:
-            plain = thin_svd(matrix, max_rank=min(c - 1, p), cutoff=1e-13)
-            assert (svd.rank, svd.num_dropped) == (plain.rank, 0)
-            assert_close(svd.values, plain.values, rel=1e-11, why="eps64 times the squared condition number")
-            inverse = [(each.right / each.values.square()) @ each.right.T for each in (svd, plain)]
-            assert_close(inverse[0], inverse[1], rel=1e-10, why="the same, and once more for the inverse")
+@pytest.mark.parametrize("size", [1.0, 1e-170], ids=str)
+@pytest.mark.parametrize("shape", [(300, 400), (400, 300)], ids=str)
+@pytest.mark.parametrize("spread", list(SPREADS))
+def test_thin_svd_of_many_rows(spread: str, shape: tuple[int, int], size: float) -> None:
+    """As accurate as a decomposition of the rows themselves; like class means, these span one dimension less."""
+    values = SPREADS[spread]
+    left, right = (
+        torch.linalg.qr(draw(side, len(values), seed=k))[0] for k, side in enumerate(sorted(shape))
+    )
+    matrix = (left * values) @ right.T * size
+    matrix = matrix if shape[0] < shape[1] else matrix.T
+    svd = thin_svd(matrix, max_rank=299, cutoff=400 * EPS64)
+    rank = int((values > 0).sum())
+    assert (svd.rank, svd.num_dropped) == (rank, 299 - rank)
+    if rank == 0:
+        return
+    assert bool((svd.values.diff() <= 0).all())
+    assert_close(
+        svd.values / size, values[:rank], rel=1e-14, scale=float(values[0]), why="eps64 of the largest"
+    )
+    assert_close(
+        svd.right.T @ svd.right, torch.eye(rank), rel=1e-9, scale=1.0, why="within a group, ten digits"
+    )
+    # What is off by eps64 of the largest value has so few digits.
+    worst = 1e-12 + 20 * EPS64 * float(values[0] / values[rank - 1])
+    axes = (right if shape[0] < shape[1] else left)[:, :rank]
+    weights = draw(len(axes), seed=7).square()
+    expected = (axes.square() * weights[:, None]).sum(0) @ values[:rank] ** -2
+    found = (svd.right.square() * weights[:, None]).sum(0) @ (svd.values / size) ** -2
+    assert_close(found, expected, rel=worst, why="a trace with the pseudo-inverse")
 
 
 @pytest.mark.parametrize("smallest", [1e-2, 1e-7, 0.0], ids=str)

@@ -146,6 +146,19 @@ def power_of_two_near(value: float) -> float:
     return 2.0 ** int(torch.frexp(torch.tensor(value, dtype=torch.float64)).exponent.item() - 1)
 
 
+# Gram matrices and Cholesky factors square a condition number. They are used only for sizes at which they save time,
+# and only where the result still has ten digits, or as many as a float32 matrix has itself: the square of a value just
+# above the cut-off is accurate to eps64 / cutoff^2.
+_MAX_SAFE_CONDITION = 1e6
+_MIN_SIZE, _MIN_SIZE_OF_ACCELERATORS = 256, 64
+_MIN_GRAM_CUTOFF = 1e-4
+_MIN_SQUARED_COSINE = 1e-10
+
+
+def _is_small(size: int, device: torch.device) -> bool:
+    return size < (_MIN_SIZE if device.type == "cpu" else _MIN_SIZE_OF_ACCELERATORS)
+
+
 @dataclass
 class ThinSVD:
     """Singular values above a rank cut-off, largest first, and their right-singular vectors.
@@ -187,23 +200,43 @@ def thin_svd(matrix: Float[Tensor, "c p"], *, max_rank: int, cutoff: float) -> T
         max_rank: largest number of values.
         cutoff: values below this times the largest are dropped.
     """
+    most = min(max_rank, *matrix.shape)
     if matrix.shape[0] > matrix.shape[1]:
         matrix = torch.linalg.qr(matrix, mode="r")[1]
-    _, values, right_t = torch.linalg.svd(matrix, full_matrices=False)
-    values, right_t = values[:max_rank], right_t[:max_rank]
+    if _is_small(len(matrix), matrix.device):
+        _, values, right_t = torch.linalg.svd(matrix, full_matrices=False)
+    else:
+        values, right_t = _svd_by_grams(matrix, cutoff)
     # None of a matrix of zeros, whose largest value is not above the cut-off either.
-    rank = int((values > cutoff * values[:1]).sum())
+    rank = int((values[:most] > cutoff * values[:1]).sum())
     right = right_t[:rank].T
-    return ThinSVD(values[:rank], lambda k: right[:, :k], values.shape[0] - rank, cutoff)
+    return ThinSVD(values[:rank], lambda k: right[:, :k], most - rank, cutoff)
 
 
-# Gram matrices and Cholesky factors square a condition number. They are used only for sizes at which they save time,
-# and only where the result still has ten digits, or as many as a float32 matrix has itself: the square of a value just
-# above the cut-off is accurate to eps64 / cutoff^2.
-_MAX_SAFE_CONDITION = 1e6
-_MIN_SIZE = 256
-_MIN_GRAM_CUTOFF = 1e-4
-_MIN_SQUARED_COSINE = 1e-10
+def _svd_by_grams(
+    matrix: Float[Tensor, "c p"], cutoff: float
+) -> tuple[Float[Tensor, " r"], Float[Tensor, "r p"]]:
+    """Return singular values, largest first, and right-singular vectors as rows, from eigenvectors of Gram matrices.
+
+    The Gram matrix of all rows tells directions apart whose values are within a factor of 1000 of the largest. The other
+    directions, without what is left in them of the first, have a Gram matrix of their own, and so on: as accurate as
+    other methods where values are small, and to ten digits within such a group.
+
+    Args:
+        matrix: c <= p.
+        cutoff: values below this times the largest may be left out.
+    """
+    scale = matrix.abs().max().clamp_min(torch.finfo(matrix.dtype).tiny)
+    rest, values, vectors = matrix / scale, [], []
+    while not values or bool(torch.linalg.matrix_norm(rest) > cutoff * values[0][0]):
+        squares, left = torch.linalg.eigh(rest @ rest.T)
+        rotated = left.flip(1).T @ rest
+        group, rest = rotated.tensor_split([int((squares * _MAX_SAFE_CONDITION >= squares[-1]).sum())])
+        values.append(torch.linalg.vector_norm(group, dim=1))
+        vectors.append(group / values[-1][:, None])
+        rest = rest - (rest @ vectors[-1].T) @ vectors[-1]
+    found, order = torch.cat(values).sort(descending=True)
+    return found * scale, torch.cat(vectors)[order]
 
 
 def thin_svd_by_gram(matrix: Float[Tensor, "c p"], *, cutoff: float) -> ThinSVD | None:
@@ -214,7 +247,7 @@ def thin_svd_by_gram(matrix: Float[Tensor, "c p"], *, cutoff: float) -> ThinSVD 
         but above a small `cutoff`) or save no time.
     """
     c, p = matrix.shape
-    if min(c, p) < _MIN_SIZE:
+    if _is_small(min(c, p), matrix.device) or cutoff**2 < EPS64:
         return None
     squares, vectors = torch.linalg.eigh(_smaller_gram(matrix))
     smallest, largest = torch.stack([squares[0], squares[-1]]).tolist()
@@ -229,18 +262,6 @@ def thin_svd_by_gram(matrix: Float[Tensor, "c p"], *, cutoff: float) -> ThinSVD 
     return ThinSVD(values[:rank], leading, len(values) - rank, cutoff)
 
 
-def without_null_row(matrix: Float[Tensor, "c p"], direction: Float[Tensor, " c"]) -> Float[Tensor, "d p"]:
-    """Return d = c - 1 rows with the same singular values other than a zero, and the same right-singular vectors.
-
-    They are all but the first row of a Householder reflection, which turns `direction` to the first axis.
-
-    Args:
-        matrix: `direction @ matrix` is zero up to rounding.
-        direction: a unit vector, whose first entry is not negative.
-    """
-    return matrix[1:] - torch.outer(direction[1:], matrix[0] / (1 + direction[0]))
-
-
 def well_conditioned_inverse_root(matrix: Float[Tensor, "p p"]) -> Float[Tensor, "p p"] | None:
     """Return R with matrix^-1 = R R^T for a large, well-conditioned positive definite `matrix` of unit diagonal.
 
@@ -249,7 +270,7 @@ def well_conditioned_inverse_root(matrix: Float[Tensor, "p p"]) -> Float[Tensor,
     Returns:
         R; None where the smallest eigenvalue could be below 1e-6, or where this would save no time.
     """
-    if len(matrix) < _MIN_SIZE:
+    if _is_small(len(matrix), matrix.device):
         return None
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if bool(failed):
@@ -284,7 +305,7 @@ def principal_angle_cosines(first: Float[Tensor, "p k"], second: Float[Tensor, "
     about 1e-10.
     """
     product = first.T @ second
-    if len(product) >= _MIN_SIZE:
+    if not _is_small(len(product), product.device):
         squares = torch.linalg.eigvalsh(product.T @ product)
         if float(squares[0]) > _MIN_SQUARED_COSINE:
             return squares.flip(0).sqrt().clamp_max(1.0)

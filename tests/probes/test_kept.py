@@ -118,3 +118,22 @@ def test_features_that_do_not_fit_are_not_kept(monkeypatch: pytest.MonkeyPatch) 
     store.complete()
     assert not store
     assert list(store.read()) == []
+
+
+class _Ring:
+    """Yields batches in turn in three pieces of memory; two batches are looked at before the pass."""
+
+    def __iter__(self) -> Any:
+        ring = [(torch.empty(BATCH, 5), torch.empty(BATCH, dtype=torch.int64)) for _ in range(3)]
+        for number, (own_rows, own_labels) in enumerate(_loader()):
+            rows, labels = (part[: len(own_labels)] for part in ring[number % 3])
+            rows.copy_(own_rows)
+            labels.copy_(own_labels)
+            yield rows, labels
+
+
+def test_memory_that_a_loader_fills_again_is_not_kept() -> None:
+    found, _ = _profiled(_Ring())
+    expected, _ = _profiled(_loader())
+    for one, other in zip(found, expected, strict=True):
+        _assert_same(one, other)

@@ -39,7 +39,7 @@ class Body(nn.Module):
 
 
 class Breaks(Body):
-    """Raises in its sixth forward pass: after looks at the first two batches and the first of the pass."""
+    """Raises in its fifth forward pass: after looks at the first two batches and the first of the pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Breaks(Body):
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.calls += 1
-        if self.calls == 6:
+        if self.calls == 5:
             raise ZeroDivisionError("on purpose")
         return super().forward(inputs)
 
@@ -317,8 +317,8 @@ def test_hooks_of_the_callers_own_stay() -> None:
     handle = model.first.register_forward_hook(lambda *_: calls.append(1))
     profile(model, TRAIN)
     assert len(model.first._forward_hooks) == 1
-    # The first batch, a part of it, a part of the second in two orders; two passes.
-    assert len(calls) == 2 + 2 + 3 + 3
+    # The first batch, a part of it, a part of the second forwards and backwards; two passes.
+    assert len(calls) == 2 + 1 + 3 + 3
     handle.remove()
 
 

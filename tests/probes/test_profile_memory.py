@@ -95,6 +95,7 @@ def test_memory_is_known_before_the_first_pass(
     assert _LEAST < said[-1] / taken < _MOST
 
 
+@pytest.mark.usefixtures("reads_twice")  # features are kept only in memory that is free
 @pytest.mark.parametrize("scatter", ["trace", "sketch", "full"])
 def test_memory_of_gathered_rows(scatter: Any, said: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering, "EAGER_DEVICES", frozenset())

@@ -181,7 +181,7 @@ def test_features_are_gone_when_the_next_batch_comes() -> None:
     train = Counted(draw(70, labels=labels), labels, 25)
     found = profile(seeded(Watched), train, train, scatter="sketch", class_counts=torch.bincount(labels))
     gc.collect()
-    assert len(held) == 2 * (2 + 2 + 4 * len(train.batches))  # looks at the first two batches, four passes
+    assert len(held) == 2 * (2 + 1 + 4 * len(train.batches))  # looks at the first two batches, four passes
     assert most == 0
     assert all(ref() is None for ref in held)
     assert [layer.name for layer in found.layers] == ["first", "second", "other", "fc"]

@@ -19,10 +19,11 @@ _MIN_SIZE_OF_ARPACK = 256
 # Up to the first size, products of all matrices at once are the quickest on an accelerator. Up to the second, a few
 # squarings of a matrix cost less than the steps of an iteration that they save; beyond, its products with vectors do.
 _MAX_SIZE_OF_SQUARING, _MAX_SIZE_OF_FEW_SQUARINGS = 1024, 4096
-# 2^-46 / e is 5e-15. Four squarings of a matrix of trace 1 cannot underflow: its trace stays above p^-15.
-_BITS, _SQUARINGS_PER_SCALING = 46, 4
+# 2^-46 / e is 5e-15. Five squarings stay in the range of float64: from a trace of 1 it stays above p^-31.
+_BITS, _SQUARINGS_PER_SCALING = 46, 5
 # The 64th power of 4096 is within the range of float64.
 _FEW_SQUARINGS = 6
+_TINY = torch.finfo(torch.float64).tiny
 # The norm of a product of float64 vectors rounds by a few eps.
 _LANCZOS_STEPS, _STEPS_PER_TEST, _LANCZOS_TOLERANCE = 400, 20, 64 * EPS64
 
@@ -75,20 +76,18 @@ def _largest_by_squaring(stack: Float[Tensor, "c p p"]) -> Float[Tensor, " c"]:
     largest takes at most x^N (1 - x) from it. Rounding acts like a relative change of A by a few eps, since that of the
     k-th squaring is divided by 2^k. B^T B is symmetric where B is not quite; B B would double what is not, each time.
     """
-    scale = stack.diagonal(dim1=1, dim2=2).amax(1)
-    power = stack / torch.where(scale > 0, scale, 1.0)[:, None, None]
+    power = stack / stack.diagonal(dim1=1, dim2=2).abs().amax(1).clamp_min(_TINY)[:, None, None]
     for step in range(_BITS + math.ceil(math.log2(stack.shape[1]))):
-        if step % _SQUARINGS_PER_SCALING == 0:
-            power /= _trace_or_one(power)[:, None, None]
         power = torch.bmm(power.mT, power)
+        if (step + 1) % _SQUARINGS_PER_SCALING == 0:
+            power /= _trace(power)[:, None, None]
     along = torch.linalg.vecdot(stack.flatten(1), power.flatten(1))
-    return (along / _trace_or_one(power)).clamp_min(0.0)
+    return (along / _trace(power)).clamp_min(0.0)
 
 
-def _trace_or_one(stack: Float[Tensor, "c p p"]) -> Float[Tensor, " c"]:
-    """Return the trace of each matrix, 1 for a matrix of zeros."""
-    trace = stack.diagonal(dim1=1, dim2=2).sum(1)
-    return torch.where(trace > 0, trace, 1.0)
+def _trace(stack: Float[Tensor, "c p p"]) -> Float[Tensor, " c"]:
+    """Return the trace of each matrix, to divide by: not quite zero for a matrix of zeros."""
+    return stack.diagonal(dim1=1, dim2=2).sum(1).clamp_min(_TINY)
 
 
 def _largest_of_large(matrix: Float[Tensor, "p p"]) -> Float[Tensor, ""]:
@@ -96,13 +95,13 @@ def _largest_of_large(matrix: Float[Tensor, "p p"]) -> Float[Tensor, ""]:
 
     All eigenvalues are the fallback if the iteration does not converge.
     """
-    scale = matrix.diagonal().amax()
-    scaled = matrix / torch.where(scale > 0, scale, 1.0)
+    scale = matrix.diagonal().abs().amax().clamp_min(_TINY)
+    scaled = matrix / scale
     squarings = _FEW_SQUARINGS if len(matrix) <= _MAX_SIZE_OF_FEW_SQUARINGS else 0
     power = scaled  # its largest eigenvalue is between 1 and p
     for _ in range(squarings):
         power = power.mT @ power
-    trace = _trace_or_one(power[None])[0]
+    trace = _trace(power[None])[0]
     value = _largest_by_lanczos(power / trace, _LANCZOS_STEPS // (4 if squarings else 1), 2**squarings)
     if value is None:
         return scale * torch.linalg.eigvalsh(scaled)[-1].clamp_min(0.0)
@@ -132,7 +131,7 @@ def _largest_by_lanczos(
         for _ in range(2):  # once leaves components of the order of rounding over the size of what remains
             vector = vector - basis[: step + 1].T @ (basis[: step + 1] @ vector)
         beside[step] = torch.linalg.vector_norm(vector)
-        vector = vector / beside[step].clamp_min(torch.finfo(matrix.dtype).tiny)
+        vector = vector / beside[step].clamp_min(_TINY)
         if (step + 1) % _STEPS_PER_TEST == 0 or step + 1 == steps:
             inside = np.diag(diagonal[: step + 1].cpu().numpy())
             residuals = beside[: step + 1].cpu().numpy()

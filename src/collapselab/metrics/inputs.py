@@ -28,7 +28,6 @@ from collapselab.numerics import (
     thin_svd,
     thin_svd_by_gram,
     well_conditioned_inverse_root,
-    without_null_row,
 )
 from collapselab.statistics import ClassStats, SketchedSpectrum, Weighting, nystrom
 
@@ -223,11 +222,7 @@ class MetricInputs:
         that no rank is guessed from rounding.
         """
         cutoff = max(self.dim, self.num_classes) * EPS64 if self.rcond is None else self.rcond
-        means = rows = self.weighted_means
-        if self.num_classes <= self.dim:  # the Gram matrix of the rows would be singular
-            rows = without_null_row(means, self.pi.sqrt())
-        svd = thin_svd_by_gram(rows, cutoff=cutoff)
-        svd = svd or thin_svd(means, max_rank=self.max_between_rank, cutoff=cutoff)
+        svd = thin_svd(self.weighted_means, max_rank=self.max_between_rank, cutoff=cutoff)
         if svd.num_dropped:
             self.warn(
                 f"the class means span only {svd.rank} of the {self.max_between_rank} dimensions that they can: "
@@ -332,9 +327,7 @@ class MetricInputs:
         if self.channels_first:
             means = means.view(len(means), num_channels, -1).movedim(1, -1)
         means = means.reshape(-1, num_channels)
-        cutoff = max(means.shape) * EPS64
-        svd = thin_svd_by_gram(means, cutoff=cutoff)
-        return svd or thin_svd(means, max_rank=min(means.shape), cutoff=cutoff)
+        return thin_svd(means, max_rank=min(means.shape), cutoff=max(means.shape) * EPS64)
 
     @cached_property
     def weight_factor(self) -> float:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collapselab.numerics import EPS32, gram_norm
+from collapselab.numerics import EPS32, block_elements, gram_norm
 
 # Temporaries of larger tiles are requested from the operating system each time; smaller tiles leave threads idle.
 _TILE = 1024
@@ -120,46 +120,46 @@ class _PairSums:
 
     def add_tile(self, rows: slice, columns: slice) -> None:
         gram = self._means[rows] @ self._means[columns].T
+        on_diagonal = columns == rows
         # Tiles above the diagonal count for their mirror image too.
-        twice = 1.0 if columns == rows else 2.0
-        diagonal = torch.arange(gram.shape[0], device=gram.device) if columns == rows else None
-        self._add_simplex(gram, diagonal, twice)
-        self._add_distances(gram, rows, columns, diagonal, twice)
-        self._add_cosines(gram, rows, columns, diagonal, twice)
+        twice = 1.0 if on_diagonal else 2.0
+        self._add_simplex(gram, on_diagonal, twice)
+        self._add_distances(gram, rows, columns, on_diagonal, twice)
+        self._add_cosines(gram, rows, columns, on_diagonal, twice)
 
-    def _add_simplex(self, gram: Tensor, diagonal: Tensor | None, twice: float) -> None:
+    def _add_simplex(self, gram: Tensor, on_diagonal: bool, twice: float) -> None:
         num_classes = len(self._means)
         gap_to_simplex = gram / self._size + 1 / num_classes / (num_classes - 1) ** 0.5
-        if diagonal is not None:
-            gap_to_simplex[diagonal, diagonal] -= 1 / (num_classes - 1) ** 0.5
+        if on_diagonal:
+            gap_to_simplex.diagonal().sub_(1 / (num_classes - 1) ** 0.5)
         self.etf2 = self.etf2 + twice * gap_to_simplex.square_().sum()
 
     def _add_distances(
-        self, gram: Tensor, rows: slice, columns: slice, diagonal: Tensor | None, twice: float
+        self, gram: Tensor, rows: slice, columns: slice, on_diagonal: bool, twice: float
     ) -> None:
         distance2 = self._squared[rows, None] + self._squared[None, columns] - 2 * gram
         spread = self._variances[rows, None] + self._variances[None, columns]
         first, second = self._means[rows], self._means[columns]
         _refine_close(distance2, first, second, self._squared, rows, columns)
         zero = distance2 <= self._rounding + MEAN_ROUNDING32 * spread
-        if diagonal is not None:
-            zero[diagonal, diagonal] = False
-            distance2[diagonal, diagonal] = torch.inf
+        if on_diagonal:
+            zero.fill_diagonal_(False)
+            distance2.fill_diagonal_(torch.inf)
         if self.coincident is None and bool(zero.any()):
             i, j = zero.nonzero()[0].tolist()
             self.coincident = (rows.start + i, columns.start + j)
         self.cdnv = self.cdnv + twice / 2 * (spread / distance2).sum()
 
     def _add_cosines(
-        self, gram: Tensor, rows: slice, columns: slice, diagonal: Tensor | None, twice: float
+        self, gram: Tensor, rows: slice, columns: slice, on_diagonal: bool, twice: float
     ) -> None:
         """Add cosines; `gram` is overwritten."""
         cosine = gram.mul_(self._inverse_norms[rows, None]).mul_(self._inverse_norms[None, columns])
         from_mean = cosine - self._mean_cosine
         cosine += 1 / (len(self._means) - 1)
-        if diagonal is not None:
-            from_mean[diagonal, diagonal] = 0.0
-            cosine[diagonal, diagonal] = 0.0
+        if on_diagonal:
+            from_mean.fill_diagonal_(0.0)
+            cosine.fill_diagonal_(0.0)
         self._deviation = self._deviation + twice * from_mean.sum()
         self._deviation2 = self._deviation2 + twice * from_mean.square_().sum()
         self.gap = self.gap + twice * cosine.abs_().sum()
@@ -171,6 +171,6 @@ def _refine_close(
     """Replace squared distances lost to cancellation by sums of squared differences, in place."""
     scale = torch.maximum(squared[rows, None], squared[None, columns])
     close = (distance2 <= _CLOSE * scale).nonzero()
-    for block in close.split(_TILE):
+    for block in close.split(max(_TILE, block_elements(first.device) // first.shape[1])):
         i, j = block[:, 0], block[:, 1]
         distance2[i, j] = (first[i] - second[j]).square().sum(1)

@@ -10,6 +10,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -140,7 +142,7 @@ class Looks:
 
     def _pick(self, tensor: Tensor, axis: int) -> int:
         """Sum values along all axes but one; return the number of the sums."""
-        moved = tensor.detach().movedim(axis, 0)
+        moved = tensor.movedim(axis, 0) if axis else tensor
         if moved.is_complex():
             moved = torch.view_as_real(moved)
         count = max(_MIN_PICKS, min(_NUM_PICKS, _MAX_VALUES // max(len(moved), 1)))
@@ -163,8 +165,10 @@ class Looks:
 
 
 def _scaled(sums: Tensor, count: int, dtype: torch.dtype) -> Tensor:
-    found = sums / math.sqrt(count)
-    return found.to(dtype) if dtype.is_floating_point else found.double()
+    """Return sums in the dtype of the values, whose rounding they have; scaled where this could overflow."""
+    if sums.dtype == dtype:
+        return sums
+    return (sums / math.sqrt(count)).to(dtype) if dtype.is_floating_point else sums.double()
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -188,13 +192,20 @@ def same_values(one: Tensor, other: Tensor, *, roughly: bool = False) -> bool:
     Args:
         roughly: whether they only need to be nearer to each other than those of other samples.
     """
-    if len(one) != len(other):
+    if len(one) != len(other) or 0 in (one.numel(), other.numel()):
         return False
     count, rounding = min(one.shape[1], other.shape[1]), torch.finfo(one.dtype).eps
-    a, b = one[:, :count].double().nan_to_num(), other[:, :count].double().nan_to_num()
-    spread, size = (a - a.mean(0)).square().mean().sqrt(), a.square().mean().sqrt()
+    # By numpy: for so few values, calls of torch take longer.
+    a, b = (part[:, :count].double().nan_to_num().numpy() for part in (one, other))
     share = _CLEAR_DIFFERENCE if roughly else min(_CLEAR_DIFFERENCE, _ROUNDINGS_OF_SPREAD * rounding)
-    return bool((a - b).square().mean().sqrt() <= share * spread + _ROUNDINGS * rounding * size)
+    with np.errstate(all="ignore"):  # infinite values are the largest of their dtype here
+        spread, size = _root_mean_square(a - a.mean(0)), _root_mean_square(a)
+        return bool(_root_mean_square(a - b) <= share * spread + _ROUNDINGS * rounding * size)
+
+
+def _root_mean_square(values: npt.NDArray[np.float64]) -> float:
+    flat = values.ravel()
+    return math.sqrt(flat.dot(flat) / flat.size)
 
 
 def changed_axes(before: Shape, after: Shape) -> list[int]:

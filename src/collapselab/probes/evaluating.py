@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from collapselab.distributed import resharding
@@ -33,9 +33,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     Raises:
         InputError: a layer has no weights before its first forward pass.
     """
-    _refuse_lazy(model)
+    # Script modules show their tensors by these methods only.
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    _refuse_lazy(model, tensors)
     with preserved_random_states():
-        state = _state_of(model)
+        state = Snapshot([("", model), *tensors])
         training = model.training
         try:
             for parameter in model.parameters():
@@ -51,14 +53,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     _warn(model, changed, lost)
 
 
-def _state_of(model: nn.Module) -> Snapshot:
-    # Script modules show their tensors by these methods only.
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    return Snapshot([("", model), *tensors])
-
-
-def _refuse_lazy(model: nn.Module) -> None:
-    tensors = (*model.named_parameters(), *model.named_buffers())
+def _refuse_lazy(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
     lazy = next((name for name, tensor in tensors if is_lazy(tensor)), None)
     if lazy is not None:
         raise InputError(

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from collapselab.probes.channels import ChannelAxes, ChannelAxis
+from collapselab.probes.journey import Journey
 from collapselab.probes.layout import Layouts
 from collapselab.probes.operation import DispatchMode, Operation, decomposed
 from collapselab.probes.products import Products, Storages
@@ -17,10 +18,36 @@ from collapselab.probes.select import weight_layer_in
 _MAX_SPECIAL_TOKENS = 2
 
 
-class Follower(DispatchMode):
-    """A context in which a forward pass is followed, operation by operation.
+class Following(DispatchMode):
+    """A context in which a forward pass is followed, operation by operation; the pass itself is never changed.
 
-    An operation that cannot be followed leaves unknown what it returns; the forward pass itself is never changed.
+    Args:
+        follower, journey: are told of every operation.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, follower: Follower, journey: Journey) -> None:
+        super().__init__()
+        self._follower, self._journey = follower, journey
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = decomposed(self, func, args, kwargs)
+        if result is not NotImplemented:
+            return result
+        read = self._journey.before(func, args, kwargs)
+        result = func(*args, **kwargs)
+        self._journey.after(func, read, result)
+        with contextlib.suppress(Exception):  # sparse tensors, operators of other libraries, …
+            self._follower.follow(Operation(func, args, kwargs, result))
+        return result
+
+
+class Follower:
+    """What is known of the tensors of a forward pass. An operation that cannot be followed leaves unknown what it returns.
 
     Args:
         channel_axis: the option of this name.
@@ -31,10 +58,7 @@ class Follower(DispatchMode):
         selected: index and number of the tokens of the sequence from which one token was last taken; None if none was.
     """
 
-    supports_higher_order_operators = True
-
     def __init__(self, channel_axis: ChannelAxis = None) -> None:
-        super().__init__()
         self.products, self.axes = Products(), ChannelAxes(channel_axis)
         self.selected: tuple[int, int] | None = None
         self._layouts = Layouts()
@@ -55,20 +79,11 @@ class Follower(DispatchMode):
         """Note what a call of a module returned."""
         self.products.leave(name, output)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        result = decomposed(self, func, args, kwargs)
-        if result is not NotImplemented:
-            return result
-        result = func(*args, **kwargs)
-        with contextlib.suppress(Exception):  # sparse tensors, operators of other libraries, …
-            operation = Operation(func, args, kwargs, result)
-            self._layouts.follow(operation, self.products.is_data)
-            self.products.follow(operation)
-            self._note_selection(operation)
-        return result
+    def follow(self, operation: Operation) -> None:
+        """Note what an operation returned."""
+        self._layouts.follow(operation, self.products.is_data)
+        self.products.follow(operation)
+        self._note_selection(operation)
 
     def _note_selection(self, operation: Operation) -> None:
         """Note the token that is taken from a sequence (n, tokens, channels): the first, where several are."""

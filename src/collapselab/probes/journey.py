@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
-from collapselab.probes.operation import DispatchMode, decomposed, tensors_among
+from collapselab.probes.operation import tensors_among
 
 # Operations that mix features: products, distances, attention, recurrent layers.
 _MIXING = re.compile(
@@ -63,16 +63,20 @@ class Ancestry:
     depth: int = 1
 
 
-@dataclass
-class Journey(DispatchMode):
-    """A record of where tensors come from. Open it around a forward pass, and tell it of calls of weight layers."""
+@dataclass(frozen=True)
+class Read:
+    """The tensors that an operation reads, as they are before it, which may work in place: with origins, and shapes."""
 
-    supports_higher_order_operators: ClassVar[bool] = True
+    tensors: list[tuple[Tensor, frozenset[Origin]]]
+    shapes: list[torch.Size]
+
+
+@dataclass
+class Journey:
+    """A record of where the tensors of a forward pass come from, told of every operation and calls of weight layers."""
+
     _origins: dict[int, tuple[StorageWeakRef, frozenset[Origin]]] = field(default_factory=dict)
     _upstream: dict[str, Ancestry] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__init__()
 
     def read(self, call: str, features: Tensor) -> None:
         """A weight layer is about to read a tensor."""
@@ -98,33 +102,39 @@ class Journey(DispatchMode):
         """Return what a call of a weight layer comes from."""
         return self._upstream.get(call, Ancestry())
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        out = decomposed(self, func, args, kwargs)
-        if out is not NotImplemented:
-            return out
-        is_operator = isinstance(func, torch._ops.OpOverload)
-        given = [*args, *kwargs.values()] if is_operator else tree_leaves((args, kwargs))
-        tensors = tensors_among(given)
-        read = [(tensor, self.origins(tensor)) for tensor in tensors]
-        shapes = [_shape(tensor) for tensor in tensors]  # before the call, which may work in place
-        out = func(*args, **kwargs)
-        if not any(found for _, found in read):
-            return out
-        name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
-        returned = tensors_among(out if is_operator else tree_leaves(out))
+    def before(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Read | None:
+        """Return what an operation is about to read; None where no origin of it is known."""
+        given = [*args, *kwargs.values()] if _is_operator(function) else tree_leaves((args, kwargs))
+        tensors = [(tensor, self.origins(tensor)) for tensor in tensors_among(given)]
+        if not any(found for _, found in tensors):
+            return None
+        return Read(tensors, [_shape(tensor) for tensor, _ in tensors])
+
+    def after(self, function: Any, read: Read | None, out: Any) -> None:
+        """Pass the origins of what an operation read on to what it returned."""
+        if read is None:
+            return
+        name = function.overloadpacket.__name__ if hasattr(function, "overloadpacket") else str(function)
+        returned = tensors_among(out if _is_operator(function) else tree_leaves(out))
         after = _shape(returned[0]) if returned else torch.Size()
         all_found = frozenset[Origin]().union(
-            *(_passed_on(name, number, read, shapes, after) for number in range(len(read)))
+            *(
+                _passed_on(name, number, read.tensors, read.shapes, after)
+                for number in range(len(read.shapes))
+            )
         )
         for tensor in returned:
             self._put(tensor, all_found)
-        return out
 
     def _put(self, tensor: Tensor, found: frozenset[Origin]) -> None:
         key = _storage(tensor)
         if key is not None:
             self._origins[key.cdata] = key, found
+
+
+def _is_operator(function: Any) -> bool:
+    """Whether tensors can only be in lists among its arguments."""
+    return isinstance(function, torch._ops.OpOverload)
 
 
 def _passed_on(

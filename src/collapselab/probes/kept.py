@@ -70,7 +70,7 @@ class KeptFeatures:
         if not self.fits:
             return
         current = self._current
-        current.labels.append(labels)
+        current.labels.append(labels.clone())  # a loader may fill the same memory again
         if decisions is not None:
             current.decisions.append(decisions)
         largest = max((sum(part.nbytes for part in parts) for parts in current.rows.values()), default=0)

@@ -40,7 +40,7 @@ from collapselab.probes.results import LayerProfile, Profile, SplitProfile, firs
 from collapselab.probes.select import choose_layers, named_layer, scripted_parts
 from collapselab.probes.tensors import UnreadableError, ordinary
 from collapselab.probes.tokens import with_padding
-from collapselab.probes.weights import check_finite_weight, effective_weight
+from collapselab.probes.weights import check_finite_weights, effective_weight
 from collapselab.statistics import Scatter
 
 # Up to this width float64 products take no noticeable time.
@@ -101,6 +101,8 @@ class ProfileRun:
                 )
                 for point in plan.points
             }
+            matrices = {name: point.matrix for name, point in self._weights.items()}
+            check_finite_weights({name: weight for name, weight in matrices.items() if weight is not None})
 
     def profile(self, test_loader: Iterable[Any] | None, name: str) -> Profile:
         """Make the passes and put their results together.
@@ -215,8 +217,6 @@ class ProfileRun:
             )
         if warning is not None:
             self._warnings.append((point.name, warning))
-        if weight is not None:
-            check_finite_weight(weight, point.name)
         return PointWeight(weight)
 
     def _known_labels(self, loader: Iterable[Any]) -> Tensor | None:

@@ -15,7 +15,7 @@ from collapselab.probes.axes import Looks
 from collapselab.probes.batches import Batch
 from collapselab.probes.capture import Taps
 from collapselab.probes.classifier import Made
-from collapselab.probes.following import Follower
+from collapselab.probes.following import Follower, Following
 from collapselab.probes.forward import run_model, uncompiled
 from collapselab.probes.geometry import Record
 from collapselab.probes.inputs import Path
@@ -100,7 +100,7 @@ class Runner:
         self.calls.clear()
         self.journey = Journey()  # what an earlier batch left, which could not run, is forgotten
         try:
-            with self._follower, self.journey:
+            with Following(self._follower, self.journey):
                 return self._record(batch, lengths, is_first=True)
         except InputError:  # the model cannot be followed, or cannot run at all
             self.calls.clear()

@@ -275,15 +275,18 @@ def _reordered(run: Run, batch: Batch, choice: Choice) -> frozenset[str]:
 
     A network may sort its samples, by length for example, and the first batch can happen to be in order.
     """
-    n = min(len(batch.labels), _MAX_PART)
-    index, lengths = torch.arange(n), (n, n * batch.labels[0].numel())
-    try:
-        one, two = (run(_divided(batch, choice, order), lengths) for order in (index, index.flip(0)))
-    except InputError:
-        return frozenset()
-    return frozenset(
-        name for name, seen in one.calls.items() if name in two.calls and _differs(seen, two.calls[name], n)
-    )
+    index = torch.arange(min(len(batch.labels), _MAX_PART))
+    r = batch.labels[0].numel()
+    # A batch that is the same from its end tells as much as two; a model that takes one size only is given these.
+    for orders in ([torch.cat((index, index.flip(0)))], [index, index.flip(0)]):
+        n = len(orders[0])
+        with suppress(InputError):
+            records = [run(_divided(batch, choice, order), (n, n * r)) for order in orders]
+            one, two = records[0].calls, records[-1].calls
+            return frozenset(
+                name for name, seen in one.items() if name in two and _differs(seen, two[name], n)
+            )
+    return frozenset()
 
 
 def _differs(seen: Seen, flipped: Seen, n: int) -> bool:

@@ -86,7 +86,7 @@ class Snapshot:
         return list(dict.fromkeys(changed)), lost
 
     def _visit(self, place: str, value: Any) -> None:
-        if isinstance(value, _PLAIN) or id(value) in self._seen:
+        if id(value) in self._seen or type(value) in _PLAIN_TYPES or isinstance(value, _PLAIN):
             return
         self._seen[id(value)] = value
         if isinstance(value, Tensor):
@@ -324,7 +324,7 @@ def _same_plain(one: Any, other: Any) -> bool:
 def _restored_items(place: str, container: Any) -> PutBack:
     """Return what puts the entries of a container back, in place."""
     # Not by methods of a subclass, which may refuse or do more.
-    kind, is_mapping = _kind_of(container), isinstance(container, dict)
+    is_mapping = isinstance(container, dict)
     saved: Any = dict(container) if is_mapping else list(container)
 
     def put_back() -> Iterator[str]:
@@ -332,6 +332,7 @@ def _restored_items(place: str, container: Any) -> PutBack:
         if same and (not is_mapping or all(map(operator.is_, container.values(), saved.values()))):
             return
         names = _changed_keys(container, saved) if is_mapping else [None]
+        kind = _kind_of(container)
         kind.clear(container)
         if is_mapping:
             for key, value in saved.items():

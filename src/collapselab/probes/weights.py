@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from collapselab.errors import InputError
 from collapselab.probes.affine import affine_matrix
+from collapselab.probes.axes import on_host
 from collapselab.probes.products import LayerCall
 from collapselab.probes.select import is_transposed_linear, is_weight_layer, weight_layer_in
 from collapselab.probes.tensors import UnreadableError, ordinary
@@ -102,14 +106,15 @@ def effective_weight(
     return (found, None) if found is not None else (None, _unknown("it is not one product with a weight"))
 
 
-def check_finite_weight(weight: Tensor, name: str) -> None:
-    """Check a weight.
+def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
+    """Check weights by the name of their layer, with one read-back for all that are finite.
 
     Raises:
-        InputError: NaN or infinite values.
+        InputError: NaN or infinite values, with the first layer that has them.
     """
-    if not bool(torch.isfinite(weight.sum())):
-        count = int((~torch.isfinite(weight)).sum())
+    sums = on_host([weight.sum() for weight in weights.values()])
+    for (name, weight), total in zip(weights.items(), sums, strict=True):
+        count = 0 if math.isfinite(float(total)) else int((~torch.isfinite(weight)).sum())
         if count:
             raise InputError(f"the weight of {name} has {count} NaN or infinite values; give a trained model")
 
@@ -155,4 +160,11 @@ def _only_factor(layer: nn.Module, call: LayerCall) -> Float[Tensor, "out q"] | 
 
 def _in_full_precision(factor: Tensor, own: Tensor) -> Tensor:
     """Return a layer's own weight if the factor is that weight in the dtype of autocast, else the factor."""
-    return own if torch.equal(own.to(factor.dtype), factor) else factor
+    return own if _is_same_view(own, factor) or torch.equal(own.to(factor.dtype), factor) else factor
+
+
+def _is_same_view(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors show the same memory in the same way, so that no value need be compared."""
+    same_form = (one.dtype, one.shape, one.stride()) == (other.dtype, other.shape, other.stride())
+    same_place = int(one.storage_offset()) == int(other.storage_offset())
+    return same_form and same_place and one.untyped_storage()._cdata == other.untyped_storage()._cdata

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from collapselab.statistics.centred_rows import (
@@ -18,27 +18,14 @@ from collapselab.statistics.centred_rows import (
     centred_in_float32,
     deviations_of,
 )
-from collapselab.statistics.class_sums import SLICE_ELEMENTS, ClassSums
-from collapselab.statistics.readback import Readback
-from collapselab.statistics.rows import (
-    SumByClass,
-    class_means_in,
-    index_sums,
-    refuse_unbounded,
-    selected,
-    squared_norms,
-)
+from collapselab.statistics.class_centres import GROWTH, ClassCentres, squared_centres
+from collapselab.statistics.rows import refuse_unbounded, selected, squared_norms
 from collapselab.statistics.shared import shared_scratch
 
 # A block of this size stays in the processor's cache while it is added.
 _BLOCK_ELEMENTS = 2**20
 # Narrow rows cost little: they are computed in float64 throughout.
 NARROW = 64
-# A class that grows by this factor in one block takes the block's mean as its centre.
-_GROWTH = 4
-# A centre further from its class mean than this many standard deviations is poor: float32 squares and
-# products about it lose accuracy by that factor squared.
-_MAX_CENTRE_SHIFT = 2.0
 
 
 def block_rows(dim: int) -> int:
@@ -46,47 +33,22 @@ def block_rows(dim: int) -> int:
     return max(64, _BLOCK_ELEMENTS // dim)
 
 
-class ClassMoments:
+class ClassMoments(ClassCentres):
     """First-order sums of each class, about a provisional centre per class.
 
-    The centre of a class is the mean of its rows in the block where the class is first seen, rounded to
-    `centre_dtype`, so that subtracting it from a row near it is exact (Sterbenz). A centre that proves poor
-    is moved while its class is small: when one block brings many times the rows seen so far
-    (`outgrown_centres`), and otherwise whenever a class has grown fourfold (`poor_centres`). So no centre is ever
-    much further from the mean of its class than the samples are.
-
     Attributes:
-        counts: samples per class, int64.
-        squares: sum of squared deviations from the centre, float64.
         unit_weights: sum of 1/norm(h) over samples of non-zero norm, float64.
-        centres: provisional centres, `centre_dtype`.
-        centre_squares: their squared norms, float64.
         zero_norms: samples per class with norm zero, which have no direction.
-        judge_at: the count at which the centre of a class is examined next.
         max_square: the largest squared deviation so far, about the centre used at the time.
-        all_seen: whether every class has a centre.
     """
 
     def __init__(
         self, num_classes: int, dim: int, *, centre_dtype: torch.dtype, device: torch.device
     ) -> None:
-        def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-            return torch.zeros(*shape, dtype=dtype, device=device)
-
-        self.num_classes = num_classes
-        self.dim = dim
-        self.zero_norms = zeros(num_classes, dtype=torch.int64)
-        self.centres = zeros(num_classes, dim, dtype=centre_dtype)
-        self.centre_squares = zeros(num_classes)
-        self.judge_at = torch.full((num_classes,), _GROWTH, device=device)
+        super().__init__(num_classes, dim, centre_dtype=centre_dtype, device=device)
+        self.unit_weights = torch.zeros(num_classes, dtype=torch.float64, device=device)
+        self.zero_norms = torch.zeros(num_classes, dtype=torch.int64, device=device)
         self.max_square = 0.0
-        self.counts = zeros(num_classes, dtype=torch.int64)
-        self.squares = zeros(num_classes)
-        self.unit_weights = zeros(num_classes)
-        self._sums = ClassSums(num_classes, dim, device)
-        self.all_seen = False
-        self._least_count = 0  # of a class with samples, or less
-        self._judgement: tuple[Tensor, Readback] | None = None
         self._scratch = shared_scratch()
 
     @property
@@ -155,7 +117,7 @@ class ClassMoments:
             inverse_norms.masked_fill_(block.norms == 0, 0.0)
             self.zero_norms.index_add_(0, labels, (block.norms == 0).long())
         unit_sums.index_add_(0, labels, deviations.mul_(inverse_norms.to(deviations.dtype)[:, None]))
-        self.counts += here
+        self.counts.add_(here)
         self.squares.index_add_(0, labels, block.squares)
         self.unit_weights.index_add_(0, labels, inverse_norms)
 
@@ -177,100 +139,6 @@ class ClassMoments:
         deviations = deviations_of(rows, labels, self.centres, self._scratch)
         return CentredRows(deviations, squared_norms(deviations), norms, has_small=not low > SAFE_NORMS[0])
 
-    def new_classes(self, here: Int[Tensor, " c"]) -> Bool[Tensor, " c"] | None:
-        """Return a mask of the classes that are seen for the first time; None if there are none.
-
-        Args:
-            here: number of rows of each class in a block.
-        """
-        new = None if self.all_seen else (here > 0) & (self.counts == 0)
-        return new if new is not None and bool(new.any()) else None
-
-    def place_centres(
-        self,
-        rows: Float[Tensor, "n p"],
-        labels: Int[Tensor, " n"],
-        new: Bool[Tensor, " c"],
-        summed: SumByClass = index_sums,
-    ) -> None:
-        """Give the classes `new` a centre, the mean of their rows in this block."""
-        self._set_centres(*class_means_in(rows, labels, new, summed))
-        self.all_seen = bool(((self.counts > 0) | new).all())
-        self._least_count = 0
-
-    def _set_centres(self, classes: Tensor, centres: Tensor) -> None:
-        self.centres[classes] = centres = centres.to(self.centres.dtype)
-        self.centre_squares[classes] = _squares(centres)
-
-    def outgrown_centres(
-        self,
-        features: Float[Tensor, "n p"],
-        labels: Int[Tensor, " n"],
-        here: Int[Tensor, " c"],
-        summed: SumByClass = index_sums,
-    ) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
-        """Return the classes of which this block has many times the rows seen so far, and their means in the block.
-
-        Call this before the block is added.
-
-        Args:
-            here: number of rows of each class in the block.
-            summed: how rows are summed by class.
-
-        Raises:
-            ValueError: as `add`.
-        """
-        if not self.can_outgrow(len(labels)):
-            return None
-        outgrown = (self.counts > 0) & (here >= _GROWTH * self.counts)
-        if not bool(outgrown.any()):
-            return None
-        refuse_unbounded(features)
-        rows = features.to(torch.promote_types(features.dtype, torch.float32))
-        classes, means = class_means_in(rows, labels, outgrown, summed)
-        return self._moving(classes, means)
-
-    def poor_centres(self) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
-        """Return the classes that have grown fourfold since their centre was last judged and whose centre proves
-        poor, and their means. Call this after a block is added.
-        """
-        due = self.counts >= self.judge_at
-        if not bool(due.any()):
-            return None
-        classes = due.nonzero()[:, 0]
-        self.judge_at[classes] = _GROWTH * self.counts[classes]
-        present = torch.where(self.counts > 0, self.counts, torch.iinfo(torch.int64).max)
-        self._least_count = int(present.min())
-        counts = self.counts[classes].double()
-        shift2 = (self._sums.norms(classes) / counts).square_()
-        poor = shift2 > _MAX_CENTRE_SHIFT**2 * (self.squares[classes] / counts - shift2)
-        if not bool(poor.any()):
-            return None
-        classes = classes[poor]
-        shifts = self._sums.read(0, classes).div_(counts[poor][:, None])
-        return self._moving(classes, shifts.add_(self.centres[classes]))
-
-    def judge(self) -> None:
-        """Begin to look for poor centres among the classes that have grown fourfold; `judged` has the answer.
-
-        The host waits for nothing: this is `poor_centres` for large blocks.
-        """
-        due = self.counts >= self.judge_at
-        counts = self.counts.clamp_min(1).double()
-        shift2 = (torch.linalg.vector_norm(self._sums.read(0), dim=1) / counts).square_()
-        poor = due & (shift2 > _MAX_CENTRE_SHIFT**2 * (self.squares / counts - shift2))
-        self.judge_at = torch.where(due, _GROWTH * self.counts, self.judge_at)
-        self._judgement = poor, Readback(poor.any().double()[None])
-
-    def judged(self) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
-        """Return the classes whose centre proved poor when `judge` was called last, and their means now."""
-        judgement, self._judgement = self._judgement, None
-        if judgement is None or not judgement[1].read()[0]:
-            return None
-        classes = judgement[0].nonzero()[:, 0]
-        shifts = self._sums.read(0, classes).div_(self.counts[classes].double()[:, None])
-        return self._moving(classes, shifts.add_(self.centres[classes]))
-
     def add_sums(
         self,
         here: Int[Tensor, " c"],
@@ -284,32 +152,12 @@ class ClassMoments:
             by_class: sums of squared deviations and of 1/norm, and rows of norm zero where there can be any.
             max_square: the largest squared deviation.
         """
-        self.counts += here
-        self.squares += by_class[:, 0]
-        self.unit_weights += by_class[:, 1]
+        self.counts.add_(here)
+        self.squares.add_(by_class[:, 0])
+        self.unit_weights.add_(by_class[:, 1])
         if by_class.shape[1] > 2:
-            self.zero_norms += by_class[:, 2].long()
+            self.zero_norms.add_(by_class[:, 2].long())
         self.max_square = max(self.max_square, max_square)
-
-    def questions(self, here: Int[Tensor, " c"]) -> tuple[Bool[Tensor, " c"], Bool[Tensor, " c"]]:
-        """Return masks of the classes that need a centre from a block, and of those that `judge` examines after it.
-
-        The former have their first rows in the block, or many times the rows seen so far.
-
-        Args:
-            here: rows of each class in the block.
-        """
-        return here >= (_GROWTH * self.counts).clamp_min_(1), self.counts + here >= self.judge_at
-
-    def can_outgrow(self, num_rows: int) -> bool:
-        """Return whether `outgrown_centres` could find any in a block of so many rows; no value is read."""
-        return num_rows >= _GROWTH * self._least_count
-
-    def _moving(self, classes: Tensor, means: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return those of `classes` whose rounded mean differs from their centre, and these means."""
-        moved = means.to(self.centres.dtype)
-        changed = (moved != self.centres[classes]).any(dim=1)
-        return (classes[changed], moved[changed]) if bool(changed.any()) else None
 
     def float64_totals(self) -> tuple[Float[Tensor, "c p"], Float[Tensor, "c p"]]:
         """Return the tensors to which float64 sums of deviations and of unit deviations are added."""
@@ -343,7 +191,7 @@ class ClassMoments:
             to_centre = part.centres.to(device).double() - anchor
             offset += torch.where((count > 0)[:, None], count[:, None] * to_centre, 0.0)
             offset += part.sums.to(device)
-        self.judge_at = (_GROWTH * self.counts).clamp_min(_GROWTH)
+        self.judge_at = (GROWTH * self.counts).clamp_min(GROWTH)
         self._set_centres(torch.arange(self.num_classes, device=device), anchor + offset / n)
         self.all_seen = bool((self.counts > 0).all())
         for part, count in zip(parts, counts, strict=True):
@@ -368,7 +216,7 @@ class ClassMoments:
         """Return the sums of these classes only (-1: an empty one), renumbered; the result owns its tensors."""
         part = ClassMoments(len(which), self.dim, centre_dtype=self.centres.dtype, device=self.centres.device)
         chosen = {name: selected(tensor, which) for name, tensor in self.tensors().items()}
-        chosen["judge_at"].clamp_min_(_GROWTH)
+        chosen["judge_at"].clamp_min_(GROWTH)
         part.load(chosen)
         return part
 
@@ -386,7 +234,7 @@ class ClassMoments:
             "centre_squares",
         ):
             setattr(self, name, selected(getattr(self, name), which))
-        self.judge_at.clamp_min_(_GROWTH)
+        self.judge_at.clamp_min_(GROWTH)
         self._sums.grow(which)
         self.num_classes, self.all_seen = num_classes, False
 
@@ -409,12 +257,6 @@ class ClassMoments:
         for name in ("counts", "squares", "unit_weights", "zero_norms", "judge_at", "centres"):
             setattr(self, name, tensors[name].clone())
         self.max_square = float(tensors["max_square"])
-        self.centre_squares, self._least_count = _squares(self.centres), 0
+        self.centre_squares, self._least_count = squared_centres(self.centres), 0
         self._sums.replace(tensors["sums"].clone(), tensors["unit_sums"].clone())
         self.all_seen = bool((self.counts > 0).all())
-
-
-def _squares(centres: Float[Tensor, "k p"]) -> Float[Tensor, " k"]:
-    """Return the squared norm of each centre, float64."""
-    parts = centres.split(max(1, SLICE_ELEMENTS // centres.shape[1]))
-    return torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in parts]).square_()
