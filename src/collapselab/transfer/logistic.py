@@ -151,17 +151,26 @@ class LogisticPath:
         biases = inner.new_full((len(found), self._num_classes), -math.inf)
         biases[:, self._present] = inner[:, :, -1] - inner[:, :, -1].mean(dim=1, keepdim=True)
         biases -= weights @ self._mean
-        for (penalty, one), weight, bias in zip(found.items(), weights.cpu(), biases.cpu(), strict=True):
+        gradients = self._relative_gradients(found)
+        parts = zip(found.items(), weights.cpu(), biases.cpu(), gradients, strict=True)
+        for (penalty, one), weight, bias, gradient in parts:
             if not one.converged:
                 warnings.warn(
                     f"linear probe, penalty {penalty:g}: stopped after {one.steps} iterations with an objective that may "
                     f"be {one.gap:.1g} of the optimum too large; its accuracy may be slightly off",
                     stacklevel=3,
                 )
-            at_zero = max(self._scaled(self._slope, penalty), math.sqrt(EPS64))
-            gradient = self._scaled(one.gradient, penalty) / at_zero
             classes = torch.arange(self._num_classes)
             yield Logistic(weight, bias, classes, penalty, one.loss, gradient, one.steps, one.gap)
+
+    def _relative_gradients(self, found: dict[float, Solution]) -> list[float]:
+        """Return what `Logistic.gradient` is."""
+        penalties = self._deviations.new_tensor(list(found))[:, None, None]
+        scale = self._deviations / torch.hypot(self._deviations, penalties.sqrt())
+        scale = torch.cat([scale, torch.ones_like(penalties)], dim=2)
+        gradients = torch.stack([one.gradient for one in found.values()])
+        reached, at_zero = ((scale * values).abs().amax(dim=(1, 2)) for values in (gradients, self._slope))
+        return (reached / at_zero.clamp_min(math.sqrt(EPS64))).tolist()
 
     def _inward(self, classifier: Logistic) -> Float[Tensor, "c r1"]:
         """Return a classifier in the units of the solutions."""
@@ -169,13 +178,6 @@ class LogisticPath:
         units = torch.where(self._units == 0, 0.0, 1 / self._units)
         inner = (weight * units) @ self._axes * self._deviations
         return torch.cat([inner, (bias + weight @ self._mean)[:, None]], dim=1)
-
-    def _scaled(self, gradient: Float[Tensor, "c r1"], penalty: float) -> float:
-        """Return the largest entry of a gradient in units of 1 / sqrt(variance + penalty)."""
-        scale = self._deviations / torch.hypot(
-            self._deviations, self._deviations.new_tensor(math.sqrt(penalty))
-        )
-        return float(torch.cat([gradient[:, :-1] * scale, gradient[:, -1:]], dim=1).abs().max())
 
 
 def fit_logistic(

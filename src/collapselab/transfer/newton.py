@@ -46,12 +46,25 @@ class Solution:
 
 
 def minimise(
-    problem: Problem, weights: Float[Tensor, "k c r1"], penalties: Float[Tensor, " k"], tolerance: float
+    problem: Problem,
+    weights: Float[Tensor, "k c r1"],
+    penalties: Float[Tensor, " k"],
+    tolerance: float,
+    *,
+    is_near: bool = False,
 ) -> list[Solution]:
-    """Minimise from `weights` until every gap is at most `tolerance` x `Point.scale`, or rounding prevents progress."""
-    rough = max(tolerance / 2, _REACHED_IN_FLOAT32)
-    found, steps = _newton(problem, weights, penalties, rough, torch.float32)
-    found, more = _newton(problem, found.weights, penalties, tolerance, torch.float64)
+    """Minimise from `weights` until every gap is at most `tolerance` x `Point.scale`, or rounding prevents progress.
+
+    Args:
+        is_near: `weights` may be accurate enough: begin in float64.
+    """
+    steps = torch.zeros(len(penalties), dtype=torch.long, device=weights.device)
+    if not is_near:
+        rough = max(tolerance / 2, _REACHED_IN_FLOAT32)
+        point, steps = _newton(problem, weights, penalties, rough, torch.float32)
+        weights = point.weights
+        del point
+    found, more = _newton(problem, weights, penalties, tolerance, torch.float64)
     # A gap above the loss bounds nothing.
     gaps = torch.where(found.gap < found.loss, found.gap / (found.loss - found.gap), torch.inf)
     scalars = (found.loss, gaps, found.has_converged(tolerance), steps + more)
@@ -122,23 +135,23 @@ def _directions(
 
     Each penalty stops on its own: when the residual has fallen enough, or when the gap that it leaves is small enough.
     """
-    strengths = problem.strengths(penalties).float()
+    strengths = problem.strengths(penalties, torch.float32)
     inverse = 1 / (problem.curvatures(point) + strengths)
     # Gradients of any size in float32: the norm is taken out.
     sizes = (inverse.double() * point.gradient.square()).sum(dim=(1, 2)).sqrt()
     sizes = sizes.clamp_min(torch.finfo(torch.float64).tiny)[:, None, None]
-    residual = (-point.gradient / sizes).float()
+    residual = _centred(-point.gradient / sizes).float()
     solution, directions = torch.zeros_like(residual), torch.zeros_like(residual)
     enough = 0.1 * tolerance * point.scale / sizes[:, 0, 0].square()
     active = torch.arange(len(penalties), device=penalties.device)
-    vectors = inverse * residual
+    vectors = _centred(inverse * residual)
     decrease = _dot(residual, vectors)
     for _ in range(_MOST_DIRECTIONS):
         products = problem.curve(point, vectors) + strengths * vectors
         lengths = (decrease / _dot(vectors, products)).float()[:, None, None]
         solution += lengths * vectors
         residual -= lengths * products
-        conditioned = inverse * residual
+        conditioned = _centred(inverse * residual)
         previous, decrease = decrease, _dot(residual, conditioned)
         done = (decrease < _FORCING**2) | (problem.gaps(residual, penalties) < enough) | ~decrease.isfinite()
         vectors = conditioned + (decrease / previous).float()[:, None, None] * vectors
@@ -163,6 +176,11 @@ def _directions(
             )
     directions[active] = solution
     return directions.double() * sizes
+
+
+def _centred(vectors: Float[Tensor, "k c r1"]) -> Float[Tensor, "k c r1"]:
+    """Subtract the mean over classes: it changes no probability, only the penalty, and could grow by rounding."""
+    return vectors - vectors.mean(dim=1, keepdim=True)
 
 
 def _dot(first: Float[Tensor, "k c r1"], second: Float[Tensor, "k c r1"]) -> Float[Tensor, " k"]:

@@ -28,8 +28,8 @@ from collapselab.numerics import EPS64, block_elements
 _MOST_BIAS_STEPS = 8
 # The error after a Newton step is about the square of its length.
 _SMALL_STEP = 1e-6
-# Strengths above this leave no weight; their products stay finite in float32.
-_LARGEST_STRENGTH = 1e25
+# Strengths above this leave no weight; their products stay finite.
+_LARGEST_STRENGTH = {torch.float32: 1e25, torch.float64: 1e290}
 _ROUNDINGS = 16
 
 
@@ -95,7 +95,6 @@ class Problem:
         # Relative to the largest: their squares are ordinary float32 numbers whatever the unit of the features is.
         self._largest = float(deviations.max()) if len(deviations) else 1.0
         self._relative = torch.cat([deviations / self._largest, deviations.new_zeros(1)])
-        self._longest_row = float(torch.linalg.vector_norm(self.rows, dim=1).max())
         self._longest = float(torch.linalg.vector_norm(self.rows * self._relative, dim=1).max())
 
     def at_zero(self) -> Float[Tensor, "c r1"]:
@@ -104,10 +103,14 @@ class Problem:
         weights[:, -1] = self.log_frequencies
         return weights
 
-    def strengths(self, penalties: Float[Tensor, " k"]) -> Float[Tensor, "k 1 r1"]:
+    def strengths(
+        self, penalties: Float[Tensor, " k"], dtype: torch.dtype = torch.float64
+    ) -> Float[Tensor, "k 1 r1"]:
         """Return what the penalties are in the units of the weights; 0 for the bias."""
-        of_weights = (penalties.sqrt()[:, None] / self.deviations).square().clamp_max(_LARGEST_STRENGTH)
-        return torch.cat([of_weights, of_weights.new_zeros(len(penalties), 1)], dim=1)[:, None]
+        of_weights = (
+            (penalties.sqrt()[:, None] / self.deviations).square().clamp_max(_LARGEST_STRENGTH[dtype])
+        )
+        return torch.cat([of_weights, of_weights.new_zeros(len(penalties), 1)], dim=1)[:, None].to(dtype)
 
     def blocks(self, width: int) -> Iterator[slice]:
         """Return slices of samples; `width` values of each sample fit into a cache together."""
@@ -126,22 +129,21 @@ class Problem:
         return ((squares.sqrt() + excess) * (self._largest / penalties.sqrt())).square() / 2
 
     def bounds(
-        self,
-        weights: Float[Tensor, "k c r1"],
-        gradient: Float[Tensor, "k c r1"],
-        penalties: Float[Tensor, " k"],
+        self, gradient: Float[Tensor, "k c r1"], penalties: Float[Tensor, " k"], spread: Float[Tensor, " k"]
     ) -> Float[Tensor, " k"]:
         """Return bounds on objective less optimum, with what remains of the gradient of the bias (rounding).
 
         Moving that share of the probability between classes makes P - Y a feasible point of the dual problem. It changes
         the dual objective by the Kullback-Leibler divergence of the moved share, at most share x (1 - log of the smallest
         probability), and the gradient of the weights by at most share x (norm of the longest row).
+
+        Args:
+            spread: of the scores.
         """
         share = gradient[:, :, -1].abs().sum(dim=1)
-        norms = torch.linalg.vector_norm(weights[:, :, :-1], dim=(1, 2))
-        spread = weights[:, :, -1].amax(dim=1) - weights[:, :, -1].amin(dim=1)
-        log_smallest = math.log(self.num_classes) + 2 * self._longest_row * norms + spread
-        return self.gaps(gradient, penalties, share * self._longest) + share * (1 + log_smallest)
+        return self.gaps(gradient, penalties, share * self._longest) + share * (
+            1 + math.log(self.num_classes) + spread
+        )
 
     def scales(self, loss: Float[Tensor, " k"], of_penalty: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
         """Return what gaps are relative to (see `Point`).
@@ -188,12 +190,14 @@ def evaluate(
     flat = weights.to(dtype).reshape(-1, width)
     others = torch.empty(number, classes, len(rows), dtype=torch.float32, device=rows.device)
     true = torch.empty_like(others[:, :1])
-    scores = torch.empty(others.shape, dtype=dtype, device=rows.device) if exact else None
-    if scores is not None:
+    scores = spread = None
+    if exact:
+        scores = torch.empty(others.shape, dtype=dtype, device=rows.device)
         torch.mm(flat, rows.T, out=scores.view(number * classes, -1))
         shift = _best_bias(problem, scores)
         weights = weights.clone()
         weights[:, :, -1] += shift
+        spread = scores.amax(dim=(1, 2)) - scores.amin(dim=(1, 2))
     loss = torch.zeros(number, dtype=torch.float64, device=rows.device)
     gradient = flat.new_zeros(number * classes, width)
     for block in problem.blocks(number * classes):
@@ -212,7 +216,7 @@ def evaluate(
     full = gradient.view_as(weights).double() / len(rows) + strengths * weights
     of_penalty = 0.5 * (strengths * weights.square()).sum(dim=(1, 2))
     loss = loss / len(rows) + of_penalty
-    gap = problem.bounds(weights, full, penalties) if exact else problem.gaps(full, penalties)
+    gap = problem.gaps(full, penalties) if spread is None else problem.bounds(full, penalties, spread)
     return Point(weights, loss, full, gap, problem.scales(loss, of_penalty), others, true)
 
 

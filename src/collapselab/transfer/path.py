@@ -23,7 +23,8 @@ from collapselab.transfer.objective import Problem, evaluate
 _POINTS = 6
 _COARSE = 10 * (
     1 + 1e-9
-)  # largest ratio of neighbours in the coarse grid, and of those that are interpolated blindly
+)  # largest ratio of neighbours in the coarse grid, and of those that are interpolated without a test
+_NEAR = 1.5
 # Penalties above this share of the mean variance take no more steps from zero weights than from a neighbour.
 _LARGE = 1e-2
 # Entries of k x c x n that are solved together.
@@ -58,8 +59,10 @@ class Path:
         for level in (coarse, *finer):
             for start in range(0, len(level), self._together):
                 some = level[start : start + self._together]
-                starts = torch.stack([self._start(penalty) for penalty in some])
-                found = minimise(self._problem, starts, self._tensor(some), tolerance)
+                is_near = all(self._is_within(penalty, _NEAR) for penalty in some)
+                found = minimise(
+                    self._problem, self._starts(some), self._tensor(some), tolerance, is_near=is_near
+                )
                 self._known.update(
                     (penalty, one.weights.float()) for penalty, one in zip(some, found, strict=True)
                 )
@@ -74,42 +77,53 @@ class Path:
         groups = [large[at : at + self._together] for at in range(0, len(large), self._together)]
         groups += [[penalty] for penalty in penalties if penalty < self._large]
         for group in groups:
-            starts = torch.stack([self._start(penalty) for penalty in group])
+            starts = self._starts(group) if self._known else self.zero.repeat(len(group), 1, 1)
             weights = sketch(self._problem, starts, self._tensor(group))
             self._known.update(zip(group, weights.float(), strict=True))
 
-    def _start(self, penalty: float) -> Float[Tensor, "c r1"]:
-        """Return interpolated weights between near neighbours, else the best of several guesses."""
-        if penalty in self._known:
-            return self._known[penalty].double()
-        near = sorted(self._known, key=lambda known: abs(math.log(known / penalty)))
-        below, above = (
-            [known / penalty for known in near if known < penalty],
-            [penalty / known for known in near if known > penalty],
+    def _is_within(self, penalty: float, ratio: float) -> bool:
+        """Return whether a known penalty is at most this ratio below, and another one above."""
+        return any(1 <= penalty / known <= ratio for known in self._known) and any(
+            1 <= known / penalty <= ratio for known in self._known
         )
-        if below and above and below[0] * _COARSE >= 1 and above[0] * _COARSE >= 1:
-            return self._through(near[:_POINTS], penalty)
-        guesses = [
-            self.zero,
-            *(self._through(near[:number], penalty) for number in range(1, min(3, len(near)) + 1)),
-        ]
-        if len(guesses) == 1:
-            return self.zero
-        same = self._tensor([penalty] * len(guesses))
-        losses = evaluate(self._problem, torch.stack(guesses), same, torch.float32).loss
-        return guesses[int(losses.argmin())]
 
-    def _through(self, penalties: list[float], penalty: float) -> Float[Tensor, "c r1"]:
-        """Return the value at `penalty` of the polynomial through `penalties` (Lagrange)."""
-        total = torch.zeros_like(self.zero)
-        for known in penalties:
-            others = [other for other in penalties if other != known]
-            share = math.prod(math.log(penalty / other) / math.log(known / other) for other in others)
-            total += share * self._known[known] * (self._curvature + self._strength(known))
-        return total / (self._curvature + self._strength(penalty))
+    def _starts(self, penalties: list[float]) -> Float[Tensor, "k c r1"]:
+        """Return interpolated weights where near neighbours are known, else the best of several guesses."""
+        if all(self._is_within(penalty, _COARSE) for penalty in penalties):
+            return self._through([self._nearest(penalty)[:_POINTS] for penalty in penalties], penalties)
+        return torch.cat([self._best_guess(penalty) for penalty in penalties])
 
-    def _strength(self, penalty: float) -> Float[Tensor, "1 r1"]:
-        return self._problem.strengths(self._tensor([penalty]))[0]
+    def _best_guess(self, penalty: float) -> Float[Tensor, "1 c r1"]:
+        if penalty in self._known:
+            return self._known[penalty].double()[None]
+        near = self._nearest(penalty)
+        points = [near[:number] for number in range(1, min(3, len(near)) + 1)]
+        same = [penalty] * len(points)
+        guesses = torch.cat([self.zero[None], self._through(points, same)]) if points else self.zero[None]
+        losses = evaluate(self._problem, guesses, self._tensor([penalty, *same]), torch.float32).loss
+        return guesses[losses.argmin()][None]
+
+    def _nearest(self, penalty: float) -> list[float]:
+        """Return known penalties, the nearest one first; only `penalty` itself where it is known."""
+        if penalty in self._known:
+            return [penalty]
+        return sorted(self._known, key=lambda known: abs(math.log(known / penalty)))
+
+    def _through(self, points: list[list[float]], penalties: list[float]) -> Float[Tensor, "k c r1"]:
+        """Return the value at each penalty of the polynomial through its points (Lagrange)."""
+        known = sorted({point for some in points for point in some})
+        shares = self.zero.new_zeros(len(penalties), len(known))
+        for row, (some, penalty) in enumerate(zip(points, penalties, strict=True)):
+            for point in some:
+                others = (
+                    math.log(penalty / other) / math.log(point / other) for other in some if other != point
+                )
+                shares[row, known.index(point)] = math.prod(others)
+        values = torch.stack([self._known[point] for point in known]) * self._stiffness(known)
+        return (torch.tensordot(shares.float(), values, dims=1) / self._stiffness(penalties)).double()
+
+    def _stiffness(self, penalties: list[float]) -> Float[Tensor, "k 1 r1"]:
+        return self._curvature + self._problem.strengths(self._tensor(penalties), torch.float32)
 
     def _tensor(self, penalties: list[float]) -> Float[Tensor, " k"]:
         return self.zero.new_tensor(penalties)
