@@ -111,7 +111,7 @@ def test_the_gap_bounds_the_distance_at_every_tolerance(case: str, tolerance: fl
         fit = fit_logistic(torch.from_numpy(features), torch.from_numpy(labels), 3, penalty, tolerance)
         least = optimum(features, labels, penalty)
         assert fit.loss / least - 1 <= fit.gap + REFERENCE
-        assert fit.gap <= tolerance
+        assert fit.gap <= tolerance + 1e-14
 
 
 @pytest.mark.parametrize("size", [1e-6, 1e6])
@@ -192,13 +192,14 @@ def test_a_class_may_be_missing_from_validation() -> None:
 
 
 @accelerators
-def test_an_accelerator_gives_the_same_probe(accelerator: str) -> None:
+@pytest.mark.parametrize("has_validation", [True, False])
+def test_an_accelerator_gives_the_same_probe(accelerator: str, has_validation: bool) -> None:
     train, validation, test = splits()
-    wanted = linear_probe(train, test, validation=validation, num_penalties=25)
+    held: dict[str, Any] = {"validation": validation} if has_validation else {}
+    wanted = linear_probe(train, test, num_penalties=7, **held)
     with putting_on(accelerator) as put:
-        found = linear_probe(
-            *(moved(part, put) for part in (train, test)), validation=moved(validation, put), num_penalties=25
-        )
+        # Train samples decide where the probe is computed.
+        found = linear_probe(moved(train, put), test, num_penalties=7, **held)
     assert (found.accuracy, found.penalty) == (wanted.accuracy, wanted.penalty)
     assert found.validation == wanted.validation
     np.testing.assert_allclose(found.classifier.weight, wanted.classifier.weight, rtol=1e-4, atol=1e-6)

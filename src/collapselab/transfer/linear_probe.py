@@ -22,7 +22,7 @@ from collapselab.errors import InputError
 from collapselab.features.arrays import feature_matrix, label_vector
 from collapselab.transfer.logistic import Logistic, LogisticPath, in_float64
 
-# Features (n, p) and class numbers (n,).
+# Features (n, p), on the device of those of train, and class numbers (n,), on the CPU.
 Samples = tuple[Tensor, Tensor]
 
 NUM_PENALTIES = 97
@@ -160,6 +160,8 @@ def _read(given: dict[str, Any]) -> tuple[dict[str, Samples], npt.NDArray[np.int
                 f"{where}: a {type(samples).__name__} is no pair of arrays; give (features, labels)"
             )
         features = feature_matrix(samples[0], where)
+        if splits:
+            features = features.to(splits["train"][0].device)
         labels = label_vector(samples[1], len(features), where)
         check_finite(features, where)
         if name == "train":
@@ -194,7 +196,7 @@ def _grid_warnings(by_penalty: dict[float, float], features: Tensor, *, is_stand
                 f"the best penalty, {edge:g}, is at the edge of the grid; one that is {beyond} may be better"
                 + ("" if is_standardized else ": give standardize=True, or features of another unit")
             )
-    largest = float(features.double().var(dim=0, correction=0).max())
+    largest = float(in_float64(features).var(dim=0, correction=0).max())
     if not is_standardized and _SMALL * largest < _LOWEST:
         found.append(
             f"no feature has a variance above {largest:.1g}, so that even the smallest penalty of the grid, {_LOWEST:g}, "
@@ -218,9 +220,9 @@ def _split(train: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
         raise InputError(
             "linear probe, train: every class has a single sample, so none can be held out; give validation="
         )
-    chosen = torch.from_numpy(held_out).to(features.device)
-    labels = labels.to(features.device)
-    return (features[~chosen], labels[~chosen]), (features[chosen], labels[chosen])
+    chosen = torch.from_numpy(held_out)
+    rows = chosen.to(features.device)
+    return (features[~rows], labels[~chosen]), (features[rows], labels[chosen])
 
 
 def _score(classifier: Logistic, samples: Samples, score: str) -> float:
