@@ -82,9 +82,9 @@ class Path:
             self._known.update(zip(group, weights.float(), strict=True))
 
     def _is_within(self, penalty: float, ratio: float) -> bool:
-        """Return whether a known penalty is at most this ratio below, and another one above."""
-        return any(1 <= penalty / known <= ratio for known in self._known) and any(
-            1 <= known / penalty <= ratio for known in self._known
+        """Return whether one known penalty is at most this ratio below, and another one above."""
+        return any(1 < penalty / known <= ratio for known in self._known) and any(
+            1 < known / penalty <= ratio for known in self._known
         )
 
     def _starts(self, penalties: list[float]) -> Float[Tensor, "k c r1"]:
