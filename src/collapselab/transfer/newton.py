@@ -18,7 +18,7 @@ from collapselab.transfer.objective import Point, Problem, evaluate
 
 _MOST_STEPS, _MOST_DIRECTIONS, _MOST_HALVINGS = 100, 250, 12
 # A direction is accurate enough when the norm of its residual has fallen to this share.
-_FORCING = 0.1
+_FORCING = (0.1, 0.5)
 # float32 gradients are accurate enough for a gap of this size; a tighter one is reached by float64 gradients.
 _REACHED_IN_FLOAT32 = 2e-7
 _OF_SKETCH = 1e-2
@@ -142,6 +142,7 @@ def _directions(
     sizes = sizes.clamp_min(torch.finfo(torch.float64).tiny)[:, None, None]
     residual = _centred(-point.gradient / sizes).float()
     solution, directions = torch.zeros_like(residual), torch.zeros_like(residual)
+    forcing = (point.gap / point.scale).sqrt().clamp(*_FORCING).square()
     enough = 0.1 * tolerance * point.scale / sizes[:, 0, 0].square()
     active = torch.arange(len(penalties), device=penalties.device)
     vectors = _centred(inverse * residual)
@@ -153,18 +154,19 @@ def _directions(
         residual -= lengths * products
         conditioned = _centred(inverse * residual)
         previous, decrease = decrease, _dot(residual, conditioned)
-        done = (decrease < _FORCING**2) | (problem.gaps(residual, penalties) < enough) | ~decrease.isfinite()
+        done = (decrease < forcing) | (problem.gaps(residual, penalties) < enough) | ~decrease.isfinite()
         vectors = conditioned + (decrease / previous).float()[:, None, None] * vectors
         if done.any():
             directions[active[done]] = solution[done]
             left = ~done
             if not left.any():
                 return directions.double() * sizes
-            active, point, penalties, enough, decrease = (
+            active, point, penalties, enough, forcing, decrease = (
                 active[left],
                 point[left],
                 penalties[left],
                 enough[left],
+                forcing[left],
                 decrease[left],
             )
             strengths, inverse, solution, residual, vectors = (
