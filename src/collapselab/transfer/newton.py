@@ -7,7 +7,7 @@ float32 far from the optimum and float64 in the end, so that any gap down to flo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -16,13 +16,18 @@ from torch import Tensor
 from collapselab.numerics import EPS32, EPS64
 from collapselab.transfer.objective import Point, Problem, evaluate
 
-_MOST_STEPS, _MOST_DIRECTIONS, _MOST_HALVINGS = 100, 250, 12
-# A direction is accurate enough when the norm of its residual has fallen to this share.
+_MOST_STEPS, _MOST_DIRECTIONS, _MOST_BACKTRACKS = 100, 250, 12
+# A direction is accurate enough when the norm of its residual has fallen to this share: to the smaller one near the
+# optimum, and to the larger one far from it, where an accurate direction is no better.
 _FORCING = (0.1, 0.5)
+# Or when the gap that it leaves is this share of the tolerance.
+_SHARE_OF_TOLERANCE = 0.1
 # float32 gradients are accurate enough for a gap of this size; a tighter one is reached by float64 gradients.
 _REACHED_IN_FLOAT32 = 2e-7
-_OF_SKETCH = 1e-2
-_SUFFICIENT = 1e-4
+# Gap of a sketch.
+_ROUGH = 1e-2
+# Share of the expected decrease of the objective that a step must reach; shorter ones are tried until one does.
+_SUFFICIENT, _SHORTER = 1e-4, 1 / 3
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def sketch(
     problem: Problem, weights: Float[Tensor, "k c r1"], penalties: Float[Tensor, " k"]
 ) -> Float[Tensor, "k c r1"]:
     """Return about what minimises the objectives, from where `minimise` takes a few steps."""
-    return _newton(problem, weights, penalties, _OF_SKETCH, torch.float32)[0].weights
+    return _newton(problem, weights, penalties, _ROUGH, torch.float32)[0].weights
 
 
 def _newton(
@@ -114,11 +119,11 @@ def _search(
     rounding = 4 * (EPS64 if dtype == torch.float64 else EPS32) * point.loss
     found = evaluate(problem, point.weights + directions, penalties, dtype)
     lengths = torch.ones_like(penalties)
-    for _ in range(_MOST_HALVINGS):
+    for _ in range(_MOST_BACKTRACKS):
         worse = ~(found.loss <= point.loss + _SUFFICIENT * lengths * slopes + rounding)
         if not worse.any():
             break
-        lengths[worse] /= 3
+        lengths[worse] *= _SHORTER
         nearer = point.weights[worse] + lengths[worse, None, None] * directions[worse]
         found.put(worse, evaluate(problem, nearer, penalties[worse], dtype))
     # Where only rounding separates objectives, the gap decides.
@@ -131,53 +136,89 @@ def _search(
 def _directions(
     problem: Problem, point: Point, penalties: Float[Tensor, " k"], tolerance: float
 ) -> Float[Tensor, "k c r1"]:
-    """Return inexact Newton directions by preconditioned conjugate gradients (Nocedal and Wright 2006, 7.1), float64.
+    """Return inexact Newton directions, float64.
 
     Each penalty stops on its own: when the residual has fallen enough, or when the gap that it leaves is small enough.
     """
+    state, sizes = _begin(problem, point, penalties, tolerance)
+    directions = torch.zeros_like(state.solution)
+    active = torch.arange(len(penalties), device=penalties.device)
+    for _ in range(_MOST_DIRECTIONS):
+        done = state.advance(problem)
+        if done.any():
+            directions[active[done]] = state.solution[done]
+            active, state = active[~done], state[~done]
+        if not len(active):
+            break
+    directions[active] = state.solution
+    return directions.double() * sizes
+
+
+@dataclass
+class _ConjugateGradients:
+    """Preconditioned conjugate gradients (Nocedal and Wright 2006, 5.1) in float32; k is the first dimension of tensors.
+
+    Attributes:
+        strengths: of the penalties (k, 1, r + 1).
+        inverse: the preconditioner, the inverse of an approximate diagonal of the Hessian.
+        forcing: square of the share of its first norm that the residual may keep.
+        enough: gap that may be left.
+        squares: of the norm of the residual, by the preconditioner.
+    """
+
+    point: Point
+    penalties: Float[Tensor, " k"]
+    strengths: Float[Tensor, "k 1 r1"]
+    inverse: Float[Tensor, "k c r1"]
+    forcing: Float[Tensor, " k"]
+    enough: Float[Tensor, " k"]
+    solution: Float[Tensor, "k c r1"]
+    residual: Float[Tensor, "k c r1"]
+    vectors: Float[Tensor, "k c r1"]
+    squares: Float[Tensor, " k"]
+
+    def __getitem__(self, kept: Tensor) -> _ConjugateGradients:
+        return _ConjugateGradients(*(getattr(self, field.name)[kept] for field in fields(self)))
+
+    def advance(self, problem: Problem) -> Tensor:
+        """Take a step; return which penalties are done (k,)."""
+        products = problem.curve(self.point, self.vectors) + self.strengths * self.vectors
+        lengths = (self.squares / _dot(self.vectors, products)).float()[:, None, None]
+        self.solution = self.solution + lengths * self.vectors
+        self.residual = self.residual - lengths * products
+        conditioned = _centred(self.inverse * self.residual)
+        before, self.squares = self.squares, _dot(self.residual, conditioned)
+        self.vectors = conditioned + (self.squares / before).float()[:, None, None] * self.vectors
+        is_small = problem.gaps(self.residual, self.penalties) < self.enough
+        return is_small | (self.squares < self.forcing) | ~self.squares.isfinite()
+
+
+def _begin(
+    problem: Problem, point: Point, penalties: Float[Tensor, " k"], tolerance: float
+) -> tuple[_ConjugateGradients, Float[Tensor, "k 1 1"]]:
+    """Return the start of conjugate gradients for the Newton equations, divided by the norms of gradients, and these.
+
+    Gradients of any size are thus ordinary float32 numbers.
+    """
     strengths = problem.strengths(penalties, torch.float32)
     inverse = 1 / (problem.curvatures(point) + strengths)
-    # Gradients of any size in float32: the norm is taken out.
     sizes = (inverse.double() * point.gradient.square()).sum(dim=(1, 2)).sqrt()
     sizes = sizes.clamp_min(torch.finfo(torch.float64).tiny)[:, None, None]
     residual = _centred(-point.gradient / sizes).float()
-    solution, directions = torch.zeros_like(residual), torch.zeros_like(residual)
-    forcing = (point.gap / point.scale).sqrt().clamp(*_FORCING).square()
-    enough = 0.1 * tolerance * point.scale / sizes[:, 0, 0].square()
-    active = torch.arange(len(penalties), device=penalties.device)
     vectors = _centred(inverse * residual)
-    decrease = _dot(residual, vectors)
-    for _ in range(_MOST_DIRECTIONS):
-        products = problem.curve(point, vectors) + strengths * vectors
-        lengths = (decrease / _dot(vectors, products)).float()[:, None, None]
-        solution += lengths * vectors
-        residual -= lengths * products
-        conditioned = _centred(inverse * residual)
-        previous, decrease = decrease, _dot(residual, conditioned)
-        done = (decrease < forcing) | (problem.gaps(residual, penalties) < enough) | ~decrease.isfinite()
-        vectors = conditioned + (decrease / previous).float()[:, None, None] * vectors
-        if done.any():
-            directions[active[done]] = solution[done]
-            left = ~done
-            if not left.any():
-                return directions.double() * sizes
-            active, point, penalties, enough, forcing, decrease = (
-                active[left],
-                point[left],
-                penalties[left],
-                enough[left],
-                forcing[left],
-                decrease[left],
-            )
-            strengths, inverse, solution, residual, vectors = (
-                strengths[left],
-                inverse[left],
-                solution[left],
-                residual[left],
-                vectors[left],
-            )
-    directions[active] = solution
-    return directions.double() * sizes
+    state = _ConjugateGradients(
+        point=point,
+        penalties=penalties,
+        strengths=strengths,
+        inverse=inverse,
+        forcing=(point.gap / point.scale).sqrt().clamp(*_FORCING).square(),
+        enough=_SHARE_OF_TOLERANCE * tolerance * point.scale / sizes[:, 0, 0].square(),
+        solution=torch.zeros_like(residual),
+        residual=residual,
+        vectors=vectors,
+        squares=_dot(residual, vectors),
+    )
+    return state, sizes
 
 
 def _centred(vectors: Float[Tensor, "k c r1"]) -> Float[Tensor, "k c r1"]:
