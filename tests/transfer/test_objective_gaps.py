@@ -152,6 +152,28 @@ def test_a_fit_that_is_not_accurate_warns(monkeypatch: pytest.MonkeyPatch) -> No
         fit_logistic(features, labels, 3, 1e-6)
 
 
+@pytest.mark.parametrize("standardize", [True, False])
+def test_a_fit_that_starts_from_its_solution_takes_no_step(standardize: bool) -> None:
+    features, labels = (torch.from_numpy(part) for part in CASES["a constant feature"]())
+    options: dict[str, Any] = {"standardize": standardize}
+    first = LogisticPath(features * 3 + 5, labels, 3, **options).fit(1e-4, 1e-8)
+    again = LogisticPath(features * 3 + 5, labels, 3, start=first, **options).fit(1e-4)
+    assert first.iterations > 1
+    assert again.iterations == 0
+    assert again.loss == pytest.approx(first.loss, rel=1e-8)
+
+
+def test_penalties_may_come_in_any_order() -> None:
+    features, labels = (torch.from_numpy(part) for part in draw(spread=3.0))
+    path = LogisticPath(features, labels, 3)
+    for penalty in (1e-6, 1e5, 1.0, 1e-3, 1e-3, 3e-4):
+        fit = path.fit(penalty)
+        assert fit.gap <= TOLERANCE
+        assert fit.loss == pytest.approx(
+            fit_logistic(features, labels, 3, penalty, 1e-12).loss, rel=TOLERANCE
+        )
+
+
 # ---------------------------------------------------------------- whatever is solved together, and wherever
 
 

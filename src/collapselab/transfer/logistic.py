@@ -115,7 +115,10 @@ class LogisticPath:
         self._mean = rows.mean(dim=0)
         self._units = _units(rows, features.dtype) if standardize else torch.ones_like(self._mean)
         with full_precision_products(rows.device):
-            self._axes, coordinates, self._deviations = _principal_axes((rows - self._mean) * self._units)
+            centred = (rows - self._mean).mul_(self._units)
+            del rows
+            self._axes, coordinates, self._deviations = _principal_axes_(centred)
+            del centred
         self._path = Path(Problem(coordinates, self._deviations, numbers, len(self._present)))
         self._slope = self._path.slope()
         if start is not None:
@@ -206,16 +209,16 @@ def _units(rows: Float[Tensor, "n p"], dtype: torch.dtype) -> Float[Tensor, " p"
     return torch.where(varies, 1 / deviations, 0.0)
 
 
-def _principal_axes(
+def _principal_axes_(
     centred: Float[Tensor, "n p"],
 ) -> tuple[Float[Tensor, "p r"], Float[Tensor, "n r"], Float[Tensor, " r"]]:
-    """Return axes along which samples vary, their coordinates there, and the root mean squares of these.
+    """Return axes along which samples vary, their coordinates there, and the root mean squares of these; scale `centred`.
 
     Axes are orthonormal to rounding: with fewer samples than features, the eigenvectors of samples are those of a
     triangular factor. That small eigenvalues are inaccurate does no harm; coordinates are then slightly correlated.
     """
     factor = middle_factor(centred)
-    rows, basis = centred * factor, None
+    rows, basis = centred.mul_(factor), None
     if len(rows) < rows.shape[1]:
         basis, triangle = torch.linalg.qr(rows.T)
         rows = triangle.T
@@ -229,7 +232,9 @@ def _principal_axes(
     )
     if basis is not None:
         axes = basis @ axes
-    return axes[:, varies], coordinates[:, varies] / factor, deviations[varies] / factor
+    if not varies.all():
+        axes, coordinates, deviations = axes[:, varies], coordinates[:, varies], deviations[varies]
+    return axes, coordinates.div_(factor), deviations / factor
 
 
 def in_float64(features: Tensor) -> Tensor:

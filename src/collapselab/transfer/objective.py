@@ -83,8 +83,8 @@ class Problem:
         labels: Int[Tensor, " n"],
         num_classes: int,
     ) -> None:
-        ones = coordinates.new_ones(len(coordinates), 1)
-        self.rows = torch.cat([coordinates / deviations, ones], dim=1)
+        self.rows = coordinates.new_ones(len(coordinates), len(deviations) + 1)
+        torch.div(coordinates, deviations, out=self.rows[:, :-1])
         self.rows32 = self.rows.float()
         self.deviations, self.labels, self.num_classes = deviations, labels, num_classes
         frequencies = labels.bincount(minlength=num_classes).double() / len(labels)
@@ -95,7 +95,7 @@ class Problem:
         # Relative to the largest: their squares are ordinary float32 numbers whatever the unit of the features is.
         self._largest = float(deviations.max()) if len(deviations) else 1.0
         self._relative = torch.cat([deviations / self._largest, deviations.new_zeros(1)])
-        self._longest = float(torch.linalg.vector_norm(self.rows * self._relative, dim=1).max())
+        self._longest = float(torch.linalg.vector_norm(coordinates / self._largest, dim=1).max())
 
     def at_zero(self) -> Float[Tensor, "c r1"]:
         """Return zero weights and the bias that is best with them: the logarithms of the class frequencies."""

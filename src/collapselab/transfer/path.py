@@ -28,7 +28,7 @@ _NEAR = 1.5
 # Penalties above this share of the mean variance take no more steps from zero weights than from a neighbour.
 _LARGE = 1e-2
 # Entries of k x c x n that are solved together.
-_CPU_ENTRIES, _ACCELERATOR_ENTRIES = 2**25, 2**27
+_CPU_ENTRIES, _ACCELERATOR_ENTRIES = 2**24, 2**27
 
 
 class Path:
