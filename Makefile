@@ -51,6 +51,7 @@ bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/profile.py
 	$(BIN)/python benchmarks/processes.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/linear_probe.py --shape 2000,512,10
 
 # An environment is made once and brought up to date when pyproject.toml changes.
 $(VENV)/bin/python:
