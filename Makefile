@@ -15,7 +15,7 @@ help:
 	@echo "make quick   set up, then linter and the fast tests: under a minute"
 	@echo "make attack  set up, then ten times as many damages, kills and hostile inputs as in the tests: about ten minutes"
 	@echo "make format  rewrite the code as the formatter wants it"
-	@echo "make docs    write the metric catalogue again from the registry"
+	@echo "make docs    write the catalogues of metrics and scores again from their registries"
 	@echo "make bench   print the cost of measuring against its floors"
 	@echo "make clean   remove the environment and caches"
 
@@ -44,12 +44,14 @@ format: $(VENV)/test-ready
 
 docs: $(VENV)/demo-ready
 	$(BIN)/python -m collapselab.metrics.catalogue docs/metrics.md
+	$(BIN)/python -m collapselab.transfer.scores.catalogue docs/scores.md
 
 bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/statistics.py
 	$(BIN)/python benchmarks/profile.py
 	$(BIN)/python benchmarks/processes.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/linear_probe.py --shape 2000,512,10
 
 # An environment is made once and brought up to date when pyproject.toml changes.
 $(VENV)/bin/python:

@@ -23,7 +23,7 @@ FLOORS = (
     ("records",),
     ("training", "transfer", "integrations"),
     ("report",),
-    ("experiments",),
+    ("experiments", "ranking"),
     ("papers", "findings"),
     ("registry",),
     ("cli",),

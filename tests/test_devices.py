@@ -18,7 +18,7 @@ from collapselab.metrics.kmeans import fit_kmeans
 from collapselab.metrics.spectrum import top_eigenvalues_of_rows
 from collapselab.passes import PassRequest, reading
 from collapselab.passes.stream import no_progress
-from collapselab.statistics import ClassStats, SketchRefinement, nystrom
+from collapselab.statistics import Chunk, ClassStats, SketchRefinement, nystrom
 from collapselab.statistics.scatter import SCATTERS
 from devices import Put, accelerators, putting_on
 from dispatch_counts import DispatchCounts
@@ -275,6 +275,29 @@ def test_an_update_on_an_accelerator_waits_for_nothing(accelerator: str) -> None
         with DispatchCounts("cuda") as counts:
             stats.update(rows, LABELS)
     assert not counts.read_backs
+
+
+@accelerators
+@pytest.mark.parametrize(("dim", "num_classes"), [(128, 4), (2048, 1000)])
+def test_a_chunk_is_added_with_few_operations_and_two_looks_at_it(
+    accelerator: str, dim: int, num_classes: int
+) -> None:
+    """What decides about the chunk, and about its block: two lists of values, on their way while the device works on."""
+    n = 4096
+    labels = torch.arange(n) % num_classes
+    rows = torch.randn(n, dim, generator=torch.manual_seed(0)) + labels[:, None] % 7
+    with putting_on(accelerator) as put:
+        chunk = Chunk(put(rows), put(labels), ((0, n),))
+        stats = ClassStats(num_classes, dim)
+        for _ in range(2):  # classes are new, and their centres are judged
+            stats.add_chunk(chunk)
+        with DispatchCounts("cuda") as counts:
+            stats.add_chunk(chunk)
+    assert counts.operations.total() <= 100  # views included
+    # On the pretended device, each conversion to another dtype looks like a copy to the host.
+    assert {name: number for name, number in counts.read_backs.items() if "_to_copy" not in name} == {
+        "Tensor.tolist": 2
+    }
 
 
 @accelerators

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collapselab.integrations import Monitor
     from collapselab.metrics import METRICS, Metric
     from collapselab.probes import LayerProfile, Profile, profile
+    from collapselab.ranking import Ranking, rank
     from collapselab.statistics import ClassStats
 
 __version__ = "0.1.0"
@@ -24,8 +25,10 @@ __all__ = [
     "Metric",
     "Monitor",
     "Profile",
+    "Ranking",
     "measure",
     "profile",
+    "rank",
 ]
 
 # Importing torch takes seconds, which `collapselab --help` should not: names are loaded when first used.
@@ -37,8 +40,10 @@ _HOMES = {
     "Metric": "collapselab.metrics",
     "Monitor": "collapselab.integrations",
     "Profile": "collapselab.probes",
+    "Ranking": "collapselab.ranking",
     "measure": "collapselab.features",
     "profile": "collapselab.probes",
+    "rank": "collapselab.ranking",
 }
 
 

@@ -178,7 +178,10 @@ def test_only_some_runs_and_other_values(tmp_path: Path) -> None:
         ({"changes": {"stepz": 3}}, "stepz: unknown recipe field"),
         ({"changes": {"thrid:steps": 3}}, "'thrid' matches no run"),
         ({"changes": {"steps": -3}}, "steps"),
-        ({"changes": {"optimizer.lr": 1}}, "optimizer.lr: unknown recipe field; known: decayed, learning_rate, "),
+        (
+            {"changes": {"optimizer.lr": 1}},
+            "optimizer.lr: unknown recipe field; known: decayed, learning_rate, ",
+        ),
         ({"changes": {"first:start.checkpoint": "a"}}, "start is not set; set the whole part"),
         ({"changes": {"seed": 3}}, "choose how many with seeds="),
         ({"changes": {"data.name": "mnist"}}, "first stands for dataset digits in rows and figures"),

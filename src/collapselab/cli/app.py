@@ -17,6 +17,7 @@ from collapselab.cli.errors import error_line, warning_line
 from collapselab.cli.judge import judge
 from collapselab.cli.measure import measure
 from collapselab.cli.profile import profile
+from collapselab.cli.rank import rank
 from collapselab.cli.reproduce import reproduce
 from collapselab.cli.run import run
 from collapselab.cli.stdout import give_up_stdout, keep_descriptors_open, owning_stdout
@@ -56,7 +57,7 @@ def collapselab(
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
 
 
-for _command in (measure, profile, run, reproduce, judge):
+for _command in (measure, profile, rank, run, reproduce, judge):
     app.command()(owning_stdout(_command))
 
 

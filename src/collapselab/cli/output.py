@@ -1,4 +1,4 @@
-"""Format a `Measurement` or a `Profile` as text, and print it or write it to a file."""
+"""Format a `Measurement`, a `Profile` or a `Ranking` as text, and print it or write it to a file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from collapselab.text import grouped
 if TYPE_CHECKING:
     from collapselab.features.measure import Measurement
     from collapselab.probes import Profile
+    from collapselab.ranking import Ranking
+
+    Result = Measurement | Profile | Ranking
 
 
-def show(
-    result: Measurement | Profile, format: Format, output: Path | None, command: Callable[..., Any]
-) -> None:
+def show(result: Result, format: Format, output: Path | None, command: Callable[..., Any]) -> None:
     """Print a result, or write it to a file; csv has no warnings, so they go to stderr.
 
     Args:
@@ -47,9 +48,10 @@ def show(
         note(f"wrote {output}")
 
 
-def as_text(result: Measurement | Profile, format: Format, *, to_terminal: bool = False) -> str:
+def as_text(result: Result, format: Format, *, to_terminal: bool = False) -> str:
     """Format a result. In JSON every number is finite, and an undefined metric is null; in CSV it is empty."""
     from collapselab.cli.tables import measurement_table, profile_table
+    from collapselab.features.measure import Measurement
     from collapselab.probes import Profile
 
     if format == "json":
@@ -59,9 +61,11 @@ def as_text(result: Measurement | Profile, format: Format, *, to_terminal: bool 
         if format == "csv":
             return _csv(("layer", "depth", "split", "name", "value"), _profile_rows(result))
         return profile_table(result, width=width, colour=colour)
-    if format == "csv":
-        return _csv(("name", "split", "value"), _measurement_rows(result))
-    return measurement_table(result, width=width, colour=colour)
+    if isinstance(result, Measurement):
+        if format == "csv":
+            return _csv(("name", "split", "value"), _measurement_rows(result))
+        return measurement_table(result, width=width, colour=colour)
+    return _ranking_text(result, format, width, colour=colour)
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -88,6 +92,46 @@ def _profile_rows(profile: Profile) -> Iterator[tuple[str, int, str, str, Any]]:
         for split, measured in layer.splits.items():
             for name, value in measured.metrics.items():
                 yield printable(layer.name), layer.depth, split, name, value
+
+
+def _ranking_text(ranking: Ranking, format: Format, width: int | None, *, colour: bool) -> str:
+    from collapselab.cli.rank_table import ranking_table
+
+    if format == "csv":
+        return _csv(("dataset", "model", "name", "value"), _ranking_rows(ranking))
+    return ranking_table(ranking, width=width, colour=colour)
+
+
+def _ranking_rows(ranking: Ranking) -> Iterator[tuple[str, str, str, Any]]:
+    for row in ranking.rows:
+        facts = {"rank": row.rank, "num_samples": row.num_samples, "dim": row.dim, "accuracy": row.accuracy}
+        seconds = {f"seconds of {name}": value for name, value in row.seconds.items()}
+        for name, value in {**facts, **row.scores, **seconds}.items():
+            yield printable(row.dataset), printable(row.model), name, value
+
+
+def make_result_folder(path: Path, known: Iterable[str], what: str) -> None:
+    """Create the folder of `--out`, or accept one with earlier results.
+
+    Args:
+        path: the folder.
+        known: names of the files of an earlier result.
+        what: what such files are, for the message.
+
+    Raises:
+        InputError: it cannot be created or written to, or contains something else.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = one_line(error.strerror or error)
+        raise InputError(f"--out {path}: cannot be created ({reason}); choose another folder") from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"--out {path}: no permission to write; choose another folder")
+    if (path / "run.json").exists() or (
+        any(path.iterdir()) and not any((path / name).exists() for name in known)
+    ):
+        raise InputError(f"--out {path}: contains something other than {what}; choose another folder")
 
 
 def check_output(path: Path, inputs: tuple[Path, ...]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,15 +13,18 @@ import torch
 
 from collapselab.checks import near_matches
 from collapselab.choices import Standardize
+from collapselab.cli.output import make_result_folder
 from collapselab.data import LabelledData, open_data_set
 from collapselab.distributed import local_device, process_group
-from collapselab.errors import InputError, encodable, in_strings, one_line
+from collapselab.errors import InputError, encodable, in_strings
 from collapselab.models import is_user_file, open_model, required_channels, required_image_size
 from collapselab.passes import ProgressCallback
 from collapselab.probes import Profile, ProfileOptions, profile
 from collapselab.probes.options import complete_options
 from collapselab.records.profile import ProfileMade, StoredProfile, read_profile, write_profile
 from collapselab.storage import WriteError, check_regular, provenance
+
+_FILES = ("profile.json", "report.html", "statistics.safetensors")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def run_job(job: ProfileJob, progress: ProgressCallback | None = None) -> tuple[
     _check(job)
     initial = None if job.against is None else _read_against(job.against)
     if job.out is not None:
-        _make_folder(job.out)
+        make_result_folder(job.out, _FILES, "a profile")
     device = local_device(job.device)
     if device.type == "meta":
         raise InputError(f"--device {job.device}: the meta device stores no data; use cpu or cuda")
@@ -206,22 +208,6 @@ def _read_against(path: Path) -> Profile:
         return read_profile(path).profile
     except InputError as error:
         raise InputError(f"--against {error}") from error
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--out {path}: cannot be created ({one_line(error.strerror or error)}); choose another folder"
-        ) from error
-    if not os.access(path, os.W_OK):
-        raise InputError(f"--out {path}: no permission to write; choose another folder")
-    known = {"profile.json", "report.html", "statistics.safetensors"}
-    if (path / "run.json").exists() or (
-        any(path.iterdir()) and not any((path / name).exists() for name in known)
-    ):
-        raise InputError(f"--out {path}: contains something other than a profile; choose another folder")
 
 
 def _made(job: ProfileJob, world: int, seconds: float) -> ProfileMade:

@@ -74,6 +74,12 @@ class ProgressBars:
             self.hide_all()
         self.show(what, done, total, f"{done:,} of {total:,} samples" if total else f"{done:,} samples")
 
+    def work(self, what: str, done: int, total: int) -> None:
+        """Show the progress of one piece of work, in place of the piece before it."""
+        if what not in self._bars:
+            self.hide_all()
+        self.show(what, done, total, f"{done:,} of {total:,}" if total else "")
+
     def steps(self, what: str) -> Callable[[int, int, str], None]:
         """Return what a training run reports its progress to: steps done, steps in all, and what it is doing."""
 

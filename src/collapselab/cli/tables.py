@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # How many values of a spectrum a table shows; files contain all.
 _SPECTRUM_HEAD = 5
 # The narrowest and the widest table; longer lines are harder to read.
-_WIDTHS = (72, 100)
+WIDTHS = (72, 100)
 _LAYER_WIDTHS = (80, 140)
 _PLAIN_WIDTH, _PLAIN_LAYER_WIDTH = 80, 96
 _MIN_NAME, _MAX_NAME, _GAP = 12, 30, 3
@@ -88,10 +88,10 @@ def measurement_table(measurement: Measurement, *, width: int | None = None, col
         colour: whether to use terminal codes.
     """
     m = measurement
-    width = _PLAIN_WIDTH if width is None else min(max(width, _WIDTHS[0]), _WIDTHS[1])
+    width = _PLAIN_WIDTH if width is None else min(max(width, WIDTHS[0]), WIDTHS[1])
     head = f"{m.num_samples} samples, {m.num_classes} classes, {m.dim} features, {m.weighting} weighting"
     spectra = [*_spectrum_lines(m), ""] if m.spectra else []
-    return _printed([head, _metric_table(m), *spectra, *_warnings(m.warnings, width)], width, colour)
+    return printed([head, _metric_table(m), *spectra, *warning_lines(m.warnings, width)], width, colour)
 
 
 def _spectrum_lines(measurement: Measurement) -> Iterator[str]:
@@ -107,7 +107,7 @@ def _metric_table(measurement: Measurement) -> Table:
 
     from collapselab.metrics import METRICS
 
-    table = _empty_table()
+    table = empty_table()
     table.add_column("metric", overflow="fold")
     for split in measurement.splits:
         table.add_column(split, justify="right", no_wrap=True, min_width=10)
@@ -153,9 +153,9 @@ def profile_table(profile: Profile, *, width: int | None = None, colour: bool = 
         "",
         f"First collapsed layer on train data: {profile.first_collapsed_layer or 'none'}",
         f"Law of separation on train data: {profile.law_of_separation()}",
-        *_warnings(profile.warnings, min(width, _LAYER_WIDTHS[1])),
+        *warning_lines(profile.warnings, min(width, _LAYER_WIDTHS[1])),
     ]
-    return _printed(parts, width, colour)
+    return printed(parts, width, colour)
 
 
 def run_summary(
@@ -187,10 +187,10 @@ def run_summary(
         table,
         *below,
         "",
-        *([verdicts_text(verdicts, width=min(width, _WIDTHS[1])).rstrip(), ""] if verdicts else []),
+        *([verdicts_text(verdicts, width=min(width, WIDTHS[1])).rstrip(), ""] if verdicts else []),
         *lines,
     ]
-    return _printed(parts, max(width, *map(len, lines), 1), colour)
+    return printed(parts, max(width, *map(len, lines), 1), colour)
 
 
 def _last_layers(rows: pd.DataFrame) -> list[_Layer]:
@@ -213,7 +213,7 @@ def _layer_table(
     limit = None if width is None else min(max(width, _LAYER_WIDTHS[0]), _LAYER_WIDTHS[1])
     cells = _cells(layers, columns, epsilon)
     name_width, left_out = _fit(cells, limit)
-    table = _empty_table()
+    table = empty_table()
     for heading in cells:
         table.add_column(heading, justify="left" if heading == "layer" else "right", no_wrap=True)
     for name, *values in zip(*cells.values(), strict=True):
@@ -284,14 +284,16 @@ def _fit(cells: dict[str, list[str]], limit: int | None) -> tuple[int, list[str]
 # ---------------------------------------------------------------- printing
 
 
-def _empty_table() -> Table:
+def empty_table() -> Table:
+    """Return a table with a line under its head, and nothing else."""
     from rich import box
     from rich.table import Table
 
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
 
 
-def _warnings(warnings: Sequence[str], width: int) -> list[Any]:
+def warning_lines(warnings: Sequence[str], width: int) -> list[Any]:
+    """Return warnings as styled texts of a width, those that differ only in places and numbers together."""
     from rich.text import Text
 
     return [
@@ -300,7 +302,7 @@ def _warnings(warnings: Sequence[str], width: int) -> list[Any]:
     ]
 
 
-def _printed(parts: Sequence[Any], width: int, colour: bool) -> str:
+def printed(parts: Sequence[Any], width: int, colour: bool) -> str:
     """Print strings, styled texts and tables as one text of a width; names in strings are made printable."""
     from rich.console import Console
     from rich.text import Text

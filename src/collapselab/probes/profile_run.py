@@ -138,6 +138,7 @@ class ProfileRun:
             lambda: check_memory(plan, self._labels, self._num_planned, device, with_test=with_test)
         )
         self._warnings += [] if text is None else [("memory", text)]
+        self._has_room = text is None
         for point in self._plan_of_points.points:
             check_means_fit(point, len(self._labels))
 
@@ -257,7 +258,7 @@ class ProfileRun:
 
     def _stream(self, readable: Readable, split: str, labels: LabelSpace) -> NetworkStream:
         is_shared = readable.is_share or self._splits is None
-        keeps = split == "train" and "second pass" in self._split_plan(split).needs
+        keeps = split == "train" and self._has_room and "second pass" in self._split_plan(split).needs
         return NetworkStream(split, self._network, readable, labels, is_shared=is_shared, keeps=keeps)
 
     def _split_plan(self, split: str) -> SplitPlan:

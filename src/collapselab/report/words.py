@@ -84,7 +84,8 @@ def _long(panel: Panel, log_x: bool, log_y: bool) -> pd.DataFrame:
     """A row per point and seed, and per mean."""
     parts = []
     for one in panel.series:
-        parts.append(one.points.astype({"seed": object}).assign(series=one.name))
+        seed = one.points["seed"].astype(object) if "seed" in one.points else ""
+        parts.append(one.points.assign(seed=seed, series=one.name))
         if one.kind == "points":
             parts.append(over_seeds(one.points, log_x, log_y).assign(series=one.name, seed="mean"))
     table = pd.concat(parts, ignore_index=True)

@@ -20,13 +20,15 @@ from torch import Tensor
 from collapselab.checks import check_finite
 from collapselab.errors import InputError
 from collapselab.features.arrays import feature_matrix, label_vector
-from collapselab.transfer.logistic import Logistic, LogisticPath
+from collapselab.transfer.logistic import Logistic, LogisticPath, in_float64
 
-# Features (n, p) and class numbers (n,).
+# Features (n, p), on the device of those of train, and class numbers (n,), on the CPU.
 Samples = tuple[Tensor, Tensor]
 
 NUM_PENALTIES = 97
 _MOST_PENALTIES = 10_000
+# The penalty is chosen among fits with the default tolerance; the reported accuracy is that of a fit to more digits.
+_TOLERANCE_OF_REFIT = 1e-10
 _LOWEST, _HIGHEST = 1e-6, 1e6
 # Where the smallest penalty exceeds this share of the largest variance of a feature, it decides the fit.
 _SMALL = 1e-3
@@ -100,22 +102,19 @@ def linear_probe(
         fitted, chosen_on = _split(fitted, validation_share, seed)
     penalties = np.geomspace(_HIGHEST, _LOWEST, num_penalties).tolist() if num_penalties > 1 else [1.0]
     report = progress or (lambda _done, _total: None)
-    by_penalty: dict[float, float] = {}
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
-        path = LogisticPath(*fitted, len(classes), standardize=standardize)
-        for number, penalty in enumerate(penalties, start=1):
-            by_penalty[penalty] = _score(path.fit(penalty), chosen_on, score)
-            report(number, num_penalties + 1)
-        # The first of equally good ones: the largest penalty.
-        chosen = max(by_penalty, key=lambda penalty: by_penalty[penalty])
+        by_penalty, best = _choose(
+            LogisticPath(*fitted, len(classes), standardize=standardize), penalties, chosen_on, score, report
+        )
         both = tuple(torch.cat(parts) for parts in zip(fitted, chosen_on, strict=True))
-        last = LogisticPath(both[0], both[1], len(classes), standardize=standardize).fit(chosen)
+        path = LogisticPath(both[0], both[1], len(classes), standardize=standardize, start=best)
+        last = path.fit(best.penalty, _TOLERANCE_OF_REFIT)
     report(num_penalties + 1, num_penalties + 1)
     return ProbeResult(
         accuracy=_score(last, splits["test"], score),
         score=score,
-        penalty=chosen,
+        penalty=best.penalty,
         validation=by_penalty,
         classifier=replace(last, classes=torch.from_numpy(classes)),
         warnings=(
@@ -123,6 +122,27 @@ def linear_probe(
             *(str(warning.message) for warning in raised),
         ),
     )
+
+
+def _choose(
+    path: LogisticPath,
+    penalties: list[float],
+    chosen_on: Samples,
+    score: str,
+    report: Callable[[int, int], None],
+) -> tuple[dict[float, float], Logistic]:
+    """Return scores by penalty, in the order of `penalties`, and the first of equally good classifiers in that order."""
+    samples = in_float64(chosen_on[0]), chosen_on[1]
+    order = {penalty: place for place, penalty in enumerate(penalties)}
+    scores: dict[float, float] = {}
+    best: Logistic | None = None
+    for number, fit in enumerate(path.fits(penalties), start=1):
+        scores[fit.penalty] = found = _score(fit, samples, score)
+        if best is None or (found, -order[fit.penalty]) > (scores[best.penalty], -order[best.penalty]):
+            best = fit
+        report(number, len(penalties) + 1)
+    assert best is not None, "there is at least one penalty"
+    return {penalty: scores[penalty] for penalty in penalties}, best
 
 
 def _read(given: dict[str, Any]) -> tuple[dict[str, Samples], npt.NDArray[np.int64]]:
@@ -139,7 +159,9 @@ def _read(given: dict[str, Any]) -> tuple[dict[str, Samples], npt.NDArray[np.int
             raise InputError(
                 f"{where}: a {type(samples).__name__} is no pair of arrays; give (features, labels)"
             )
-        features = feature_matrix(samples[0], where).cpu()
+        features = feature_matrix(samples[0], where)
+        if splits:
+            features = features.to(splits["train"][0].device)
         labels = label_vector(samples[1], len(features), where)
         check_finite(features, where)
         if name == "train":
@@ -174,7 +196,7 @@ def _grid_warnings(by_penalty: dict[float, float], features: Tensor, *, is_stand
                 f"the best penalty, {edge:g}, is at the edge of the grid; one that is {beyond} may be better"
                 + ("" if is_standardized else ": give standardize=True, or features of another unit")
             )
-    largest = float(features.double().var(dim=0, correction=0).max())
+    largest = float(in_float64(features).var(dim=0, correction=0).max())
     if not is_standardized and _SMALL * largest < _LOWEST:
         found.append(
             f"no feature has a variance above {largest:.1g}, so that even the smallest penalty of the grid, {_LOWEST:g}, "
@@ -199,7 +221,8 @@ def _split(train: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
             "linear probe, train: every class has a single sample, so none can be held out; give validation="
         )
     chosen = torch.from_numpy(held_out)
-    return (features[~chosen], labels[~chosen]), (features[chosen], labels[chosen])
+    rows = chosen.to(features.device)
+    return (features[~rows], labels[~chosen]), (features[rows], labels[chosen])
 
 
 def _score(classifier: Logistic, samples: Samples, score: str) -> float:

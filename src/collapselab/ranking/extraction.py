@@ -1,0 +1,218 @@
+"""Features of the target data: read from files, or extracted from a network once and then found in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from collapselab import __version__
+from collapselab.checks import check_finite, check_names
+from collapselab.data import DataSplits, Split, open_data_set
+from collapselab.data.memory import fingerprint, load_splits
+from collapselab.data.recipe import DataSpec, Sample
+from collapselab.errors import InputError
+from collapselab.passes import ProgressCallback
+from collapselab.probes import capture_inputs, weight_layers
+from collapselab.probes.evaluating import evaluating
+from collapselab.ranking.cache import FeatureCache
+from collapselab.ranking.candidates import Candidate, InputForm, Network, whole
+from collapselab.training.building import classifier_name
+from collapselab.user_code import user_code
+
+Labels = npt.NDArray[np.int64]
+# Of a data set in feature files, which do not name it.
+FILES = "feature files"
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of one split.
+
+    Attributes:
+        features: (n, p).
+        labels: (n,).
+        probabilities: (n, z), the softmax of the network's outputs; None where it has no class scores.
+    """
+
+    features: Tensor
+    labels: Labels
+    probabilities: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """A data set seen through one candidate.
+
+    Attributes:
+        train, test: test is None where it is not needed or does not exist.
+        from_cache: whether all features were found in the cache.
+    """
+
+    train: Features
+    test: Features | None
+    from_cache: bool = False
+
+
+@dataclass
+class Extraction:
+    """Reads or extracts features, one candidate and data set at a time.
+
+    Attributes:
+        limit: largest number of samples of each split.
+        seed: for the choice of these.
+        layer: whose input is taken; None for the classifier.
+        batch_size: samples per forward pass.
+        device: where networks run.
+        copies: paths of local copies of named data sets.
+        cache: None to compute everything.
+        progress: called with what is done, samples done, and samples in all.
+    """
+
+    limit: int
+    seed: int
+    layer: str | None
+    batch_size: int
+    device: torch.device
+    copies: Mapping[str, Path] | None
+    cache: FeatureCache | None
+    progress: ProgressCallback
+    _last: tuple[Any, DataSplits, str] | None = field(default=None, init=False, repr=False)
+
+    def target(self, candidate: Candidate, dataset: str, *, with_test: bool) -> Target:
+        """Return a data set as a candidate sees it.
+
+        Raises:
+            InputError: data or a network that cannot be read or do not fit together.
+        """
+        if isinstance(candidate, Network):
+            return self._extracted(candidate, dataset, with_test=with_test)
+        train = Features(*whole(candidate.train))
+        use_test = with_test and candidate.test is not None
+        return Target(train, Features(*whole(candidate.test)) if use_test and candidate.test else None)
+
+    def _extracted(self, network: Network, dataset: str, *, with_test: bool) -> Target:
+        data, samples = self._samples(dataset, network.form)
+        shape = network.form.shape
+        if shape is not None and data.input_shape != shape:
+            raise InputError(
+                f"{network.name}: its network takes samples of shape {shape}, but those of {dataset} have "
+                f"{data.input_shape}; rank it on other data"
+            )
+        parts = {"train": data.train, "test": data.test} if with_test else {"train": data.train}
+        described = {split: self._made_by(network, samples, split) for split in parts}
+        known = {split: self._cached(description) for split, description in described.items()}
+        model: nn.Module | None = None
+        for split, found in known.items():
+            if found is None:
+                model = network.build(data) if model is None else model
+                known[split] = self._pass(network, model, parts[split], f"{dataset}, {split}")
+                if (description := described[split]) is not None and self.cache is not None:
+                    self.cache.write(description, known[split] or {})
+        complete = {split: _features(tensors or {}, parts[split]) for split, tensors in known.items()}
+        return Target(complete["train"], complete.get("test"), model is None)
+
+    def _cached(self, description: Mapping[str, Any] | None) -> dict[str, Tensor] | None:
+        return None if description is None or self.cache is None else self.cache.read(description)
+
+    def _made_by(self, network: Network, samples: str, split: str) -> dict[str, Any] | None:
+        """Return all that decides the features; None where it is not known."""
+        if network.made_by is None:
+            return None
+        return {
+            "model": network.name,
+            **network.made_by,
+            "samples": samples,
+            "split": split,
+            "layer": self.layer,
+            "batch_size": self.batch_size,  # decides the last digits, as device and versions do
+            "device": self.device.type,
+            "torch": torch.__version__,
+            "collapselab": __version__,
+        }
+
+    def _samples(self, dataset: str, form: InputForm) -> tuple[DataSplits, str]:
+        """Return the samples in the form that a network takes, and a digest of them; those of the last form are kept."""
+        key = (dataset, form.channels, form.image_size, form.standardize)
+        if self._last is None or self._last[0] != key:
+            self._last = None  # two large data sets need not fit at once
+            self.progress(f"reading {dataset}", 0, 0)
+            data = load_splits(
+                self._spec(dataset, form),
+                self.seed,
+                channels=form.channels,
+                image_size=form.image_size,
+                copies=self.copies,
+            )
+            self._last = (key, data, fingerprint(data))
+        return self._last[1], self._last[2]
+
+    def _spec(self, dataset: str, form: InputForm) -> DataSpec:
+        found = open_data_set(dataset, self.copies)
+        chosen = {}
+        for split in ("train", "test"):
+            few = len(found.labels(split)) <= self.limit
+            chosen[split] = Sample() if few else Sample(method="random", count=self.limit)
+        return DataSpec(name=dataset, **chosen, standardize=form.standardize)
+
+    def _pass(self, network: Network, model: nn.Module, split: Split, what: str) -> dict[str, Tensor]:
+        """Run a network over a split.
+
+        Raises:
+            InputError: it fails, has no such layer, or the layer does not run once for every sample.
+        """
+        layers, name = weight_layers(model), network.name
+        layer = classifier_name(model) if self.layer is None else self.layer
+        check_names([layer], layers, f"layer of {name}")
+        caught: list[Tensor] = []
+        outputs: list[Tensor] = []
+        receive = {layer: layers[layer]}
+        device = self.device
+        if network.is_shared:
+            device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        model.to(device)
+        with evaluating(model), capture_inputs(receive, lambda _, rows: caught.append(rows.float().cpu())):
+            for number, (inputs, _) in enumerate(split.batches(self.batch_size), start=1):
+                with user_code(f"{name} on {what}", "check the model"):
+                    outputs.append(model(inputs.to(device)))
+                self.progress(f"{name} on {what}", min(number * self.batch_size, len(split)), len(split))
+        features = torch.cat(caught) if caught else torch.empty(0, 0)
+        if len(features) != len(split):
+            raise InputError(
+                f"{name}: layer {layer} does not run once for every sample; give layer= with another"
+            )
+        check_finite(features, f"{name} on {what}")
+        return {"features": features} | _probabilities(outputs)
+
+
+def _probabilities(outputs: list[Any]) -> dict[str, Tensor]:
+    """Return the softmax of class scores (n, z), if the network returns these alone."""
+    if not all(isinstance(part, Tensor) and part.ndim == 2 and part.is_floating_point() for part in outputs):
+        return {}
+    scores = torch.cat([part.float().cpu() for part in outputs])
+    is_known = scores.shape[1] > 1 and bool(scores.isfinite().all())
+    return {"probabilities": scores.softmax(dim=1)} if is_known else {}
+
+
+def _features(tensors: Mapping[str, Tensor], split: Split) -> Features:
+    return Features(tensors["features"], split.labels.cpu().numpy(), tensors.get("probabilities"))
+
+
+def limited(target: Target, limit: int, seed: int) -> Target:
+    """Return features of files with at most `limit` samples of each split, drawn at random."""
+    test = None if target.test is None else _drawn(target.test, limit, seed)
+    return replace(target, train=_drawn(target.train, limit, seed), test=test)
+
+
+def _drawn(features: Features, limit: int, seed: int) -> Features:
+    count = len(features.labels)
+    if count <= limit:
+        return features
+    rows = np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+    return Features(features.features[torch.from_numpy(rows)], features.labels[rows])

@@ -1,0 +1,355 @@
+"""`rank`: order, trust in scores, what is measured, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+import collapselab
+from collapselab import InputError, Ranking
+from collapselab.ranking.page import write_ranking
+from collapselab.ranking.results import RankedModel, ScoreTrust
+from collapselab.ranking.trust import advice, caveat
+from collapselab.transfer import linear_probe, mean_log_odds
+from collapselab.transfer.scores import BY_NAME, logme, ncti, ncti_parts
+
+SPREADS = {"none": 0.0, "some": 0.4, "much": 1.0, "more": 2.0}
+FAST = ["logme", "ncc_accuracy", "normalized_within"]
+
+
+def features(spread: float, n: int = 120, p: int = 6, seed: int = 0) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    means = np.random.default_rng(7).normal(size=(3, p))
+    return rng.normal(size=(n, p)) + spread * means[labels], labels
+
+
+def sources(**options: Any) -> dict[str, Any]:
+    return {name: features(spread, **options) for name, spread in SPREADS.items()}
+
+
+@pytest.fixture(scope="module")
+def measured() -> Ranking:
+    given = {name: (features(spread), features(spread, seed=1)) for name, spread in SPREADS.items()}
+    return collapselab.rank(given, probe=True)
+
+
+# ---------------------------------------------------------------- order and values
+
+
+def test_models_are_ordered_by_the_leading_score(measured: Ranking) -> None:
+    assert measured.order == ("more", "much", "some", "none")
+    assert measured.best == "more"
+    assert [row.rank for row in measured.rows] == [1, 2, 3, 4]
+    for row in measured.rows:
+        assert row.scores["logme"] == logme(*features(SPREADS[row.model]))
+        assert (row.num_samples, row.dim, row.num_classes) == (120, 6, 3)
+
+
+def test_a_score_that_falls_orders_the_other_way_round() -> None:
+    found = collapselab.rank(sources(), by="normalized_within", scores=FAST, stability=False)
+    assert found.order == ("more", "much", "some", "none")
+    values = [row.scores["normalized_within"] for row in found.rows]
+    assert values == sorted(values, key=lambda value: value or 0)
+
+
+def test_ncti_compares_the_models(measured: Ranking) -> None:
+    expected = ncti({name: ncti_parts(*features(spread)) for name, spread in SPREADS.items()})
+    assert {row.model: row.scores["ncti"] for row in measured.rows} == pytest.approx(expected)
+    assert collapselab.rank(sources(), by="ncti", stability=False).best == max(
+        expected, key=lambda name: expected[name]
+    )
+
+
+def test_accuracies_are_those_of_a_linear_probe_on_test_features(measured: Ranking) -> None:
+    for row in measured.rows:
+        spread = SPREADS[row.model]
+        probe = linear_probe(features(spread), features(spread, seed=1), num_penalties=13)
+        assert row.accuracy == probe.accuracy
+        assert row.num_test == 120
+        assert measured.mean_log_odds[row.model] == mean_log_odds([probe.accuracy], num_samples=120)
+
+
+def test_correlation_and_regret_are_of_scores_and_accuracies(measured: Ranking) -> None:
+    accuracies = [row.accuracy or 0.0 for row in measured.rows]
+    for name, trust in measured.scores.items():
+        values = np.array([row.scores[name] for row in measured.rows], dtype=float)
+        if trust.direction == "neither":
+            assert trust.correlation is None
+            continue
+        values = values if trust.direction == "larger" else -values
+        assert trust.correlation == pytest.approx(spearmanr(values, accuracies)[0])
+        assert trust.regret == pytest.approx(max(accuracies) - accuracies[int(values.argmax())])
+
+
+def test_stability_compares_two_halves_of_every_class() -> None:
+    found = collapselab.rank(sources(), scores=FAST)
+    assert found.scores["logme"].stability == 1
+    # Without any signal, halves order the models at random: over several draws on average not at all.
+    noise = [
+        collapselab.rank({str(i): features(0.0, seed=10 * k + i) for i in range(8)}, scores=["logme"])
+        for k in range(8)
+    ]
+    found_stabilities = [one.scores["logme"].stability or 0.0 for one in noise]
+    # The mean of 8 correlations of 8 models has a standard deviation of 1 / sqrt(7 * 8) = 0.13.
+    assert abs(float(np.mean(found_stabilities))) < 0.5
+    assert collapselab.rank(sources(), scores=FAST, stability=False).scores["logme"].stability is None
+
+
+def test_without_test_features_a_fifth_is_held_out() -> None:
+    found = collapselab.rank(sources(), scores=["logme"], probe=True)
+    assert {row.num_test for row in found.rows} == {24}
+    assert any("a fifth of the samples" in text for text in found.warnings)
+
+
+def test_two_models_are_too_few_for_correlations() -> None:
+    given = {name: features(SPREADS[name]) for name in ("none", "much")}
+    found = collapselab.rank(given, scores=["logme"], probe=True)
+    assert found.scores["logme"].correlation is None
+    assert found.scores["logme"].stability is None
+    assert found.scores["logme"].regret is not None
+    assert "too few" in found.advice[0]
+
+
+def test_equal_models_have_equal_ranks() -> None:
+    same = features(1.0)
+    found = collapselab.rank({"a": same, "b": same, "c": features(0.0)}, scores=["logme"], stability=False)
+    assert [row.rank for row in found.rows] == [1, 1, 3]
+
+
+def test_an_undefined_score_ranks_last_and_is_reported() -> None:
+    constant = np.full((120, 6), 0.5), features(0.0)[1]
+    found = collapselab.rank({"constant": constant, **sources()}, by="h_score", scores=["h_score"])
+    assert found.order[-1] == "constant"
+    assert found.rows[-1].scores["h_score"] is None
+    assert "constant, h_score: H-score: the features do not vary" in " ".join(found.warnings)
+
+
+def test_a_limit_draws_the_same_samples_of_every_model() -> None:
+    found = collapselab.rank(sources(), scores=["logme"], limit=60, stability=False)
+    rows = np.sort(np.random.default_rng(0).choice(120, 60, replace=False))
+    assert {row.model: row.scores["logme"] for row in found.rows} == {
+        name: logme(*(part[rows] for part in features(spread))) for name, spread in SPREADS.items()
+    }
+
+
+def test_labels_of_any_size_and_single_samples() -> None:
+    rows, labels = features(1.0)
+    ids = np.array([3, 2**40, 2**62])
+    found = collapselab.rank({"a": (rows, ids[labels]), "b": (rows + 1, ids[labels])}, scores=["logme"])
+    assert found.rows[0].num_classes == 3
+    alone = {"a": (rows[:5], np.arange(5)), "b": (rows[5:10], np.arange(5))}
+    assert collapselab.rank(alone, scores=["logme"]).scores["logme"].stability is None
+    with pytest.raises(InputError, match="a: every class has one sample"):
+        collapselab.rank(alone, scores=["logme"], probe=True)
+
+
+def test_test_samples_of_classes_that_train_lacks_are_left_out() -> None:
+    train, (rows, labels) = features(1.0), features(1.0, seed=1)
+    labels = np.where(np.arange(120) < 10, 9, labels)
+    found = collapselab.rank({"a": (train, (rows, labels))}, scores=["logme"], probe=True, stability=False)
+    assert found.rows[0].num_test == 110
+    assert any("classes that train lacks" in text for text in found.warnings)
+
+
+# ---------------------------------------------------------------- networks
+
+
+class Small(nn.Module):
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.hidden, self.classifier = nn.Linear(64, 12), nn.Linear(12, 10)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.hidden(inputs).relu())
+
+
+def test_features_of_a_network_are_what_its_classifier_reads() -> None:
+    digits = collapselab.data.load_digits()
+    model = Small(0)
+    found = collapselab.rank({"a": model, "b": Small(1)}, "digits", scores=["logme", "leep"], stability=False)
+    with torch.no_grad():
+        read = model.hidden(digits.train.inputs).relu()
+        probabilities = model(digits.train.inputs).softmax(dim=1)
+    row = next(row for row in found.rows if row.model == "a")
+    # Batches of another size round float32 differently.
+    assert row.scores["logme"] == pytest.approx(logme(read, digits.train.labels), rel=1e-4)
+    leep = BY_NAME["leep"].function(
+        collapselab.transfer.scores.ScoreInputs(read, digits.train.labels, probabilities)
+    )
+    assert row.scores["leep"] == pytest.approx(leep, rel=1e-4)
+    assert found.datasets == ("digits",)
+
+
+def test_another_layer_can_be_chosen() -> None:
+    models = {"a": Small(0), "b": Small(1)}
+    found = collapselab.rank(models, "digits", scores=["logme"], layer="hidden", stability=False, limit=300)
+    assert {row.dim for row in found.rows} == {64}
+    assert found.rows[0].scores == found.rows[1].scores  # both read the pixels
+    with pytest.raises(InputError, match="unknown layer of a 'hiden'; did you mean 'hidden'"):
+        collapselab.rank(models, "digits", layer="hiden")
+
+
+def test_networks_are_left_as_they_are() -> None:
+    model = Small(0).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    collapselab.rank({"a": model, "b": Small(1)}, "digits", scores=["logme"], limit=100, stability=False)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+# ---------------------------------------------------------------- advice
+
+
+def trust(**changes: Any) -> ScoreTrust:
+    values = {
+        "direction": "larger",
+        "stability": 1.0,
+        "correlation": None,
+        "regret": None,
+        "seconds": 0.1,
+        "caveat": "",
+    }
+    return ScoreTrust(**(values | changes))
+
+
+def row(n: int, p: int, classes: int = 10) -> RankedModel:
+    return RankedModel("m", "d", 1, n, p, classes, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "words"),
+    [
+        ("h_score", [row(100, 200)], "needs more samples"),
+        ("vci", [row(100, 99)], "needs more samples"),
+        ("vci", [row(1000, 200), row(1000, 100)], "favours wide features: up to 20% of it is chance"),
+        ("vci", [row(1000, 200)], ""),
+        ("vci", [row(10_000, 200), row(10_000, 100)], ""),
+        ("logme", [row(100, 200)], ""),
+        ("shrunk_h_score", [row(100, 200)], ""),
+        ("ncc_accuracy", [row(1000, 200)], "too good"),
+        ("ncc_accuracy", [row(1000, 50)], ""),
+        ("ncti_ncc", [row(1000, 200)], ""),
+        ("ncti", [row(500, 200)], "too good"),
+        ("transrate", [row(1000, 20), row(1000, 30)], "width"),
+        ("transrate", [row(1000, 20)], ""),
+        ("between_trace", [row(1000, 20)], "predicts nothing"),
+    ],
+)
+def test_caveats(name: str, rows: list[RankedModel], words: str) -> None:
+    found = caveat(name, rows)
+    assert words in found
+    assert bool(words) == bool(found)
+
+
+def test_advice_prefers_what_was_measured_and_leaves_out_the_unstable() -> None:
+    scores = {
+        "logme": trust(correlation=0.6),
+        "cdnv": trust(correlation=0.9),
+        "fuzziness": trust(correlation=0.4),
+        "transrate": trust(stability=0.1, correlation=1.0),
+        "vci": trust(correlation=1.0, caveat="says nothing"),
+        "h_score": trust(correlation=1.0, caveat="says nothing"),
+    }
+    assert advice(scores, 8, [500]) == (
+        "At n = 500, trust cdnv (0.9) and logme (0.6): rank correlation with accuracy.",
+        "Do not trust h_score and vci here: says nothing.",
+        "Not stable, or undefined: transrate.",
+    )
+    assert "With 4 models, rank correlations are rough." in advice(scores, 4, [500])
+    poor = advice({"logme": trust(correlation=0.1)}, 8, [500])
+    assert poor == ("At n = 500, no score predicts the measured accuracies of these models.",)
+
+
+def test_advice_without_accuracies_says_what_is_unknown() -> None:
+    scores = {"logme": trust(), "cdnv": trust(), "vci_adjusted": trust(stability=None)}
+    sentences = advice(scores, 8, [500, 1000])
+    assert sentences[0].startswith(
+        "At n = 500, 1,000, logme and cdnv are stable. Whether they predict transfer here is unknown"
+    )
+    assert sentences[1] == "Not stable, or undefined: vci_adjusted."
+    assert "no score can be trusted" in advice({"logme": trust(stability=0.1)}, 8, [500])[0]
+
+
+def test_warnings_that_differ_in_numbers_are_merged() -> None:
+    given = {f"m{number}": features(1.0, p=50 + number, n=30) for number in range(4)}
+    found = collapselab.rank(given, scores=["vci"], by="vci", stability=False)
+    texts = [text for text in found.warnings if "the largest possible with 30 samples" in text]
+    assert len(texts) == 1
+    assert texts[0].startswith("m0, vci: Sigma_T has rank 29")
+    assert texts[0].endswith(". Similar: m1, m2 and 1 more")
+
+
+# ---------------------------------------------------------------- forms of the result
+
+
+def test_json_frames_and_the_notebook(measured: Ranking) -> None:
+    values = json.loads(json.dumps(measured.to_dict(), allow_nan=False))
+    assert values["best"] == "more"
+    assert len(values["rows"]) == 4
+    frame = measured.to_frame()
+    assert frame["logme"].tolist() == [row.scores["logme"] for row in measured.rows]
+    assert set(measured.trust_frame()["score"]) == set(measured.scores)
+    named = collapselab.rank({"<b>": features(0.5), "c": features(0.2)}, scores=["logme"], stability=False)
+    assert "&lt;b&gt;" in named._repr_html_()
+    assert "<b>" not in named._repr_html_()
+
+
+def test_a_page_is_written_with_and_without_accuracies(measured: Ranking, tmp_path: Path) -> None:
+    unmeasured = collapselab.rank(sources(), scores=FAST)
+    for result, text in (
+        (measured, "Best by a linear probe: more"),
+        (unmeasured, "Transfer was not measured"),
+    ):
+        lines = write_ranking(tmp_path, result)
+        assert lines == [f"Page: {tmp_path / 'report.html'}", f"Numbers: {tmp_path / 'ranking.json'}"]
+        assert text in (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert json.loads((tmp_path / "ranking.json").read_text(encoding="utf-8"))["order"] == list(
+            result.order
+        )
+    two = collapselab.rank({name: features(SPREADS[name]) for name in ("none", "much")}, scores=["logme"])
+    write_ranking(tmp_path, two)
+    assert "there are no rank correlations" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        ({}, {}, "there is nothing to rank"),
+        ([], {}, "there is nothing to rank"),
+        ({"a": 3}, {}, "a: a int cannot be ranked"),
+        (
+            {"a": features(1.0)},
+            {"on": "digits"},
+            "a: holds features of a data set already; leave out on=digits",
+        ),
+        ({"a": Small(0)}, {}, "a is a network; give the data to rank it on with on="),
+        ({"a": Small(0), "b": features(1.0)}, {"on": "digits"}, "b holds features and a is a network"),
+        ({"a": Small(0)}, {"on": ["digits", "digits"]}, "a data set is given twice"),
+        ({"a": Small(0)}, {"on": "digit"}, "unknown data set 'digit'"),
+        ({"a": features(1.0), "b": features(1.0, n=90)}, {}, "b: its labels differ from those of a"),
+        ({"a": features(1.0)}, {"by": "between_trace"}, "by=between_trace: predicts nothing"),
+        ({"a": features(1.0)}, {"by": "logmee"}, "unknown score 'logmee'; did you mean 'logme'"),
+        ({"a": features(1.0)}, {"scores": ["x1"]}, "unknown score 'x1'"),
+        ({"a": features(1.0)}, {"limit": 1}, "give at least 2 samples"),
+        ({"a": features(1.0)}, {"batch_size": 0}, "batch_size=0: give at least 1"),
+        ({"a": features(1.0)}, {"device": "cuba"}, "device=cuba: cannot be used"),
+        ({"a": (np.zeros((4, 2)) * np.nan, [0, 1, 0, 1])}, {}, "a: 8 feature values are NaN"),
+        ({"a": (np.zeros((4, 2)), [0, 0, 0, 0])}, {}, "a: all samples are of one class"),
+    ],
+)
+def test_wrong_input_is_refused(given: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        collapselab.rank(given, **options)
