@@ -142,9 +142,15 @@ class LogisticPath:
         for penalty in wanted:
             if not 0 < penalty < math.inf:
                 raise InputError(f"penalty is {penalty}; give a number above 0")
-        with full_precision_products(self._mean.device):
-            for found in self._path.solve(wanted, tolerance):
-                yield from self._outward(found)
+        solutions = self._path.solve(wanted, tolerance)
+        while True:
+            # The process-wide switches of products stay as they were while the caller has its turn.
+            with full_precision_products(self._mean.device):
+                found = next(solutions, None)
+                if found is None:
+                    return
+                fits = list(self._outward(found))
+            yield from fits
 
     def _outward(self, found: dict[float, Solution]) -> Iterator[Logistic]:
         """Yield solutions in the user's units; warn of those that are not accurate."""
@@ -164,7 +170,9 @@ class LogisticPath:
                     stacklevel=3,
                 )
             classes = torch.arange(self._num_classes)
-            yield Logistic(weight, bias, classes, penalty, one.loss, gradient, one.steps, one.gap)
+            yield Logistic(
+                weight.clone(), bias.clone(), classes, penalty, one.loss, gradient, one.steps, one.gap
+            )
 
     def _relative_gradients(self, found: dict[float, Solution]) -> list[float]:
         """Return what `Logistic.gradient` is."""
