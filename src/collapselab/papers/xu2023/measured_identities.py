@@ -34,7 +34,7 @@ CHANGES = tuple(f"change_of_{name}" for name in METRICS)
 # Within-class variance that is added off the row space of the weight, over Tr Sigma_T.
 ADDED = (0.0, 1.0, 1e2, 1e4)
 # Factors of the distances from the class means.
-SPREAD = (10.0, 3.0, 1.0, 0.3, 0.1, 0.0)
+SPREAD = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.0)
 _FEW = 3  # samples of each class: fewer in all than features
 _COLUMNS = (
     "seed", "features", "case", *METRICS, *CHANGES, "added", "spread", "loss", "change_of_loss", "error_of_within_trace",
@@ -45,11 +45,15 @@ _COLUMNS = (
 def measure_identities(runs: Grid, seed: int) -> list[ExtraRow]:
     """Return the rows of all cases, of the only network of a seed."""
     (run,) = runs.of(seed).values()
-    last = last_layer_of(run, runs)
+    return cases(last_layer_of(run, runs), seed)
+
+
+def cases(last: LastLayer, seed: int) -> list[ExtraRow]:
+    """Return the rows of all cases: of what a network and its classifier read, and of the example of observation 4.2."""
     rows: list[ExtraRow] = []
     for name, features in (("pixels", last.inputs.double()), ("last layer", last.features.double())):
-        cases = (*_transformations(features, last.labels, seed), *_losses(features, last.labels, seed))
-        rows += [{"features": name} | case for case in cases]
+        own = (*_transformations(features, last.labels, seed), *_losses(features, last.labels, seed))
+        rows += [{"features": name} | case for case in own]
     rows += [{"features": "last layer"} | case for case in _off_weight_space(last, seed)]
     features, labels, matrix = example()
     rows += [

@@ -37,8 +37,9 @@ def invariance(rows: pd.DataFrame) -> list[Chart]:
             Panel(str(features), *axes, heat=Heat(worst, _LEAST, _MOST, log=True), place=(0, len(panels)))
         )
     text = (
-        "Relative change of each metric, the largest over seeds. Values below 1e-16 are drawn as 1e-16. Invertible maps have a "
-        "condition number; VCI is invariant to all of them, up to rounding, which grows with the square of that number."
+        "Relative change of each metric, the largest over seeds; below 1e-16 it is drawn as 1e-16. Separate maps: one of the span of the "
+        "class means, one of its complement. VCI is invariant to every invertible map, up to rounding: this grows with the square of the "
+        "condition number, until float64 cannot tell eigenvalues of Sigma_T from 0."
     )
     return [
         Chart(
@@ -71,7 +72,8 @@ def losses(rows: pd.DataFrame) -> list[Chart]:
         Series(name, _points(rows_where(table, features=name), "vci", "loss"), look, kind="dots")
         for name, look in looks.items()
     ]
-    ends = pd.DataFrame({"x": [0.0, 1.0], "y": [0.0, 0.45], "seed": 0})
+    seeds = dict.fromkeys(table["seed"])
+    ends = pd.DataFrame([{"x": at, "y": 0.45 * at, "seed": seed} for seed in seeds for at in (0.0, 1.0)])
     series.append(Series("theorem 5.1 for 10 classes", ends, Look(NEUTRAL, "dot", "none")))
     text = "Each dot: distances of samples from their class means are multiplied by one factor. On the line, theorem 5.1 is exact."
     panel = Panel("", Axis("VCI", "linear"), Axis("least squares loss", "linear"), tuple(series))
