@@ -1,0 +1,1 @@
+"""Xu, Liu, Quantifying the Variability Collapse of Neural Networks (2023)."""
