@@ -127,6 +127,26 @@ def test_batches_of_inference_mode_and_with_gradients(checks: Any) -> None:
     assert not stats.class_means.requires_grad
 
 
+@all_scatters
+def test_a_centre_that_proves_poor_is_moved_before_statistics_are_read(scatter: Scatter) -> None:
+    """The first row of a class is far from the others: 15 come, never four times as many as there were."""
+    rows = torch.cat((torch.full((1, DIM), 1000.0), torch.randn(15, DIM, generator=torch.manual_seed(0))))
+    labels = torch.zeros(16, dtype=torch.int64)
+    stats = deferred(scatter)
+    with torch.inference_mode():
+        for part in (slice(0, 1), slice(1, 4), slice(4, 16)):
+            stats.update(rows[part], labels[part])
+            assert stats.num_samples == part.stop  # adds what waits
+    moments = stats._moments
+    assert moments is not None
+    assert float(moments.centres[0].max()) < 100  # the mean of all, not the first row
+    more = rows[1:] + 1
+    stats.update(more, labels[1:])
+    everything = torch.cat((rows, more)).double()
+    expected = everything.var(0, correction=0).sum()
+    assert_close(stats.class_variances[:1], expected[None], rel=64 * EPS32, why="16 rows about the first one")
+
+
 # ---------------------------------------------------------------- batches that are refused
 
 

@@ -91,6 +91,8 @@ class ClassAccumulation(ClassReadings):
             self._allocate(features)
         self._gatherer.update(features, labels, self.add_chunk)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _settle(self) -> None:
         """Add the rows that wait.
 
@@ -119,20 +121,20 @@ class ClassAccumulation(ClassReadings):
         # The device centres the first block while the host waits for the range of the chunk.
         blocks = self._blocks(moments, chunk)
         block = next(blocks)
-        can_be_added, high, largest = check.read()
+        can_be_added, high, values = check.read()
         if not can_be_added:
             accepted, refused = accepted_batches(chunk, limit)
             if accepted is None:
                 raise refused
             chunk = accepted
-            _, high, largest = ChunkCheck(chunk, limit).read()
+            _, high, values = ChunkCheck(chunk, limit).read()
         if high >= self._num_classes:
             self._grow(self._room_for(high + 1))
         if refused is not None or len(block.here) != moments.num_classes:
             blocks = self._blocks(moments, chunk)
             block = next(blocks)
         if self._within is not None:
-            self._within.see(-largest, largest)
+            self._within.see(*values)
         while block is not None:
             self._add_large_block(block)
             block = None  # its memory is for the next one
@@ -216,7 +218,6 @@ class ClassAccumulation(ClassReadings):
             if self._within is not None:
                 self._within.pool()
 
-    @torch.no_grad()
     def _move_centres(self, moving: tuple[Tensor, Tensor] | None) -> None:
         if moving is not None and self._moments is not None:
             if self._within is not None:

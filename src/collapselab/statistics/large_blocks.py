@@ -38,16 +38,14 @@ class ChunkCheck:
 
     def __init__(self, chunk: Chunk, num_classes: int | None) -> None:
         self._dim, self._num_classes = chunk.rows.shape[1], num_classes
-        # NaN is the largest of all.
-        largest = torch.linalg.vector_norm(chunk.rows, ord=torch.inf)
-        ranges = [value.double() for value in (*torch.aminmax(chunk.labels), largest)]
-        self._readback = Readback(torch.stack(ranges))
+        ranges = [*torch.aminmax(chunk.labels), *torch.aminmax(chunk.rows)]
+        self._readback = Readback(torch.stack([value.double() for value in ranges]))
 
-    def read(self) -> tuple[bool, int, float]:
-        """Return whether it can be added, the highest label and the largest absolute value."""
-        low, high, largest = self._readback.read()
+    def read(self) -> tuple[bool, int, tuple[float, float]]:
+        """Return whether it can be added, the highest label, and the smallest and the largest value."""
+        low, high, smallest, largest = self._readback.read()
         in_range = low >= 0 and (self._num_classes is None or high < self._num_classes)
-        return in_range and is_bounded(-largest, largest, self._dim), int(high), largest
+        return in_range and is_bounded(smallest, largest, self._dim), int(high), (smallest, largest)
 
 
 def accepted_batches(chunk: Chunk, num_classes: int | None) -> tuple[Chunk | None, RefusedBatch]:
