@@ -31,6 +31,8 @@ _SMALL_STEP = 1e-6
 # Strengths above this leave no weight; their products stay finite.
 _LARGEST_STRENGTH = {torch.float32: 1e25, torch.float64: 1e290}
 _ROUNDINGS = 16
+# Of the widest vector registers, in float32.
+_LANES = 16
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Problem:
 
     def blocks(self, width: int) -> Iterator[slice]:
         """Return slices of samples; `width` values of each sample fit into a cache together."""
-        step = max(64, block_elements(self.rows.device) // width)
+        step = max(_LANES, block_elements(self.rows.device) // width // _LANES * _LANES)
         for start in range(0, len(self.rows), step):
             yield slice(start, min(start + step, len(self.rows)))
 
@@ -163,10 +165,10 @@ class Problem:
     def curve(self, point: Point, vectors: Float[Tensor, "k c r1"]) -> Float[Tensor, "k c r1"]:
         """Return Hessians of the mean loss times vectors, float32."""
         number, classes, width = vectors.shape
-        product = vectors.new_zeros(number * classes, width)
+        flat, product = vectors.reshape(-1, width), _aligned_zeros(vectors, number * classes, width)
         for block in self.blocks(number * classes):
             rows, others = self.rows32[block], point.others[:, :, block]
-            change = (vectors.view(-1, width) @ rows.T).view(number, classes, -1)
+            change = _aligned_zeros(flat, len(flat), len(rows)).addmm_(flat, rows.T).view(number, classes, -1)
             true_class = self.true_class(block, number)
             change -= change.gather(1, true_class)
             change *= others
@@ -174,7 +176,7 @@ class Problem:
             change.addcmul_(others, mean, value=-1)
             change.scatter_(1, true_class, -mean * point.true[:, :, block])
             product.addmm_(change.view(number * classes, -1), rows)
-        return product.view_as(vectors) / len(self.labels)
+        return product.view(number, classes, width) / len(self.labels)
 
 
 def evaluate(
@@ -199,10 +201,13 @@ def evaluate(
         weights[:, :, -1] += shift
         spread = scores.amax(dim=(1, 2)) - scores.amin(dim=(1, 2))
     loss = torch.zeros(number, dtype=torch.float64, device=rows.device)
-    gradient = flat.new_zeros(number * classes, width)
+    gradient = _aligned_zeros(flat, *flat.shape)
     for block in problem.blocks(number * classes):
         if scores is None:
-            part = (flat @ rows[block].T).view(number, classes, -1)
+            width = block.stop - block.start
+            part = (
+                _aligned_zeros(flat, len(flat), width).addmm_(flat, rows[block].T).view(number, classes, -1)
+            )
         else:
             part = scores[:, :, block].contiguous()
         true_class = problem.true_class(block, number)
@@ -213,11 +218,19 @@ def evaluate(
         part.scatter_(1, true_class, -false)
         gradient.addmm_(part.view(number * classes, -1), rows[block])
     strengths = problem.strengths(penalties)
-    full = gradient.view_as(weights).double() / len(rows) + strengths * weights
+    full = gradient.view(weights.shape).double() / len(rows) + strengths * weights
     of_penalty = 0.5 * (strengths * weights.square()).sum(dim=(1, 2))
     loss = loss / len(rows) + of_penalty
     gap = problem.gaps(full, penalties) if spread is None else problem.bounds(full, penalties, spread)
     return Point(weights, loss, full, gap, problem.scales(loss, of_penalty), others, true)
+
+
+def _aligned_zeros(like: Tensor, height: int, width: int) -> Float[Tensor, "height width"]:
+    """Return zeros whose rows begin at multiples of the width of vector registers.
+
+    Products into such matrices take two thirds of the time (float32, MKL on a CPU with AVX-512).
+    """
+    return like.new_zeros(height, -(-width // _LANES) * _LANES)[:, :width]
 
 
 def _softmax_(
