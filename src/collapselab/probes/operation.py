@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -26,14 +27,21 @@ FACTORS = {
 class DispatchMode(TorchDispatchMode):
     """A mode that leaves the compiler of torch, whose import takes seconds, to those who compile.
 
-    torch guards `__torch_dispatch__` against compilation, and imports the compiler for that. Models run `uncompiled` here:
+    torch guards `__torch_dispatch__` against compilation, and imports the compiler for that. Before anything is compiled,
     there is nothing to guard against.
     """
 
     def __init_subclass__(cls) -> None:
         plain = cls.__torch_dispatch__
         super().__init_subclass__()
-        cls.__torch_dispatch__ = plain
+        guarded: Any = cls.__torch_dispatch__
+
+        def dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
+            # While the compiler is being imported, this is not there yet.
+            can_compile = hasattr(sys.modules.get("torch._dynamo"), "disable")
+            return (guarded if can_compile else plain)(self, *args, **kwargs)
+
+        cls.__torch_dispatch__ = dispatch
 
 
 def decomposed(mode: TorchDispatchMode, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
