@@ -13,11 +13,13 @@ from collapselab.experiments.experiment import Experiment
 @cache
 def experiments() -> Mapping[str, Experiment]:
     """Return all experiments by id, in the order of the papers; `also` ids are not among them."""
-    from collapselab.findings import final_references
+    from collapselab.findings import final_references, vci_finite_samples
     from collapselab.papers.hui2022 import fig2, fig3, fig4, fig5, fig6, footnote2, sec2
 
     hui2022 = (sec2, footnote2, fig2, fig3, fig4, fig5, fig6)
-    return {module.EXPERIMENT.id: module.EXPERIMENT for module in (*hui2022, final_references)}
+    return {
+        module.EXPERIMENT.id: module.EXPERIMENT for module in (*hui2022, final_references, vci_finite_samples)
+    }
 
 
 def find_experiment(name: str) -> Experiment:

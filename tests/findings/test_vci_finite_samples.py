@@ -1,0 +1,163 @@
+"""VCI at finite n: what the finding measures against what is known exactly, and claims that can fail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from collapselab.experiments.claims import judge_claims
+from collapselab.findings.vci_agreement import agreement, predicted_biases, reordered
+from collapselab.findings.vci_draws import DRAWS, SIZES, Sampled, draw_sizes, gaussian, network_rows, ranks
+from collapselab.findings.vci_finite_samples import CLAIMS, EXPERIMENT
+
+WIDTHS = np.repeat([16, 32, 128], 4)
+TRUE = 0.5 + np.arange(12) / 500  # raw VCI puts wider networks first
+
+
+def made(
+    bias: float = 0.0,
+    noise: float = 2e-4,
+    null: float = 1.0,
+    train: float = 0.4,
+    covariances: float = 0.08,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Rows of 12 networks; raw VCI is lower by width / (n - 1), adjusted VCI by the relative bias."""
+    generator, rows = np.random.default_rng(seed), []
+    for place, (width, true) in enumerate(zip(WIDTHS, TRUE, strict=True)):
+        labels = {"job": f"{place:02d}", "dataset": "digits", "width": width, "seed": seed, "ended": "steps"}
+
+        def add(
+            kind: str, n: int, draw: int, value: float, labels: dict = labels, width: int = width
+        ) -> None:
+            effective = {"rank": width, "effective_rank": width - bias * (1000 - width)}
+            raw = value * (1 - width / (n - 1))
+            rows.append(
+                labels | effective | {"kind": kind, "n": n, "draw": draw, "vci": raw, "vci_adjusted": value}
+            )
+
+        whole = 1_000_000
+        for kind, size in (("test", 0.0), ("equal", 0.0), ("unequal", -covariances)):
+            add(kind, whole, -1, true)
+            for n in SIZES if kind == "test" else SIZES[:2]:
+                for draw in range(DRAWS):
+                    left = bias * 1000 / n if kind == "test" else size
+                    add(kind, n, draw, true * (1 + left + noise * generator.standard_normal()))
+        add("train", 2000, -1, true * train)
+        for n in SIZES[:2]:
+            add("permuted", n, 0, null)
+    return pd.DataFrame(rows)
+
+
+def verdicts(**how: float) -> dict[str, str]:
+    rows = pd.concat([made(**how, seed=seed) for seed in range(4)])
+    return {one.id: one.verdict for one in judge_claims(CLAIMS, rows, "ours")}
+
+
+def test_every_claim_can_hold() -> None:
+    explored = {"ranks-better-than-exactly-known", "not-only-covariances"}
+    assert {id for id, verdict in verdicts().items() if verdict != "holds"} <= explored
+
+
+@pytest.mark.parametrize(
+    ("how", "fail"),
+    [
+        ({"null": 1.05}, "null"),
+        ({"noise": 0.9}, "adjusted-is-closer"),
+        ({"bias": -0.2}, "small-bias"),
+        ({"noise": 0.9}, "ranks-well"),
+        ({"train": 1.0}, "train-features"),
+        ({"covariances": 0.01}, "unequal-covariances"),
+        ({"covariances": 0.01, "bias": -0.1}, "not-only-covariances"),
+    ],
+    ids=str,
+)
+def test_claims_can_fail(how: dict[str, float], fail: str) -> None:
+    found = verdicts(**how)[fail]
+    assert found == ("holds" if fail == "not-only-covariances" else "fails")
+
+
+def test_a_bias_that_leverages_do_not_predict_is_found() -> None:
+    rows = pd.concat([made(bias=-0.1, seed=seed) for seed in range(4)]).assign(
+        effective_rank=lambda one: one["rank"]
+    )
+    found = {one.id: one.verdict for one in judge_claims(CLAIMS, rows, "ours")}
+    assert found["leverage-predicts-bias"] == "fails"
+
+
+def test_agreement_is_the_share_of_pairs_in_order_minus_the_rest() -> None:
+    assert agreement(np.array([1.0, 2, 3]), np.array([1.0, 2, 3])) == 1
+    assert agreement(np.array([1.0, 3, 2]), np.array([1.0, 2, 3])) == pytest.approx(1 / 3)
+    assert np.isnan(agreement(np.array([1.0, np.nan]), np.array([1.0, 2])))
+
+
+def test_pairs_of_another_order_are_counted_among_equal_widths_only() -> None:
+    rows = made(noise=1e-6)
+    assert set(reordered(rows).values()) == {0.0}
+    swapped = rows["job"].isin(["00", "01"]) & (rows["draw"] >= 0)
+    rows.loc[swapped, "vci_adjusted"] = 1 - rows.loc[swapped, "vci_adjusted"]
+    assert reordered(rows)[600] == pytest.approx(1 / 18)  # of three widths with six pairs each
+
+
+def regression(skew: float) -> Sampled:
+    """Two classes apart along one of 5 axes; outliers along the others have residuals that grow with `skew`."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4000) % 2
+    features = torch.randn(4000, 5, generator=generator, dtype=torch.float64)
+    size = features[:, 1:].square().mean(dim=1) - 1
+    features[:, 0] += (2.0 * labels - 1) * (3 - skew * size).clamp_min(0)
+    return Sampled(features, labels)
+
+
+def test_the_effective_rank_is_the_rank_unless_outliers_have_large_residuals() -> None:
+    even, skewed = ranks(regression(0.0)), ranks(regression(1.5))
+    assert even["rank"] == skewed["rank"] == 5
+    # Standard error of a mean of 4,000 products of residuals and leverages: about 1 %.
+    assert float(even["effective_rank"] or 0) == pytest.approx(5, abs=0.4)
+    assert float(skewed["effective_rank"] or 0) > 6
+
+
+def test_the_predicted_bias_is_none_where_both_ranks_agree() -> None:
+    rows = made().assign(effective_rank=lambda one: one["rank"])
+    for n, biases in predicted_biases(rows, "unequal").items():
+        # (1 - a/n) / (1 - a/(n - 1)) is 1 up to a/n^2.
+        np.testing.assert_allclose(biases, 0, atol=2 * 128 / n**2)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_gaussian_features_have_the_means_and_covariances_that_are_asked_for(pooled: bool) -> None:
+    labels = torch.arange(40_000) % 2
+    like = torch.randn(40_000, 2, generator=torch.Generator().manual_seed(0)) * (1 + labels[:, None])
+    like[:, 0] += 5 * labels
+    drawn = gaussian(Sampled(like, labels), seed=0, pooled=pooled)
+    for label, own in ((0, 1.0), (1, 4.0)):
+        part = drawn.features[labels == label]
+        torch.testing.assert_close(part.mean(dim=0)[0].item(), 5.0 * label, atol=0.1, rtol=0)
+        expected = (2.5 if pooled else own) * torch.eye(2, dtype=torch.float64)
+        torch.testing.assert_close(torch.cov(part.T), expected, atol=0.15, rtol=0)
+
+
+def test_rows_of_one_network() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(700) % 10
+    test = Sampled(torch.randn(700, 12, generator=generator), labels)
+    rows = pd.DataFrame(network_rows(test, test, seed=0))
+    sizes = draw_sizes(700)
+    assert sizes == (60, 100, 200, 500)
+    assert rows.groupby("kind").size().to_dict() == {
+        "train": 1, "test": 1 + 4 * DRAWS, "permuted": 2 * DRAWS, "equal": 1 + 2 * DRAWS, "unequal": 1 + 2 * DRAWS,
+    }  # fmt: skip
+    # Labels say nothing here: within four standard errors (0.05 for a draw of 60) of 1.
+    assert rows["vci_adjusted"].mean() == pytest.approx(1, abs=0.03)
+    again = pd.DataFrame(network_rows(test, test, seed=0))
+    pd.testing.assert_frame_equal(rows, again)
+
+
+def test_networks_differ_in_width_and_data() -> None:
+    jobs = EXPERIMENT.presets["cpu"].jobs(3)
+    assert len({job.name for job in jobs}) == len(jobs) == 40
+    assert {(job.labels["dataset"], job.labels["width"]) for job in jobs} == {
+        (data, width) for data in ("cifar10", "mnist") for width in (32, 64, 128, 256, 512)
+    }
