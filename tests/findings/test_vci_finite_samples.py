@@ -112,22 +112,37 @@ def test_pairs_of_another_order_are_counted_among_equal_widths_only() -> None:
     assert reordered(rows)[600] == pytest.approx(1 / 18)  # of three widths with six pairs each
 
 
-def regression(skew: float) -> Sampled:
-    """Two classes apart along one of 5 axes; outliers along the others have residuals that grow with `skew`."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(4000) % 2
-    features = torch.randn(4000, 5, generator=generator, dtype=torch.float64)
-    size = features[:, 1:].square().mean(dim=1) - 1
-    features[:, 0] += (2.0 * labels - 1) * (3 - skew * size).clamp_min(0)
+def outliers(n: int, seed: int, share: float) -> Sampled:
+    """Two classes apart along one of 10 axes, and a share of outliers of four times the size that belong to either class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 2
+    features = torch.randn(n, 10, generator=generator, dtype=torch.float64)
+    features[:, 0] += 3 * (2.0 * labels - 1)
+    far = torch.rand(n, generator=generator) < share
+    features[far] = 4 * torch.randn(int(far.sum()), 10, generator=generator, dtype=torch.float64)
     return Sampled(features, labels)
 
 
+def effective_rank(of: Sampled) -> float:
+    found = ranks(of)
+    assert found["rank"] == 10
+    return float(found["effective_rank"] or 0)
+
+
 def test_the_effective_rank_is_the_rank_unless_outliers_have_large_residuals() -> None:
-    even, skewed = ranks(regression(0.0)), ranks(regression(1.5))
-    assert even["rank"] == skewed["rank"] == 5
-    # Standard error of a mean of 4,000 products of residuals and leverages: about 1 %.
-    assert float(even["effective_rank"] or 0) == pytest.approx(5, abs=0.4)
-    assert float(skewed["effective_rank"] or 0) > 6
+    # Residuals of two Gaussian classes hardly depend on leverage; standard error of the mean of 20,000 samples: 1 %.
+    assert effective_rank(outliers(20_000, 0, 0.0)) == pytest.approx(10, rel=0.05)
+    assert effective_rank(outliers(20_000, 0, 0.1)) > 30
+
+
+def test_the_effective_rank_predicts_the_bias_of_few_samples() -> None:
+    """-(effective rank - rank) / (n - rank): up to terms of the next order, a fifth of it here, and four standard errors."""
+    population, n = outliers(100_000, 0, 0.1), 200
+    true, predicted = float(population.vci()["vci"] or 0), -(effective_rank(population) - 10) / (n - 10)
+    drawn = [float(outliers(n, seed, 0.1).vci()["vci_adjusted"] or 0) / true - 1 for seed in range(1, 151)]
+    tolerance = 4 * np.std(drawn) / np.sqrt(len(drawn)) + abs(predicted) / 5
+    assert tolerance < 0.7 * abs(predicted), "else no bias at all would pass"
+    assert abs(np.mean(drawn) - predicted) < tolerance
 
 
 def test_the_predicted_bias_is_none_where_both_ranks_agree() -> None:

@@ -47,7 +47,7 @@ def errors(rows: pd.DataFrame) -> list[Chart]:
                 )
             )  # fmt: skip
     text = "Error of a part of the test set against adjusted VCI of the whole set; mean over seeds."
-    return [Chart("errors", "Errors of VCI and of adjusted VCI", text, tuple(panels), "errors")]
+    return [Chart("errors", "Errors of VCI and of adjusted VCI", text, tuple(panels), "vci-finite-samples")]
 
 
 def _by_width(part: pd.DataFrame, column: str) -> Iterator[Series]:
