@@ -120,23 +120,22 @@ def leverages(rows: pd.DataFrame) -> list[Chart]:
             for (n, own), look in zip(groups(points, "n"), (_ADJUSTED, _RAW), strict=False)
         ]
         ends = [points["x"].min(), points["x"].max()]
-        line = pd.DataFrame({"x": ends, "y": ends})
+        line = pd.DataFrame({"x": ends, "y": ends, "seed": 0})
         series.append(Series("exact", line, Look(NEUTRAL, "dot", "none")))
         x, y = (Axis(f"{what} relative bias", "tight", percent=True) for what in ("predicted", "measured"))
         panels.append(Panel(data_title(str(data)), x, y, tuple(series), place=(0, at)))
-    text = "One point per network, mean over seeds. Predicted from the effective rank; on the line, the prediction is exact."
+    text = "One point per network and seed. Predicted from the effective rank; on the line, the prediction is exact."
     title = "Bias of adjusted VCI: predicted and measured"
     return [Chart("leverage", title, text, tuple(panels), "leverage", share_x=False, share_y=False)]
 
 
 def _predictions(part: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per network and n: `x` predicted, `y` measured, means over seeds."""
+    """Return one row per network, seed and n: `x` predicted, `y` measured."""
     tables = []
-    for _, own in groups(part, "seed"):
+    for seed, own in groups(part, "seed"):
         found, predicted = of.relative_errors(own, "test", "vci_adjusted"), of.predicted_biases(own, "test")
         for n in sorted(found)[1:3]:
-            tables.append(pd.DataFrame({"n": n, "x": predicted[n], "y": found[n].mean(axis=1)}))
+            table = {"n": n, "x": predicted[n], "y": found[n].mean(axis=1), "seed": seed}
+            tables.append(pd.DataFrame(table))
     assert len(tables), "there are seeds"
-    table = pd.concat(tables).reset_index(names="network")
-    means = table.pivot_table(index=["n", "network"], values=["x", "y"])
-    return means.reset_index()
+    return pd.concat(tables, ignore_index=True)
