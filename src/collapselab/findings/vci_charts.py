@@ -15,7 +15,6 @@ from collapselab.report.chart import (
     NEUTRAL,
     TEST,
     TRAIN,
-    WEAK,
     Axis,
     Chart,
     Look,
@@ -29,7 +28,7 @@ _RAW, _ADJUSTED = Look(TEST, "dash", "square"), Look(TRAIN)
 _LOOKS = {"vci": _RAW, "vci_adjusted": _ADJUSTED}
 _KINDS = {
     "test": ("test features", Look(TRAIN)),
-    "unequal": ("Gaussian, covariance of each class", Look(WEAK, "dot", "triangle")),
+    "unequal": ("Gaussian, covariance of each class", Look(TEST, "dot", "triangle")),
     "equal": ("Gaussian, equal covariances", Look(NEUTRAL, "dash", "square")),
 }
 _SAMPLES = Axis("n, test samples measured", "log")
@@ -100,7 +99,7 @@ def biases(rows: pd.DataFrame) -> list[Chart]:
             Series(title, _by_seed(part, lambda own, kind=kind: _means(own, kind)), look)
             for kind, (title, look) in _KINDS.items()
         )
-        y, zero = Axis("relative bias", "tight", percent=True), Mark("y", 0, "unbiased")
+        y, zero = Axis("relative bias", "tight", percent=True), Mark("y", 0.0, "unbiased")
         panels.append(Panel(data_title(str(data)), _SAMPLES, y, series, (zero,), place=(0, at)))
     text = "Mean over networks and draws, against the whole test set (test features) or the exact value (Gaussian)."
     return [Chart("bias", "What the adjustment leaves", text, tuple(panels), "bias")]
