@@ -57,7 +57,7 @@ collapse, and invariant like VCI. Its values scatter more, and the more the clos
   train data, so that its train features depend on them, and part of what they show is fitted to these samples.
 - It assumes that samples far from the mean fit the classes as well as others do, as with equal covariances. If the standard
   deviations of Gaussian classes differ by a factor of up to 7, a bias of about a tenth remains. If errors are outliers,
-  as in MLPs on MNIST, it was 8 % too low at n = 1,000 and 14 % at n = 600: see
+  as in MLPs on MNIST, it was 7 % too low at n = 1,000 and 13 % at n = 600: see
   [a finding](findings/vci-finite-samples.md).
 - If Σ_T has a rank below C − 1, VCI divides by min(p, C−1) and `vci_adjusted` by the rank, so that full collapse is 0.
 
