@@ -143,7 +143,10 @@ class Oracle:
         indicators = np.repeat(np.eye(self.num_classes), self.counts, axis=0) / np.sqrt(self.counts)
         off = np.eye(len(u)) - np.outer(u, u)
         values, vectors = np.linalg.eigh(off @ np.diag(weights) @ off)
-        missing: Any = lambda t: (t * values / (1 + t * values)).sum() - rank  # noqa: E731
+
+        def missing(t: float) -> float:
+            return float((t * values / (1 + t * values)).sum() - rank)
+
         t = float(scipy.optimize.brentq(missing, 0, 1e15))  # pyright: ignore[reportArgumentType]
         by_class = ((vectors.T @ indicators) ** 2).sum(axis=1)
         by_chance = float((t * values / (1 + t * values)) @ by_class)

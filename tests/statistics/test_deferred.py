@@ -17,6 +17,7 @@ from collapselab.statistics.scatter import SCATTERS
 from collapselab.statistics.sorted_sums import RowsByClass
 from dispatch_counts import DispatchCounts
 from helpers import EPS32, assert_close, summary
+from memory_tracking import TrackedMemory
 
 DIM, CLASSES = 70, 5
 # A slice and a copy for rows and for labels.
@@ -145,6 +146,19 @@ def test_a_centre_that_proves_poor_is_moved_before_statistics_are_read(scatter: 
     everything = torch.cat((rows, more)).double()
     expected = everything.var(0, correction=0).sum()
     assert_close(stats.class_variances[:1], expected[None], rel=64 * EPS32, why="16 rows about the first one")
+
+
+def test_large_blocks_take_little_memory() -> None:
+    """With 1000 classes of 2048 features: totals, one chunk, its deviations, and a temporary; not a block twice."""
+    n, dim, num_classes = 8192, 2048, 1000
+    rows, labels = torch.randn(n, dim, generator=torch.manual_seed(0)), torch.arange(n) % num_classes
+    counts = torch.arange(num_classes) % 9 + 1
+    with TrackedMemory() as memory:
+        stats = ClassStats(num_classes, dim, class_counts=counts, checks="deferred")
+        for start in range(0, n, 512):
+            stats.update(rows[start : start + 512], labels[start : start + 512])
+        assert stats.num_samples == n
+    assert memory.peak < 160 * 2**20
 
 
 # ---------------------------------------------------------------- batches that are refused

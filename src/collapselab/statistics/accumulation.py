@@ -155,7 +155,8 @@ class ClassAccumulation(ClassReadings):
     def _add_large_block(self, block: LargeBlock) -> None:
         moments, found = block.moments, block.findings()
         if found.moves_centres:
-            rows = block.rows.to(block.deviations.dtype if found.is_safe else torch.float64)
+            block.release()
+            rows = block.rows.to(block.dtype if found.is_safe else torch.float64)
             new = moments.new_classes(block.here)
             if new is not None:
                 moments.place_centres(rows, block.labels, new, class_sums)

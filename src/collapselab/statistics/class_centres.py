@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from collapselab.statistics.class_sums import SLICE_ELEMENTS, ClassSums
+from collapselab.numerics import slice_elements
+from collapselab.statistics.class_sums import ClassSums
 from collapselab.statistics.readback import Readback
 from collapselab.statistics.rows import SumByClass, class_means_in, index_sums, refuse_unbounded
 
@@ -170,5 +171,5 @@ class ClassCentres:
 
 def squared_centres(centres: Float[Tensor, "k p"]) -> Float[Tensor, " k"]:
     """Return the squared norm of each centre, float64."""
-    parts = centres.split(max(1, SLICE_ELEMENTS // centres.shape[1]))
+    parts = centres.split(max(1, slice_elements(centres.device) // centres.shape[1]))
     return torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in parts]).square_()

@@ -16,8 +16,6 @@ from collapselab.statistics.rows import selected
 # total: the rounding of a class mean stays below eps32 times the spread of its class.
 _ROWS_PER_PARTIAL = 64
 _MIN_PARTIAL_ROWS = 512
-# float64 copies of so many elements stay in the processor's cache.
-SLICE_ELEMENTS = 2**16
 
 
 class ClassSums:

@@ -102,12 +102,13 @@ class LargeBlock:
     Attributes:
         here: (c,) rows of each class.
         deviations: (n, p) the rows minus the centres of their classes.
+        dtype: as given.
     """
 
     def __init__(
         self, moments: ClassMoments, rows: Float[Tensor, "n p"], labels: Int[Tensor, " n"], dtype: torch.dtype
     ) -> None:
-        self.moments, self.rows, self._dtype = moments, rows, dtype
+        self.moments, self.rows, self.dtype = moments, rows, dtype
         self.labels = labels.clamp(0, moments.num_classes - 1)
         self.here = torch.zeros_like(moments.counts).scatter_add_(
             0, self.labels, torch.ones_like(self.labels)
@@ -123,7 +124,7 @@ class LargeBlock:
 
     def _find_norms(self) -> Float[Tensor, "3 n"]:
         """Compute the norms of the rows; return what decides whether they can be used, by row."""
-        if self._dtype == torch.float64:
+        if self.dtype == torch.float64:
             norms2 = torch.linalg.vector_norm(self.rows, dim=1, dtype=torch.float64).square_()
             uncancelled = norms2
         else:
@@ -144,19 +145,24 @@ class LargeBlock:
     def findings(self) -> BlockFindings:
         """Return what was found; wait until it has been computed."""
         low, uncancelled, _, high, _, max_square, moves_centres, is_due = self._readback.read()
-        is_safe = self._dtype == torch.float64 or (uncancelled > 0 and are_safe(low, high))
+        is_safe = self.dtype == torch.float64 or (uncancelled > 0 and are_safe(low, high))
         return BlockFindings(is_safe, max_square, bool(moves_centres), bool(is_due))
+
+    def release(self) -> None:
+        """Free the deviations, before the block is centred again."""
+        self.deviations = self.deviations.new_empty(0, self.rows.shape[1])
 
     def again(self, dtype: torch.dtype | None = None) -> LargeBlock:
         """Return the block centred again: after its centres have changed, or in another dtype."""
-        return LargeBlock(self.moments, self.rows, self.labels, dtype or self._dtype)
+        self.release()
+        return LargeBlock(self.moments, self.rows, self.labels, dtype or self.dtype)
 
     def add(self, found: BlockFindings) -> None:
         """Add the block. The findings must be its own: safe, with centres that are not to be moved."""
         moments = self.moments
         inverse_norms = self._norms.reciprocal()
         columns = [self._squares, inverse_norms]
-        if self._dtype == torch.float64:  # in float32, no norm is zero
+        if self.dtype == torch.float64:  # in float32, no norm is zero
             is_zero = self._norms == 0
             inverse_norms.masked_fill_(is_zero, 0.0)
             columns.append(is_zero.double())
