@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from collapselab.errors import InputError, printable_lines
 from collapselab.features.sources import ArraySource, FeatureSource
 from collapselab.features.stream import FEATURES, Classifier, SourceStream, only_point
 from collapselab.metrics import BY_NAME, Metric, select
+from collapselab.metrics.per_class import class_details
 from collapselab.metrics.registry import MATRICES, Need, Number
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import (
@@ -53,6 +54,8 @@ class Measurement:
         warnings: everything unusual.
         splits: for `train` and `test`, each metric by name; None where it is undefined or its input is missing.
         spectra: eigenvalues and singular values by split and name, largest first; empty unless requested.
+        class_details: by split, a table with one row per class: label, num_samples, and the values of `ClassDetails` (which class
+            has not collapsed, which other class it lies closest to). Not compared by `==`.
     """
 
     num_samples: int
@@ -62,6 +65,7 @@ class Measurement:
     warnings: tuple[str, ...]
     splits: dict[str, dict[str, Number | None]]
     spectra: dict[str, dict[str, list[float]]]
+    class_details: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     def __getitem__(self, name: str) -> Number | None:
         """Return the train value of a metric, or its test value if it is defined on test data only."""
@@ -82,6 +86,12 @@ class Measurement:
         }
         if self.spectra:
             out["spectra"] = self.spectra
+        out["class_details"] = {
+            split: {
+                str(name): [_finite(value) for value in column.tolist()] for name, column in table.items()
+            }
+            for split, table in self.class_details.items()
+        }
         return out
 
     def to_frame(self) -> pd.DataFrame:
@@ -107,6 +117,11 @@ class Measurement:
         table = self.to_frame().to_html(float_format=lambda value: f"{value:.4g}", na_rep="–", escape=True)
         notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in grouped(self.warnings))
         return printable_lines(head + table + (f"<ul>{notes}</ul>" if notes else ""))
+
+
+def _finite(value: Any) -> Number | None:
+    """A number for JSON, which has neither infinity nor NaN."""
+    return value if pd.notna(value) and abs(value) < np.inf else None
 
 
 def measure(
@@ -226,6 +241,14 @@ def measure_sources(
         warnings=(*_warnings(measured), *([] if metrics is None else _missing_inputs(measured, weight))),
         splits={split: measured[split].metrics[FEATURES] if split in measured else {} for split in streams},
         spectra={split: found.spectra[FEATURES] for split, found in measured.items() if found.spectra},
+        class_details={split: _class_details(found, streams[split]) for split, found in measured.items()},
+    )
+
+
+def _class_details(found: MeasuredSplit, stream: SourceStream) -> pd.DataFrame:
+    stats, labels = found.stats[FEATURES], stream.label_values[found.classes]
+    return class_details(stats.class_means, stats.class_variances).to_frame(
+        labels.tolist(), found.counts[found.classes]
     )
 
 
