@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "collapselab"
 # A module or package imports only from floors below its own.
 FLOORS = (
-    ("errors", "digests", "text", "choices", "numerics", "randomness", "curves", "inference"),
+    ("errors", "digests", "text", "choices", "numerics", "randomness", "curves", "inference", "plotting"),
     ("checks", "frames", "distributed", "storage", "user_code"),
     ("statistics",),
     ("metrics",),
@@ -23,7 +23,7 @@ FLOORS = (
     ("records",),
     ("training", "transfer", "integrations"),
     ("report",),
-    ("experiments", "ranking"),
+    ("experiments", "ranking", "views"),
     ("papers", "findings"),
     ("registry",),
     ("cli",),

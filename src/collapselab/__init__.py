@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from collapselab.metrics import METRICS, Metric
     from collapselab.probes import LayerProfile, Profile, profile
     from collapselab.ranking import Ranking, rank
+    from collapselab.records.run import Run
     from collapselab.statistics import ClassStats
+    from collapselab.views import read_profile, read_run
 
 __version__ = "0.1.0"
 
@@ -26,9 +28,12 @@ __all__ = [
     "Monitor",
     "Profile",
     "Ranking",
+    "Run",
     "measure",
     "profile",
     "rank",
+    "read_profile",
+    "read_run",
 ]
 
 # Importing torch takes seconds, which `collapselab --help` should not: names are loaded when first used.
@@ -41,9 +46,12 @@ _HOMES = {
     "Monitor": "collapselab.integrations",
     "Profile": "collapselab.probes",
     "Ranking": "collapselab.ranking",
+    "Run": "collapselab.records.run",
     "measure": "collapselab.features",
     "profile": "collapselab.probes",
     "rank": "collapselab.ranking",
+    "read_profile": "collapselab.views",
+    "read_run": "collapselab.views",
 }
 
 

@@ -19,6 +19,7 @@ from collapselab.cli.measure import measure
 from collapselab.cli.metrics import metrics
 from collapselab.cli.profile import profile
 from collapselab.cli.rank import rank
+from collapselab.cli.report import report
 from collapselab.cli.reproduce import reproduce
 from collapselab.cli.run import run
 from collapselab.cli.stdout import give_up_stdout, keep_descriptors_open, owning_stdout
@@ -58,7 +59,7 @@ def collapselab(
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
 
 
-for _command in (measure, profile, rank, run, reproduce, judge, metrics):
+for _command in (measure, profile, rank, run, report, reproduce, judge, metrics):
     app.command()(owning_stdout(_command))
 
 

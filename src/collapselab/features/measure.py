@@ -32,6 +32,7 @@ from collapselab.passes import (
 )
 from collapselab.passes.labels import check_known, check_two_classes
 from collapselab.passes.stream import no_progress
+from collapselab.plotting import plotted
 from collapselab.statistics import WEIGHTINGS, Scatter, Weighting
 from collapselab.text import grouped
 
@@ -107,6 +108,17 @@ class Measurement:
         )
         frame.insert(0, "family", [BY_NAME[name].family for name in names])
         return frame
+
+    def plot(self, *names: str) -> list[Any]:
+        """Draw values by class, and the spectra if there are some; needs matplotlib.
+
+        Args:
+            names: columns of `class_details`; default: relative_variance and closest_cdnv.
+
+        Returns:
+            The axes of one figure: `axes[0].figure.savefig("classes.pdf")`.
+        """
+        return plotted(self, names)
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks; every string is escaped."""

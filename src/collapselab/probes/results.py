@@ -16,6 +16,7 @@ from collapselab.errors import InputError, one_line, printable_lines
 from collapselab.metrics import BY_NAME
 from collapselab.metrics.per_class import class_details
 from collapselab.metrics.registry import Number
+from collapselab.plotting import plotted
 from collapselab.probes.summaries import LawOfSeparation, fit_law_of_separation, parted_vci
 from collapselab.statistics import Weighting
 from collapselab.text import grouped, listed
@@ -177,6 +178,17 @@ class Profile:
             raise ValueError("no class means: read the profile from its folder with collapselab.read_profile")
         details = class_details(measured.class_means, measured.class_variances)
         return details.to_frame(self.classes, measured.counts)
+
+    def plot(self, *metrics: str) -> list[Any]:
+        """Draw metrics by layer, a panel per metric; needs matplotlib.
+
+        Args:
+            metrics: names; default: one for each property of neural collapse.
+
+        Returns:
+            The axes of one figure: `axes[0].figure.savefig("layers.pdf")`.
+        """
+        return plotted(self, metrics)
 
     def vci_warnings(self) -> list[str]:
         """Return where `vci` and `vci_adjusted` differ by more than 0.05, as warnings."""
