@@ -62,6 +62,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return totals
 
 
+@pytest.mark.usefixtures("reads_twice")  # features are kept only in memory that is free
 @pytest.mark.parametrize(
     ("dim", "num_classes", "num_samples", "scatter", "dtype", "with_test", "known"),
     [
