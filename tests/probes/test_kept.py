@@ -1,7 +1,9 @@
-"""Features that fit are kept on an accelerator, and the network runs once; shown on the CPU, treated as an accelerator."""
+"""Features that fit are kept, and the network runs once: on a CPU, and on a CPU that is treated as an accelerator."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import collapselab
-from collapselab.probes import kept
+from collapselab.probes import kept, network
 from collapselab.statistics import gathering
 
 NUM_SAMPLES, BATCH, NUM_CLASSES = 60, 8, 3
@@ -19,9 +21,11 @@ NUM_SAMPLES, BATCH, NUM_CLASSES = 60, 8, 3
 READ: Counter[str] = Counter()
 
 
-@pytest.fixture(autouse=True)
-def _no_device_is_eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "EAGER_DEVICES", frozenset())
+@pytest.fixture(autouse=True, params=["cpu", "accelerator"])
+def on_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the CPU is one; otherwise it is treated as an accelerator."""
+    monkeypatch.setattr(gathering, "EAGER_DEVICES", frozenset({"cpu"} if request.param == "cpu" else ()))
+    return request.param == "cpu"
 
 
 class _Counting(nn.Module):
@@ -72,7 +76,7 @@ def _profiled(loader: Any, **options: Any) -> tuple[list[dict[str, float | None]
 @pytest.mark.parametrize("scatter", ["full", "sketch", "trace"])
 @pytest.mark.parametrize("group_bytes", [2**25, 300])
 def test_the_network_runs_once_and_results_are_the_same(
-    monkeypatch: pytest.MonkeyPatch, scatter: str, group_bytes: int
+    monkeypatch: pytest.MonkeyPatch, scatter: str, group_bytes: int, on_cpu: bool
 ) -> None:
     monkeypatch.setattr(kept, "_GROUP_BYTES", group_bytes)
     found, more = _profiled(_loader(), scatter=scatter)
@@ -80,6 +84,8 @@ def test_the_network_runs_once_and_results_are_the_same(
     monkeypatch.setattr(kept, "SHARE", 0.0)
     expected, more = _profiled(_loader(), scatter=scatter)
     assert more == NUM_SAMPLES
+    if on_cpu:  # to the last bit
+        assert found == expected
     for one, other in zip(found, expected, strict=True):
         _assert_same(one, other)
         assert one["ncc_agreement"] is not None
@@ -106,9 +112,33 @@ def test_an_iterator_is_measured_whole() -> None:
     assert all(layer["ncc_accuracy"] is not None for layer in found)
 
 
+class _Noisy:
+    """Yields other inputs each time it is read, as random transforms do."""
+
+    def __iter__(self) -> Any:
+        READ["readings"] += 1
+        generator = torch.Generator().manual_seed(READ["readings"])
+        for rows, labels in _loader():
+            yield rows + torch.randn(rows.shape, generator=generator), labels
+
+
+def test_random_transforms_are_drawn_once() -> None:
+    """Nearest class means are those of the features that the means were computed from."""
+    found, _ = _profiled(_Noisy())
+    assert READ["readings"] == 1
+    READ.clear()
+    expected, _ = _profiled(list(_Noisy()))
+    for one, other in zip(found, expected, strict=True):
+        _assert_same(one, other)
+
+
+def _store(free: int, monkeypatch: pytest.MonkeyPatch, num_labels: int | None = None) -> kept.KeptFeatures:
+    monkeypatch.setattr(kept, "free_memory", lambda _device: free)
+    return kept.KeptFeatures(num_labels)
+
+
 def test_features_that_do_not_fit_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "free_memory", lambda _device: 8 * 1000)
-    store = kept.KeptFeatures()
+    store = _store(8 * 1000, monkeypatch)
     for _ in range(2):
         store.add("layer", torch.zeros(8, 10))
         store.end_batch(torch.zeros(8, dtype=torch.int64), None)
@@ -118,6 +148,52 @@ def test_features_that_do_not_fit_are_not_kept(monkeypatch: pytest.MonkeyPatch) 
     store.complete()
     assert not store
     assert list(store.read()) == []
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "num_processes", "fits"), [(24, 1, True), (32, 1, False), (48, 2, False)]
+)
+def test_nothing_more_is_copied_once_it_is_known_not_to_fit(
+    num_labels: int, num_processes: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight rows take 320 of 1000 bytes, or of 500 where two processes share the memory of the host."""
+    monkeypatch.setattr(kept, "rank_and_world", lambda: (0, num_processes))
+    store = _store(8 * 1000, monkeypatch, num_labels)
+    store.add("layer", torch.zeros(8, 10))
+    store.end_batch(torch.zeros(8, dtype=torch.int64), None)
+    assert store.fits == fits
+
+
+class _TooLarge(Tensor):
+    def clone(self, **_: Any) -> Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 320 bytes")
+
+
+def test_want_of_memory_for_a_copy_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _store(2**20, monkeypatch)
+    store.add("layer", torch.zeros(8, 10))
+    store.add("other", torch.zeros(8, 10).as_subclass(_TooLarge))
+    assert not store.fits
+    assert list(store.read()) == []
+
+
+def test_nothing_is_kept_after_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    stores: list[weakref.ref[kept.KeptFeatures]] = []
+
+    def create(*arguments: Any) -> kept.KeptFeatures:
+        store = kept.KeptFeatures(*arguments)
+        stores.append(weakref.ref(store))
+        return store
+
+    def interrupt(_what: str, done: int, _total: int) -> None:
+        if done > NUM_SAMPLES // 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(network, "KeptFeatures", create)
+    with pytest.raises(KeyboardInterrupt):
+        collapselab.profile(_Counting(), _loader(), progress=interrupt)
+    gc.collect()
+    assert [store() for store in stores] == [None]
 
 
 class _Ring:

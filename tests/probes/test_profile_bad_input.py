@@ -312,6 +312,7 @@ def test_the_model_is_as_it_was_after_a_measurement() -> None:
     state.assert_as_before()
 
 
+@pytest.mark.usefixtures("reads_twice")
 def test_hooks_of_the_callers_own_stay() -> None:
     model, calls = seeded(Body, dtype=torch.float32), []
     handle = model.first.register_forward_hook(lambda *_: calls.append(1))

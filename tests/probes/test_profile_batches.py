@@ -200,6 +200,7 @@ def test_classes_of_one_sample_are_warned_of() -> None:
 # ---------------------------------------------------------------- what can be read once
 
 
+@pytest.mark.usefixtures("reads_twice")
 def test_an_iterator_has_no_second_pass() -> None:
     whole = profile(MODEL, batches(INPUTS, LABELS, 32), class_counts=SIZES)
     found = profile(MODEL, iter(batches(INPUTS, LABELS, 32)), class_counts=SIZES)
@@ -230,6 +231,7 @@ class Once:
         return self.begun
 
 
+@pytest.mark.usefixtures("reads_twice")
 def test_a_loader_that_yields_other_data_the_second_time_is_refused() -> None:
     with pytest.raises(InputError, match="second time"):
         profile(MODEL, Once(), class_counts=SIZES)

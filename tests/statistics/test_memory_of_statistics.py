@@ -30,6 +30,8 @@ def _filled(dim: int, num_classes: int, scatter: Scatter, dtype: torch.dtype) ->
     features, labels = torch.randn(rows, dim, dtype=dtype), torch.arange(rows) % num_classes
     for _ in range(2):
         stats.update(features, labels)
+    # Partial sums are for blocks of few rows per class.
+    stats.update(features[:num_classes], labels[:num_classes])
     return stats
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from collapselab.distributed import Split, differing_over_ranks, run_together
+from collapselab.distributed import Split, differing_over_ranks, largest_over_ranks, run_together
 from collapselab.errors import InputError
 from collapselab.passes.stream import EndBatch, ReceiveRows
 from collapselab.probes.batches import Batch, Readable
@@ -72,7 +72,7 @@ class NetworkStream:
         loader: the batches of this process.
         labels: the label space, with the counts of all processes together where they are known.
         is_shared: whether other processes read other batches.
-        keeps: whether features of the first pass are kept for the second, if they are on an accelerator and fit.
+        keeps: whether features of the first pass are kept for the second, if they fit.
     """
 
     in_memory = None
@@ -88,7 +88,8 @@ class NetworkStream:
         keeps: bool = False,
     ) -> None:
         # Where processes run parts of one model, all must make the same passes.
-        self._kept = KeptFeatures() if keeps and network.splits is None else None
+        num_labels = None if labels.counts is None else int(labels.counts.sum())
+        self._kept = KeptFeatures(num_labels) if keeps and network.splits is None else None
         self.split = self.where = split
         self.is_shared = is_shared
         self.declared_counts = labels.counts
@@ -107,7 +108,9 @@ class NetworkStream:
 
     @property
     def can_be_read_again(self) -> bool:
-        return bool(self._kept) or not self._loader.is_spent
+        possible = bool(self._kept) or not self._loader.is_spent
+        # Features may fit in one process and not in another.
+        return possible if self._kept is None else not largest_over_ranks(int(not possible))
 
     def read(self, receive: ReceiveRows, end_batch: EndBatch) -> None:
         """Make one pass.

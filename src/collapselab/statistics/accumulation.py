@@ -179,25 +179,26 @@ class ClassAccumulation(ClassReadings):
         moments = self._allocate(features)
         features = features.to(self._device)
         labels = labels.to(device=self._device, dtype=torch.int64)
-        step = moments.block_rows()
+        step, num_rows = moments.block_rows(), labels.shape[0]
+        if num_rows <= step:
+            self._add_block(moments, features, labels)
+            return
         # A single block is checked while it is added; several are all checked before the first is added. A sum is the
         # cheapest pass that reveals NaN and infinity, and only float64 has values that are too large.
-        if len(labels) > step:
-            wide = features.dtype == torch.float64
-            if wide or not bool(torch.isfinite(features.sum())):
-                refuse_unbounded(features)
-        for start in range(0, len(labels), step):
-            self._add_block(moments, features[start : start + step], labels[start : start + step])
+        if features.dtype == torch.float64 or not bool(torch.isfinite(features.sum())):
+            refuse_unbounded(features)
+        for block, classes in zip(features.split(step), labels.split(step), strict=True):
+            self._add_block(moments, block, classes)
 
     def _add_block(self, moments: ClassMoments, block: Tensor, labels: Tensor) -> None:
-        within = self._within
+        within, num_rows = self._within, labels.shape[0]
         here = torch.bincount(labels, minlength=self._num_classes)
         self._move_centres(moments.outgrown_centres(block, labels, here))
         sketched = within is not None and within.kind == "sketch"
         moments.add(block, labels, here, within.add_deviations if within and sketched else None)
         if within is not None:
             within.push(block, labels)
-        self._move_centres(moments.poor_centres())
+        self._move_centres(moments.poor_centres(num_rows))
 
     def _room_for(self, num_classes: int) -> int:
         """Return twice the room there is, but not room for more classes than `max_per_class` before they have come."""

@@ -80,7 +80,7 @@ def centred_in_float32(
     torch.index_select(centres, 0, labels, out=about)
     torch.sub(rows, about, out=deviations)
     squares = squared_norms(deviations)
-    terms = centre_squares[labels].add_(squares)
+    terms = centre_squares.index_select(0, labels).add_(squares)
     norms2 = terms.add(about.mul_(deviations).sum(1), alpha=2)
     low, high = (float(value) for value in torch.aminmax(norms2))
     if not low > CANCELLED * float(terms.max()):  # else, no row can be

@@ -52,6 +52,7 @@ class ClassCentres:
         self.all_seen = False
         self._sums = ClassSums(num_classes, dim, device)
         self._least_count = 0  # of a class with samples, or less
+        self._rows_until_due = 0  # fewer rows leave no centre to examine
         self._judgement: tuple[Tensor, Readback] | None = None
 
     def new_classes(self, here: Int[Tensor, " c"]) -> Bool[Tensor, " c"] | None:
@@ -107,14 +108,21 @@ class ClassCentres:
         classes, means = class_means_in(rows, labels, outgrown, summed)
         return self._moving(classes, means)
 
-    def poor_centres(self) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
+    def poor_centres(self, num_rows: int) -> tuple[Int[Tensor, " k"], Float[Tensor, "k p"]] | None:
         """Return the classes that have grown fourfold since their centre was last judged and whose centre proves
         poor, and their means. Call this after a block is added.
+
+        Args:
+            num_rows: of the block.
         """
-        due = self.counts >= self.judge_at
-        if not bool(due.any()):
+        self._rows_until_due -= num_rows
+        if self._rows_until_due > 0:
             return None
-        classes = due.nonzero()[:, 0]
+        missing = self.judge_at - self.counts
+        self._rows_until_due = int(missing.min())
+        if self._rows_until_due > 0:
+            return None
+        classes = (missing <= 0).nonzero()[:, 0]
         self.judge_at[classes] = GROWTH * self.counts[classes]
         present = torch.where(self.counts > 0, self.counts, torch.iinfo(torch.int64).max)
         self._least_count = int(present.min())

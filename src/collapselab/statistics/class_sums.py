@@ -16,6 +16,9 @@ from collapselab.statistics.rows import selected
 # total: the rounding of a class mean stays below eps32 times the spread of its class.
 _ROWS_PER_PARTIAL = 64
 _MIN_PARTIAL_ROWS = 512
+# Blocks of at least so many rows per class are summed in the order of their classes. For fewer, the sums of a block are
+# about as large as the block itself.
+_ROWS_PER_BAG = 4
 
 
 class ClassSums:
@@ -65,6 +68,31 @@ class ClassSums:
         self._partial_rows += num_rows
         return self._partials
 
+    def add(
+        self,
+        deviations: Float[Tensor, "n p"],
+        labels: Int[Tensor, " n"],
+        here: Int[Tensor, " c"],
+        weights: Float[Tensor, " n"],
+    ) -> None:
+        """Add a block of deviations to the first sum, and times `weights` to the second; they may be overwritten.
+
+        Args:
+            here: number of rows of each class in the block.
+        """
+        num_rows, weights = labels.shape[0], weights.to(deviations.dtype)
+        if deviations.dtype == torch.float32 and num_rows >= _ROWS_PER_BAG * self.num_classes:
+            # `embedding_bag` reads rows where they are and multiplies them by weights on the way: two passes over the
+            # block, by all threads. `index_add_` needs three, and is slower with two threads than with one.
+            order, starts = torch.argsort(labels, stable=True), here.cumsum(0).sub_(here)
+            sums, unit_sums = self.totals()
+            sums.add_(_bag_sums(deviations, order, starts, None))
+            unit_sums.add_(_bag_sums(deviations, order, starts, weights.index_select(0, order)))
+            return
+        sums, unit_sums = self.targets(deviations.dtype, num_rows)
+        sums.index_add_(0, labels, deviations)
+        unit_sums.index_add_(0, labels, deviations.mul_(weights.unsqueeze(1)))
+
     def totals(self) -> tuple[Float[Tensor, "c p"], Float[Tensor, "c p"]]:
         """Return the tensors to which float64 sums are added, by kind."""
         if self._totals is None:
@@ -97,3 +125,8 @@ class ClassSums:
         for name in ("_totals", "_partials"):
             pair: tuple[Tensor, Tensor] | None = getattr(self, name)
             setattr(self, name, pair and (selected(pair[0], which), selected(pair[1], which)))
+
+
+def _bag_sums(rows: Tensor, order: Tensor, starts: Tensor, weights: Tensor | None) -> Tensor:
+    """Return sums of `rows[order]`, times weights, from each of `starts` to the next: `embedding_bag` unchecked."""
+    return torch.embedding_bag(rows, order, starts, per_sample_weights=weights)[0]

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from collapselab.numerics import add_converted_
 from collapselab.statistics.centred_rows import (
     SAFE_NORMS,
     CentredRows,
@@ -63,7 +64,9 @@ class ClassMoments(ClassCentres):
 
     def means(self) -> Float[Tensor, "c p"]:
         """Return the mean of each class, float64; NaN where a class has no samples."""
-        return self.sums.div_(self.counts.double()[:, None]).add_(self.centres)
+        means = self.sums.div_(self.counts.double()[:, None])
+        add_converted_(means, self.centres)
+        return means
 
     def variances(self) -> Float[Tensor, " c"]:
         """Return the mean squared distance of each class's rows from their mean, float64; NaN without samples."""
@@ -106,17 +109,14 @@ class ClassMoments(ClassCentres):
             ValueError: NaN, infinity, or a norm whose square overflows; then nothing is added.
         """
         block = self._centred(features, labels, here)
-        deviations = block.deviations
-        sums, unit_sums = self._sums.targets(deviations.dtype, len(labels))
-        sums.index_add_(0, labels, deviations)
         self.max_square = max(self.max_square, float(block.squares.max()))
         if on_deviations is not None:
-            on_deviations(deviations, labels)
+            on_deviations(block.deviations, labels)
         inverse_norms = block.norms.reciprocal()
         if block.has_small:
             inverse_norms.masked_fill_(block.norms == 0, 0.0)
             self.zero_norms.index_add_(0, labels, (block.norms == 0).long())
-        unit_sums.index_add_(0, labels, deviations.mul_(inverse_norms.to(deviations.dtype)[:, None]))
+        self._sums.add(block.deviations, labels, here, inverse_norms)
         self.counts.add_(here)
         self.squares.index_add_(0, labels, block.squares)
         self.unit_weights.index_add_(0, labels, inverse_norms)
@@ -152,6 +152,7 @@ class ClassMoments(ClassCentres):
             by_class: sums of squared deviations and of 1/norm, and rows of norm zero where there can be any.
             max_square: the largest squared deviation.
         """
+        self._rows_until_due = 0
         self.counts.add_(here)
         self.squares.add_(by_class[:, 0])
         self.unit_weights.add_(by_class[:, 1])
@@ -236,7 +237,7 @@ class ClassMoments(ClassCentres):
             setattr(self, name, selected(getattr(self, name), which))
         self.judge_at.clamp_min_(GROWTH)
         self._sums.grow(which)
-        self.num_classes, self.all_seen = num_classes, False
+        self.num_classes, self.all_seen, self._rows_until_due = num_classes, False, 0
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything summed so far, as owned tensors, for storage."""
@@ -257,6 +258,6 @@ class ClassMoments(ClassCentres):
         for name in ("counts", "squares", "unit_weights", "zero_norms", "judge_at", "centres"):
             setattr(self, name, tensors[name].clone())
         self.max_square = float(tensors["max_square"])
-        self.centre_squares, self._least_count = squared_centres(self.centres), 0
+        self.centre_squares, self._least_count, self._rows_until_due = squared_centres(self.centres), 0, 0
         self._sums.replace(tensors["sums"].clone(), tensors["unit_sums"].clone())
         self.all_seen = bool((self.counts > 0).all())

@@ -19,6 +19,7 @@ class Scratch:
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[torch.dtype, int], Tensor] = {}
+        self._views: dict[tuple[torch.dtype, int], Tensor] = {}
 
     def __reduce__(self) -> tuple[type[Scratch], tuple[()]]:
         return Scratch, ()  # copies and pickles begin with none
@@ -33,10 +34,14 @@ class Scratch:
         """
         if device.type != "cpu":
             return torch.empty(num_rows, dim, dtype=dtype, device=device)
+        view = self._views.get((dtype, number))
+        if view is not None and view.shape == (num_rows, dim):  # batches of one size
+            return view
         size, buffer = num_rows * dim, self._buffers.get((dtype, number))
         if buffer is None or len(buffer) < size:
             self._buffers[dtype, number] = buffer = torch.empty(size, dtype=dtype)
-        return buffer[:size].view(num_rows, dim)
+        self._views[dtype, number] = view = buffer[:size].view(num_rows, dim)
+        return view
 
 
 @dataclass(frozen=True)
