@@ -36,13 +36,15 @@ def test_json_is_exactly_the_documented_object(train: Path, test: Path) -> None:
     outcome = run("measure", train, "--test", test, "--format", "json")
     assert (outcome.code, outcome.err) == (0, "")
     found = json.loads(outcome.out)
-    assert list(found) == ["num_samples", "num_classes", "dim", "weighting", "warnings", "splits"]
+    names = ["num_samples", "num_classes", "dim", "weighting", "warnings", "splits", "class_details"]
+    assert list(found) == names
     assert (found["num_samples"], found["num_classes"], found["dim"]) == (24, 3, 5)
     assert found["weighting"] == "balanced"
     assert list(found["splits"]) == ["train", "test"]
     for split, values in found["splits"].items():
         assert list(values) == [metric.name for metric in METRICS if split in metric.splits]
         assert all(value is None or isinstance(value, (int, float)) for value in values.values())
+    assert found["class_details"]["test"]["label"] == found["class_details"]["train"]["label"] == [0, 1, 2]
     assert "train_variance" in found["splits"]["train"]
     assert {"strong_test_variance", "weak_test_variance"} <= set(found["splits"]["test"])
 
