@@ -138,7 +138,7 @@ def _store(free: int, monkeypatch: pytest.MonkeyPatch, num_labels: int | None = 
 
 
 def test_features_that_do_not_fit_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = _store(8 * 1000, monkeypatch)
+    store = _store(4 * 1000, monkeypatch)
     for _ in range(2):
         store.add("layer", torch.zeros(8, 10))
         store.end_batch(torch.zeros(8, dtype=torch.int64), None)
@@ -158,7 +158,7 @@ def test_nothing_more_is_copied_once_it_is_known_not_to_fit(
 ) -> None:
     """Eight rows take 320 of 1000 bytes, or of 500 where two processes share the memory of the host."""
     monkeypatch.setattr(kept, "rank_and_world", lambda: (0, num_processes))
-    store = _store(8 * 1000, monkeypatch, num_labels)
+    store = _store(4 * 1000, monkeypatch, num_labels)
     store.add("layer", torch.zeros(8, 10))
     store.end_batch(torch.zeros(8, dtype=torch.int64), None)
     assert store.fits == fits

@@ -17,7 +17,8 @@ from collapselab.probes.free_memory import free_memory
 from collapselab.statistics import is_deferred
 from collapselab.user_code import is_out_of_memory
 
-# Features are kept if they take no more of the free memory than this. Processes share that of the host.
+# Features are kept if they take no more of the free memory of an accelerator than this, and twice as much of that of the
+# host, which processes share.
 SHARE = 1 / 8
 # On an accelerator batches are handed on together until a source has so many bytes of rows: few large kernels instead of
 # many small ones. On a CPU they are handed on as they came: results are the same to the last bit.
@@ -117,7 +118,7 @@ class KeptFeatures:
 
 def room_on(device: torch.device) -> float:
     """Return how many bytes of features this process may keep on a device; 0 where its free memory is unknown."""
-    share = SHARE / rank_and_world()[1] if device.type == "cpu" else SHARE
+    share = 2 * SHARE / rank_and_world()[1] if device.type == "cpu" else SHARE
     return share * (free_memory(device) or 0)
 
 

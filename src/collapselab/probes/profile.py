@@ -30,10 +30,12 @@ def profile(
 ) -> Profile:
     """Measure the inputs of every layer of a network, on train data and, if given, on test data.
 
-    The first pass over a split reduces the features of all layers to class statistics, batch by batch; features are
-    never stored. A second pass compares each sample with the class means of the train split. It also refines the stable
-    ranks of sketched layers, and computes covariances again for which float32 products were too coarse. On test data, a
-    second pass is needed only for these two. The model is left as it was, even after an error: modes, hooks, buffers, random states.
+    The first pass over a split reduces the features of all layers to class statistics, batch by batch. A second pass
+    compares each sample with the class means of the train split. It also refines the stable ranks of sketched layers,
+    and computes covariances again for which float32 products were too coarse. On test data, a second pass is needed only
+    for these two. If the features of the train split fit in a quarter of the free memory (an eighth of that of a GPU),
+    they are kept for its second pass, and the network runs once. The model is left as it was, even after an error:
+    modes, hooks, buffers, random states.
 
     Under a process group (`torchrun`) each process reads its share of the data and all return the same numbers. A
     loader with a `DistributedSampler` yields a share already (samples that it repeats are not counted); any other loader
