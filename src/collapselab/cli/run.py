@@ -70,6 +70,16 @@ def run(
     data: RecipeDataOption = None,
     set_: SetOption = None,
     stop_after: StopAfterOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=1024,
+            metavar="N",
+            help="Recipes only. Processes that decode images which do not fit in memory; default: one per processor but one, at most 8. "
+            "Results do not depend on it.",
+        ),
+    ] = None,
     show_recipe: Annotated[
         bool,
         typer.Option("--show-recipe", help="Print the recipe, with an explanation of every value, and exit."),
@@ -104,7 +114,7 @@ def run(
     if name == _DIGITS:
         _run_digits(folder, range(seeds) if seeds else [seed or 0], stopper)
     else:
-        _run_recipe(recipe, folder, copies_from(data), stopper)
+        _run_recipe(recipe, folder, copies_from(data), stopper, workers)
 
 
 def _check_seeds(name: str, seed: int | None, seeds: int | None) -> None:
@@ -159,7 +169,9 @@ def _run_digits(folder: RunFolder, seeds: Sequence[int], stopper: Stopper) -> No
     _print_summary(result.rows, result.verdicts, lines, result.runs[0])
 
 
-def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], stopper: Stopper) -> None:
+def _run_recipe(
+    recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], stopper: Stopper, workers: int | None
+) -> None:
     from collapselab.data import open_data_set
     from collapselab.frames import numbers, rows_that
     from collapselab.training import RunInterrupted, run_recipe
@@ -169,7 +181,8 @@ def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], s
             note(text)
     try:
         with ProgressBars() as bars:
-            done = run_recipe(recipe, folder, bars.steps(folder.path.name), copies=copies, stopper=stopper)
+            on_step = bars.steps(folder.path.name)
+            done = run_recipe(recipe, folder, on_step, copies=copies, stopper=stopper, workers=workers)
     except RunInterrupted as stopped:
         end_stopped(folder.path, stopped, stopped)
         return

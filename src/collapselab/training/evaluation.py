@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from collapselab.data import Split
+from collapselab.data import AnySplit
 from collapselab.probes import capture_inputs, weight_layers
 from collapselab.probes.evaluating import evaluating
 from collapselab.training.building import Loss
@@ -32,7 +32,7 @@ class Evaluation:
     features: Float[Tensor, "n p"] | None
 
 
-def layer_features(model: nn.Module, split: Split, layer: str, batch_size: int) -> Float[Tensor, "n p"]:
+def layer_features(model: nn.Module, split: AnySplit, layer: str, batch_size: int) -> Float[Tensor, "n p"]:
     """Return what a weight layer reads of each sample, flattened, on the CPU."""
     caught: list[Tensor] = []
     modules = {layer: weight_layers(model)[layer]}
@@ -43,7 +43,7 @@ def layer_features(model: nn.Module, split: Split, layer: str, batch_size: int) 
     return torch.cat(caught)
 
 
-def predictions(model: nn.Module, split: Split, batch_size: int) -> Int[Tensor, " n"]:
+def predictions(model: nn.Module, split: AnySplit, batch_size: int) -> Int[Tensor, " n"]:
     """Return the class with the largest output of each sample, in evaluation mode, on the CPU."""
     with evaluating(model):
         return torch.cat([model(inputs).argmax(dim=1).cpu() for inputs, _ in split.batches(batch_size)])
@@ -51,7 +51,7 @@ def predictions(model: nn.Module, split: Split, batch_size: int) -> Int[Tensor, 
 
 def evaluate(
     model: nn.Module,
-    split: Split,
+    split: AnySplit,
     loss: Loss,
     batch_size: int,
     features_of: str | None = None,

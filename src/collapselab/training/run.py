@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from collapselab.data import DataSplits
+from collapselab.data.decoding import reporting_lost_workers
+from collapselab.data.streamed import StreamedSplit
 from collapselab.numerics import cpu_threads
 from collapselab.randomness import preserved_random_states, seed_all, seeded
 from collapselab.records.completeness import check_finished
@@ -34,6 +36,7 @@ def run_recipe(
     copies: Mapping[str, Path] | None = None,
     data: DataSplits | None = None,
     stopper: Stopper | None = None,
+    workers: int | None = None,
 ) -> RunRecord:
     """Train and measure; resume a run that was stopped; do nothing for a finished one.
 
@@ -44,6 +47,8 @@ def run_recipe(
         copies: paths of named data sets on this machine.
         data: what `load_data` gives for this recipe, where the caller has it already.
         stopper: says when to stop before the end; default on Ctrl-C and SIGTERM alone.
+        workers: processes that decode images which do not fit in memory; default: one per processor but one, at most 8.
+            The result does not depend on it.
 
     Returns:
         The record of the finished run.
@@ -67,7 +72,7 @@ def run_recipe(
         recipe = recipe.model_copy(update={"num_threads": torch.get_num_threads()})
     with cpu_threads(recipe.num_threads), seeded(recipe.seed), stopper.listening(), ExitStack() as held:
         fabric = make_fabric(recipe)
-        data = data or load_data(recipe, copies)
+        data = data or load_data(recipe, copies, workers)
         if fabric.global_rank == 0:
             folder.create()
             held.enter_context(folder.exclusive())
@@ -90,6 +95,8 @@ def _run(
     state = folder.read_trainer()
     fabric.barrier()
     record = _started(recipe, facts, record, 0 if state is None else state["step"])
+    if state is not None and isinstance(data.train, StreamedSplit) and "standardization" in state:
+        data.train.pixels.known_standardization = state["standardization"]
     trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, on_step)
     check_state(recipe, folder, state, record.planned)
     seed_all(recipe.seed)  # what came before may have drawn numbers
@@ -99,7 +106,10 @@ def _run(
         with preserved_random_states():
             folder.write_run(record)
             folder.drop_rows_after(trainer.measured)
-    record = _trained(trainer, record, stopper)
+    try:
+        record = _trained(trainer, record, stopper)
+    finally:
+        trainer.close()
     if is_writer:
         folder.write_run(record)
         folder.drop_working_files()
@@ -124,7 +134,8 @@ def _trained(trainer: Trainer, record: RunRecord, stopper: Stopper) -> RunRecord
     """
     folder = trainer.folder
     try:
-        trainer.train(stopper)
+        with reporting_lost_workers():
+            trainer.train(stopper)
         if trainer.is_writer:
             with trainer.clock.counting("measuring"):
                 folder.write_final_reference(final_reference_rows(folder, trainer.data.num_classes))

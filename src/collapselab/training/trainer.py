@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from collapselab.data import DataSplits
+from collapselab.data.streamed import StreamedSplit
 from collapselab.errors import InputError
 from collapselab.models.weights import check_weights, weights_to_save
 from collapselab.randomness import preserved_random_states
@@ -24,6 +25,7 @@ from collapselab.training.batches import Batches
 from collapselab.training.building import build_model, loss_function
 from collapselab.training.engine import Engine
 from collapselab.training.evaluation import evaluate
+from collapselab.training.feeding import make_feed
 from collapselab.training.measuring import measure_network, write_measurement
 from collapselab.training.progress import Clock, Reporter, StepCallback
 from collapselab.training.state import NetworkState, random_states, restore_random_states
@@ -67,6 +69,7 @@ class Trainer:
         self.batches = Batches(
             len(data.train), recipe.batch_size, recipe.seed, data.train.labels.device, self._shares
         )
+        self._feed = make_feed(recipe, data, self.batches, fabric.global_rank, self.engine.layout)
         self.engine.training_mode()
         check_weights(self.model)
         self._network = NetworkState(self.model)
@@ -120,13 +123,12 @@ class Trainer:
     def train_step(self) -> None:
         """Do one step; set `ended` where the loss says so."""
         position = self.step % len(self.batches)
-        rows = self.batches.rows(self.step)
-        share = rows[self._fabric.global_rank :: self._shares] if self._shares > 1 else rows
-        weight = len(share) * self._shares / len(rows)
-        loss = self.engine.step(share, self.step, self.recipe.learning_rate_at(self.step), weight)
+        inputs, labels = self._feed.batch(self.step)
+        weight = len(labels) * self._shares / self.batches.size(self.step)
+        loss = self.engine.step(inputs, labels, self.recipe.learning_rate_at(self.step), weight)
         if position == 0:
             self.epoch_loss.zero_()
-        self.epoch_loss += loss * len(share)
+        self.epoch_loss += loss * len(labels)
         self.step += 1
         is_read = self.step % _LOSS_READ_EVERY == 0 or self.step in self._planned
         if is_read and not math.isfinite(self._mean_over_processes(loss)):
@@ -184,7 +186,13 @@ class Trainer:
             with preserved_random_states():  # libraries that write files draw names for them
                 self.folder.write_trainer(self._state())
 
+    def close(self) -> None:
+        """End the processes that read data."""
+        self._feed.close()
+
     def _state(self) -> dict[str, Any]:
+        train = self.data.train
+        known = train.pixels.known_standardization if isinstance(train, StreamedSplit) else None
         return {
             "random_states": random_states(self._fabric.device),
             "step": self.step,
@@ -194,7 +202,7 @@ class Trainer:
             "optimizer": self.engine.optimizer.state_dict(),
             "epoch_loss": self.epoch_loss,
             "seconds": {"training": self.clock.training, "measuring": self.clock.measuring},
-        }
+        } | ({} if known is None else {"standardization": known})
 
     def load(self, state: dict[str, Any]) -> None:
         """Resume from what `save` wrote.
