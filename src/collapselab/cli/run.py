@@ -70,6 +70,15 @@ def run(
     data: RecipeDataOption = None,
     set_: SetOption = None,
     stop_after: StopAfterOption = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=4096,
+            metavar="N",
+            help="Recipes only. Share every batch among N GPUs of this machine, or N processes without a GPU; default: the recipe's devices, or 1.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -100,12 +109,17 @@ def run(
       collapselab run digits --show-recipe > recipe.yaml
       collapselab run recipe.yaml --set steps=2000 --stop-after 9m
       collapselab run mnist.yaml --data mnist=data/mnist
-      torchrun --nproc-per-node 2 -m collapselab run recipe.yaml
+      collapselab run recipe.yaml --devices 2
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
     from collapselab.training import RunFolder
 
     _check_seeds(name, seed, seeds)
-    recipe = _recipe(name, seed, data, set_)
+    if name == _DIGITS and (data or set_ or devices or workers is not None):
+        raise InputError(
+            "digits: --data, --set, --devices and --workers do not apply to this run; save its recipe with --show-recipe > "
+            "recipe.yaml, and run the file"
+        )
+    recipe = _recipe(name, {"seed": seed, "devices": devices}, set_)
     if show_recipe:
         print_text(recipe.documented_yaml())
         return
@@ -127,20 +141,15 @@ def _check_seeds(name: str, seed: int | None, seeds: int | None) -> None:
         raise InputError(f"--seeds {seeds}: {why} --seed")
 
 
-def _recipe(name: str, seed: int | None, data: list[str] | None, set_: list[str] | None) -> Recipe:
+def _recipe(name: str, given: dict[str, int | None], set_: list[str] | None) -> Recipe:
     from collapselab.findings.digits import digits_recipe
     from collapselab.training import Recipe
 
     if name == _DIGITS:
-        if data or set_:
-            raise InputError(
-                "digits: --data and --set cannot change this run; save its recipe with --show-recipe > recipe.yaml, edit "
-                "it, and run the file"
-            )
-        return digits_recipe(seed or 0)
+        return digits_recipe(given["seed"] or 0)
     if not name.endswith((".yaml", ".yml")):
         raise InputError(f"unknown run {name!r}; give digits, or the path of a recipe, a .yaml file")
-    changes = changes_from(set_) | ({} if seed is None else {"seed": seed})
+    changes = changes_from(set_) | {name: value for name, value in given.items() if value is not None}
     recipe = Recipe.read(Path(name))
     return recipe.with_changes(changes) if changes else recipe
 
