@@ -115,6 +115,9 @@ class _ArrayImages(ImageSource):
             image = Image.fromarray(np.ascontiguousarray(self._array[row]))
             yield f"{self._file.path}, {self._name}, row {row}", image
 
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.full(len(rows), math.prod(self._file.shape(self._name)[1:]))
+
 
 class _ArrayValues(ValueSource):
     def __init__(self, file: NpzFile, name: str) -> None:

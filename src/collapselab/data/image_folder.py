@@ -118,3 +118,13 @@ class _ImageFiles(ImageSource):
         for row in rows.tolist():
             path = self._paths[row]
             yield path, open_image(read_regular(Path(path), path), path)
+
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.array([_file_bytes(self._paths[row]) for row in rows.tolist()], dtype=np.int64)
+
+
+def _file_bytes(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from error

@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from collapselab.data.stored import ImageSource, Store, checked_labels, ordered_splits
-from collapselab.data.table import Features, cell_image, find_columns, plain_path
+from collapselab.data.table import (
+    Features,
+    TableImages,
+    cell_image,
+    find_columns,
+    is_plain,
+    plain_path,
+    quiet_libraries,
+)
 from collapselab.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -97,6 +105,7 @@ def _read_labels(path: Path, column: str, names: tuple[str, ...] | None) -> npt.
 class _ParquetImages(ImageSource):
     def __init__(self, paths: list[Path], column: str, counts: list[int], folder: Path) -> None:
         self._paths, self._column, self._counts, self._folder = paths, column, counts, folder
+        self._copied: ImageSource | None = None
 
     def images(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, Image]]:
         first = 0
@@ -117,6 +126,29 @@ class _ParquetImages(ImageSource):
             first += len(table)
             if first > rows[-1]:
                 return
+
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return self.random_access().stored_bytes(rows)
+
+    def random_access(self) -> ImageSource:
+        """Return the images in an Arrow file, which `datasets` writes into its cache once: Parquet is read in order.
+
+        Raises:
+            InputError: damaged files, no room, a path that `datasets` does not take literally.
+        """
+        if self._copied is None:
+            self._copied = TableImages(self._copy(), self._column, str(self._folder), [self._folder])
+        return self._copied
+
+    def _copy(self) -> Any:
+        if not is_plain(self._folder):
+            raise InputError(
+                f"{self._folder}: its path has characters that datasets expands, so its images cannot be cached; rename it"
+            )
+        import datasets
+
+        with _refusing_damage(self._paths[0]), quiet_libraries():
+            return datasets.Dataset.from_parquet([str(path) for path in self._paths], columns=[self._column])
 
 
 def _features(path: Path) -> Features:

@@ -104,6 +104,8 @@ class Sample(Part):
 class DataSpec(Part):
     """Data set, and samples to train and to test on."""
 
+    later_fields = ("stream",)
+
     name: Text = Field(
         default="digits", description="Short name, path or hub id of the data set; see docs/data.md."
     )
@@ -125,4 +127,9 @@ class DataSpec(Part):
     )
     channels: Literal[1, 3] | None = Field(
         default=None, description="1 for grey, 3 for colour; default: what the network needs, else as stored."
+    )
+    stream: bool | None = Field(
+        default=None,
+        description="Decode images while training, in processes of their own, instead of keeping all in memory; default: "
+        "where a split takes more than 16 GiB.",
     )

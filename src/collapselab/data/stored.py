@@ -25,6 +25,18 @@ class ImageSource(ABC):
     def images(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, Image]]:
         """Yield the images in these ascending rows, each with where it is stored; pixels may still be packed."""
 
+    @abstractmethod
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return how many bytes each of these images takes where it is stored; no image is read.
+
+        Raises:
+            InputError: an image that is gone.
+        """
+
+    def random_access(self) -> ImageSource:
+        """Return the same images where any of them is read fast; they may have to be copied for it."""
+        return self
+
 
 class ValueSource(ABC):
     """Inputs that are not images."""

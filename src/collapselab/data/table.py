@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 _LABEL_COLUMNS = ("label", "labels", "fine_label")
 _IMAGE_COLUMNS = ("image", "img")
 _ROWS_AT_ONCE = 2**8
+_CELLS_AT_ONCE = 2**12  # whose bytes are not read
 
 Features = Any  # datasets.Features: a dictionary of types
 DatasetDict = Any  # datasets.DatasetDict: a table with typed columns per split
@@ -52,7 +57,7 @@ class TableStore(Store):
 
     def content(self, split: str) -> ImageSource:
         where = f"{self._where} ({split})"
-        return _TableImages(self._tables[split], self._columns(split)[0], where, self._roots)
+        return TableImages(self._tables[split], self._columns(split)[0], where, self._roots)
 
     def _columns(self, split: str) -> tuple[str, str, tuple[str, ...] | None]:
         if split not in self._tables:
@@ -60,7 +65,16 @@ class TableStore(Store):
         return find_columns(self._tables[split].features, self._where)
 
 
-class _TableImages(ImageSource):
+class TableImages(ImageSource):
+    """Images in a column of a `datasets.Dataset`, which is mapped from disk.
+
+    Args:
+        table: the data set.
+        column: of images.
+        where: path or hub id and split, for messages.
+        roots: folders that hold the files named in cells.
+    """
+
     def __init__(self, table: Any, column: str, where: str, roots: Sequence[Path]) -> None:
         import datasets
 
@@ -73,6 +87,17 @@ class _TableImages(ImageSource):
             for row, cell in zip(wanted, self._table[wanted][self._column], strict=True):
                 where = f"{self._where}, row {row}"
                 yield where, cell_image(cell, where, self._roots)
+
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """See `ImageSource`; an image that is a file of its own counts as 0 bytes."""
+        import pyarrow.compute as pc
+
+        sizes: list[npt.NDArray[np.int64]] = []
+        for table in self._table.with_format("arrow").iter(_CELLS_AT_ONCE):
+            for cells in table.column(self._column).chunks:
+                lengths: Any = pc.binary_length(cells.field("bytes"))  # type: ignore[attr-defined]
+                sizes.append(lengths.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
+        return np.concatenate(sizes)[rows]
 
 
 def cell_image(cell: Mapping[str, Any] | None, where: str, roots: Sequence[Path]) -> Image:
@@ -107,6 +132,11 @@ def file_inside(named: str, roots: Sequence[Path]) -> Path | None:
         return None
 
 
+def is_plain(path: Path) -> bool:
+    """Whether `datasets` takes a path literally."""
+    return not re.search(r"[*?\[\]{}!]|::|://", str(path.absolute()))
+
+
 def plain_path(path: Path, folder: Path) -> str:
     """Return a path that `datasets` takes literally: in a name, it would expand `[1]` and `*` and split at `::`.
 
@@ -114,7 +144,7 @@ def plain_path(path: Path, folder: Path) -> str:
         path: a file or folder.
         folder: temporary folder; a link is made there if the path needs one.
     """
-    if not re.search(r"[*?\[\]{}!]|::|://", str(path.absolute())):
+    if is_plain(path):
         return str(path)
     link = folder / ("link.parquet" if path.is_file() else "link")
     link.symlink_to(path.absolute())
@@ -148,3 +178,23 @@ def find_columns(features: Features, where: str | Path) -> tuple[str, str, tuple
         )
     kind = features[labels[0]]
     return images[0], labels[0], tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence the libraries; their progress bars are shown only on a terminal."""
+    import datasets
+    import huggingface_hub.utils as hub
+
+    with ExitStack() as undo:
+        undo.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for log in (datasets.logging, hub.logging):
+            undo.callback(log.set_verbosity, log.get_verbosity())
+            log.set_verbosity(logging.CRITICAL)
+        if not sys.stderr.isatty():
+            for bars in (datasets.utils, hub):
+                if not bars.are_progress_bars_disabled():
+                    undo.callback(bars.enable_progress_bars)
+                    bars.disable_progress_bars()
+        yield

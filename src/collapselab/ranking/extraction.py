@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from collapselab import __version__
 from collapselab.checks import check_finite, check_names
-from collapselab.data import DataSplits, Split, open_data_set
+from collapselab.data import AnySplit, DataSplits, open_data_set
 from collapselab.data.memory import fingerprint, load_splits
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.errors import InputError
@@ -161,7 +161,7 @@ class Extraction:
             chosen[split] = Sample() if few else Sample(method="random", count=self.limit)
         return DataSpec(name=dataset, **chosen, standardize=form.standardize)
 
-    def _pass(self, network: Network, model: nn.Module, split: Split, what: str) -> dict[str, Tensor]:
+    def _pass(self, network: Network, model: nn.Module, split: AnySplit, what: str) -> dict[str, Tensor]:
         """Run a network over a split.
 
         Raises:
@@ -200,7 +200,7 @@ def _probabilities(outputs: list[Any]) -> dict[str, Tensor]:
     return {"probabilities": scores.softmax(dim=1)} if is_known else {}
 
 
-def _features(tensors: Mapping[str, Tensor], split: Split) -> Features:
+def _features(tensors: Mapping[str, Tensor], split: AnySplit) -> Features:
     return Features(tensors["features"], split.labels.cpu().numpy(), tensors.get("probabilities"))
 
 

@@ -38,14 +38,17 @@ class SampleForm(Protocol):
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def load_data(recipe: Recipe, copies: Mapping[str, Path] | None = None) -> DataSplits:
+def load_data(
+    recipe: Recipe, copies: Mapping[str, Path] | None = None, workers: int | None = None
+) -> DataSplits:
     """Load the samples that a recipe trains and tests on, in the form that its network takes.
 
     Args:
         copies: paths of named data sets on this machine.
+        workers: processes that decode images which do not fit in memory; see `load_splits`.
 
     Raises:
-        InputError: there are no such data, fewer samples than requested, or more than memory holds.
+        InputError: there are no such data, or fewer samples than requested.
     """
     return load_splits(
         recipe.data,
@@ -53,6 +56,7 @@ def load_data(recipe: Recipe, copies: Mapping[str, Path] | None = None) -> DataS
         channels=required_channels(recipe.model.name),
         image_size=required_image_size(recipe.model.name),
         copies=copies,
+        workers=workers,
     )
 
 
