@@ -1,7 +1,8 @@
 """How sec. 6.1 of Xu and Liu (2023) trains networks, and smaller networks for few cores.
 
-The text that this project has lost the numbers of sec. 6.1. A published summary of the paper gives them: the learning rate is
-0.1 for each 256 samples of a batch, the warm-up starts at 1e-5, and weight decay is 8e-5. All else is in the text.
+The text that this project has lost the numbers of sec. 6.1. A published summary of the paper has them, without signs of
+exponents (https://ri.k117.org/papers/quantifying_the_variability_collapse_of_neural_networks__0a1ebe19). They are read as: a
+learning rate of 0.1 for each 256 samples of a batch, a warm-up from 1e-5, and a weight decay of 8e-5. All else is in the text.
 
 The effect of weight decay is proportional to the sum of all learning rates. With these numbers, the product of the two is 0.24
 for ResNet-18 on CIFAR-10 and 6 for ResNet-50 on ImageNet.
