@@ -193,10 +193,9 @@ def _listed() -> str:
         lines.append(f"{experiment.id}{also}: {experiment.title} [{experiment.where}]")
         for scale, preset in experiment.presets.items():
             jobs = preset.jobs(0)
-            names = sorted({job.recipe.data.name for job in jobs})
             lines.append(
                 f"  {scale:<6} {counted(len(jobs), 'job')} x {counted(preset.seeds, 'seed')}, "
-                f"{sum(job.recipe.steps for job in jobs):,} steps per seed, data: {', '.join(names)}"
+                f"{sum(job.recipe.steps for job in jobs):,} steps per seed, data: {', '.join(preset.data_names())}"
             )
     return "\n".join(lines) + "\n"
 
@@ -204,7 +203,7 @@ def _listed() -> str:
 def _copies(pairs: list[str] | None, experiment: Experiment, scale: Scale) -> Mapping[str, Path]:
     """Return the local copies given by `--data`; the experiment must use all of them."""
     copies = copies_from(pairs)
-    names = {job.recipe.data.name for job in experiment.presets[scale].jobs(0)} - {"digits"}
+    names = set(experiment.presets[scale].data_names()) - {"digits"}
     for pair in pairs or []:
         if pair.partition("=")[0].strip() not in names:
             raise InputError(

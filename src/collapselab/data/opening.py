@@ -132,6 +132,8 @@ def _named(data: NamedData, copies: Mapping[str, Path]) -> DataSet:
         store = _store_at(Path(data.name), data.name)
         own = {split: split for split in store.splits}
         return DataSet(data.name, data.name, store, own | data.stored_splits(store.splits))
+    if data.hub_id is None:
+        raise InputError(f"{data.name}: no local copy; give {copies_hint(data.name, 'PATH')}")
     store = HubStore(data.hub_id, data.config, name=data.name)
     return DataSet(data.name, data.hub_id, store, data.splits, data)
 

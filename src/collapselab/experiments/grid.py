@@ -31,6 +31,8 @@ _LABELLED = {
     "learning_rate": "optimizer.learning_rate",
     "dropout": "model.options.dropout",
     "weight_decay": "optimizer.weight_decay",
+    "temperature": "temperature",
+    "regulariser": "within_class_cosine",
     "pretrain_step": "start.checkpoint",
 }
 
@@ -93,6 +95,7 @@ class Grid:
 
     Attributes:
         samples: of the recipes.
+        extra_data: data sets that only extras read.
         left_out: names of the preset's jobs that `only` leaves out.
 
     Raises:
@@ -110,6 +113,7 @@ class Grid:
         copies: Mapping[str, Path] | None = None,
     ) -> None:
         self.out, self.seeds, self.samples = out, tuple(seeds), Samples(copies)
+        self.extra_data = preset.extra_data
         everything = {seed: preset.jobs(seed) for seed in seeds}
         chosen = [(job, seed) for seed in seeds for job in _chosen(everything[seed], only, changes or {})]
         self._runs = [

@@ -48,17 +48,24 @@ class At:
         seeds: default number of seeds.
         changes: overrides for every recipe, by path.
         make: jobs to use instead of those of the paper.
+        extra_data: data sets that extras read, in addition to those of the jobs.
     """
 
     reduced: str
     seeds: int = 3
     changes: Changes = field(default_factory=dict)
     make: Jobs | None = None
+    extra_data: Sequence[DataSpec] = ()
 
     def jobs(self, seed: int) -> Sequence[Job]:
         """Return the jobs of a seed."""
         assert self.make is not None, "`scales` gives those of the paper"
         return self.make(seed, self.changes)
+
+    def data_names(self) -> list[str]:
+        """Return the names of all data sets that are read, in alphabetical order."""
+        specs = [*(job.recipe.data for job in self.jobs(0)), *self.extra_data]
+        return sorted({spec.name for spec in specs})
 
 
 def scales(jobs: Jobs, *, paper: At, cpu: At, smoke: At) -> dict[Scale, At]:

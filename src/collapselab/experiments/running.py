@@ -163,7 +163,7 @@ def writing(out: Path, stopper: Stopper) -> Iterator[None]:
 
 
 def check_data(grid: Grid, *, is_whole: bool) -> None:
-    """Check that the samples of every unfinished run exist before hours are spent on the first.
+    """Check that the samples of every unfinished run and of extras exist before hours are spent on the first run.
 
     Args:
         grid: the runs.
@@ -176,6 +176,10 @@ def check_data(grid: Grid, *, is_whole: bool) -> None:
     for job in (run.job for run in grid.all() if not run.is_finished):
         if (error := grid.samples.problem(job.recipe)) is not None:
             missing.setdefault(job.name, error)
+    some_recipe = grid.all()[0].job.recipe
+    for spec in grid.extra_data:
+        if (error := grid.samples.problem(some_recipe.model_copy(update={"data": spec}))) is not None:
+            raise error
     if not missing:
         return
     first = next(iter(missing.values()))
