@@ -40,7 +40,7 @@ def test_controls_keep_lengths(kind: str) -> None:
     assert (layer.weight.requires_grad, layer.bias.requires_grad) == (False, True)
 
 
-def batches(noise: float = 0.3) -> Batches:
+def batches(noise: float = 0.6) -> Batches:
     torch.manual_seed(1)
     labels = torch.arange(CLASSES).repeat(PER_CLASS)
     inputs = 3 * torch.eye(CLASSES, WIDTH)[labels] + noise * torch.randn(len(labels), WIDTH)

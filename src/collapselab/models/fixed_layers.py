@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -77,8 +78,10 @@ def fix_collapsed_layers(model: nn.Module, profile: Profile) -> FixedNetwork:
     """Return a copy of a network whose collapsed layers are simplex ETFs, to be trained further.
 
     The weights of the layers that read collapsed features, from `profile.first_collapsed_layer` to the classifier, become
-    simplex ETFs and are fixed. All else, such as biases and batch norm, is as before and is trained. The layers before them
-    have to adapt: until the copy is trained, its outputs mean nothing.
+    simplex ETFs and are fixed. All else, such as biases and batch norm, is as before and is trained. The classifier reads one
+    feature per class, and hidden ETFs nearly pass features on: it reads those that tell the classes apart best at the first
+    collapsed layer. (The paper, which trains from random weights, takes the first ones; so does a profile read from a file, which
+    has no class means.) Until the copy is trained, its outputs are still those of another network.
 
     Args:
         model: a network whose collapsed layers are linear; hidden ones have as many outputs as inputs, and the classifier has
@@ -108,9 +111,30 @@ def fix_collapsed_layers(model: nn.Module, profile: Profile) -> FixedNetwork:
     _check_unshared(chosen, copied)
     for layer in chosen.values():
         fix_weight(layer, "etf")
+    means = profile[names[0]].splits["train"].class_means
+    classifier = chosen[names[-1]]
+    if means is not None and means.shape[1] == classifier.in_features:
+        _read(classifier, _telling_features(means))
     parameters = list(copied.parameters())
     saved = sum(layer.weight.numel() for layer in chosen.values())
     return FixedNetwork(copied, tuple(names), saved, sum(one.numel() for one in parameters))
+
+
+def _telling_features(class_means: Float[Tensor, "c p"]) -> Int[Tensor, " c"]:
+    """Return a feature for each class, all different, that is largest for this class relative to its spread over classes."""
+    centred = class_means - class_means.mean(dim=0)
+    spread = centred.square().mean(dim=0).sqrt()
+    scores = torch.where(spread > 0, centred / spread, 0.0)
+    _, features = linear_sum_assignment(scores.cpu().numpy(), maximize=True)
+    return torch.from_numpy(features)
+
+
+@torch.no_grad()
+def _read(classifier: nn.Linear, features: Int[Tensor, " c"]) -> None:
+    """Let a canonical ETF read these features instead of the first ones."""
+    frame = classifier.weight[:, : len(features)].clone()
+    classifier.weight.zero_()
+    classifier.weight[:, features] = frame
 
 
 def _collapsed(profile: Profile) -> list[str]:

@@ -6,6 +6,7 @@ They are compared with the layers before them that are equally wide, and with th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -179,6 +180,24 @@ def _of_collapsed(metric: str, how: str) -> Callable[[pd.DataFrame], pd.DataFram
     return select
 
 
+def standing_out(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return singular values C - 1 and C + 1 of the weights of collapsed layers, over the largest: means without the classifier.
+
+    Number C may belong to either side: it is 0 where the weight reads only centred class means.
+    """
+    found = _collapsed(end_of(rows))
+    found = rows_that(found, ~found["is_last"].astype(bool))
+    if found.empty:
+        raise NotAsked("only the classifier reads collapsed features")
+    classes = int(found["num_classes"].iloc[0])
+    last, other = (
+        found[f"singular_value_{rank}"] / found["singular_value_1"] for rank in (classes - 1, classes + 1)
+    )
+    return _row(
+        singular_value_C_less_1=last.mean(skipna=False), singular_value_C_plus_1=other.mean(skipna=False)
+    )
+
+
 def hunchback(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the largest stable rank of a layer between the first and the last, and the larger one of these two."""
     ranks = end_of(rows)["stable_rank_per_class"]
@@ -238,6 +257,8 @@ CLAIMS = (
     at_end(f"mean_weight_top_spread_{_IN}", "The C - 1 largest singular values of a weight are nearly equal in collapsed layers: std / mean below 0.1.",
            below=(0.1, 0.05, 0.2), rows=_of_collapsed("weight_top_spread", "mean"), id="equal-singular-values", where="Fig. 5",
            beside=f"mean_weight_top_spread_{_START}", notes=(_RANDOM,), **_PER),
+    gap("singular_value_C_less_1", "singular_value_C_plus_1", "The largest singular values stand out in collapsed layers: number C - 1 is more than 1.5 times number C + 1.",
+        decades=(math.log10(1.5), math.log10(1.2), math.log10(2)), rows=standing_out, id="leading-singular-values", where="Fig. 5, sec. 5.2", **_PER),
     _TWICE(f"weight_stable_rank_{_BEFORE}", f"weight_stable_rank_{_IN}", "Weights have a lower stable rank in collapsed layers than in layers of the same width before them.",
            rows=against_before("weight_stable_rank", same_shape=True), id="low-rank-weights", where="Fig. 5"),
     at_end(f"min_test_ncc_agreement_{_IN}", "The nearest class mean decides as the network on over 95 % of test samples, in every collapsed layer.",
