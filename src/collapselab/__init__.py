@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collapselab.features import Measurement, measure
     from collapselab.integrations import Monitor
     from collapselab.metrics import METRICS, Metric
+    from collapselab.models import FixedNetwork, fix_collapsed_layers
     from collapselab.probes import LayerProfile, Profile, profile
     from collapselab.ranking import Ranking, rank
     from collapselab.statistics import ClassStats
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "METRICS",
     "ClassStats",
+    "FixedNetwork",
     "InputError",
     "LayerProfile",
     "Measurement",
@@ -26,6 +28,7 @@ __all__ = [
     "Monitor",
     "Profile",
     "Ranking",
+    "fix_collapsed_layers",
     "measure",
     "profile",
     "rank",
@@ -35,12 +38,14 @@ __all__ = [
 _HOMES = {
     "METRICS": "collapselab.metrics",
     "ClassStats": "collapselab.statistics",
+    "FixedNetwork": "collapselab.models",
     "LayerProfile": "collapselab.probes",
     "Measurement": "collapselab.features",
     "Metric": "collapselab.metrics",
     "Monitor": "collapselab.integrations",
     "Profile": "collapselab.probes",
     "Ranking": "collapselab.ranking",
+    "fix_collapsed_layers": "collapselab.models",
     "measure": "collapselab.features",
     "profile": "collapselab.probes",
     "rank": "collapselab.ranking",

@@ -2,6 +2,7 @@
 
 from collapselab.models.checkpoints import load_checkpoint
 from collapselab.models.convnet import ConvNet
+from collapselab.models.fixed_layers import FixedNetwork, fix_collapsed_layers
 from collapselab.models.mlp import MLP
 from collapselab.models.opening import model_title, open_model, required_channels, required_image_size
 from collapselab.models.user_file import is_user_file
@@ -11,6 +12,8 @@ __all__ = [
     "MLP",
     "VGG11",
     "ConvNet",
+    "FixedNetwork",
+    "fix_collapsed_layers",
     "is_user_file",
     "load_checkpoint",
     "model_title",
