@@ -25,7 +25,7 @@ FLOORS = (
     ("report",),
     ("experiments", "ranking"),
     ("papers", "findings"),
-    ("registry",),
+    ("registry", "results"),
     ("cli",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
