@@ -5,12 +5,14 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 from pydantic import JsonValue
 from torch import nn
 
+from collapselab.data.names import local_copies
 from collapselab.errors import InputError
 from collapselab.experiments.recipes import At, Job
 from collapselab.numerics import cpu_threads
@@ -92,6 +94,8 @@ class Grid:
         copies: paths of named data sets on this machine.
 
     Attributes:
+        gpus: that a run needs on a cluster.
+        copies: paths of named data sets on this machine.
         samples: of the recipes.
         left_out: names of the preset's jobs that `only` leaves out.
 
@@ -109,7 +113,8 @@ class Grid:
         only: Sequence[str] = (),
         copies: Mapping[str, Path] | None = None,
     ) -> None:
-        self.out, self.seeds, self.samples = out, tuple(seeds), Samples(copies)
+        self.out, self.seeds, self.gpus = out, tuple(seeds), preset.gpus or 0.0
+        self.copies, self.samples = dict(local_copies() if copies is None else copies), Samples(copies)
         everything = {seed: preset.jobs(seed) for seed in seeds}
         chosen = [(job, seed) for seed in seeds for job in _chosen(everything[seed], only, changes or {})]
         self._runs = [
@@ -122,6 +127,26 @@ class Grid:
     def all(self) -> Sequence[GridRun]:
         """Return every run, seed by seed: any number of complete seeds can be evaluated."""
         return self._runs
+
+    def left(self, share: int = 1, shares: int = 1) -> list[GridRun]:
+        """Return the unfinished runs of a share of the grid, which depends only on its jobs and seeds.
+
+        The seeds of a job are spread over the shares; a run is in the share of the one that it starts from.
+
+        Args:
+            share: which, from 1.
+            shares: how many there are.
+        """
+        first = {run.job.name: run.job.after or run.job.name for run in self._runs}
+        while first != (before := {name: first[at] for name, at in first.items()}):
+            first = before
+        jobs = dict.fromkeys(first.values())
+        place = {(name, seed): number for number, (name, seed) in enumerate(product(jobs, self.seeds))}
+        return [
+            run
+            for run in self._runs
+            if place[first[run.job.name], run.seed] % shares == share - 1 and not run.is_finished
+        ]
 
     def of(self, seed: int) -> dict[str, GridRun]:
         """Return the runs of a seed by job, in the order in which they are run."""

@@ -60,7 +60,7 @@ def write_results_page(path: Path, results: StoredResults, failures: Mapping[str
         WriteError: it cannot be written.
     """
     if path.is_dir() or (path.exists() and _MARK.encode() not in read_bytes(path)[:4096]):
-        raise InputError(f"{path}: exists and is not a page of results; choose another output=")
+        raise InputError(f"{path}: exists and is not a page of results; move it away, or write elsewhere")
     replace_text(path, results_page(results, path.parent, failures))
 
 

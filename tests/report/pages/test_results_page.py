@@ -162,11 +162,9 @@ def test_links_are_relative_to_the_page(root: Path, tmp_path_factory: pytest.Tem
 
 def test_a_page_of_something_else_is_not_replaced(root: Path) -> None:
     (root / "index.html").write_text("<p>mine</p>")
-    with pytest.raises(
-        InputError, match=r"index\.html: exists and is not a page of results; choose another output="
-    ):
+    with pytest.raises(InputError, match=r"index\.html: exists and is not a page of results; move it away"):
         write_results_page(root / "index.html", read_results(root))
-    assert_refused(run("results", root), "index.html", "choose another --output")
+    assert_refused(run("results", root), "index.html", "move it away")
     assert (root / "index.html").read_text() == "<p>mine</p>"
 
 
