@@ -1,7 +1,4 @@
-"""A driver that tests start, kill and start again: four runs of a second or more, on a cluster.
-
-A state is saved after every step. So runs are slow enough to be killed half-way, and a run that is resumed starts where it was.
-"""
+"""A driver that tests start, kill and start again: four runs on a cluster, each of which takes seconds."""
 
 from __future__ import annotations
 
@@ -16,19 +13,22 @@ from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import At, Changes, Job, checkpoint_of
 from collapselab.experiments.runner import Request, reproduce
 from collapselab.experiments.running import Engine
-from collapselab.records.recipe import Checkpoints, StartFrom
+from collapselab.records.recipe import Checkpoints, ModelSpec, StartFrom
 
 STEPS = 300
 
 
 def jobs(seed: int, _: Changes | None = None) -> list[Job]:
-    recipe = tiny_experiment.recipe(seed, steps=STEPS, checkpoints=Checkpoints(at=(STEPS,), save_every=0))
+    recipe = tiny_experiment.recipe(
+        seed,
+        model=ModelSpec(name=f"{Path(__file__).with_name('slow_network.py')}:network"),
+        steps=STEPS,
+        checkpoints=Checkpoints(at=(STEPS,), save_every=0.2),
+    )
     start = StartFrom(checkpoint=checkpoint_of("first", seed, STEPS))
-    labels = {"dataset": "digits", "model": "mlp"}
-    return [
-        Job("first", recipe, labels),
-        Job("second", recipe.model_copy(update={"start": start}), labels, after="first"),
-    ]
+    second = recipe.model_copy(update={"start": start})
+    labels = {"dataset": "digits", "model": "slow"}
+    return [Job("first", recipe, labels), Job("second", second, labels, after="first")]
 
 
 EXPERIMENT: Experiment = replace(

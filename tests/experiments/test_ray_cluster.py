@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import ray_driver
+import slow_network
 import tiny_experiment
 import torch
 from watching import request
@@ -36,6 +37,7 @@ ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join((str(HERE), os.environ.get("PYTHONPATH", ""))),
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    slow_network.SECONDS: "0.01",
 }
 # Prints the address of the cluster; removes a node or everything when told so.
 CLUSTER = """
@@ -123,18 +125,20 @@ def test_killed_nodes_and_drivers_and_ctrl_c_cost_nothing(
     first.wait_for("ended first")
     first.process.kill()
     first.process.communicate()
-    finished = {name: _starts(out)[name] for name, status in _statuses(out).items() if status == "finished"}
+    before = _starts(out)
+    finished = {name: before[name] for name, status in _statuses(out).items() if status == "finished"}
     assert finished
 
     second = Driver(out, address)
     second.wait_for("1 node with 1 CPU")
-    while not any(status == "running" for status in _statuses(out).values()):
+    while _starts(out) == before:
         second.wait_for("progress")
     second.process.send_signal(signal.SIGINT)
     output, errors = second.process.communicate(timeout=300)
-    assert "note stopping 1 run" in output
+    assert "note stopping" in output
     assert "RunInterrupted: interrupted" in errors
-    assert "running" not in _statuses(out).values(), "the state of every run is saved"
+    begun = [name for name, starts in _starts(out).items() if starts != before.get(name)]
+    assert {_statuses(out)[name] for name in begun} <= {"stopped", "finished"}, "the state is saved"
 
     reproduce(ray_driver.request(out))  # in this process: engines may take turns
     starts = _starts(out)
@@ -202,7 +206,7 @@ def test_a_node_without_the_shared_folder_says_so(tmp_path: Path) -> None:
     how, text, _ = _task(tmp_path / "out")
     assert how == "error"
     assert text.startswith("node ")
-    assert f"{tmp_path / 'out'} is not there; out= must be in a folder that all nodes share" in text
+    assert f"{tmp_path / 'out'} is not there; write to a folder that all nodes share" in text
 
 
 def test_a_node_without_the_data_says_so(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

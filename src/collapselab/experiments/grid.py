@@ -12,7 +12,6 @@ import pandas as pd
 from pydantic import JsonValue
 from torch import nn
 
-from collapselab.data.names import local_copies
 from collapselab.errors import InputError
 from collapselab.experiments.recipes import At, Job
 from collapselab.numerics import cpu_threads
@@ -95,7 +94,7 @@ class Grid:
 
     Attributes:
         gpus: that a run needs on a cluster.
-        copies: paths of named data sets on this machine.
+        copies: as given.
         samples: of the recipes.
         left_out: names of the preset's jobs that `only` leaves out.
 
@@ -114,7 +113,7 @@ class Grid:
         copies: Mapping[str, Path] | None = None,
     ) -> None:
         self.out, self.seeds, self.gpus = out, tuple(seeds), preset.gpus or 0.0
-        self.copies, self.samples = dict(local_copies() if copies is None else copies), Samples(copies)
+        self.copies, self.samples = copies, Samples(copies)
         everything = {seed: preset.jobs(seed) for seed in seeds}
         chosen = [(job, seed) for seed in seeds for job in _chosen(everything[seed], only, changes or {})]
         self._runs = [

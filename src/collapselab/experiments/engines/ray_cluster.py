@@ -94,6 +94,7 @@ class _Flights:
 
         self._ray, self._grid, self._gpus = ray, grid, gpus
         self._watcher, self._stopper = watcher, stopper
+        self._copies = local_copies() if grid.copies is None else grid.copies
         self._flying: dict[Any, GridRun] = {}
         self._waiting: list[GridRun] = []
         self._errors: dict[tuple[str | None, int], InputError] = {}
@@ -134,10 +135,10 @@ class _Flights:
                 name=f"{run.job.name}, seed {run.seed}", num_cpus=threads, num_gpus=self._gpus, max_retries=0
             ).remote(
                 run.job.recipe,
-                self._grid.out.resolve(),
-                run.folder.path.resolve(),
+                self._grid.out.absolute(),
+                run.folder.path.absolute(),
                 threads=threads,
-                copies={name: path.resolve() for name, path in self._grid.copies.items()},
+                copies={name: path.absolute() for name, path in self._copies.items()},
                 cwd=cwd,
                 has_gpu=self._gpus > 0,
                 news=self._news,
@@ -175,7 +176,7 @@ class _Flights:
 
     def _stop(self, reason: str) -> None:
         """Stop all tasks between two steps, and wait until they have saved their states."""
-        self._watcher.note(f"stopping {counted(len(self._flying), 'run')}")
+        self._watcher.note("stopping: waiting until the runs that go on have saved their states")
         for task in self._flying:
             self._ray.cancel(task)
         left = list(self._flying)
@@ -191,7 +192,7 @@ class _Flights:
         done = [run for run in everything if run.is_finished]
         steps = sum(run.job.recipe.steps for run in done)
         steps += sum(count for number, count in self._steps.items() if number in going)
-        text = f"{len(done)} of {counted(len(everything), 'run')} done, {len(going)} started"
+        text = f"{len(done)} of {counted(len(everything), 'run')} done, {len(going)} submitted"
         self._watcher.at_once(steps, sum(run.job.recipe.steps for run in everything), text)
 
     def _describe_cluster(self) -> None:
