@@ -25,17 +25,18 @@ FLOORS = (
     ("report",),
     ("experiments", "ranking"),
     ("papers", "findings"),
-    ("registry",),
+    ("registry", "results"),
     ("cli",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PAPERS = ("hui2022", "xu2023", "rangamani2023")
 DRAWING = {"matplotlib": "report/paper.py", "plotly": "report/screen.py"}
 MOST_LINES, MOST_LINES_OF_A_FIGURE = 400, 120
-# The engine that all papers share, and what one paper adds to it: about 120 lines a figure, 350 for its transfer and 350 for
-# its constructions, and what figures have in common.
-# An experiment may also read data sets that it does not train on (probes of fig. 7 of Xu and Liu): 20 lines.
-MOST_LINES_OF_ROOMS = {("experiments", "report"): 3720, ("papers/hui2022",): 1800}
+# What all papers share, and what one paper adds to it: about 120 lines a figure, 350 for its transfer and 350 for its
+# constructions, and what figures have in common. Engines count on their own: how runs are spread over processes and machines
+# does not grow with papers. One for this process takes 80 lines, one for a cluster, where anything may die, 300.
+ENGINES = "experiments/engines"
+MOST_LINES_OF_ROOMS = {("experiments", "report"): 3700, (ENGINES,): 400, ("papers/hui2022",): 1800}
 LONG_FUNCTION, REPETITION = 20, 10
 
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -164,6 +165,7 @@ def test_a_figure_of_a_paper_is_a_short_file() -> None:
 @pytest.mark.parametrize("rooms", MOST_LINES_OF_ROOMS, ids=" and ".join)
 def test_the_upper_floors_stay_small(rooms: tuple[str, ...]) -> None:
     files = [path for room in rooms for path in (SOURCE / room).rglob("*.py")]
+    files = [path for path in files if rooms == (ENGINES,) or SOURCE / ENGINES not in path.parents]
     assert 0 < sum(map(_lines, files)) <= MOST_LINES_OF_ROOMS[rooms]
 
 

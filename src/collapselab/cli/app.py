@@ -19,6 +19,7 @@ from collapselab.cli.measure import measure
 from collapselab.cli.profile import profile
 from collapselab.cli.rank import rank
 from collapselab.cli.reproduce import reproduce
+from collapselab.cli.results import results
 from collapselab.cli.run import run
 from collapselab.cli.stdout import give_up_stdout, keep_descriptors_open, owning_stdout
 from collapselab.cli.terminal import INTERRUPTED, ReaderLeft, note
@@ -57,7 +58,7 @@ def collapselab(
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
 
 
-for _command in (measure, profile, rank, run, reproduce, judge):
+for _command in (measure, profile, rank, run, reproduce, judge, results):
     app.command()(owning_stdout(_command))
 
 

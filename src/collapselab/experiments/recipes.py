@@ -49,6 +49,7 @@ class At:
         changes: overrides for every recipe, by path.
         make: jobs to use instead of those of the paper.
         extra_data: data sets that extras read, in addition to those of the jobs.
+        gpus: that a run needs on a cluster; None for one at scale `paper` and none at the others.
     """
 
     reduced: str
@@ -56,6 +57,7 @@ class At:
     changes: Changes = field(default_factory=dict)
     make: Jobs | None = None
     extra_data: Sequence[DataSpec] = ()
+    gpus: float | None = None
 
     def jobs(self, seed: int) -> Sequence[Job]:
         """Return the jobs of a seed."""
@@ -70,6 +72,7 @@ class At:
 
 def scales(jobs: Jobs, *, paper: At, cpu: At, smoke: At) -> dict[Scale, At]:
     """Return an experiment at all scales, with the paper's jobs where a scale has none of its own."""
+    paper = replace(paper, gpus=1.0 if paper.gpus is None else paper.gpus)
     chosen: dict[Scale, At] = {"paper": paper, "cpu": cpu, "smoke": smoke}
     return {name: replace(at, make=at.make or jobs) for name, at in chosen.items()}
 
