@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ FLOORS = (
     ("checks", "frames", "distributed", "storage", "user_code"),
     ("statistics",),
     ("metrics",),
-    ("passes",),
+    ("passes", "tables"),
     ("features",),
     ("probes",),
     ("data", "models"),
@@ -139,6 +140,25 @@ def test_each_drawing_library_is_imported_in_one_module(library: str) -> None:
         if any(name.split(".")[0] == library for name in imports(path))
     }
     assert found == {DRAWING[library]}
+
+
+def options_in_messages(source: str) -> list[str]:
+    """Texts of an error or warning that name an option of the command line, such as `--out`."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    named = (node for node in calls if re.search(r"(Error|warn)$", ast.unparse(node.func)))
+    texts = (part.value for node in named for part in ast.walk(node) if isinstance(part, ast.Constant))
+    return [text for text in texts if isinstance(text, str) and re.search(r"(?<![-\w])--[a-z]", text)]
+
+
+def test_errors_of_the_library_speak_python() -> None:
+    """`out=`, not `--out`: the command line translates them into its options."""
+    found = {
+        str(path.relative_to(SOURCE)): texts
+        for path in FILES
+        if room_of(path) != "cli" and (texts := options_in_messages(path.read_text(encoding="utf-8")))
+    }
+    assert not found
+    assert options_in_messages('raise InputError(f"{path}: give --out {name}")') == [": give --out "]
 
 
 # ---------------------------------------------------------------- sizes

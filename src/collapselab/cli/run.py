@@ -217,7 +217,7 @@ def _run_recipe(
 def _print_summary(
     rows: pd.DataFrame, verdicts: Sequence[Judgement], lines: Sequence[str], run: RunRecord
 ) -> None:
-    from collapselab.cli.tables import run_summary
+    from collapselab.cli.run_summary import run_summary
 
     print_text(
         run_summary(rows, verdicts, lines, epsilon=run.epsilon, width=terminal_width(), colour=uses_colour())

@@ -42,6 +42,7 @@ from collapselab.probes.tensors import UnreadableError, ordinary
 from collapselab.probes.tokens import with_padding
 from collapselab.probes.weights import check_finite_weights, effective_weight
 from collapselab.statistics import Scatter
+from collapselab.text import grouped
 
 # Up to this width float64 products take no noticeable time.
 _EXACT_DIM = 256
@@ -338,7 +339,7 @@ class ProfileRun:
             num_samples={split: int(found.counts.sum()) for split, found in measured.items()},
             classes=tuple(self._labels.values[train.classes].tolist()),
             reduction=str(self._reduction),
-            warnings=tuple(joined_warnings(self._warnings + places)),
+            warnings=tuple(grouped(joined_warnings(self._warnings + places))),
         )
 
     def _layer(self, point: ProbePoint, measured: dict[str, MeasuredSplit]) -> LayerProfile:

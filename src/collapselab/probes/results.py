@@ -17,6 +17,7 @@ from collapselab.metrics import BY_NAME
 from collapselab.metrics.registry import Number
 from collapselab.probes.summaries import LawOfSeparation, fit_law_of_separation, parted_vci
 from collapselab.statistics import Weighting
+from collapselab.tables import profile_table
 from collapselab.text import grouped, listed
 
 SCHEMA = 2
@@ -66,7 +67,7 @@ _WITHOUT: dict[str, tuple[frozenset[str], str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerProfile:
     """One probe point: the inputs of a layer, and the weight that multiplies them.
 
@@ -98,6 +99,9 @@ class LayerProfile:
     def test(self) -> dict[str, Number | None]:
         return self.splits["test"].metrics if "test" in self.splits else {}
 
+    def __repr__(self) -> str:
+        return f"LayerProfile({self.name!r}, {self.dim} features, {' and '.join(self.splits)})"
+
     def why_missing(self, metrics: Iterable[str]) -> str:
         """Return why some of these metrics have no value on train data; empty if all of them have one."""
         needs = [BY_NAME[name].needs for name in metrics if self.train.get(name) is None]
@@ -111,9 +115,11 @@ class LayerProfile:
         return "it was not measured or is undefined (see the warnings)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Profile:
     """Every property of neural collapse at every layer of a network.
+
+    `print` shows it as a table.
 
     Attributes:
         model: name of the network.
@@ -125,7 +131,7 @@ class Profile:
         num_samples: number of samples of each split.
         classes: labels of the train split, sorted; rows of class means follow them.
         reduction: how features with more than one axis became vectors.
-        warnings: everything unusual, each once with the layers that it concerns.
+        warnings: everything unusual, one for each cause with the layers that it concerns; those of a layer are in its splits.
     """
 
     model: str
@@ -224,6 +230,17 @@ class Profile:
         names = [name for name in BY_NAME if any(name in row for row in rows)]
         frame = pd.DataFrame(rows, columns=["layer", "depth", "split", "dim", *names])
         return frame.astype(dict.fromkeys(names, "float64"))
+
+    def __str__(self) -> str:
+        """Return the table that `collapselab profile` prints."""
+        return profile_table(self).rstrip("\n")
+
+    def __repr__(self) -> str:
+        collapsed = self.first_collapsed_layer
+        return (
+            f"Profile({self.model}: {len(self.layers)} layers, {len(self.classes)} classes, "
+            f"{' and '.join(self.num_samples)}, {f'collapsed from {collapsed} on' if collapsed else 'not collapsed'})"
+        )
 
     def _repr_html_(self) -> str:
         """A table for notebooks; every string is escaped."""
