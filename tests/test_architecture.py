@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "collapselab"
 # A module or package imports only from floors below its own.
 FLOORS = (
-    ("errors", "digests", "text", "choices", "numerics", "randomness", "curves", "inference"),
+    ("errors", "digests", "text", "choices", "numerics", "randomness", "curves", "inference", "plotting"),
     ("checks", "frames", "distributed", "storage", "user_code"),
     ("statistics",),
     ("metrics",),
@@ -24,7 +24,7 @@ FLOORS = (
     ("records",),
     ("training", "transfer", "integrations"),
     ("report",),
-    ("experiments", "ranking"),
+    ("experiments", "ranking", "views"),
     ("papers", "findings"),
     ("registry", "results"),
     ("cli",),
@@ -34,10 +34,10 @@ PAPERS = ("hui2022", "xu2023", "rangamani2023")
 DRAWING = {"matplotlib": "report/paper.py", "plotly": "report/screen.py"}
 MOST_LINES, MOST_LINES_OF_A_FIGURE = 400, 120
 # What all papers share, and what one paper adds to it: about 120 lines a figure, 350 for its transfer and 350 for its
-# constructions, and what figures have in common. Engines count on their own: how runs are spread over processes and machines
+# constructions, and what figures have in common (20 lines: data sets that only probes read, figures for notebooks). Engines count on their own: how runs are spread over processes and machines
 # does not grow with papers. One for this process takes 80 lines, one for a cluster, where anything may die, 300.
 ENGINES = "experiments/engines"
-MOST_LINES_OF_ROOMS = {("experiments", "report"): 3700, (ENGINES,): 400, ("papers/hui2022",): 1800}
+MOST_LINES_OF_ROOMS = {("experiments", "report"): 3720, (ENGINES,): 400, ("papers/hui2022",): 1800}
 LONG_FUNCTION, REPETITION = 20, 10
 
 FILES = sorted(SOURCE.rglob("*.py"))

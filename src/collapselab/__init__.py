@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collapselab.models import FixedNetwork, fix_collapsed_layers
     from collapselab.probes import LayerProfile, Profile, profile
     from collapselab.ranking import Ranking, rank
+    from collapselab.records.run import Run
     from collapselab.statistics import ClassStats
+    from collapselab.views import read_profile, read_run
 
 __version__ = "0.1.0"
 
@@ -28,10 +30,13 @@ __all__ = [
     "Monitor",
     "Profile",
     "Ranking",
+    "Run",
     "fix_collapsed_layers",
     "measure",
     "profile",
     "rank",
+    "read_profile",
+    "read_run",
 ]
 
 # Importing torch takes seconds, which `collapselab --help` should not: names are loaded when first used.
@@ -45,10 +50,13 @@ _HOMES = {
     "Monitor": "collapselab.integrations",
     "Profile": "collapselab.probes",
     "Ranking": "collapselab.ranking",
+    "Run": "collapselab.records.run",
     "fix_collapsed_layers": "collapselab.models",
     "measure": "collapselab.features",
     "profile": "collapselab.probes",
     "rank": "collapselab.ranking",
+    "read_profile": "collapselab.views",
+    "read_run": "collapselab.views",
 }
 
 

@@ -20,6 +20,8 @@ import pytest
 from cli_runner import assert_refused, example, run, save
 from collapselab import __version__
 from collapselab import cli as cli_module
+from collapselab.metrics import BY_NAME, METRICS
+from collapselab.metrics.catalogue import NOTATION
 
 COMMAND = [sys.executable, "-m", "collapselab"]
 
@@ -30,7 +32,8 @@ def train(tmp_path: Path) -> Path:
 
 
 USAGE = [
-    ([], "missing command", "--help"),
+    (["metrics", "vcx"], "'vcx'", "'vci'"),
+    (["metrics", "qqqq"], "'qqqq'", "collapselab metrics lists all"),
     (["measur"], "measur", "--help"),
     (["--loud"], "--loud", "--help"),
     (["measure"], "TRAIN", "measure --help"),
@@ -57,7 +60,7 @@ def test_usage_errors_are_one_line(train: Path, arguments: list[str], what: str,
     assert_refused(run(*(argument.format(train=train) for argument in arguments)), what, remedy)
 
 
-@pytest.mark.parametrize("command", ["", "measure", "profile", "run", "reproduce", "judge"])
+@pytest.mark.parametrize("command", ["", "measure", "profile", "run", "reproduce", "judge", "metrics"])
 def test_help_gives_examples_and_explains_every_option(command: str) -> None:
     outcome = run(*command.split(), "--help")
     assert (outcome.code, outcome.err) == (0, "")
@@ -231,3 +234,19 @@ def test_an_error_under_the_progress_bar_is_the_last_line(
         cli_module.main(["measure", str(tmp_path)])
     assert ended.value.code == 2
     assert err.getvalue().splitlines()[-1].rpartition("\x1b[2K")[2].startswith("error: ")
+
+
+def test_bare_command_prints_help() -> None:
+    assert run() == run("--help")
+    assert run().code == 0
+
+
+def test_metrics_lists_every_metric_and_explains_named_ones() -> None:
+    listed, explained = run("metrics").out, run("metrics", "vci", "strong_test_variance").out
+    assert all(f"  {metric.name} " in listed for metric in METRICS)
+    for name in ("vci", "strong_test_variance"):
+        for text in (BY_NAME[name].formula, BY_NAME[name].source, BY_NAME[name].note):
+            assert " ".join(text.split()) in " ".join(explained.split())
+    assert "fuzziness (" not in explained
+    assert NOTATION in listed
+    assert NOTATION in explained

@@ -358,7 +358,15 @@ def test_items_are_train_values_or_those_of_test_where_only_it_has_them(result: 
 
 def test_dict_is_json(result: Measurement) -> None:
     loaded = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert list(loaded) == ["num_samples", "num_classes", "dim", "weighting", "warnings", "splits"]
+    assert list(loaded) == [
+        "num_samples",
+        "num_classes",
+        "dim",
+        "weighting",
+        "warnings",
+        "splits",
+        "class_details",
+    ]
     assert loaded["splits"]["train"]["vci"] == result["vci"]
     assert isinstance(loaded["splits"]["train"]["components_90"], int)
 

@@ -16,8 +16,10 @@ from collapselab import __version__
 from collapselab.cli.errors import error_line, warning_line
 from collapselab.cli.judge import judge
 from collapselab.cli.measure import measure
+from collapselab.cli.metrics import metrics
 from collapselab.cli.profile import profile
 from collapselab.cli.rank import rank
+from collapselab.cli.report import report
 from collapselab.cli.reproduce import reproduce
 from collapselab.cli.results import results
 from collapselab.cli.run import run
@@ -58,7 +60,7 @@ def collapselab(
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
 
 
-for _command in (measure, profile, rank, run, reproduce, judge, results):
+for _command in (measure, profile, rank, run, report, reproduce, judge, results, metrics):
     app.command()(owning_stdout(_command))
 
 
@@ -84,7 +86,7 @@ def _run(arguments: list[str]) -> int:
             warnings.showwarning = lambda message, *_: note(
                 f"warning: {warning_line(message, typer.main.get_command(app), arguments)}"
             )
-            code = app(args=arguments, prog_name="collapselab", standalone_mode=False)
+            code = app(args=arguments or ["--help"], prog_name="collapselab", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except ReaderLeft:

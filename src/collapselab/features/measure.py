@@ -5,9 +5,7 @@ Letters: n samples, p features, c classes, k labels of both splits.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,12 +14,14 @@ import pandas as pd
 import torch
 
 from collapselab.checks import check_classifier, check_names
-from collapselab.errors import InputError, printable_lines
+from collapselab.errors import InputError
 from collapselab.features.from_stats import StatsSource, StatsSplit, common_weighting
+from collapselab.features.measurement import Measurement
 from collapselab.features.sources import ArraySource, FeatureSource
 from collapselab.features.stream import FEATURES, Classifier, SourceStream, only_point
 from collapselab.metrics import BY_NAME, Metric, select
-from collapselab.metrics.registry import MATRICES, Need, Number
+from collapselab.metrics.per_class import class_details
+from collapselab.metrics.registry import MATRICES, Need
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import (
     MeasuredSplit,
@@ -34,8 +34,6 @@ from collapselab.passes import (
 from collapselab.passes.labels import check_known, check_two_classes
 from collapselab.passes.stream import no_progress
 from collapselab.statistics import WEIGHTINGS, ClassStats, Scatter, Weighting
-from collapselab.tables import measurement_table
-from collapselab.text import grouped
 
 # What is measured: features wherever they are, or their class statistics.
 Source = FeatureSource | StatsSource
@@ -45,94 +43,6 @@ _MISSING: dict[frozenset[Need], str] = {
     frozenset({"weight", "classifier"}): "no weight; add it",
     frozenset({"decisions"}): "neither weight nor predictions; add one of them",
 }
-
-
-@dataclass(frozen=True, repr=False)
-class Measurement:
-    """The metrics of one set of features, on train and, where given, on test data.
-
-    `print` shows them as a table.
-
-    Attributes:
-        num_samples: number of training samples.
-        num_classes: number of distinct training labels.
-        dim: features per sample.
-        weighting: weighting of the covariances and the global mean.
-        warnings: everything unusual.
-        splits: for `train` and `test`, each metric by name; None where it is undefined or its input is missing.
-        spectra: eigenvalues and singular values by split and name, largest first; empty unless requested.
-    """
-
-    num_samples: int
-    num_classes: int
-    dim: int
-    weighting: Weighting
-    warnings: tuple[str, ...]
-    splits: dict[str, dict[str, Number | None]]
-    spectra: dict[str, dict[str, list[float]]]
-
-    @property
-    def train(self) -> dict[str, Number | None]:
-        """Each train metric by name."""
-        return self.splits["train"]
-
-    @property
-    def test(self) -> dict[str, Number | None]:
-        """Each test metric by name; empty without test data."""
-        return self.splits.get("test", {})
-
-    def __getitem__(self, name: str) -> Number | None:
-        """Return the train value of a metric, or its test value if it is defined on test data only."""
-        for values in self.splits.values():
-            if name in values:
-                return values[name]
-        raise KeyError(name)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, strings and lists, ready for JSON."""
-        out: dict[str, Any] = {
-            "num_samples": self.num_samples,
-            "num_classes": self.num_classes,
-            "dim": self.dim,
-            "weighting": self.weighting,
-            "warnings": list(self.warnings),
-            "splits": self.splits,
-        }
-        if self.spectra:
-            out["spectra"] = self.spectra
-        return out
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per metric and one column per split, NaN where undefined, with the value at full collapse."""
-        names = [name for name in BY_NAME if any(name in values for values in self.splits.values())]
-        frame = pd.DataFrame(
-            {split: [values.get(name) for name in names] for split, values in self.splits.items()},
-            index=pd.Index(names, name="metric"),
-            dtype="float64",
-        )
-        frame["at_collapse"] = pd.Series(
-            [BY_NAME[name].at_collapse for name in names], index=frame.index, dtype="float64"
-        )
-        frame.insert(0, "family", [BY_NAME[name].family for name in names])
-        return frame
-
-    def __str__(self) -> str:
-        """Return the table that `collapselab measure` prints."""
-        return measurement_table(self).rstrip("\n")
-
-    def __repr__(self) -> str:
-        shape = f"{self.num_samples} samples, {self.num_classes} classes, {self.dim} features"
-        return f"Measurement({shape}, {self.weighting} weighting, {' and '.join(self.splits)})"
-
-    def _repr_html_(self) -> str:
-        """Return a table for notebooks; every string is escaped."""
-        head = (
-            f"<p>{self.num_samples} samples, {self.num_classes} classes, {self.dim} features, "
-            f"{html.escape(self.weighting)} weighting</p>"
-        )
-        table = self.to_frame().to_html(float_format=lambda value: f"{value:.4g}", na_rep="–", escape=True)
-        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in grouped(self.warnings))
-        return printable_lines(head + table + (f"<ul>{notes}</ul>" if notes else ""))
 
 
 def measure(
@@ -269,6 +179,14 @@ def measure_sources(
         ),
         splits={split: measured[split].metrics[FEATURES] if split in measured else {} for split in streams},
         spectra={split: found.spectra[FEATURES] for split, found in measured.items() if found.spectra},
+        class_details={split: _class_details(found, streams[split]) for split, found in measured.items()},
+    )
+
+
+def _class_details(found: MeasuredSplit, stream: SourceStream) -> pd.DataFrame:
+    stats, labels = found.stats[FEATURES], stream.label_values[found.classes]
+    return class_details(stats.class_means, stats.class_variances).to_frame(
+        labels.tolist(), found.counts[found.classes]
     )
 
 

@@ -11,17 +11,20 @@ from pathlib import Path
 
 from collapselab.metrics.registry import METRICS, Metric
 
-_HEAD = """# Metric catalogue
-
-Generated from the registry by `make docs`; do not edit by hand.
-
-Features h_i in R^p with labels y_i; C classes with n_c samples each, n in total. Class weights π_c are 1/C with
+# What the symbols of the formulas mean.
+NOTATION = """Features h_i in R^p with labels y_i; C classes with n_c samples each, n in total. Class weights π_c are 1/C with
 `balanced` weighting (the default, as in the papers) and n_c/n with `sample` weighting.
 
     μ_c = mean of h over class c      μ_G = Σ_c π_c μ_c      μ̄ = mean_c μ_c      M = rows μ_c − μ_G  (C x p)
     Σ_W = Σ_c π_c (1/n_c) Σ_{i in c} (h_i − μ_c)(h_i − μ_c)ᵀ      v_c = (1/n_c) Σ_{i in c} ‖h_i − μ_c‖²
     Σ_B = Σ_c π_c (μ_c − μ_G)(μ_c − μ_G)ᵀ                         m_c = mean of h/‖h‖ over class c
-    Σ_T = Σ_W + Σ_B                                               W = weight that reads the features
+    Σ_T = Σ_W + Σ_B                                               W = weight that reads the features"""
+
+_HEAD = f"""# Metric catalogue
+
+Generated from the registry by `make docs`; do not edit by hand.
+
+{NOTATION}
 
 mean_c is the mean over classes, std_c the standard deviation over classes; E_train and E_test are means over samples.
 "Full collapse" means that all samples of a class have the same features, that the class means form a simplex, and that
@@ -87,15 +90,20 @@ def _entry(metric: Metric) -> str:
         "",
         f"    {metric.formula}",
         "",
-        f"- Source: {metric.source}",
-        f"- Range: {_range(metric)}; at full collapse: {_value(metric.at_collapse)}; {_direction(metric)}",
-        f"- Needs: {', '.join(sorted(metric.needs)) or 'counts, means and traces only'}",
+        *(f"- {fact}" for fact in facts(metric)),
     ]
-    if len(metric.splits) == 1:
-        lines.append(f"- Defined on {next(iter(metric.splits))} data only")
-    if metric.note:
-        lines.append(f"- {metric.note}")
     return "\n".join(lines) + "\n"
+
+
+def facts(metric: Metric) -> list[str]:
+    """Return what is known about a metric beside its formula: source, range, needs, splits and note."""
+    return [
+        f"Source: {metric.source}",
+        f"Range: {_range(metric)}; at full collapse: {_value(metric.at_collapse)}; {_direction(metric)}",
+        f"Needs: {', '.join(sorted(metric.needs)) or 'counts, means and traces only'}",
+        *([f"Defined on {next(iter(metric.splits))} data only"] if len(metric.splits) == 1 else []),
+        *([metric.note] if metric.note else []),
+    ]
 
 
 def _range(metric: Metric) -> str:

@@ -137,11 +137,9 @@ class _PairSums:
     def _add_distances(
         self, gram: Tensor, rows: slice, columns: slice, on_diagonal: bool, twice: float
     ) -> None:
-        distance2 = self._squared[rows, None] + self._squared[None, columns] - 2 * gram
         spread = self._variances[rows, None] + self._variances[None, columns]
-        first, second = self._means[rows], self._means[columns]
-        _refine_close(distance2, first, second, self._squared, rows, columns)
-        zero = distance2 <= self._rounding + MEAN_ROUNDING32 * spread
+        distance2 = _expanded_distances(gram, self._means, self._squared, rows, columns)
+        zero = distance2 <= self._rounding + coincident_distance(spread)
         if on_diagonal:
             zero.fill_diagonal_(False)
             distance2.fill_diagonal_(torch.inf)
@@ -165,12 +163,31 @@ class _PairSums:
         self.gap = self.gap + twice * cosine.abs_().sum()
 
 
-def _refine_close(
-    distance2: Tensor, first: Tensor, second: Tensor, squared: Tensor, rows: slice, columns: slice
-) -> None:
-    """Replace squared distances lost to cancellation by sums of squared differences, in place."""
+def coincident_distance(spread: Tensor) -> Tensor:
+    """Return the largest squared distance between equal means of float32 features of this variance that rounding can cause."""
+    return MEAN_ROUNDING32 * spread
+
+
+def squared_distances(
+    means: Float[Tensor, "c p"], squared: Float[Tensor, " c"], rows: slice, columns: slice
+) -> Float[Tensor, "r s"]:
+    """Return squared distances between some of the means and others, exact also where they are close.
+
+    Args:
+        means: float64, about their mean.
+        squared: their squared norms.
+        rows, columns: which means.
+    """
+    return _expanded_distances(means[rows] @ means[columns].T, means, squared, rows, columns)
+
+
+def _expanded_distances(gram: Tensor, means: Tensor, squared: Tensor, rows: slice, columns: slice) -> Tensor:
+    """Squared distances from a Gram matrix; those lost to cancellation are sums of squared differences."""
+    distance2 = squared[rows, None] + squared[None, columns] - 2 * gram
+    first, second = means[rows], means[columns]
     scale = torch.maximum(squared[rows, None], squared[None, columns])
     close = (distance2 <= _CLOSE * scale).nonzero()
     for block in close.split(max(_TILE, block_elements(first.device) // first.shape[1])):
         i, j = block[:, 0], block[:, 1]
         distance2[i, j] = (first[i] - second[j]).square().sum(1)
+    return distance2

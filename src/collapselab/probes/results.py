@@ -14,7 +14,9 @@ from torch import Tensor
 
 from collapselab.errors import InputError, one_line, printable_lines
 from collapselab.metrics import BY_NAME
+from collapselab.metrics.per_class import class_details
 from collapselab.metrics.registry import Number
+from collapselab.plotting import plotted
 from collapselab.probes.summaries import LawOfSeparation, fit_law_of_separation, parted_vci
 from collapselab.statistics import Weighting
 from collapselab.tables import profile_table
@@ -163,6 +165,36 @@ class Profile:
         """
         measured = {layer.depth: layer.splits[split] for layer in self.layers if split in layer.splits}
         return fit_law_of_separation({at: one.metrics.get("fuzziness") for at, one in measured.items()})
+
+    def class_details(self, layer: str | None = None, split: str = "train") -> pd.DataFrame:
+        """Return one row per class at a layer: which class has not collapsed, and which other class it lies closest to.
+
+        Columns: label, num_samples, and the values of `collapselab.metrics.per_class.ClassDetails`.
+
+        Args:
+            layer: name of the layer; default: the last one.
+            split: `train` or `test`.
+
+        Raises:
+            KeyError: there is no such layer, or it was not measured on this split.
+            ValueError: the profile was read from a dictionary, which has no class means.
+        """
+        measured = (self.layers[-1] if layer is None else self[layer]).splits[split]
+        if measured.class_means is None or measured.class_variances is None:
+            raise ValueError("no class means: read the profile from its folder with collapselab.read_profile")
+        details = class_details(measured.class_means, measured.class_variances)
+        return details.to_frame(self.classes, measured.counts)
+
+    def plot(self, *metrics: str) -> list[Any]:
+        """Draw metrics by layer, a panel per metric; needs matplotlib.
+
+        Args:
+            metrics: names; default: one for each property of neural collapse.
+
+        Returns:
+            The axes of one figure: `axes[0].figure.savefig("layers.pdf")`.
+        """
+        return plotted(self, metrics)
 
     def vci_warnings(self) -> list[str]:
         """Return where `vci` and `vci_adjusted` differ by more than 0.05, as warnings."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from collapselab.errors import InputError
 from collapselab.frames import last_layer, rows_where
+from collapselab.plotting import plotted
 from collapselab.probes.results import first_collapsed
 from collapselab.records.completeness import check_finished
 from collapselab.records.judgement import Judgement
@@ -76,6 +77,17 @@ class Run:
     def at(self, step: int, split: str) -> pd.DataFrame:
         """Return the rows of one step and split, in order of depth."""
         return rows_where(self.rows, step=step, split=split).sort_values("depth")
+
+    def plot(self, *names: str) -> list[Any]:
+        """Draw metrics of the last layer over training, a panel per metric; needs matplotlib.
+
+        Args:
+            names: of metrics, or `loss` and `accuracy`; default: one for each property of neural collapse, loss, accuracy.
+
+        Returns:
+            The axes of one figure: `axes[0].figure.savefig("run.pdf")`.
+        """
+        return plotted(self, names)
 
     def class_means(self, split: str) -> Tensor | None:
         """Return the class means (C, p) of the last layer at the end, or None where they were not kept."""

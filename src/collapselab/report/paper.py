@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -72,8 +72,20 @@ def save_figures(charts: Iterable[Chart], folder: Path) -> list[Path]:
     return paths
 
 
-def draw(drawing: Drawing) -> Figure:
-    """Draw a chart.
+def show(drawing: Drawing) -> list[Axes]:
+    """Draw a chart as a figure of pyplot, so that notebooks and `plt.show()` show it; return the axes of its panels.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    with _paper_style():
+        from matplotlib import pyplot
+
+        return draw(drawing, pyplot.figure).axes[: len(drawing.panels)]
+
+
+def draw(drawing: Drawing, make: Callable[..., Figure] | None = None) -> Figure:
+    """Draw a chart; `make` creates the figure, by default one that pyplot does not know.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -85,7 +97,7 @@ def draw(drawing: Drawing) -> Figure:
         from matplotlib.figure import Figure
 
         height = _height(drawing, rows, len(entries))
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = (make or Figure)(figsize=(width, height), layout="constrained")
         grid = figure.add_gridspec(rows, columns)
         if rows > 1:
             figure.supylabel(_wrapped(drawing.panels[0].panel.y.title, height * 0.8), fontsize=8)
