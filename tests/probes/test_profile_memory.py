@@ -16,9 +16,9 @@ from collapselab.probes import free_memory, memory, plan
 from collapselab.statistics import gathering, shared
 from memory_tracking import TrackedMemory
 
-# Said over taken. Sums that a small data set does not need yet and work space that overlaps are counted in full; the
-# features of a batch and copies of means while labels are renumbered are not.
-_LEAST, _MOST = 0.85, 1.45
+# Said over taken. Sums that a small data set does not need yet, those of blocks with few rows per class, and work space
+# that overlaps are counted in full; the features of a batch and copies of means while labels are renumbered are not.
+_LEAST, _MOST = 0.85, 1.55
 _CPU = torch.device("cpu")
 
 
