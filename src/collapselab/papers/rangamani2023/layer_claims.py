@@ -199,10 +199,11 @@ def standing_out(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def hunchback(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the largest stable rank of a layer between the first and the last, and the larger one of these two."""
-    ranks = end_of(rows)["stable_rank_per_class"]
-    kind = "per_class" if ranks.notna().all() else "pooled"
-    ranks = ranks if kind == "per_class" else end_of(rows)["stable_rank"]
+    """Return the largest pooled stable rank of a layer between the first and the last, and the larger one of these two.
+
+    Ranks by class are not known at wide layers.
+    """
+    ranks = end_of(rows)["stable_rank"]
     if len(ranks) < 3:
         raise Void("fewer than three layers")
     inside, ends = ranks.iloc[1:-1].max(skipna=False), ranks.iloc[[0, -1]].max(skipna=False)
@@ -265,7 +266,7 @@ CLAIMS = (
            above=(0.95, 0.9, 0.99), scale="difference", rows=_of_collapsed("test_ncc_agreement", "min"), id="nearest-class-mean", where="Fig. 4", **_PER),
     _better("test_ncc_agreement", _BEFORE, "The nearest class mean decides as the network on more test samples in collapsed layers than in layers of the same width before them.",
             "nearest-class-mean-by-layer", "Fig. 4", (0.0, 0.02, 0.05)),
-    gap("largest_stable_rank_between", "larger_stable_rank_of_the_first_and_last_layer", "The stable rank of features within classes is largest in a layer between the first and the last.",
+    gap("largest_stable_rank_between", "larger_stable_rank_of_the_first_and_last_layer", "The stable rank of features within classes, pooled, is largest in a layer between the input and the last one.",
         decades=(0.0, 0.1, 0.3), rows=hunchback, id="hunchback", where="Fig. 5, sec. 5.2", **_PER),
     at_end("alignment_just_before_an_addition_less_inside_its_block", "In a ResNet, weights just before an addition are better aligned than others of the same block.",
            (0.0, 0.05, 0.1), scale="difference", beside=("alignment_just_before_an_addition", "alignment_inside"), rows=before_additions,

@@ -26,8 +26,10 @@ from collapselab.training.evaluation import evaluate
 
 RUNNING, RECALIBRATED = "running", "recalibrated"
 BATCH = 1000
-# What needs covariances, of train data.
-_RANKS = ("stable_rank", "stable_rank_per_class", "stable_rank_published", "fuzziness")
+# What needs pooled covariances, and covariances of each class, of train data: measured one after the other, because wide
+# layers have room for one kind only.
+_POOLED = ("stable_rank", "fuzziness")
+_BY_CLASS = ("stable_rank_per_class", "stable_rank_published")
 _SINGULAR = tuple(f"singular_value_{rank}" for rank in range(1, 21))
 _ON_TEST = tuple(
     f"test_{name}" for name in ("normalized_within", "etf_distance", "ncc_agreement", "ncc_accuracy")
@@ -36,7 +38,7 @@ _NETWORK = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
 _LAW = ("separation_rho", "separation_r_squared")
 _MEMORY = ("memory_cosine", "memory_recall", "test_memory_recall")
 _PLACE = ("num_classes", "step", "epoch", "norms", "layer", "depth", "dim", "is_last", "is_collapsed")
-_COLUMNS = (*_PLACE, *_NETWORK, *METRICS, *_ON_TEST, *_RANKS, *_MEMORY, *_LAW, *_SINGULAR)
+_COLUMNS = (*_PLACE, *_NETWORK, *METRICS, *_ON_TEST, *_POOLED, *_BY_CLASS, *_MEMORY, *_LAW, *_SINGULAR)
 
 
 def recalibrate(model: nn.Module, data: DataSplits) -> nn.Module:
@@ -71,21 +73,26 @@ def _measured(run: GridRun, runs: Grid) -> Iterator[ExtraRow]:
         both = profile(
             model, data.train.batches(BATCH), data.test.batches(BATCH), chosen, metrics=list(METRICS)
         )
-        ranks = profile(model, data.train.batches(BATCH), layers=chosen, metrics=list(_RANKS))
+        pooled, by_class = (
+            profile(model, data.train.batches(BATCH), layers=chosen, metrics=list(names))
+            for names in (_POOLED, _BY_CLASS)
+        )
         recalled = [recall(model, both, split, BATCH) for split in (data.train, data.test)]
-        for row in _rows_of(both, ranks, network):
+        for row in _rows_of(both, pooled, by_class, network):
             row |= {name: found[str(row["layer"])] for name, found in zip(_MEMORY[1:], recalled, strict=True)}
             yield place | row
 
 
-def _rows_of(both: Profile, ranks: Profile, network: ExtraRow) -> Iterator[ExtraRow]:
-    law = ranks.law_of_separation()
-    for layer, more in zip(both.layers, ranks.layers, strict=True):
+def _rows_of(both: Profile, pooled: Profile, by_class: Profile, network: ExtraRow) -> Iterator[ExtraRow]:
+    law = pooled.law_of_separation()
+    for layer, *more in zip(both.layers, pooled.layers, by_class.layers, strict=True):
         row: ExtraRow = {"layer": layer.name, "depth": layer.depth, "dim": layer.dim}
         row |= layer.train | {
             f"test_{name}": value for name, value in layer.test.items() if f"test_{name}" in _ON_TEST
         }
-        row |= more.train | dict(zip(_SINGULAR, layer.weight_singular_values, strict=False))
+        row |= (
+            more[0].train | more[1].train | dict(zip(_SINGULAR, layer.weight_singular_values, strict=False))
+        )
         if layer is both.layers[-1]:
             row |= network | {"separation_rho": law.rho, "separation_r_squared": law.r_squared}
         yield row
