@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 # More of them seldom help, and each takes the memory of a Python process.
 _MOST_WORKERS = 8
+# Every pass starts workers. A copy of this process is there at once; a new one imports everything again, for seconds. Workers
+# use no GPU, which could not be used in a copy. Processes that `spawn` started would otherwise spawn theirs, too.
+_START_METHOD = "fork" if sys.platform == "linux" else None
 _Rows = npt.NDArray[np.int64]
 
 
@@ -151,7 +156,8 @@ def decoded_ahead(
             sampler=requests,
             num_workers=workers,
             pin_memory=pin,
-            worker_init_fn=_start_worker if workers else None,
+            worker_init_fn=partial(_start_worker, os.getpid()) if workers else None,
+            multiprocessing_context=_START_METHOD if workers else None,
             # The loader draws a seed: not from the generator that networks draw from.
             generator=torch.Generator(),
         )
@@ -200,11 +206,17 @@ class _Decoded(Dataset[Tensor | str]):
         return images if self._work is None else self._work(images, request)
 
 
-def _start_worker(_number: int) -> None:
+def _start_worker(reader: int, _number: int) -> None:
     """Leave signals to the process that reads: it finishes its step, and needs its workers for that.
 
-    Ctrl-C, and `timeout`, signal a whole group of processes. A worker whose reader is gone ends by itself.
+    Ctrl-C, and `timeout`, signal a whole group of processes. A worker whose reader is gone ends by itself; torch does not
+    notice a reader that was killed while the worker started.
+
+    Args:
+        reader: id of the process that reads.
     """
+    if os.getppid() != reader:
+        os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how the loader ends one that does not answer
     if hasattr(os, "setpgid"):

@@ -33,6 +33,8 @@ def make_feed(
     """
     augment = augmentation(recipe, data)
     if isinstance(data.train, StreamedSplit):
+        # Computed here, by all processes together: not all of them have a batch to measure.
+        _ = data.standardization
         return StreamFeed(data.train, augment, batches, rank, layout, recipe.steps)
     return MemoryFeed(data.train, augment, batches, rank, layout)
 
