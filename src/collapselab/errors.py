@@ -28,6 +28,10 @@ class InputError(ValueError):
         super().__init__(shortened(one_line(message)))
 
 
+class InputNote(UserWarning):
+    """How an input was read, where that was a choice: which weights of a file, which size of images."""
+
+
 def printable(text: object) -> str:
     r"""Return `text` with everything that is not shown as itself replaced by its escape.
 

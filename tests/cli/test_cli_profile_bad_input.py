@@ -149,7 +149,7 @@ CASES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "test data of one class": ((NET, "--dataset", DATA, "--test-dataset", "{}/single.npz"), ("test: all labels are 0",)),
     "test data of another shape": ((NET, "--dataset", DATA, "--test-dataset", "{}/four.npz"), ("--test-dataset", "shape (4,)", "have (5,)")),
     "a checkpoint that does not exist": ((NET, "--dataset", DATA, "--checkpoint", "{}/none.pt"), ("none.pt: no such file",)),
-    "a checkpoint by another name": ((NET, "--dataset", DATA, "--checkpoint", "{}/nets.py"), ("unknown checkpoint format", ".safetensors")),
+    "a checkpoint by another name": ((NET, "--dataset", DATA, "--checkpoint", "{}/nets.py"), ("no file of weights",)),
     "half a .pt": ((NET, "--dataset", DATA, "--checkpoint", "{}/cut-keys.pt"), ("cut-keys.pt: ", "damaged")),
     "half a .safetensors": ((NET, "--dataset", DATA, "--checkpoint", "{}/cut-shapes.safetensors"), ("cannot be read, damaged or cut off",)),
     "a pickle": ((NET, "--dataset", DATA, "--checkpoint", "{}/pickle.pt"), ("pickle.pt: refused", "Python objects", "state_dict")),

@@ -49,7 +49,18 @@ def profile(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Weights to load, .safetensors or .pt; default: initial weights from --seed."
+            metavar="FILE",
+            help="Weights to load: a state dict saved by torch or safetensors, also inside a checkpoint of a trainer. "
+            "Default: initial weights from --seed.",
+        ),
+    ] = None,
+    checkpoint_key: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint-key",
+            metavar="KEY",
+            help="Place of the weights in the file of --checkpoint, such as model_ema, or what their names begin with. "
+            "Default: the weights that fit the network.",
         ),
     ] = None,
     layers: Annotated[
@@ -206,6 +217,7 @@ def profile(
         test_dataset=test_dataset,
         copies=copies_from(data),
         checkpoint=checkpoint,
+        checkpoint_key=checkpoint_key,
         limit=limit,
         batch_size=batch_size,
         device=device,

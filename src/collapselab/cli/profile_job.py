@@ -37,6 +37,7 @@ class ProfileJob:
         test_dataset: another data set to take the test split from.
         copies: paths of local copies of named data sets.
         checkpoint: weights to load; None for initial weights from the seed.
+        checkpoint_key: place of the weights in the file.
         limit: maximum number of samples per split.
         batch_size: samples per forward pass.
         device: `auto`, `cpu`, `cuda`, …
@@ -51,6 +52,7 @@ class ProfileJob:
     test_dataset: str | None = None
     copies: Mapping[str, Path] = field(default_factory=dict)
     checkpoint: Path | None = None
+    checkpoint_key: str | None = None
     limit: int | None = None
     batch_size: int = 128
     device: str = "auto"
@@ -105,6 +107,7 @@ def _profiled(
         num_classes=train.num_classes,
         input_shape=train.input_shape,
         checkpoint=job.checkpoint,
+        checkpoint_key=job.checkpoint_key,
         seed=job.options.get("seed", 0),
     ).to(device)
     options: dict[str, Any] = dict(job.options)

@@ -13,10 +13,11 @@ from torch import nn
 
 from collapselab.checks import near_matches
 from collapselab.errors import InputError, one_line
-from collapselab.models.checkpoints import State, fitted, load_state, misshapen, read_checkpoint
+from collapselab.models.checkpoints import load_state, misshapen, read_checkpoint
 from collapselab.models.convnet import ConvNet
 from collapselab.models.limits import OWN, check_options
 from collapselab.models.mlp import MLP
+from collapselab.models.states import State, fitted
 from collapselab.models.user_file import build, find_builder, is_user_file
 from collapselab.models.vgg import VGG11
 from collapselab.randomness import seeded
@@ -38,6 +39,7 @@ def open_model(
     num_classes: int,
     input_shape: tuple[int, ...],
     checkpoint: Path | None = None,
+    checkpoint_key: str | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
@@ -48,7 +50,7 @@ def open_model(
             `path/to/file.py:function`, called with those of `num_classes` and `input_shape` that it accepts.
         num_classes: number of outputs; if the classifier in the checkpoint has another number, that is used.
         input_shape: shape of one sample.
-        checkpoint: see `load_checkpoint`.
+        checkpoint, checkpoint_key: file of weights, and their place in it: see `load_checkpoint`.
         seed: seed for the initial weights, which depend on nothing else; the caller's generators are left unchanged.
         options: further arguments of the network by name, such as `width` and `depth` of `mlp`.
 
@@ -57,13 +59,18 @@ def open_model(
             a checkpoint that does not fit.
         ImportError: an extra that is not installed.
     """
-    state = None if checkpoint is None else read_checkpoint(checkpoint)
+    if checkpoint_key is not None and checkpoint is None:
+        raise InputError(
+            f"checkpoint_key={checkpoint_key!r}: is a place in a file of weights; give checkpoint= too"
+        )
+    states = None if checkpoint is None else read_checkpoint(checkpoint, checkpoint_key)
     with seeded(seed):
         builder = _refusing_options(name, _builder(name, input_shape, dict(options or {})), options)
     with seeded(seed):
         model = builder(num_classes)
-    if checkpoint is None or state is None:
+    if checkpoint is None or states is None:
         return model
+    state = fitted(model, states, checkpoint)
     outputs = _other_outputs(model, state, num_classes)
     if outputs is not None:
         with seeded(seed):
@@ -162,7 +169,7 @@ def _from_timm(name: str, num_classes: int, channels: int, options: dict[str, An
 
 def _other_outputs(model: nn.Module, state: State, num_classes: int) -> int | None:
     """Return the number of outputs of the checkpoint's classifier, if nothing else differs from the model."""
-    state, wanted = fitted(model, state), model.state_dict()
+    wanted = model.state_dict()
     different = misshapen(model, state)
     outputs = {tuple(state[name].shape)[:1] for name in different}
     only_outputs = all(

@@ -18,7 +18,7 @@ from collapselab.errors import InputError
 from collapselab.features.files import SUFFIXES, open_file
 from collapselab.features.sources import FeatureSource, open_source
 from collapselab.models import is_user_file, open_model, required_channels, required_image_size
-from collapselab.models.checkpoints import SUFFIXES as CHECKPOINT_SUFFIXES
+from collapselab.models.checkpoints import is_weights
 from collapselab.models.limits import OWN
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
@@ -159,7 +159,7 @@ def _file(path: Path, name: str) -> Candidate:
         return _run(run, name, int(step))
     if suffix == ".npz" or (suffix in SUFFIXES and "features" in open_file(path).names):
         return StoredFeatures(name, open_source(path))
-    if suffix in CHECKPOINT_SUFFIXES:
+    if is_weights(path):
         raise InputError(
             f"{path}: weights without a network; give MODEL={path}, such as torchvision/resnet18={path}"
         )
