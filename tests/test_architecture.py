@@ -33,8 +33,8 @@ PAPERS = ("hui2022", "xu2023", "rangamani2023")
 DRAWING = {"matplotlib": "report/paper.py", "plotly": "report/screen.py"}
 MOST_LINES, MOST_LINES_OF_A_FIGURE = 400, 120
 # The engine that all papers share, and what one paper adds to it: about 120 lines a figure, 350 for its transfer and 350 for
-# its constructions, and what figures have in common.
-MOST_LINES_OF_ROOMS = {("experiments", "report"): 3700, ("papers/hui2022",): 1800}
+# its constructions, and what figures have in common. The report says of every network how well it does: 20 lines more.
+MOST_LINES_OF_ROOMS = {("experiments", "report"): 3720, ("papers/hui2022",): 1800}
 LONG_FUNCTION, REPETITION = 20, 10
 
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -68,7 +68,7 @@ def read_checkpoint(path: Path, key: str | None = None) -> dict[str, State]:
         # torch, zipfile and safetensors raise more kinds of exception for damage than can be listed.
         reason = one_line(error) or type(error).__name__
         raise InputError(
-            f"{path}: cannot be read, no file of weights, damaged or cut off ({reason}); copy or save it again"
+            f"{path}: cannot be read, damaged or cut off, or no file of weights ({reason}); copy or save it again"
         ) from error
     return states_in(content, path, key)
 
