@@ -92,7 +92,7 @@ def _refusal(error: Exception, hub_id: str, config: str | None, name: str | None
 def _loaded(load: Callable[..., Any], hub_id: str, config: str | None) -> DatasetDict:
     """Return the data set, mapped from disk; each is asked for once per process. `load` is datasets.load_dataset."""
     unreachable = _unreachable()
-    with _quiet(), _offline(unreachable is not None):
+    with quiet(), _offline(unreachable is not None):
         try:
             return load(hub_id, config)
         except Exception as error:
@@ -130,8 +130,8 @@ def _offline(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the libraries; their progress bars are shown only on a terminal."""
+def quiet() -> Iterator[None]:
+    """Silence `datasets` and the hub's library; their progress bars are shown only on a terminal."""
     import datasets
     import huggingface_hub.utils as hub
 
