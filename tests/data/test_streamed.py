@@ -22,6 +22,7 @@ from collapselab.data.decoding import default_workers
 from collapselab.data.memory import fingerprint, load_splits
 from collapselab.data.recipe import DataSpec
 from collapselab.data.streamed import StreamedSplit
+from collapselab.errors import InputNote
 
 COUNTS = {"train": 30, "test": 12}
 
@@ -197,7 +198,6 @@ def test_one_image_of_many_that_is_another_one_is_noticed(
     [
         (lambda path: path.write_bytes(path.read_bytes()[:70]), r"15\.png: not an image, damaged"),
         (lambda path: path.unlink(), r"15\.png: cannot be read"),
-        (lambda path: Image.new("RGB", (9, 9)).save(path), r"15\.png: 9 x 9 pixels, but images before it"),
     ],
 )
 def test_a_bad_image_is_named_in_one_line(
@@ -209,6 +209,18 @@ def test_a_bad_image_is_named_in_one_line(
         list(data.train.batches(4))
     assert "\n" not in str(caught.value)
     assert "Traceback" not in str(caught.value)
+
+
+def test_images_of_several_sizes_are_resized_as_in_memory(folder: Path) -> None:
+    for number in (3, 15, 21):
+        path = next((folder / "train").rglob(f"{number:02}.png"))
+        with Image.open(path) as image:
+            larger = image.resize((9, 14))
+        larger.save(path)
+    with pytest.warns(InputNote, match="images have sizes from 7 x 6 to 14 x 9"):
+        streamed, whole = (_load(folder, 2, stream=stream).train for stream in (True, False))
+    assert isinstance(whole, Split)
+    assert torch.equal(torch.cat([inputs for inputs, _ in streamed.batches(4)]), whole.inputs)
 
 
 def test_an_abandoned_pass_ends_its_processes(folder: Path) -> None:

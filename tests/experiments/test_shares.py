@@ -69,7 +69,8 @@ def test_a_call_without_shares_finishes_what_all_shares_left(tmp_path: Path) -> 
         reproduce(request(tmp_path, seeds=1, share=(2, 2)))
     reproduce(request(tmp_path, seeds=1, share=(1, 2)))
     (tmp_path / "rows.csv").unlink()
-    outcome = reproduce(request(tmp_path, seeds=1), log := Log())
+    log = Log()
+    outcome = reproduce(request(tmp_path, seeds=1), log)
     assert log.of("started") == []
     assert outcome.was_finished
     assert (tmp_path / "rows.csv").exists()
@@ -77,6 +78,7 @@ def test_a_call_without_shares_finishes_what_all_shares_left(tmp_path: Path) -> 
 
 def test_an_empty_share_does_nothing(tmp_path: Path) -> None:
     experiment = replace(tiny_experiment.EXPERIMENT, extras={})
+    log = Log()
     with pytest.raises(SharesLeft) as left:
-        reproduce(request(tmp_path, experiment=experiment, seeds=1, share=(7, 9)), log := Log())
+        reproduce(request(tmp_path, experiment=experiment, seeds=1, share=(7, 9)), log)
     assert (left.value.runs, log.lines) == (2, [])

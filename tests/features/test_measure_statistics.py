@@ -149,7 +149,8 @@ def test_batches_may_be_arrays_lists_and_tensors() -> None:
 )
 def test_mistakes_are_said_in_one_line(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        measure(**({"features": accumulate(FEATURES, LABELS)} | arguments))
+        given: dict[str, Any] = {"features": accumulate(FEATURES, LABELS)}
+        measure(**(given | arguments))
     assert "\n" not in str(caught.value)
 
 

@@ -64,9 +64,10 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
     """The rows of the history that an offline run has written, in order; W&B's service may still be writing them."""
     from wandb.proto import wandb_internal_pb2
 
+    record_type: Any = vars(wandb_internal_pb2)["Record"]  # made when the module is loaded
     (path,) = folder.rglob("run-*.wandb")
     for _ in range(600):
-        records = [wandb_internal_pb2.Record.FromString(content) for content in records_in(path)]
+        records = [record_type.FromString(content) for content in records_in(path)]
         if any(record.WhichOneof("record_type") == "exit" for record in records):
             break
         time.sleep(0.1)

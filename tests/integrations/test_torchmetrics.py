@@ -34,6 +34,11 @@ def updated(*arguments: Any, **options: Any) -> NeuralCollapse:
     return metric
 
 
+def number(value: Any) -> float:
+    """The value of the only metric."""
+    return float(value)
+
+
 def numbers(values: Any) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
@@ -58,21 +63,21 @@ def test_one_name_gives_one_value_and_test_metrics_are_known() -> None:
 def test_forward_gives_the_batch_and_accumulates_all() -> None:
     metric = NeuralCollapse(NUM_CLASSES, DIM, "cdnv")
     for half in (slice(0, 50), slice(50, None)):
-        batch = float(metric(FEATURES[half], LABELS[half]))
+        batch = number(metric(FEATURES[half], LABELS[half]))
         assert batch == pytest.approx(measure(FEATURES[half], LABELS[half], metrics="cdnv")["cdnv"], **CLOSE)
-    assert float(metric.compute()) == pytest.approx(
+    assert number(metric.compute()) == pytest.approx(
         measure(FEATURES, LABELS, metrics="cdnv")["cdnv"], **CLOSE
     )
 
 
 def test_states_merge_copy_and_pickle() -> None:
-    whole = float(updated("cdnv").compute())
+    whole = number(updated("cdnv").compute())
     first, second = (NeuralCollapse(NUM_CLASSES, DIM, "cdnv") for _ in range(2))
     first.update(FEATURES[:50], LABELS[:50])
     second.update(FEATURES[50:], LABELS[50:])
     first.merge_state(second)
     for metric in (first, copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
-        assert float(metric.compute()) == pytest.approx(whole, **CLOSE)
+        assert number(metric.compute()) == pytest.approx(whole, **CLOSE)
     assert first.state_dict() == {}
 
 
@@ -82,11 +87,12 @@ def test_the_current_weight_of_the_classifier_is_compared() -> None:
     assert "self_duality" in numbers(metric.compute())
     with torch.no_grad():
         layer.weight.mul_(-1)
-    again = updated(classifier=layer).compute()
+    again = numbers(updated(classifier=layer).compute())
     expected = measure(FEATURES, LABELS, weight=layer.weight, metrics="self_duality")
-    assert float(again["self_duality"]) == pytest.approx(expected["self_duality"], **CLOSE)  # pyright: ignore[reportCallIssue, reportArgumentType] several names: a dictionary
+    assert again["self_duality"] == pytest.approx(expected["self_duality"], **CLOSE)
     assert list(metric.parameters()) == []
-    assert metric.clone()._classifier.module is layer
+    clone: Any = metric.clone()
+    assert clone._classifier.module is layer
 
 
 def test_defaults_and_weighting() -> None:
@@ -95,7 +101,7 @@ def test_defaults_and_weighting() -> None:
     for options in ({"class_counts": counts}, {"weighting": "sample"}):
         metric = updated("nc1", **options)
         expected = measure(FEATURES, LABELS, metrics="nc1", weighting=options.get("weighting", "balanced"))  # pyright: ignore[reportArgumentType] it is a weighting
-        assert float(metric.compute()) == pytest.approx(expected["nc1"], **CLOSE)
+        assert number(metric.compute()) == pytest.approx(expected["nc1"], **CLOSE)
         assert metric.problems == ()
     metric = updated("nc1")
     metric.compute()

@@ -23,7 +23,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from collapselab.data.images import ImageForm, pixels, upright_size
+from collapselab.data.images import ImageForm, pixels
 from collapselab.data.stored import ImageSource
 from collapselab.errors import InputError, one_line
 
@@ -63,13 +63,11 @@ class Decoder:
         source: the images.
         rows: row numbers in `source` of the images of the split, ascending.
         form: what they are converted to.
-        same_size: whether an image of another size is an error; otherwise it is resized.
     """
 
     source: ImageSource
     rows: _Rows
     form: ImageForm
-    same_size: bool
 
     def batch(self, positions: _Rows) -> UInt8[Tensor, "b ch h w"]:
         """Return the images in these positions, in this order.
@@ -94,22 +92,7 @@ class Decoder:
             yield torch.from_numpy(decoded)
 
     def _decoded(self, where: str, image: Image) -> npt.NDArray[np.uint8]:
-        if self.same_size:
-            check_size(upright_size(image, where), (self.form.height, self.form.width), where)
         return pixels(image, self.form, where)
-
-
-def check_size(found: tuple[int, int], size: tuple[int, int], where: str) -> None:
-    """Check the (height, width) of an image.
-
-    Raises:
-        InputError: it is another one.
-    """
-    if found != size:
-        raise InputError(
-            f"{where}: {found[0]} x {found[1]} pixels, but images before it have {size[0]} x {size[1]}; "
-            "resize them to one size, or use a model with a fixed image size"
-        )
 
 
 def default_workers() -> int:

@@ -16,7 +16,6 @@ from torch import Tensor
 from collapselab.data.dataset import DataSet
 from collapselab.data.decoding import default_workers
 from collapselab.data.labelled import LabelledData
-from collapselab.data.names import DIGITS
 from collapselab.data.opening import open_data_set
 from collapselab.data.pixels import Pixels
 from collapselab.data.recipe import DataSpec, Sample
@@ -55,7 +54,6 @@ def load_splits(
     """
     data = open_data_set(spec.name, copies)
     channels, image_size = spec.channels or channels, spec.image_size or image_size
-    as_images = spec.name == DIGITS and (channels is not None or image_size is not None)
     splits: dict[str, AnySplit] = {}
     reference: LabelledData | None = None
     for name, sample in (("train", spec.train), ("test", spec.test)):
@@ -77,8 +75,6 @@ def load_splits(
             splits[name] = StreamedSplit(where, pixels, torch.from_numpy(labels))
         else:
             inputs = torch.cat([batch for batch, _ in chosen.batches(_READ_AT_ONCE)])
-            if as_images:
-                inputs = _digit_images(inputs, channels or 1, image_size)
             splits[name] = Split(inputs, torch.from_numpy(labels))
         reference = reference or chosen
     num_classes, class_names = data.num_classes, data.class_names
@@ -132,15 +128,6 @@ def _is_streamed(data: LabelledData, spec: DataSpec, where: str) -> bool:
             f"limit of {MEMORY_BYTES / 2**30:.0f} GiB; {remedy}"
         )
     return is_large if spec.stream is None else spec.stream
-
-
-def _digit_images(inputs: Tensor, channels: int, image_size: tuple[int, int] | None) -> Tensor:
-    """Reshape digits to images: each pixel is repeated to fill the size, and equal in every channel."""
-    side = math.isqrt(inputs.shape[1])
-    images = inputs.unflatten(1, (1, side, side)).expand(-1, channels, -1, -1)
-    if image_size is None:
-        return images.contiguous()
-    return torch.nn.functional.interpolate(images, image_size, mode="nearest")
 
 
 def fingerprint(data: DataSplits) -> str:

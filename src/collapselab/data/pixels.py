@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
@@ -15,16 +16,17 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from collapselab.choices import Standardize
-from collapselab.data.decoding import Decoder, Request, Work, check_size, decoded_ahead
+from collapselab.data.decoding import Decoder, Request, Work, decoded_ahead
 from collapselab.data.images import ImageForm, is_grey, upright_size
 from collapselab.data.labelled import Inputs
 from collapselab.data.stored import ImageSource
 from collapselab.distributed import rank_and_world, run_together, summed_over_ranks
-from collapselab.errors import InputError
+from collapselab.errors import InputError, InputNote
 
 MEMORY_BYTES = 2 * 2**30
 _MAX_PIXEL = 255
 _CHUNK_VALUES = 2**22
+_MIXED_SIZE = 224  # what networks for photographs are trained on
 
 
 class Pixels(Inputs):
@@ -33,7 +35,8 @@ class Pixels(Inputs):
     Args:
         source: the images.
         rows: row numbers of the images to use, ascending.
-        image_size: (height, width) to resize to; without it, all images must have one size.
+        image_size: (height, width) to resize to; without it the size of the images, or if they have several, a size
+            that a warning names.
         channels: 1 or 3; without it, 3 if any image has colour.
         standardize: mean and standard deviation per channel, per pixel, or neither.
         reference: training images whose statistics, and whose shape if none is given, are used instead.
@@ -78,8 +81,8 @@ class Pixels(Inputs):
                 )
             return form
         if size is None or channels is None:
-            found_size, found_channels = self._survey(same_size=size is None)
-            size, channels = size or found_size, channels or found_channels
+            sizes, found_channels = self._survey(all_sizes=size is None)
+            size, channels = size or _one_size(sizes), channels or found_channels
         return ImageForm(channels, *size)
 
     def read(self, start: int, stop: int, step: int) -> Iterator[Float[Tensor, "b ch h w"]]:
@@ -169,23 +172,18 @@ class Pixels(Inputs):
 
     @property
     def _decoder(self) -> Decoder:
-        same_size = self._image_size is None and self._reference is None
-        return Decoder(self._source, self._rows, self.form, same_size)
+        return Decoder(self._source, self._rows, self.form)
 
-    def _survey(self, *, same_size: bool) -> tuple[tuple[int, int], int]:
-        """Return (height, width) of the first image, and the channels needed to keep all colours."""
-        size, channels = None, 1
+    def _survey(self, *, all_sizes: bool) -> tuple[list[tuple[int, int]], int]:
+        """Return the sizes (height, width) of the images, or of the first ones, and the channels that keep all colours."""
+        sizes, channels = [], 1
         for where, image in self._source.images(self._rows):
-            found = upright_size(image, where)
-            size = size or found
-            if same_size:
-                check_size(found, size, where)
+            sizes.append(upright_size(image, where))
             if not is_grey(image):
                 channels = 3
-                if not same_size:
+                if not all_sizes:
                     break
-        assert size is not None, "a split has samples"
-        return size, channels
+        return sizes, channels
 
 
 def _ranges(start: int, stop: int, step: int) -> Iterator[Request]:
@@ -197,3 +195,18 @@ def _ranges(start: int, stop: int, step: int) -> Iterator[Request]:
 def _summed(raw: UInt8[Tensor, "b ch h w"], _request: Request | None = None) -> Int64[Tensor, "2 ch h w"]:
     wide = raw.int()
     return torch.stack([wide.sum(dim=0), wide.square_().sum(dim=0)])
+
+
+def _one_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    """Return the size that images are resized to: their own, or if they have several, the median, at most 224 x 224."""
+    low, high = np.min(sizes, axis=0), np.max(sizes, axis=0)
+    if (low == high).all():
+        return sizes[0]
+    height, width = np.minimum(np.median(sizes, axis=0), _MIXED_SIZE).astype(int).tolist()
+    warnings.warn(
+        f"images have sizes from {low[0]} x {low[1]} to {high[0]} x {high[1]}: all are resized to {height} x {width} and "
+        "cropped, not distorted; image_size= chooses another size",
+        InputNote,
+        stacklevel=4,
+    )
+    return height, width

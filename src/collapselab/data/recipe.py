@@ -72,10 +72,11 @@ class Part(BaseModel):
 class Sample(Part):
     """The samples of a split that are used."""
 
-    method: Literal["all", "first", "random", "balanced"] = Field(
+    method: Literal["all", "first", "random", "balanced", "stratified"] = Field(
         default="all",
         description="all: every sample. first: the first ones as stored. random: drawn with the run's seed. balanced: "
-        "drawn with the run's seed, equally many of each class.",
+        "drawn with the run's seed, equally many of each class. stratified: drawn with the run's seed, of each class its "
+        "share, and at least one.",
     )
     count: _Samples | None = Field(default=None, ge=1, description="Total number of samples.")
     per_class: _Samples | None = Field(
@@ -94,7 +95,9 @@ class Sample(Part):
         given = [name for name in ("count", "per_class") if getattr(self, name) is not None]
         if self.method == "all" and (given or self.skip):
             raise ValueError(f"method all uses every sample; leave out {', '.join(given) or 'skip'}")
-        if self.method in ("first", "random") and given != ["count"]:
+        if self.method == "stratified" and self.skip:
+            raise ValueError("method stratified skips no samples; leave out skip")
+        if self.method in ("first", "random", "stratified") and given != ["count"]:
             raise ValueError(f"method {self.method} needs count, not per_class")
         if self.method == "balanced" and len(given) != 1:
             raise ValueError("method balanced needs either count (in total) or per_class")

@@ -46,6 +46,14 @@ class ValueSource(ABC):
         """Return all inputs of the split, float32."""
 
 
+class TextSource(ABC):
+    """Texts of a split, for the tokenizer of a network."""
+
+    @abstractmethod
+    def texts(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        """Return the texts in these ascending rows."""
+
+
 class Store(ABC):
     """A data set in one form of storage. Splits are named as they are stored."""
 
@@ -73,7 +81,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def content(self, split: str) -> ImageSource | ValueSource:
+    def content(self, split: str) -> ImageSource | ValueSource | TextSource:
         """Find the inputs of a split; no image is decoded.
 
         Raises:

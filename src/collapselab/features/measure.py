@@ -183,7 +183,7 @@ def measure_sources(
     )
 
 
-def _class_details(found: MeasuredSplit, stream: SourceStream) -> pd.DataFrame:
+def _class_details(found: MeasuredSplit, stream: SourceStream | StatsSplit) -> pd.DataFrame:
     stats, labels = found.stats[FEATURES], stream.label_values[found.classes]
     return class_details(stats.class_means, stats.class_variances).to_frame(
         labels.tolist(), found.counts[found.classes]

@@ -99,7 +99,8 @@ class NeuralCollapse(torchmetrics.Metric):
                 raise InputError(
                     f"metrics: {metric.name} needs the features of every sample, which are not stored; use measure or Monitor"
                 )
-        self._classifier, self._weighting = _Uncopied(classifier), weighting
+        self._classifier = _Uncopied(classifier)
+        self._weighting: Weighting = weighting
         self._arguments = (num_classes, dim, _scatter(self._chosen))
         self._class_counts = class_counts
         self.stats, self.problems = self._empty(), ()

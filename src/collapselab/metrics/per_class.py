@@ -49,7 +49,7 @@ class ClassDetails:
         closest = [labels[place] if place >= 0 else pd.NA for place in columns["closest"]]
         columns["closest"] = pd.array(closest, dtype="Int64")
         frame = pd.DataFrame({"label": list(labels), "num_samples": counts.tolist()} | columns)
-        return frame[frame["num_samples"] > 0].reset_index(drop=True)
+        return frame.loc[frame["num_samples"] > 0].reset_index(drop=True)
 
 
 def class_details(class_means: Float[Tensor, "c p"], class_variances: Float[Tensor, " c"]) -> ClassDetails:

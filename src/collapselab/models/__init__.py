@@ -4,7 +4,13 @@ from collapselab.models.checkpoints import load_checkpoint
 from collapselab.models.convnet import ConvNet
 from collapselab.models.fixed_layers import FixedNetwork, fix_collapsed_layers
 from collapselab.models.mlp import MLP
-from collapselab.models.opening import model_title, open_model, required_channels, required_image_size
+from collapselab.models.opening import (
+    model_title,
+    open_model,
+    required_channels,
+    required_image_size,
+    untrained,
+)
 from collapselab.models.user_file import is_user_file
 from collapselab.models.vgg import VGG11
 
@@ -20,4 +26,5 @@ __all__ = [
     "open_model",
     "required_channels",
     "required_image_size",
+    "untrained",
 ]

@@ -267,7 +267,7 @@ class _SplitRun:
             counts: samples of each class that occurs.
         """
         kinds = self.plan.scatter.values()
-        stored = next((kind for kind in kinds if kind in POOLED), "trace")
+        stored: Scatter = next((kind for kind in kinds if kind in POOLED), "trace")
         if self.stream.declared_counts is not None:  # the plan decides how rows are scaled
             return self.plan.weighting
         weighting, problem = possible_weighting(self.plan.weighting, counts, stored, sums_are_balanced=False)

@@ -118,6 +118,7 @@ class ProfileRun:
         self._check_memory(with_test=test_loader is not None)
         stream = self._stream(self._loader, "train", self._labels)
         train = measure_split(stream, self._split_plan("train"), None, self._progress)
+        performance = {"train": stream.performance()}
         self._warnings += [("train", text) for text in train.warnings]
         self._check_occurrences(train.counts)
         self._warn_of_outputs(len(train.classes))
@@ -127,9 +128,12 @@ class ProfileRun:
             labels = self._labels.extended(self._known_labels(test_loader))
             stream = self._stream(self._readable(test_loader, "test"), "test", labels)
             measured["test"] = measure_split(stream, plan, train.reference, self._progress)
+            performance["test"] = stream.performance()
             self._warnings += [("test", text) for text in measured["test"].warnings]
         self._warnings += [("reduce", text) for text in self._reduction.warnings()]
-        return self._result(measured, name)
+        known = {split: found for split, found in performance.items() if found is not None}
+        loss, accuracy = ({split: found[at] for split, found in known.items()} for at in (0, 1))
+        return replace(self._result(measured, name), loss=loss, accuracy=accuracy)
 
     def _check_memory(self, *, with_test: bool) -> None:
         device = self._stats_device or self._device

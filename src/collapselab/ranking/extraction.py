@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from collapselab.checks import check_finite, check_names
 from collapselab.data import AnySplit, DataSplits, open_data_set
 from collapselab.data.memory import fingerprint, load_splits
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.data.stratified import stratified_rows
 from collapselab.errors import InputError
 from collapselab.passes import ProgressCallback
 from collapselab.probes import capture_inputs, weight_layers
@@ -26,7 +26,7 @@ from collapselab.ranking.candidates import Candidate, InputForm, Network, whole
 from collapselab.training.building import classifier_name
 from collapselab.user_code import user_code
 
-Labels = npt.NDArray[np.int64]
+Labels = npt.NDArray[Any]
 # Of a data set in feature files, which do not name it.
 FILES = "feature files"
 
@@ -158,7 +158,7 @@ class Extraction:
         chosen = {}
         for split in ("train", "test"):
             few = len(found.labels(split)) <= self.limit
-            chosen[split] = Sample() if few else Sample(method="random", count=self.limit)
+            chosen[split] = Sample() if few else Sample(method="stratified", count=self.limit)
         return DataSpec(name=dataset, **chosen, standardize=form.standardize)
 
     def _pass(self, network: Network, model: nn.Module, split: AnySplit, what: str) -> dict[str, Tensor]:
@@ -214,5 +214,5 @@ def _drawn(features: Features, limit: int, seed: int) -> Features:
     count = len(features.labels)
     if count <= limit:
         return features
-    rows = np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+    rows = stratified_rows(features.labels, limit, seed, "features")
     return Features(features.features[torch.from_numpy(rows)], features.labels[rows])

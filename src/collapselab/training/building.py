@@ -14,8 +14,9 @@ from collapselab.data import DataSplits
 from collapselab.data.memory import load_splits
 from collapselab.errors import InputError
 from collapselab.models import open_model
-from collapselab.models.checkpoints import fitted, load_state, read_checkpoint
+from collapselab.models.checkpoints import load_state, read_checkpoint
 from collapselab.models.opening import required_channels, required_image_size
+from collapselab.models.states import fitted
 from collapselab.probes import weight_layers
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder, check_checkpoint
@@ -80,7 +81,7 @@ def build_model(recipe: Recipe, data: SampleForm, folder: Path | None = None) ->
     if recipe.start is not None:
         path = (folder or Path()) / recipe.start.checkpoint
         check_checkpoint(path)
-        state = fitted(model, read_checkpoint(path))
+        state = fitted(model, read_checkpoint(path), path)
         if recipe.start.new_classifier:
             own = {
                 name: value

@@ -52,9 +52,9 @@ def test_the_papers_numbers_of_resnet_18() -> None:
     assert [(one.recipe.loss, one.recipe.schedule.name) for one in own] == [
         (loss, decay) for loss in ("cross_entropy", "mse") for decay in ("cosine", "steps")
     ]
+    epoch = math.ceil(50_000 / 256)
     for one in own:
         recipe = one.recipe
-        epoch = math.ceil(50_000 / 256)
         assert (recipe.steps, recipe.batch_size) == (300 * epoch, 256)
         assert (recipe.optimizer.learning_rate, recipe.optimizer.weight_decay) == (pytest.approx(0.1), 8e-5)
         assert (recipe.optimizer.momentum, recipe.optimizer.nesterov) == (0.9, True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from collapselab.experiments.claims import judge_claims
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.recipes import At, Changes, Job
 from collapselab.experiments.running import check_data
-from collapselab.frames import groups, numbers
+from collapselab.frames import groups, numbers, rows_that
 from collapselab.inference import rank_correlation
 from collapselab.papers.xu2023 import recipes, transfer
 from collapselab.papers.xu2023.fig7 import EXPERIMENT
@@ -136,7 +136,7 @@ def test_published_correlations() -> None:
 # ---------------------------------------------------------------- claims
 
 
-def made_up(signs: dict[str, Sequence[int]], size: int = 6) -> pd.DataFrame:
+def made_up(signs: Mapping[str, Sequence[int]], size: int = 6) -> pd.DataFrame:
     """Rows of five seeds in which each metric has these signs of correlation with the gain in both groups."""
     rows = []
     for seed in range(5):
@@ -182,7 +182,7 @@ def test_another_picture_fails(column: str, signs: tuple[int, int], failing: set
 def test_a_seed_that_lacks_a_network_is_void() -> None:
     usual = dict(zip(COLUMNS, [(1, -1), (1, -1), (-1, 1), (1, 1)], strict=True))
     rows = made_up(usual)
-    rows = rows[~((rows["seed"] == 4) & (rows["job"] == "temperature-0"))]
+    rows = rows_that(rows, ~((rows["seed"] == 4) & (rows["job"] == "temperature-0")))
     (one,) = judge_claims(
         [claim for claim in EXPERIMENT.claims if claim.id == "fuzziness-flips"], rows, "paper", "where"
     )

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from collapselab import InputError, Measurement, Profile, measure, read_profile, read_run
+from collapselab.frames import rows_where
 from collapselab.text import words
 
 matplotlib = pytest.importorskip("matplotlib", reason="figures need matplotlib")
@@ -59,7 +60,7 @@ def test_a_profile_shows_the_four_properties_by_layer(profile: Profile) -> None:
 def test_named_metrics_are_drawn_alone(profile: Profile) -> None:
     (axes,) = profile.plot("cdnv")
     # A panel that spans a decade or more is logarithmic: positions are decades.
-    values = [layer.train["cdnv"] for layer in profile.layers]
+    values = rows_where(profile.to_frame(), split="train")["cdnv"].tolist()
     drawn = _drawn(axes)[0]
     assert drawn == pytest.approx(values, rel=1e-6) or drawn == pytest.approx(np.log10(values), rel=1e-6)
 
@@ -68,8 +69,8 @@ def test_a_run_shows_the_last_layer_over_training(run_folders: tuple[Path, Path]
     run = read_run(run_folders[0])
     axes = run.plot()
     assert [one.get_title() for one in axes] == ["normalized within", "loss", "accuracy"]
-    last = run.rows[run.rows["layer"] == run.layers[-1]]
-    train = last[last["split"] == "train"].sort_values("step")["loss"].tolist()
+    last = rows_where(run.rows, layer=run.layers[-1], split="train")
+    train = last.sort_values("step")["loss"].tolist()
     drawn = _drawn(axes[1])[0]
     assert drawn == pytest.approx(train, rel=1e-6) or drawn == pytest.approx(np.log10(train), rel=1e-6)
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from collapselab.data import Split
+from collapselab.data import AnySplit
 from collapselab.metrics.decision import DecisionRule, network_rule
 from collapselab.probes import Profile, capture_inputs, weight_layers
 from collapselab.probes.evaluating import evaluating
@@ -42,7 +42,7 @@ def memory_cosine(self_duality: float) -> float:
     return 1 - self_duality**2 / 2
 
 
-def recall(model: nn.Module, profile: Profile, split: Split, batch_size: int) -> Mapping[str, float]:
+def recall(model: nn.Module, profile: Profile, split: AnySplit, batch_size: int) -> Mapping[str, float]:
     """Return by layer the share of samples whose class the memory recalls.
 
     Args:
