@@ -148,8 +148,8 @@ def test_batches_may_be_arrays_lists_and_tensors() -> None:
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
 def test_mistakes_are_said_in_one_line(arguments: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"features": accumulate(FEATURES, LABELS)}
     with pytest.raises(InputError, match=message) as caught:
-        given: dict[str, Any] = {"features": accumulate(FEATURES, LABELS)}
         measure(**(given | arguments))
     assert "\n" not in str(caught.value)
 
