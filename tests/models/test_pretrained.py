@@ -13,6 +13,7 @@ import torch
 import torchvision
 import transformers
 from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
 from timm.models import save_for_hf
 from torch import nn
 
@@ -56,7 +57,7 @@ def equal(one: nn.Module, other: nn.Module) -> bool:
 
 
 def tiny_images() -> transformers.ResNetConfig:
-    return transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=7)
+    return transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=7)  # pyright: ignore[reportCallIssue] an argument of every configuration
 
 
 def tiny_texts() -> transformers.BertConfig:
@@ -66,7 +67,7 @@ def tiny_texts() -> transformers.BertConfig:
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=16,
-        num_labels=7,
+        num_labels=7,  # pyright: ignore[reportCallIssue] an argument of every configuration
     )
 
 
@@ -82,7 +83,7 @@ def test_a_folder_of_transformers(prefix: str, tmp_path: Path) -> None:
 
 def test_a_folder_of_timm(tmp_path: Path) -> None:
     saved = timm.create_model("resnet10t", num_classes=7)
-    save_for_hf(saved, tmp_path / "net", safe_serialization=True)
+    save_for_hf(saved, str(tmp_path / "net"), safe_serialization=True)
     assert equal(opened(tmp_path / "net"), saved)
 
 
@@ -186,8 +187,8 @@ def photograph() -> Image.Image:
 
 def test_the_preprocessing_of_timm(tmp_path: Path) -> None:
     model = timm.create_model("resnet10t", num_classes=7)
-    save_for_hf(model, tmp_path / "net", safe_serialization=True)
-    expected = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    save_for_hf(model, str(tmp_path / "net"), safe_serialization=True)
+    expected = create_transform(**resolve_model_data_config(model), is_training=False)
     for name in ("timm/resnet10t", str(tmp_path / "net")):
         own = own_preprocessing(name)
         assert isinstance(own, ImagePreprocessing)

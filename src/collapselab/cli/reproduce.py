@@ -158,6 +158,7 @@ def reproduce(
     if name == "list":
         print_text(_listed())
         return
+    from collapselab.cli.errors import options_of
     from collapselab.cli.reproduce_many import reproduce_many
     from collapselab.experiments.runner import Request
 
@@ -186,7 +187,7 @@ def reproduce(
         _reproduce_one(requests[0], stopper)
     else:
         page = Path("runs") / f"{name}-{scale}.html" if out is None else out / "index.html"
-        reproduce_many(requests, page, stopper)
+        reproduce_many(requests, page, stopper, options_of(reproduce))
 
 
 def _reproduce_one(request: Request, stopper: Stopper) -> None:

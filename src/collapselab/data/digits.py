@@ -88,6 +88,9 @@ class DigitValues(ValueSource, ImageSource):
             grey = (self._inputs[row] * 255).round().to(torch.uint8).reshape(side, side)
             yield f"{DIGITS}, row {row}", Image.fromarray(grey.numpy())
 
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.full(len(rows), self._inputs.shape[1])
+
     def values(self) -> Tensor:
         return self._inputs
 

@@ -72,8 +72,12 @@ class CifarStore(Store):
     def splits(self) -> tuple[str, ...]:
         return tuple(self._files)
 
-    @cached_property
+    @property
     def class_names(self) -> tuple[str, ...]:
+        return self._class_names
+
+    @cached_property
+    def _class_names(self) -> tuple[str, ...]:
         names = read_plain_pickle(self._folder / self._names).get(self._names_entry, ())
         return tuple(
             name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name)
@@ -163,3 +167,6 @@ class ArrayImages(ImageSource):
 
         for row in rows.tolist():
             yield f"{self._where}, row {row}", Image.fromarray(np.ascontiguousarray(self._array[row]))
+
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.full(len(rows), math.prod(self._array.shape[1:]))

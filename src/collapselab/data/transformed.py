@@ -39,8 +39,12 @@ class TransformedImages(Inputs):
     def __init__(self, source: ImageSource, rows: npt.NDArray[np.int64], transform: ImageTransform) -> None:
         self._source, self._rows, self._transform = source, rows, transform
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
         return tuple(next(self._images(self._rows[:1])).shape)
 
     def read(self, start: int, stop: int, step: int) -> Iterator[Float[Tensor, "b ..."]]:

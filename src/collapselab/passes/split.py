@@ -266,8 +266,8 @@ class _SplitRun:
         Args:
             counts: samples of each class that occurs.
         """
-        kinds = self.plan.scatter.values()
-        stored: Scatter = next((kind for kind in kinds if kind in POOLED), "trace")
+        trace: Scatter = "trace"
+        stored = next((kind for kind in self.plan.scatter.values() if kind in POOLED), trace)
         if self.stream.declared_counts is not None:  # the plan decides how rows are scaled
             return self.plan.weighting
         weighting, problem = possible_weighting(self.plan.weighting, counts, stored, sums_are_balanced=False)

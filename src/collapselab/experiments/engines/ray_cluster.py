@@ -7,6 +7,7 @@ So a node, a task or the driver may die at any moment; whoever does the run next
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -73,7 +74,7 @@ def _connected(address: str | None) -> Any:
     except ImportError as error:
         raise ImportError("running on a cluster needs Ray: pip install 'collapselab[ray]'") from error
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
             f"no Ray cluster answers at {address or 'its default address'} ({one_line(error)}); start one with ray start "
