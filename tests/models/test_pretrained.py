@@ -13,7 +13,8 @@ import torch
 import torchvision
 import transformers
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 from timm.models import save_for_hf
 from torch import nn
 
@@ -188,7 +189,7 @@ def photograph() -> Image.Image:
 def test_the_preprocessing_of_timm(tmp_path: Path) -> None:
     model = timm.create_model("resnet10t", num_classes=7)
     save_for_hf(model, str(tmp_path / "net"), safe_serialization=True)
-    expected = create_transform(**resolve_model_data_config(model), is_training=False)
+    expected: Any = create_transform(**resolve_model_data_config(model), is_training=False)
     for name in ("timm/resnet10t", str(tmp_path / "net")):
         own = own_preprocessing(name)
         assert isinstance(own, ImagePreprocessing)

@@ -266,8 +266,8 @@ class _SplitRun:
         Args:
             counts: samples of each class that occurs.
         """
-        trace: Scatter = "trace"
-        stored = next((kind for kind in self.plan.scatter.values() if kind in POOLED), trace)
+        kinds: list[Scatter] = [kind for kind in POOLED if kind in self.plan.scatter.values()]
+        stored: Scatter = kinds[0] if kinds else "trace"
         if self.stream.declared_counts is not None:  # the plan decides how rows are scaled
             return self.plan.weighting
         weighting, problem = possible_weighting(self.plan.weighting, counts, stored, sums_are_balanced=False)
