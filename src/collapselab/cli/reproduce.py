@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collapselab.choices import EngineName, Scale
+from collapselab.cli.errors import options_of
 from collapselab.cli.grid_bars import GridBars, shares_left
 from collapselab.cli.options import (
     DataOption,
@@ -186,7 +187,7 @@ def reproduce(
         _reproduce_one(requests[0], stopper)
     else:
         page = Path("runs") / f"{name}-{scale}.html" if out is None else out / "index.html"
-        reproduce_many(requests, page, stopper)
+        reproduce_many(requests, page, stopper, options_of(reproduce))
 
 
 def _reproduce_one(request: Request, stopper: Stopper) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from collapselab.cli.errors import in_options
 from collapselab.cli.grid_bars import GridBars, shares_left
 from collapselab.cli.options import end_stopped
 from collapselab.cli.progress import ProgressBars
@@ -24,15 +25,24 @@ if TYPE_CHECKING:
 _FAILED = 2
 
 
-def reproduce_many(requests: Sequence[Request], page: Path, stopper: Stopper) -> None:
-    """Do all experiments; print the verdicts of each, and at the end which failed. Then exit with code 2."""
+def reproduce_many(
+    requests: Sequence[Request], page: Path, stopper: Stopper, options: Mapping[str, str]
+) -> None:
+    """Do all experiments; print the verdicts of each, and at the end which failed. Then exit with code 2.
+
+    Args:
+        requests: one per experiment.
+        page: the page over all of them.
+        stopper: says when to stop before the end.
+        options: of the command, by the name of their argument, for messages.
+    """
     from collapselab.results.many import Many
     from collapselab.training import RunInterrupted
 
     many, stopped = Many(requests, page), None
     try:
         with ProgressBars() as bars:
-            many.run(_Terminal(bars), stopper)
+            many.run(_Terminal(bars, options), stopper)
     except RunInterrupted as error:
         stopped = error
     for name, why in many.failures.items():
@@ -50,8 +60,8 @@ def reproduce_many(requests: Sequence[Request], page: Path, stopper: Stopper) ->
 class _Terminal:
     """Prints what happens to each experiment."""
 
-    def __init__(self, bars: ProgressBars) -> None:
-        self._bars = bars
+    def __init__(self, bars: ProgressBars, options: Mapping[str, str]) -> None:
+        self._bars, self._options = bars, options
         self._seconds = 0.0
 
     def runs_of(self, experiment: Experiment) -> GridBars:
@@ -78,12 +88,9 @@ class _Terminal:
 
     def failed(self, experiment: Experiment, error: Exception) -> str:
         """Say why in one line; an error that no user can mend is printed in full too."""
-        from collapselab.cli.errors import in_options, options_of
-        from collapselab.cli.reproduce import reproduce
-
         line = one_line(error)
         if isinstance(error, InputError):
-            line = in_options(line, options_of(reproduce))
+            line = in_options(line, self._options)
         elif not isinstance(error, ImportError | OSError):
             traceback.print_exception(error)
             line = f"{type(error).__name__}: {line}"
