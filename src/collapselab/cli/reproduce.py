@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collapselab.choices import EngineName, Scale
+from collapselab.cli.errors import options_of
 from collapselab.cli.grid_bars import GridBars, shares_left
 from collapselab.cli.options import (
     DataOption,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from collapselab.cli.errors import in_options
 from collapselab.cli.grid_bars import GridBars, shares_left
 from collapselab.cli.options import end_stopped
 from collapselab.cli.progress import ProgressBars
@@ -30,10 +31,10 @@ def reproduce_many(
     """Do all experiments; print the verdicts of each, and at the end which failed. Then exit with code 2.
 
     Args:
-        requests: one for each experiment.
-        page: over all of them.
-        stopper: ends all.
-        options: of the command by the name of their argument, for messages.
+        requests: one per experiment.
+        page: the page over all of them.
+        stopper: says when to stop before the end.
+        options: of the command, by the name of their argument, for messages.
     """
     from collapselab.results.many import Many
     from collapselab.training import RunInterrupted
@@ -87,8 +88,6 @@ class _Terminal:
 
     def failed(self, experiment: Experiment, error: Exception) -> str:
         """Say why in one line; an error that no user can mend is printed in full too."""
-        from collapselab.cli.errors import in_options
-
         line = one_line(error)
         if isinstance(error, InputError):
             line = in_options(line, self._options)
