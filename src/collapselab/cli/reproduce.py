@@ -159,7 +159,6 @@ def reproduce(
     if name == "list":
         print_text(_listed())
         return
-    from collapselab.cli.errors import options_of
     from collapselab.cli.reproduce_many import reproduce_many
     from collapselab.experiments.runner import Request
 
