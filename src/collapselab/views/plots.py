@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from collapselab.errors import InputError
 from collapselab.features.measurement import Measurement
@@ -13,11 +13,8 @@ from collapselab.report import paper
 from collapselab.report.layout import lay_out
 from collapselab.views.charts import layer_chart, measurement_chart, step_chart
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
-
-def plot(result: Measurement | Profile | Run, names: Sequence[str]) -> list[Axes]:
+def plot(result: Measurement | Profile | Run, names: Sequence[str]) -> list[Any]:
     """Draw a result as one figure of matplotlib in the style of the papers' figures, and return its axes in order.
 
     Raises:

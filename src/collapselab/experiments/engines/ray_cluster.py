@@ -77,8 +77,8 @@ def _connected(address: str | None) -> Any:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"no Ray cluster answers at {address or 'its default address'} ({one_line(error)}); start one with ray start "
-            "--head, or check address="
+            f"no Ray cluster answers at {address or 'its default address'} ({one_line(error)}); start one "
+            "as docs/cluster.md says, or check address="
         ) from error
     return ray
 
