@@ -253,7 +253,7 @@ def test_an_address_where_nothing_answers_is_one_line(
             raise ConnectionError("could not connect\nto it")
 
     monkeypatch.setitem(sys.modules, "ray", Ray())
-    message = r"no Ray cluster answers at a:1 \(could not connect to it\); start one with ray start --head, or check address="
+    message = r"no Ray cluster answers at a:1 \(could not connect to it\); start one as docs/cluster.md says, or check address="
     with pytest.raises(InputError, match=message):
         reproduce(request(tmp_path / "out", engine=RayCluster("a:1")))
     refused = run(
