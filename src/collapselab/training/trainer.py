@@ -164,8 +164,9 @@ class Trainer:
             return None
         step, then = self._asked
         now = time.perf_counter()
-        seconds = (now - then) / max(1, self.step - step)
-        wanted = min(_MOST_STEPS_BETWEEN_QUESTIONS, max(1, int(_SECONDS_BETWEEN_QUESTIONS / seconds)))
+        seconds = max(now - then, 1e-6) / max(1, self.step - step)
+        between = min(_SECONDS_BETWEEN_QUESTIONS, self.recipe.checkpoints.save_every)
+        wanted = min(_MOST_STEPS_BETWEEN_QUESTIONS, max(1, int(between / seconds)))
         # The first process decides for all.
         reason, is_save_due, wait = self._fabric.broadcast((stopper.reason, self._is_save_due(), wanted))
         self._asked, self._ask_at = (self.step, now), self.step + wait
