@@ -57,14 +57,14 @@ class Destination:
         try:
             self.write(metrics, step)
         except Exception as error:
-            if not self._has_failed:
+            is_first, self._has_failed = not self._has_failed, True
+            if is_first:
                 reason = (one_line(error) or type(error).__name__)[:160]
                 warnings.warn(
                     f"log: {self.name} failed at step {step} ({reason}); training goes on, and further failures of it are "
                     "not reported",
                     stacklevel=2,
                 )
-            self._has_failed = True
 
 
 def destinations(log: Any) -> list[Destination]:
