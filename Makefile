@@ -8,13 +8,14 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 QUICK := tests/test_architecture.py tests/test_checks.py tests/experiments/claims tests/report/test_builders.py \
 	tests/report/test_layout.py tests/report/test_wording.py tests/metrics/test_collapsed.py
 
-.PHONY: help demo test quick attack format docs bench clean
+.PHONY: help demo test quick attack format results docs bench clean
 help:
 	@echo "make demo    set up, train on real digits, measure every layer, write runs/digits/report.html"
 	@echo "make test    set up, then formatter, linter, type checker and tests"
 	@echo "make quick   set up, then linter and the fast tests: under a minute"
 	@echo "make attack  set up, then ten times as many damages, kills and hostile inputs as in the tests: about ten minutes"
 	@echo "make format  rewrite the code as the formatter wants it"
+	@echo "make results  write results/index.html: one page over all stored results, nothing is run"
 	@echo "make docs    write the catalogues of metrics and scores again from their registries"
 	@echo "make bench   print the cost of measuring against its floors"
 	@echo "make clean   remove the environment and caches"
@@ -41,6 +42,9 @@ attack: $(VENV)/test-ready
 format: $(VENV)/test-ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+results: $(VENV)/demo-ready
+	$(BIN)/collapselab results results
 
 docs: $(VENV)/demo-ready
 	$(BIN)/python -m collapselab.metrics.catalogue docs/metrics.md

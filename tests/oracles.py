@@ -270,6 +270,13 @@ class Oracle:
         values = np.where(values > max(self.weight.shape) * EPS * values[0], values, 0)
         return float(values.std() / values.mean())
 
+    def weight_top_spread(self) -> float:
+        """Over one singular value less."""
+        assert self.weight is not None
+        values = np.linalg.svd(self.weight, compute_uv=False)
+        top = np.where(values > max(self.weight.shape) * EPS * values[0], values, 0)[: self.num_classes - 1]
+        return float(np.std(top) / np.mean(top))
+
     def weight_stable_rank(self) -> float:
         assert self.weight is not None
         return float(np.linalg.norm(self.weight) ** 2 / np.linalg.norm(self.weight, 2) ** 2)
@@ -286,6 +293,19 @@ class Oracle:
     def stable_rank_per_class(self) -> float:
         scatters = [d.T @ d for d in self.deviations if (d**2).sum() > 0]
         return float(np.mean([np.trace(s) / np.linalg.norm(s, 2) for s in scatters]))
+
+    def stable_rank_published(self) -> float:
+        """Sum of squared singular values over the largest squared one divided by n_c, of the rows of each class."""
+        values = [np.linalg.svd(d, compute_uv=False) for d in self.deviations]
+        return float(
+            np.mean(
+                [
+                    len(d) * (s**2).sum() / s[0] ** 2
+                    for d, s in zip(self.deviations, values, strict=True)
+                    if s[0] > 0
+                ]
+            )
+        )
 
     def projector(self) -> Array:
         rows = self.weight_rows()

@@ -26,7 +26,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 # Of users who have it already: a callback for their own training is no reason to install it.
-INTEGRATIONS = {"lightning", "transformers"}
+INTEGRATIONS = {"lightning", "torchmetrics", "transformers"}
 
 
 def _names(requirements: list[str]) -> set[str]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collapselab.features import Measurement, measure
     from collapselab.integrations import Monitor
     from collapselab.metrics import METRICS, Metric
+    from collapselab.models import FixedNetwork, fix_collapsed_layers
     from collapselab.probes import LayerProfile, Profile, profile
     from collapselab.ranking import Ranking, rank
     from collapselab.records.run import Run
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "METRICS",
     "ClassStats",
+    "FixedNetwork",
     "InputError",
     "LayerProfile",
     "Measurement",
@@ -29,6 +31,7 @@ __all__ = [
     "Profile",
     "Ranking",
     "Run",
+    "fix_collapsed_layers",
     "measure",
     "profile",
     "rank",
@@ -40,6 +43,7 @@ __all__ = [
 _HOMES = {
     "METRICS": "collapselab.metrics",
     "ClassStats": "collapselab.statistics",
+    "FixedNetwork": "collapselab.models",
     "LayerProfile": "collapselab.probes",
     "Measurement": "collapselab.features",
     "Metric": "collapselab.metrics",
@@ -47,6 +51,7 @@ _HOMES = {
     "Profile": "collapselab.probes",
     "Ranking": "collapselab.ranking",
     "Run": "collapselab.records.run",
+    "fix_collapsed_layers": "collapselab.models",
     "measure": "collapselab.features",
     "profile": "collapselab.probes",
     "rank": "collapselab.ranking",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any, Literal, TypeVar, cast
@@ -167,6 +167,36 @@ def summed_over_ranks(values: Tensor) -> Tensor:
         dist.broadcast(part, src=source)
         total += part.to(total.device)
     return total
+
+
+def joined_over_ranks(parts: Mapping[int, Tensor], count: int) -> Tensor:
+    """Return the rows of all processes, in order, in every process.
+
+    Args:
+        parts: consecutive rows of this process, by the number of the first.
+        count: of rows of all processes.
+    """
+    own = next(iter(parts.values()), None)
+    forms = _gathered(None if own is None else (tuple(own.shape[1:]), own.dtype))
+    shape, dtype = next(form for form in forms if form is not None)
+    rows = torch.zeros((count, *shape), dtype=dtype)
+    for first, part in parts.items():
+        rows[first : first + len(part)] = part
+    return summed_over_ranks(rows)  # exact: every row is that of one process and zero in the others
+
+
+def gathered_over_ranks(value: Any) -> list[Any]:
+    """Return the plain values of all processes, in the order of ranks, in every process."""
+    return _gathered(value)
+
+
+def copy_buffers_of_first_rank(model: nn.Module) -> None:
+    """Make the buffers of a model those of the first process, as `DistributedDataParallel` does before a forward pass."""
+    if rank_and_world()[1] > 1:
+        for buffer in model.buffers():
+            whole = buffer.to(_device()).contiguous()
+            dist.broadcast(whole, src=0)
+            buffer.copy_(whole)
 
 
 def splits_of(model: nn.Module) -> Split:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # The most characters of a message: about three lines of a terminal.
@@ -26,6 +28,24 @@ class InputError(ValueError):
 
     def __init__(self, message: object = "") -> None:
         super().__init__(shortened(one_line(message)))
+
+
+class InputNote(UserWarning):
+    """How an input was read, where that was a choice: which weights of a file, which size of images."""
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """While open, collect the notes about inputs instead of showing them; other warnings are shown at the end."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", InputNote)
+        yield said
+    for one in caught:
+        if not issubclass(one.category, InputNote):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        elif str(one.message) not in said:
+            said.append(str(one.message))
 
 
 def printable(text: object) -> str:

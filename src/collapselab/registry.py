@@ -15,11 +15,15 @@ def experiments() -> Mapping[str, Experiment]:
     """Return all experiments by id, in the order of the papers; `also` ids are not among them."""
     from collapselab.findings import final_references, vci_finite_samples
     from collapselab.papers.hui2022 import fig2, fig3, fig4, fig5, fig6, footnote2, sec2
+    from collapselab.papers.rangamani2023 import fixed_etf, layers, no_collapse
+    from collapselab.papers.xu2023 import fig1, fig7, sec4
     from collapselab.papers.xu2023 import fig2 as xu_fig2
-    from collapselab.papers.xu2023 import sec4
+    from collapselab.papers.xu2023 import fig3 as xu_fig3
 
     hui2022 = (sec2, footnote2, fig2, fig3, fig4, fig5, fig6)
-    modules = (*hui2022, sec4, xu_fig2, final_references, vci_finite_samples)
+    xu2023 = (sec4, fig1, xu_fig2, xu_fig3, fig7)
+    rangamani2023 = (layers, fixed_etf, no_collapse)
+    modules = (*hui2022, *xu2023, *rangamani2023, final_references, vci_finite_samples)
     return {module.EXPERIMENT.id: module.EXPERIMENT for module in modules}
 
 

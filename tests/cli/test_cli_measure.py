@@ -15,8 +15,8 @@ import pytest
 from cli_runner import assert_refused, example, run, save
 from collapselab import InputError, measure
 from collapselab.cli.output import write_text
-from collapselab.cli.tables import measurement_table
 from collapselab.metrics import METRICS
+from collapselab.tables import measurement_table
 
 
 @pytest.fixture

@@ -382,6 +382,6 @@ def test_weights_of_a_named_network_without_checkpoint_are_called_initial(here: 
     outcome = run(
         "profile", "mlp", "--dataset", here / "train.npz", "--layers", "layers.0", "--out", tmp_path
     )
-    assert outcome.out.startswith("mlp with initial (untrained) weights: 60 train samples")
+    assert outcome.out.startswith("mlp, untrained (seed 0): 60 train samples")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Neural collapse by layer: mlp with initial (untrained) weights" in page
+    assert "Neural collapse by layer: mlp, untrained (seed 0)" in page

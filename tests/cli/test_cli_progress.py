@@ -7,8 +7,8 @@ import io
 
 import pytest
 
+from collapselab.cli.grid_bars import GridBars
 from collapselab.cli.progress import ProgressBars
-from collapselab.cli.reproduce import _GridBars
 from collapselab.cli.terminal import print_text
 
 
@@ -56,7 +56,7 @@ def test_nothing_but_notes_elsewhere() -> None:
 def test_a_grid_has_a_bar_for_all_runs_and_one_for_the_run_in_progress() -> None:
     err = Terminal()
     with contextlib.redirect_stderr(err), ProgressBars() as bars:
-        grid = _GridBars(bars, ["linear_probe"])
+        grid = GridBars(bars, ["linear_probe"])
         grid.estimated(3, 4, 120.0)
         grid.run_started("small", 0, 2, 4, 100, 400, 100)
         grid.progress(40, 100, "training")

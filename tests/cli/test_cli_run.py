@@ -43,6 +43,16 @@ def test_a_seed_that_is_none_is_refused(seed: str) -> None:
     assert_refused(run("run", "digits", "--seed", seed), "--seed")
 
 
+@pytest.mark.parametrize("option", [("--devices", 2), ("--workers", 0), ("--set", "steps=2")])
+def test_options_of_recipes_are_refused_for_the_demo(option: tuple[str, object]) -> None:
+    assert_refused(run("run", "digits", *option), option[0], "--show-recipe")
+
+
+def test_batches_that_devices_cannot_share_are_refused(recipe: Path, tmp_path: Path) -> None:
+    refused = run("run", recipe, "--out", tmp_path / "run", "--devices", 3)
+    assert_refused(refused, "batch_size 32 cannot be shared by 3 processes")
+
+
 def test_a_missing_engine_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     assert_refused(run("run", "digits", "--out", tmp_path / "run"), "collapselab[train]")

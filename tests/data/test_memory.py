@@ -91,13 +91,19 @@ def test_the_fingerprint_tells_samples_apart(images: Path) -> None:
     assert fingerprint(other) != fingerprint(data)
 
 
-def test_more_than_fits_in_memory_is_refused_before_it_is_read(
-    images: Path, monkeypatch: pytest.MonkeyPatch
+def test_more_values_than_fit_in_memory_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Images are streamed instead: see test_streamed.py."""
+    path = tmp_path / "values.npz"
+    values = np.zeros((30, 90), dtype=np.float32)
+    np.savez(
+        path, inputs=values, labels=np.arange(30) % 3, test_inputs=values[:9], test_labels=np.arange(9) % 3
+    )
     monkeypatch.setattr(memory_module, "MEMORY_BYTES", 9 * 90 * 4)
-    load_splits(_spec(images, train={"method": "first", "count": 9}, test={"method": "first", "count": 9}), 0)
-    with pytest.raises(InputError, match=r"30 samples of \(3, 6, 5\).*use fewer samples"):
-        load_splits(_spec(images), 0)
+    load_splits(_spec(path, train={"method": "first", "count": 9}), 0)
+    with pytest.raises(InputError, match=r"30 samples of \(90,\).*use fewer samples"):
+        load_splits(_spec(path), 0)
 
 
 @pytest.mark.parametrize(

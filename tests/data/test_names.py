@@ -100,6 +100,14 @@ def test_names_are_complete() -> None:
         "svhn": (10, (3, 32, 32)),
         "stl10": (10, (3, 96, 96)),
         "imagenet": (1000, None),
+        "oxford_pets": (37, None),
+        "oxford_flowers": (102, None),
+        "fgvc_aircraft": (100, None),
+        "stanford_cars": (196, None),
+        "dtd": (47, None),
+        "food101": (101, None),
+        "caltech101": (102, None),
+        "sun397": (397, None),
     }
     assert all(name == data.name for name, data in NAMED.items())
     assert NAMED["imagenet"].splits == {"train": "train", "test": "validation"}
@@ -155,6 +163,13 @@ def test_the_option_or_the_variable_is_at_fault(
 
 
 # ---------------------------------------------------------------- names opened
+
+
+def test_a_name_without_a_repository_needs_a_copy(here: Path) -> None:
+    message = refusal(open_data, "oxford_pets", copies={})
+    assert message.startswith("oxford_pets: no local copy; give copies={'oxford_pets': PATH}")
+    copy = write_folders(here / "pets", ("train", "test"), 37)
+    assert open_data("oxford_pets", copies={"oxford_pets": copy}).num_classes == 37
 
 
 def test_a_name_is_its_copy(

@@ -207,6 +207,6 @@ def test_a_key_that_occurs_twice_is_refused() -> None:
 
 
 def test_labels_are_judged_by_their_header(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", inputs=np.zeros((4, 2)), labels=np.zeros((4, 10)))
-    with pytest.raises(InputError, match=r"labels: labels have shape \(4, 10\)"):
+    np.savez(tmp_path / "a.npz", inputs=np.zeros((4, 2)), labels=np.zeros((4, 10, 2)))
+    with pytest.raises(InputError, match=r"labels: labels have shape \(4, 10, 2\)"):
         open_data_set(tmp_path / "a.npz").labels("train")

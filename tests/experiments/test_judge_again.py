@@ -14,7 +14,7 @@ import tiny_experiment
 from watching import request
 
 from collapselab import InputError
-from collapselab.experiments import running
+from collapselab.experiments.engines import local
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.runner import judge_again, reproduce
 from collapselab.records.experiment import read_experiment, write_experiment
@@ -43,7 +43,7 @@ def copy(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     out.mkdir()
     for name in ("rows.csv", "experiment.json"):
         shutil.copy(done / name, out / name)
-    monkeypatch.setattr(running, "run_recipe", None)
+    monkeypatch.setattr(local, "run_recipe", None)
     return out
 
 

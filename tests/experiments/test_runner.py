@@ -15,7 +15,7 @@ import torch
 from watching import Log, request
 
 from collapselab import InputError
-from collapselab.experiments import running
+from collapselab.experiments.engines import local
 from collapselab.experiments.grid import Grid
 from collapselab.experiments.runner import reproduce
 from collapselab.records import experiment
@@ -290,14 +290,14 @@ def test_a_run_whose_start_never_came_about_is_said_to_be_one(tmp_path: Path) ->
 def test_what_a_lost_run_does_not_concern_is_run_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    actual = running.run_recipe
+    actual = local.run_recipe
 
     def first_diverges_once(recipe: Any, folder: Any, *args: Any, **kwargs: Any) -> RunRecord:
         if folder.path.parts[-2:] == ("first", "seed-0"):
             recipe = recipe.with_changes({"optimizer.learning_rate": 1e30})
         return actual(recipe, folder, *args, **kwargs)
 
-    monkeypatch.setattr(running, "run_recipe", first_diverges_once)
+    monkeypatch.setattr(local, "run_recipe", first_diverges_once)
     log = Log()
     with pytest.raises(InputError, match="second, seed 0: starts from"):
         reproduce(request(tmp_path / "out"), log)
@@ -358,7 +358,7 @@ def test_every_fingerprint_and_every_ending_is_on_record(tmp_path: Path) -> None
 
 
 def test_a_run_that_fails_leaves_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = running.run_recipe
+    real = local.run_recipe
 
     def fail(recipe: Any, folder: Any, *rest: Any, **options: Any) -> Any:
         if "second" in str(folder.path):
@@ -366,7 +366,7 @@ def test_a_run_that_fails_leaves_those_before_it(tmp_path: Path, monkeypatch: py
         return real(recipe, folder, *rest, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(running, "run_recipe", fail)
+        patched.setattr(local, "run_recipe", fail)
         with pytest.raises(InputError, match="the disk is full"):
             reproduce(request(tmp_path / "out", seeds=1))
     log = Log()

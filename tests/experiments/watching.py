@@ -37,6 +37,12 @@ class Log:
     def run_ended(self, job: str, seed: int, number: int, runs: int, ended: str, seconds: float) -> None:
         self.lines.append(("ended", job, seed, number, runs, ended))
 
+    def note(self, text: str) -> None:
+        self.lines.append(("note", text))
+
+    def at_once(self, steps: int, steps_of_all: int, text: str) -> None:
+        assert 0 <= steps <= steps_of_all
+
     def extra(self, name: str, seed: int) -> None:
         self.lines.append(("extra", name, seed))
 

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from cli_runner import assert_refused, example, measured, save
 from collapselab import InputError, measure
 from collapselab.features.files import NpzFile, SafetensorsFile
-from collapselab.features.measure import Measurement, measure_sources
+from collapselab.features.measure import measure_sources
+from collapselab.features.measurement import Measurement
 from collapselab.features.sources import ArraySource, ShardSource, open_source
 
 LABELS = example()["labels"]

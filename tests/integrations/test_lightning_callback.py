@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from collapselab import InputError
+from collapselab.records.versions import newest_run
 from collapselab.training import RunFolder
 
 pytest.importorskip("lightning")
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning_warnings import QUIET
 
@@ -81,7 +83,7 @@ def fit(
     if model is None:
         torch.manual_seed(0)
         model = Classifier()
-    settings = {"max_epochs": 3, "logger": False} | settings
+    settings = {"max_epochs": 3, "logger": False, "enable_checkpointing": False} | settings
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -89,7 +91,6 @@ def fit(
         default_root_dir=tmp_path,
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=False,
         log_every_n_steps=1,
         **settings,
     )
@@ -103,8 +104,8 @@ def fit(
 
 def run_of(out: Path) -> tuple[dict[str, Any], dict[int, float]]:
     """run.json, and the epoch of each measured step."""
-    run = json.loads((out / "run.json").read_text())
-    return run, {row.step: row.epoch for row in RunFolder(out).read_rows()}
+    run = json.loads((newest_run(out) / "run.json").read_text())
+    return run, {row.step: row.epoch for row in RunFolder(newest_run(out)).read_rows()}
 
 
 def test_measuring_does_not_change_the_training(tmp_path: Path) -> None:
@@ -126,20 +127,20 @@ def test_run_folder_and_loggers(tmp_path: Path) -> None:
     fit(tmp_path, callback, logger=loggers)
     out = Path(loggers[0].log_dir) / "neural_collapse"
     assert callback.monitor is not None
-    assert callback.monitor.folder == out
+    assert callback.monitor.folder == out / "version_0"
     run, epochs = run_of(out)
     assert run["status"] == "finished"
     assert run["recipe"]["monitored"] == "Sequential"
     assert epochs == {0: 0.0, 2 * BATCHES: 2.0, 3 * BATCHES: 3.0}
-    statistics = RunFolder(out).read_statistics(0)
+    statistics = RunFolder(newest_run(out)).read_statistics(0)
     assert statistics["train/4/counts"].tolist() == [10, 10, 10]
     assert statistics["test/4/counts"].tolist() == [4, 4, 4]
     header = (Path(loggers[0].log_dir) / "metrics.csv").read_text().split("\n")[0]
-    assert {"train/0/cdnv", "test/4/cdnv"} <= set(header.split(","))
+    assert {"collapse/cdnv/4", "collapse/test/cdnv/4"} <= set(header.split(","))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(loggers[1].log_dir).Reload()
-    assert [point.step for point in events.Scalars("train/0/cdnv")] == [0, 8, 12]
+    assert [point.step for point in events.Scalars("collapse/cdnv/4")] == [0, 8, 12]
 
 
 def test_steps_are_optimiser_steps_under_accumulation(tmp_path: Path) -> None:
@@ -151,7 +152,8 @@ def test_training_that_ends_within_an_epoch_is_measured_at_its_end(tmp_path: Pat
     fit(tmp_path, NeuralCollapseCallback(), max_steps=6, max_epochs=-1, validate=False)
     assert list(run_of(tmp_path / "neural_collapse")[1]) == [0, 4, 6]
     assert not any(
-        name.startswith("test/") for name in RunFolder(tmp_path / "neural_collapse").read_statistics(0)
+        name.startswith("test/")
+        for name in RunFolder(newest_run(tmp_path / "neural_collapse")).read_statistics(0)
     )
 
 
@@ -169,11 +171,91 @@ def test_a_run_goes_on_with_the_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "mine"
     _, trainer = fit(tmp_path, NeuralCollapseCallback(out=out), max_epochs=2)
     trainer.save_checkpoint(tmp_path / "two.ckpt")
-    with pytest.raises(InputError, match="holds a finished run"):
-        fit(tmp_path, NeuralCollapseCallback(out=out))
     fit(tmp_path, NeuralCollapseCallback(out=out), checkpoint=tmp_path / "two.ckpt")
     assert run_of(out)[1] == {0: 0.0, 4: 1.0, 8: 2.0, 12: 3.0}
-    assert len(RunFolder(out).read_rows()) == 4 * 4
+    assert len(RunFolder(newest_run(out)).read_rows()) == 4 * 4
+    fit(tmp_path, NeuralCollapseCallback(out=out), max_epochs=1)
+    fit(tmp_path, NeuralCollapseCallback(out=out, overwrite=True), max_epochs=2)
+    assert sorted(path.name for path in out.iterdir()) == ["version_0", "version_1"]
+    assert run_of(out)[1] == {0: 0.0, 4: 1.0, 8: 2.0}
+
+
+class Watching(Callback):
+    """Reads the metrics where `EarlyStopping` and `ModelCheckpoint` do, before the callback is called."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int, float]] = []
+
+    def _see(self, trainer: Trainer, where: str) -> None:
+        if not trainer.sanity_checking:
+            value = trainer.callback_metrics["collapse/normalized_within/net.4"]
+            self.seen.append((where, trainer.global_step, float(value)))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._see(trainer, "validation")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._see(trainer, "epoch")
+
+
+def test_other_callbacks_see_the_metrics_of_this_epoch(tmp_path: Path) -> None:
+    watching, callback = Watching(), NeuralCollapseCallback(out=tmp_path / "mine")
+    fit(tmp_path, watching, callback)
+    rows = RunFolder(newest_run(tmp_path / "mine")).read_rows()
+    expected = {
+        row.step: row.metrics["normalized_within"]
+        for row in rows
+        if (row.split, row.layer) == ("train", "net.4")
+    }
+    assert [(where, step) for where, step, _ in watching.seen] == [
+        (where, step) for step in (4, 8, 12) for where in ("validation", "epoch")
+    ]
+    for _, step, value in watching.seen:
+        assert value == pytest.approx(expected[step], rel=1e-6)  # float32
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_early_stopping_watches_any_metric_of_any_layer(validate: bool, tmp_path: Path) -> None:
+    stopping = EarlyStopping("collapse/nc1/net.0", patience=1, min_delta=1e9, mode="min")
+    _, trainer = fit(
+        tmp_path,
+        stopping,
+        NeuralCollapseCallback(out=tmp_path / "mine"),
+        validate=validate,
+        max_epochs=5,
+    )
+    assert trainer.current_epoch == 2  # the inputs of net.0 never change: one epoch of patience
+    assert run_of(tmp_path / "mine")[0]["status"] == "finished"
+
+
+def test_the_best_checkpoint_is_chosen_by_a_metric(tmp_path: Path) -> None:
+    best = ModelCheckpoint(tmp_path, "{epoch}", monitor="collapse/test/cdnv/net.4", save_top_k=1)
+    callback = NeuralCollapseCallback(out=tmp_path / "mine")
+    fit(tmp_path, callback, best, enable_checkpointing=True)
+    rows = RunFolder(newest_run(tmp_path / "mine")).read_rows()
+    found = {
+        row.step: row.metrics["cdnv"]
+        for row in rows
+        if (row.split, row.layer) == ("test", "net.4") and row.step
+    }
+    step = min(found, key=lambda step: found[step] or 0.0)
+    assert Path(best.best_model_path).name == f"epoch={step // BATCHES - 1}.ckpt"
+    assert float(best.best_model_score or 0) == pytest.approx(found[step], rel=1e-6)
+
+
+def test_a_compiled_network_is_measured_under_the_names_of_its_author(tmp_path: Path) -> None:
+    """And in the precision of the trainer, whose context is entered by the network inside."""
+    model = Classifier()
+    model.net = torch.compile(model.net, backend="eager")  # pyright: ignore[reportAttributeAccessIssue]
+    callback = NeuralCollapseCallback(out=tmp_path / "mine", network="net", metrics=["cdnv"])
+    entered = []
+    forward = model.net._orig_mod.register_forward_hook(  # pyright: ignore[reportAttributeAccessIssue]
+        lambda *_: entered.append(torch.is_autocast_enabled("cpu"))
+    )
+    fit(tmp_path, callback, model=model, max_epochs=1, precision="bf16-mixed", validate=False)
+    forward.remove()
+    assert {row.layer for row in RunFolder(newest_run(tmp_path / "mine")).read_rows()} == {"0", "4"}
+    assert all(entered)
 
 
 def test_a_trial_run_writes_nothing(tmp_path: Path) -> None:
@@ -188,7 +270,7 @@ def test_the_users_own_loaders(tmp_path: Path) -> None:
         DataLoader(data(9, 4), batch_size=4), DataLoader(data(6, 5), batch_size=4), out=tmp_path / "mine"
     )
     fit(tmp_path, callback, max_epochs=1)
-    statistics = RunFolder(tmp_path / "mine").read_statistics(0)
+    statistics = RunFolder(newest_run(tmp_path / "mine")).read_statistics(0)
     assert statistics["train/net.4/counts"].tolist() == [3, 3, 3]
     assert statistics["test/net.4/counts"].tolist() == [2, 2, 2]
 

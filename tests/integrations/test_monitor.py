@@ -19,6 +19,7 @@ from collapselab import InputError
 from collapselab.integrations import Monitor
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_record import RunRecord
+from collapselab.records.versions import newest_run
 from collapselab.storage import provenance
 from collapselab.training import RunFolder
 
@@ -38,11 +39,11 @@ def train(model: nn.Module, loader: DataLoader[Any], epochs: int = 2, monitor: M
 
 
 def steps_of(out: Path) -> list[int]:
-    return sorted({row.step for row in RunFolder(out).read_rows()})
+    return sorted({row.step for row in RunFolder(newest_run(out)).read_rows()})
 
 
 def run_of(out: Path) -> dict[str, Any]:
-    return json.loads((out / "run.json").read_text())
+    return json.loads((newest_run(out) / "run.json").read_text())
 
 
 def seed_all() -> None:
@@ -145,13 +146,13 @@ def test_the_folder_holds_what_a_run_holds(
     assert run["recipe"]["settings"] == {"lr": 0.1}
     assert run["versions"]["torch"] == torch.__version__
     assert run["seconds"]["measuring"] > 0
-    rows = RunFolder(out).read_rows()
+    rows = RunFolder(newest_run(out)).read_rows()
     assert {(row.split, row.layer) for row in rows} == {
         (split, layer) for split in ("train", "test") for layer in ("0", "4")
     }
     assert {row.step: row.epoch for row in rows} == {0: 0.0, 5: 5 / 6, 10: 10 / 6, 12: 2.0}
     assert all(row.spectra for row in rows)
-    statistics = RunFolder(out).read_statistics(12)
+    statistics = RunFolder(newest_run(out)).read_statistics(12)
     assert statistics["train/4/counts"].tolist() == [16, 16, 16]  # all of the training data, once
 
 
@@ -195,8 +196,8 @@ class Breaking:
 
     @staticmethod
     def rows(model: nn.Module, out: Path) -> None:
-        (out / "measurements.jsonl").unlink()
-        (out / "measurements.jsonl").mkdir()
+        (newest_run(out) / "measurements.jsonl").unlink()
+        (newest_run(out) / "measurements.jsonl").mkdir()
 
     @staticmethod
     def shape(model: nn.Module, out: Path) -> None:
@@ -267,33 +268,80 @@ def test_a_stopped_run_goes_on_from_a_checkpoint(train_loader: DataLoader[Any], 
             monitor.step()
     assert monitor.epoch == 9 / BATCHES
     assert steps_of(out) == [0, 2, 4, 6, 8, 9]
-    rows = RunFolder(out).read_rows()
+    rows = RunFolder(newest_run(out)).read_rows()
     assert len(rows) == 6 * 2
     assert run_of(out)["status"] == "finished"
 
 
 def test_rows_are_never_lost_unasked(train_loader: DataLoader[Any], tmp_path: Path) -> None:
     out = tmp_path / "run"
+    out.mkdir()
+    (out / "thesis.tex").write_text("precious")
     with Monitor(network(), train_loader, out=out, every=2) as monitor:
         monitor.step()
-    before = (out / "measurements.jsonl").read_bytes()
-    with pytest.raises(InputError, match="holds a finished run measured up to step 1"):
-        Monitor(network(), train_loader, out=out, every=2).start()
-    with pytest.raises(InputError, match="holds a run with every 2, not 3"):
-        Monitor(network(), train_loader, out=out, every=3, first_step=1).start()
-    assert (out / "measurements.jsonl").read_bytes() == before
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match="not empty and not a run"):
-        Monitor(network(), train_loader, out=tmp_path / "other").start()
+    first = monitor.folder / "measurements.jsonl"
+    before = first.read_bytes()
+    with Monitor(network(), train_loader, out=out, every=2) as second:
+        second.step()
+    assert [monitor.folder.name, second.folder.name] == ["version_0", "version_1"]
+    assert first.read_bytes() == before
+    assert (out / "thesis.tex").read_text() == "precious"
     RunFolder(tmp_path / "digits").create()
     RunFolder(tmp_path / "digits").write_run(RunRecord(**provenance(), recipe=Recipe(), status="stopped"))
-    with pytest.raises(InputError, match="holds another run"):
-        Monitor(network(), train_loader, out=tmp_path / "digits").start()
+    for first_step in (0, 4):
+        with pytest.raises(InputError, match="holds a run of another kind"):
+            Monitor(network(), train_loader, out=tmp_path / "digits", first_step=first_step).start()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"file: cannot be created .*; choose another out="):
+        Monitor(network(), train_loader, out=tmp_path / "file").start()
 
 
-def test_a_run_stopped_at_its_first_step_begins_again(train_loader: DataLoader[Any], tmp_path: Path) -> None:
-    for _ in range(2):
-        monitor = Monitor(network(), train_loader, out=tmp_path / "run").start()
-        monitor.stop()
-    assert len(RunFolder(tmp_path / "run").read_rows()) == 2
+def test_a_run_measured_in_another_way_is_not_continued(
+    train_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with Monitor(network(), train_loader, out=out, every=2) as monitor:
+        monitor.step()
+    with pytest.warns(UserWarning, match=r"version_0: was measured with every 2, not 3; .* in a new version"):
+        other = Monitor(network(), train_loader, out=out, every=3, first_step=1).start()
+    other.stop()
+    assert other.folder == out / "version_1"
+    assert sorted({row.step for row in RunFolder(monitor.folder).read_rows()}) == [0, 1]
+
+
+def test_overwrite_replaces_the_newest_version_and_nothing_else(
+    train_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    for every in (1, 2):
+        with Monitor(network(), train_loader, out=out, every=every):
+            pass
+    newest = out / "version_1"
+    (newest / "notes.txt").write_text("mine")
+    with Monitor(network(), train_loader, out=out, every=3, overwrite=True) as monitor:
+        assert monitor.folder == newest
+        monitor.step()
+        monitor.step()
+    assert sorted(path.name for path in out.iterdir()) == ["version_0", "version_1"]
+    assert steps_of(out) == [0, 2]
+    assert RunFolder(newest).stored_steps("statistics") == [0, 2]
+    assert run_of(out)["recipe"]["every"] == 3
+    assert run_of(out / "version_0")["recipe"]["every"] == 1
+    assert (newest / "notes.txt").read_text() == "mine"
+    # A training that resumes continues its run, whatever the script says about a new start.
+    with Monitor(network(), train_loader, out=out, every=3, overwrite=True, first_step=2):
+        pass
+    assert steps_of(out) == [0, 2]
+
+
+def test_a_run_of_an_earlier_release_is_continued_where_it_is(
+    train_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    """Its files lie in `out` itself."""
+    with Monitor(network(), train_loader, out=tmp_path / "new", every=2) as monitor:
+        monitor.step()
+    old = monitor.folder.rename(tmp_path / "old")
+    with Monitor(network(), train_loader, out=old, every=2, first_step=1) as monitor:
+        monitor.step()
+    assert monitor.folder == old
+    assert steps_of(old) == [0, 1, 2]

@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from collapselab import InputError
 from collapselab.integrations import Monitor
 from collapselab.integrations.destinations import MAIN_METRICS
+from collapselab.records.versions import newest_run
 from collapselab.training import RunFolder
 
 
@@ -47,14 +48,16 @@ def test_every_destination_gets_the_same_scalars(
     writer.close()
     assert called == run.logged == logger.logged
     assert set(called) == {0, 1}
-    assert called[1].keys() <= {
-        f"{split}/{layer}/{metric}"
-        for split in ("train", "test")
-        for layer in ("0", "4")
-        for metric in MAIN_METRICS
+    # Six of the last layer, on each split.
+    assert called[1].keys() == {
+        f"collapse/{split}{metric}/4" for split in ("", "test/") for metric in MAIN_METRICS
     }
-    row = next(row for row in RunFolder(tmp_path / "run").read_rows() if row.step == 1)
-    assert called[1]["train/0/normalized_within"] == row.metrics["normalized_within"]
+    row = next(
+        row
+        for row in RunFolder(newest_run(tmp_path / "run")).read_rows()
+        if (row.step, row.layer) == (1, "4")
+    )
+    assert called[1]["collapse/normalized_within/4"] == row.metrics["normalized_within"]
     with table.open() as file:
         lines = list(csv.DictReader(file))
     assert {line["name"]: float(line["value"]) for line in lines if line["step"] == "1"} == called[1]
@@ -62,14 +65,14 @@ def test_every_destination_gets_the_same_scalars(
 
     events = EventAccumulator(str(tmp_path / "board")).Reload()
     assert set(events.Tags()["scalars"]) == called[0].keys() | called[1].keys()
-    point = events.Scalars("test/4/cdnv")[-1]
-    assert (point.step, point.value) == (1, pytest.approx(called[1]["test/4/cdnv"]))
+    point = events.Scalars("collapse/test/cdnv/4")[-1]
+    assert (point.step, point.value) == (1, pytest.approx(called[1]["collapse/test/cdnv/4"]))
 
 
 def test_log_metrics_and_log_layers_choose(train_loader: DataLoader[Any], tmp_path: Path) -> None:
     choices: list[tuple[dict[str, Any], set[str]]] = [
-        ({"log_metrics": ["cdnv"], "log_layers": "last"}, {"train/4/cdnv"}),
-        ({"metrics": iter(["cdnv", "vci"]), "log_layers": ["0"]}, {"train/0/cdnv", "train/0/vci"}),
+        ({"log_metrics": ["cdnv"], "log_layers": "last"}, {"collapse/cdnv/4"}),
+        ({"metrics": iter(["cdnv", "vci"]), "log_layers": ["0"]}, {"collapse/cdnv/0", "collapse/vci/0"}),
     ]
     for number, (choice, names) in enumerate(choices):
         logged: dict[str, float] = {}
@@ -124,7 +127,34 @@ def test_loaders_that_cannot_serve_are_refused(train_loader: DataLoader[Any], tm
 def test_a_csv_file_of_someone_else_is_refused(train_loader: DataLoader[Any], tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="other columns"):
-        Monitor(network(), train_loader, out=tmp_path / "run", log=tmp_path / "mine.csv")
+        Monitor(network(), train_loader, out=tmp_path / "run", log=tmp_path / "mine.csv").start()
+    assert (tmp_path / "mine.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_a_csv_file_may_lie_in_the_folder_of_the_runs(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def start(steps: int, first_step: int = 0, *, overwrite: bool = False) -> None:
+        with Monitor(
+            network(), train_loader, out=out, every=1, log=out / "scalars.csv", log_metrics=["cdnv"],
+            first_step=first_step, overwrite=overwrite,
+        ) as monitor:  # fmt: skip
+            for _ in range(steps):
+                monitor.step()
+
+    def steps_in(name: str) -> list[int]:
+        with (out / name).open() as file:
+            return [int(line["step"]) for line in csv.DictReader(file)]
+
+    start(3)
+    assert steps_in("scalars.csv") == [0, 1, 2, 3]
+    start(1)
+    assert steps_in("scalars.csv") == [0, 1, 2, 3]
+    assert steps_in("scalars_version_1.csv") == [0, 1]
+    start(2, overwrite=True)
+    assert steps_in("scalars.csv") == [0, 1, 2]
+    start(2, first_step=1)
+    assert steps_in("scalars.csv") == [0, 1, 2, 3]
 
 
 def test_outside_of_with_it_does_not_measure(train_loader: DataLoader[Any], tmp_path: Path) -> None:

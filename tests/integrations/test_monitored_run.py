@@ -29,7 +29,9 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_rows_that_were_not_written_are_missing_in_every_process(answers: list[Any], tmp_path: Path) -> None:
+    answers += [None, 0]  # the first process has created version 0
     run = MonitoredRun(tmp_path / "run", SETTINGS, 0)
+    assert run.folder.path == tmp_path / "run" / "version_0"
     answers.append((True, "no room"))
     with pytest.raises(InputError, match="process 0: no room"):
         run.append(3, 1.0, MEASURED, spectra=False)
@@ -41,6 +43,6 @@ def test_rows_that_were_not_written_are_missing_in_every_process(answers: list[A
 def test_a_folder_that_cannot_be_created_is_refused_in_every_process(
     answers: list[Any], tmp_path: Path
 ) -> None:
-    answers += [None, (True, "no room")]  # it was read, and then not written
+    answers += [None, 0, (True, "no room")]  # its number is known, and then it is not written
     with pytest.raises(InputError, match="process 0: no room"):
         MonitoredRun(tmp_path / "run", SETTINGS, 0)

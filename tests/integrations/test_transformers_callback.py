@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from collapselab import InputError
+from collapselab.records.versions import newest_run
 from collapselab.training import RunFolder
 
 pytest.importorskip("transformers")
@@ -22,6 +23,8 @@ from transformers import (
     BertForSequenceClassification,
     EarlyStoppingCallback,
     Trainer,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
 
@@ -88,8 +91,8 @@ def callback(**options: Any) -> NeuralCollapseCallback:
 
 def run_of(out: Path) -> tuple[dict[str, Any], dict[int, float]]:
     """run.json, and the epoch of each measured step."""
-    run = json.loads((out / "run.json").read_text())
-    return run, {row.step: row.epoch for row in RunFolder(out).read_rows()}
+    run = json.loads((newest_run(out) / "run.json").read_text())
+    return run, {row.step: row.epoch for row in RunFolder(newest_run(out)).read_rows()}
 
 
 def test_measuring_does_not_change_the_training(tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_measuring_does_not_change_the_training(tmp_path: Path) -> None:
     for measured in (False, True):
         trainer = make_trainer(tmp_path / str(measured))
         if measured:
-            callback(every_n_steps=3).attach(trainer)
+            trainer.add_callback(callback(every_n_steps=3))
         trainer.train()
         assert trainer.model is not None
         weights.append(trainer.model.state_dict())
@@ -114,42 +117,64 @@ def test_measuring_does_not_change_the_training(tmp_path: Path) -> None:
 
 def test_run_folder_history_and_reporters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
-    trainer = make_trainer(tmp_path, report_to="tensorboard")
-    callback(log_metrics=["cdnv"]).attach(trainer)
+    trainer = make_trainer(tmp_path, callback(log_metrics=["cdnv"]), report_to="tensorboard")
     trainer.train()
     run, epochs = run_of(tmp_path / "neural_collapse")
     assert run["status"] == "finished"
     assert run["recipe"]["monitored"] == "BertForSequenceClassification"
     assert epochs == {0: 0.0, STEPS: 1.0, 2 * STEPS: 2.0}
-    statistics = RunFolder(tmp_path / "neural_collapse").read_statistics(0)
+    statistics = RunFolder(newest_run(tmp_path / "neural_collapse")).read_statistics(0)
     assert statistics["train/classifier/counts"].tolist() == [10, 10, 10]
     assert statistics["test/classifier/counts"].tolist() == [4, 4, 4]
-    logged = [entry for entry in trainer.state.log_history if "test_classifier/cdnv" in entry]
+    logged = [entry for entry in trainer.state.log_history if "test_collapse/cdnv/classifier" in entry]
     assert [entry["step"] for entry in logged] == [0, STEPS, 2 * STEPS]
-    assert logged[0].keys() == {"classifier/cdnv", "test_classifier/cdnv", "epoch", "step"}
+    assert logged[0].keys() == {
+        "collapse/cdnv/classifier",
+        "test_collapse/cdnv/classifier",
+        "epoch",
+        "step",
+    }
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "board")).Reload()
-    for name in ("train/classifier/cdnv", "test/classifier/cdnv"):
+    for name in ("train/collapse/cdnv/classifier", "test/collapse/cdnv/classifier"):
         assert [point.step for point in events.Scalars(name)] == [0, STEPS, 2 * STEPS]
 
 
-def test_without_a_trainer_the_training_data_are_measured(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, callback(every_n_epochs=2, log_metrics=["cdnv"]))
-    trainer.train()
-    run, epochs = run_of(tmp_path / "neural_collapse")
-    assert run["status"] == "finished"
-    assert list(epochs) == [0, 2 * STEPS]
-    logged = [entry for entry in trainer.state.log_history if "classifier/cdnv" in entry]
-    assert [entry["epoch"] for entry in logged] == [0, 2.0]
-    assert "test_classifier/cdnv" not in logged[0]
+def test_every_way_to_add_the_callback_measures_and_logs_the_same(tmp_path: Path) -> None:
+    histories = []
+    for way in ("callbacks", "add_callback", "attach"):
+        measuring = callback(every_n_epochs=2, log_metrics=["cdnv"], out=tmp_path / way)
+        trainer = make_trainer(tmp_path, *([measuring] if way == "callbacks" else []))
+        if way == "add_callback":
+            trainer.add_callback(measuring)
+        elif way == "attach":
+            assert measuring.attach(trainer).attach(trainer) is measuring
+        trainer.train()
+        assert run_of(tmp_path / way)[1] == {0: 0.0, 2 * STEPS: 2.0}
+        histories.append(
+            [entry for entry in trainer.state.log_history if "collapse/cdnv/classifier" in entry]
+        )
+    assert histories[0] == histories[1] == histories[2]
+    assert ["test_collapse/cdnv/classifier" in entry for entry in histories[0]] == [True, True]
+
+
+def test_called_by_something_else_it_measures_the_training_data(tmp_path: Path) -> None:
+    measuring = callback(log_metrics=["cdnv"], out=tmp_path / "mine")
+    trainer = make_trainer(tmp_path)
+    control, state = TrainerControl(), TrainerState()
+    parts = {"model": trainer.model, "train_dataloader": trainer.get_train_dataloader()}
+    measuring.on_train_begin(trainer.args, state, control, **parts)
+    measuring.on_train_end(trainer.args, state, control)
+    assert [entry.keys() for entry in state.log_history] == [{"collapse/cdnv/classifier", "epoch", "step"}]
+    assert run_of(tmp_path / "mine")[0]["status"] == "finished"
 
 
 def test_the_users_own_data_sets_and_loaders(tmp_path: Path) -> None:
     loader = DataLoader(Sentences(6, 4), batch_size=4)
     trainer = make_trainer(tmp_path, callback(train_loader=Sentences(9, 5), test_loader=loader), max_steps=1)
     trainer.train()
-    statistics = RunFolder(tmp_path / "neural_collapse").read_statistics(1)
+    statistics = RunFolder(newest_run(tmp_path / "neural_collapse")).read_statistics(1)
     assert statistics["train/classifier/counts"].tolist() == [3, 3, 3]
     assert statistics["test/classifier/counts"].tolist() == [2, 2, 2]
 
@@ -163,7 +188,7 @@ def test_columns_that_the_model_does_not_take_are_left_out(tmp_path: Path) -> No
     trainer = make_trainer(tmp_path, callback(test_loader=table), max_steps=1)
     trainer.train_dataset = table
     trainer.train()
-    statistics = RunFolder(tmp_path / "neural_collapse").read_statistics(1)
+    statistics = RunFolder(newest_run(tmp_path / "neural_collapse")).read_statistics(1)
     assert statistics["train/classifier/counts"].tolist() == [4, 4, 4]
     assert statistics["test/classifier/counts"].tolist() == [4, 4, 4]
 
@@ -177,7 +202,7 @@ def test_the_best_network_is_not_taken_for_the_last(tmp_path: Path) -> None:
         eval_strategy="epoch",
         load_best_model_at_end=True,
     )
-    callback(every_n_epochs=3).attach(trainer)
+    trainer.add_callback(callback(every_n_epochs=3))
     trainer.train()
     run, epochs = run_of(tmp_path / "neural_collapse")
     assert trainer.state.global_step == 2 * STEPS  # stopped early
@@ -190,11 +215,12 @@ def test_a_run_goes_on_with_the_checkpoint(tmp_path: Path) -> None:
     first.train()
     out = tmp_path / "neural_collapse"
     assert list(run_of(out)[1]) == [0, STEPS, 6]
-    with pytest.raises(InputError, match="holds a finished run"):
-        make_trainer(tmp_path, callback()).train()
     second = make_trainer(tmp_path, callback())
     second.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{STEPS}"))
     assert list(run_of(out)[1]) == [0, STEPS, 2 * STEPS]
+    make_trainer(tmp_path, callback(), max_steps=1).train()
+    assert [path.name for path in sorted(out.iterdir())] == ["version_0", "version_1"]
+    assert list(run_of(out)[1]) == [0, 1]
 
 
 def test_an_interrupted_training_is_marked_by_the_next(tmp_path: Path) -> None:
@@ -251,8 +277,10 @@ def test_batches_are_prepared_as_the_trainer_prepares_them(tmp_path: Path) -> No
         dataloader_pin_memory=False,
     )
     data = Renamed(30, 1)
-    trainer = Scaling(Topics(), arguments, train_dataset=data, eval_dataset=Renamed(12, 2))
-    measuring = NeuralCollapseCallback().attach(trainer)
+    measuring = NeuralCollapseCallback()
+    trainer = Scaling(
+        Topics(), arguments, train_dataset=data, eval_dataset=Renamed(12, 2), callbacks=[measuring]
+    )
     trainer.train()
     assert measuring.monitor is not None
     assert measuring.monitor.profile is not None

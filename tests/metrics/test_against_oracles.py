@@ -162,10 +162,29 @@ def test_singular_spread_of_a_wide_layer_is_over_as_many_values_as_classes() -> 
     assert_close(value, np.std([5, 3, 2]) / np.mean([5, 3, 2]), rel=1e-12, why="float64")
 
 
+def test_top_spread_leaves_out_the_singular_value_that_is_zero_at_collapse() -> None:
+    """A simplex of three classes has two equal singular values and a third that is 0; scale and rotation change nothing."""
+    case = random_case([20, 20, 20], 6)
+    turn = np.linalg.qr(np.random.default_rng(6).standard_normal((6, 6)))[0]
+    simplex = 7.0 * (np.eye(3) - 1 / 3) @ turn[:3]
+    value, other = (
+        BY_NAME[name].function(inputs_of(case.features, case.labels, simplex))
+        for name in ("weight_top_spread", "weight_singular_spread")
+    )
+    assert_close(value, 0.0, rel=1e-12, scale=1.0, why="rounding of two equal singular values")
+    assert_close(other, 0.5**0.5, rel=1e-12, why="float64: std/mean of 1, 1, 0")
+
+
 def test_metrics_of_a_zero_weight_are_null() -> None:
     case = random_case([20, 20, 20], 6)
     inputs = inputs_of(case.features, case.labels, np.zeros((3, 6)))
-    for name in ("alignment", "alignment_random", "weight_singular_spread", "weight_stable_rank"):
+    for name in (
+        "alignment",
+        "alignment_random",
+        "weight_singular_spread",
+        "weight_top_spread",
+        "weight_stable_rank",
+    ):
         assert BY_NAME[name].function(inputs) is None, name
     assert any("the weight is zero" in text for text in inputs.warnings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -43,8 +44,18 @@ def test_nestings_and_prefixes(nesting: str | None, prefix: str, tmp_path: Path)
         content = {nesting: content, "epoch": 3, "optimizer": {"lr": 0.1}}
     torch.save(content, tmp_path / "c.pth")
     model = network()
-    load_checkpoint(model, tmp_path / "c.pth")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        load_checkpoint(model, tmp_path / "c.pth")
     assert equal(model, state)
+    removed = prefix.replace(
+        "_orig_mod.", ""
+    )  # of torch.compile: the names are those of the network all the same
+    assert [str(one.message) for one in said] == (
+        [f"{tmp_path / 'c.pth'}: the prefix {removed!r} of the names of tensors was removed"]
+        if removed
+        else []
+    )
 
 
 def test_safetensors(tmp_path: Path) -> None:
@@ -81,24 +92,34 @@ def test_what_does_not_fit_is_listed_and_nothing_is_loaded(tmp_path: Path) -> No
     assert equal(model, before)
 
 
+def spring(what: str) -> None:
+    pytest.fail(what)
+
+
 class Trap:
     """Unpickling it would run code."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (pytest.fail, ("unpickled",))
+        return (spring, ("unpickled",))
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
-    torch.save({"state_dict": network().state_dict(), "args": Trap()}, tmp_path / "c.pt")
-    assert "Python objects" in refusal(tmp_path / "c.pt")
-    (tmp_path / "d.pt").write_bytes(pickle.dumps(Trap()))
-    assert "Python objects" in refusal(tmp_path / "d.pt")
+    state = network().state_dict()
+    for is_new in (True, False):
+        torch.save(
+            {"state_dict": state, "args": Trap()}, tmp_path / "c.pt", _use_new_zipfile_serialization=is_new
+        )
+        load_checkpoint(model := network(), tmp_path / "c.pt")  # or else the trap fails this test
+        assert equal(model, state)
+    for protocol in (2, 5):
+        (tmp_path / "d.pt").write_bytes(pickle.dumps(Trap(), protocol))
+        assert "no file of weights" in refusal(tmp_path / "d.pt")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "no such file" in refusal(tmp_path / "none.pt")
     (tmp_path / "c.txt").write_text("")
-    assert "unknown checkpoint format" in refusal(tmp_path / "c.txt")
+    assert "damaged or cut off, or no file of weights" in refusal(tmp_path / "c.txt")
     torch.save(network().state_dict(), tmp_path / "c.pt")
     save_file(dict(network().state_dict()), tmp_path / "c.safetensors")
     for path in (tmp_path / "c.pt", tmp_path / "c.safetensors"):
@@ -119,7 +140,7 @@ def test_the_classifier_of_the_checkpoint_decides_the_outputs(tmp_path: Path) ->
     )
     name = f"{builder}:net"
     trained = open_model(name, num_classes=7, input_shape=(4,), seed=1)
-    torch.save({f"module.{key}": value for key, value in trained.state_dict().items()}, tmp_path / "c.pt")
+    torch.save({"net": trained.state_dict(), "epoch": 3}, tmp_path / "c.pt")
     model = open_model(name, num_classes=2, input_shape=(4,), checkpoint=tmp_path / "c.pt")
     assert equal(model, trained.state_dict())
     torch.save({"0.weight": torch.zeros(9, 4)}, tmp_path / "c.pt")
@@ -195,8 +216,10 @@ def test_a_mapping_that_contains_itself_ends(tmp_path: Path) -> None:
     assert "no state dict but model" in refusal(saved(tmp_path / "d.pt", deep))
 
 
-def test_a_whole_module_says_to_save_its_state_dict(tmp_path: Path) -> None:
-    assert "torch.save(model.state_dict(), file)" in refusal(saved(tmp_path / "c.pt", network()))
+def test_a_whole_module_has_its_weights_read(tmp_path: Path) -> None:
+    trained = network()
+    load_checkpoint(model := network(), saved(tmp_path / "c.pt", {"model": trained, "epoch": 2}))
+    assert equal(model, trained.state_dict())
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before torch 1.6"])
@@ -262,9 +285,7 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pt")
     assert "a pipe or a device, not a file" in refusal(tmp_path / "pipe.pt")
     np.savez(tmp_path / "arrays.npz", a=np.ones(3))
-    assert "unknown checkpoint format" in refusal(tmp_path / "arrays.npz")
-    (tmp_path / "arrays.npz").rename(tmp_path / "arrays.pt")
-    assert "cannot be read" in refusal(tmp_path / "arrays.pt")
+    assert "or no file of weights" in refusal(tmp_path / "arrays.npz")
 
 
 class Tied(nn.Module):

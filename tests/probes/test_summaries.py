@@ -126,3 +126,31 @@ def test_few_samples_are_a_warning_and_many_are_none() -> None:
     assert "vci and vci_adjusted differ by more than 0.05" in warning
     assert "compare splits, layers and networks by vci_adjusted" in few._repr_html_()
     assert many.vci_warnings() == []
+
+
+# ---------------------------------------------------------------- as text
+
+
+def test_print_is_the_table_and_repr_is_short() -> None:
+    found = measured(3, 80, metrics=["normalized_within", "stable_rank"])
+    text = str(found)
+    assert text.startswith("Sequential: 40 train and 40 test samples, 3 classes, balanced weighting\n")
+    assert "First collapsed layer on train data: none" in text
+    assert repr(found) == "Profile(Sequential: 3 layers, 3 classes, train and test, not collapsed)"
+    assert repr(found["2"]) == "LayerProfile('2', 12 features, train and test)"
+
+
+def test_a_cause_has_one_warning_however_many_layers_it_concerns() -> None:
+    found = measured(6, 21)  # 10 train and 11 test samples: the ranks differ
+    for cause in ("Such eigenvalues are zero", "vci is then 0", "vci_adjusted is undefined"):
+        in_layers = [
+            text
+            for layer in found.layers
+            for split in layer.splits.values()
+            for text in split.warnings
+            if cause in text
+        ]
+        assert len(in_layers) == 12
+        (warning,) = [text for text in found.warnings if cause in text]
+        assert "train 0" in warning
+        assert "test 0" in warning

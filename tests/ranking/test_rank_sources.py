@@ -115,8 +115,9 @@ def test_networks_by_name_with_and_without_weights(tmp_path: Path) -> None:
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     found = collapselab.rank([f"mlp={tmp_path / 'w.safetensors'}", "mlp"], "digits", **OPTIONS)
     assert [text for text in found.warnings if "untrained" in text] == [
-        "mlp: initial (untrained) weights; give mlp=FILE for trained ones"
+        "mlp: untrained; give pretrained=, or mlp=FILE, for trained weights"
     ]
+    assert set(found.order) == {f"mlp={tmp_path / 'w.safetensors'}", "mlp, untrained (seed 0)"}
     assert found.rows[0].scores != found.rows[1].scores
 
 

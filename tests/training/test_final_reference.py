@@ -5,12 +5,12 @@ import pytest
 import torch
 from sklearn.cluster import KMeans
 
-from collapselab.data import Split
+from collapselab.data import AnySplit
 from collapselab.training import Recipe, RunFolder, run_recipe
 from collapselab.training.building import build_model, load_data
 
 
-def _features(recipe: Recipe, folder: RunFolder, step: int, split: Split, layer: int) -> np.ndarray:
+def _features(recipe: Recipe, folder: RunFolder, step: int, split: AnySplit, layer: int) -> np.ndarray:
     model = build_model(recipe, load_data(recipe))
     model.load_state_dict(folder.read_weights(step))
     model.eval()

@@ -21,6 +21,7 @@ from collapselab.cli.profile import profile
 from collapselab.cli.rank import rank
 from collapselab.cli.report import report
 from collapselab.cli.reproduce import reproduce
+from collapselab.cli.results import results
 from collapselab.cli.run import run
 from collapselab.cli.stdout import give_up_stdout, keep_descriptors_open, owning_stdout
 from collapselab.cli.terminal import INTERRUPTED, ReaderLeft, note
@@ -59,7 +60,7 @@ def collapselab(
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
 
 
-for _command in (measure, profile, rank, run, report, reproduce, judge, metrics):
+for _command in (measure, profile, rank, run, report, reproduce, judge, results, metrics):
     app.command()(owning_stdout(_command))
 
 

@@ -19,7 +19,7 @@ from collapselab.storage import WriteError, replace_text, write_to_device
 from collapselab.text import grouped
 
 if TYPE_CHECKING:
-    from collapselab.features.measure import Measurement
+    from collapselab.features.measurement import Measurement
     from collapselab.probes import Profile
     from collapselab.ranking import Ranking
 
@@ -50,9 +50,9 @@ def show(result: Result, format: Format, output: Path | None, command: Callable[
 
 def as_text(result: Result, format: Format, *, to_terminal: bool = False) -> str:
     """Format a result. In JSON every number is finite, and an undefined metric is null; in CSV it is empty."""
-    from collapselab.cli.tables import measurement_table, profile_table
-    from collapselab.features.measure import Measurement
+    from collapselab.features.measurement import Measurement
     from collapselab.probes import Profile
+    from collapselab.tables import measurement_table, profile_table
 
     if format == "json":
         return json.dumps(in_strings(encodable, result.to_dict()), indent=2, allow_nan=False) + "\n"

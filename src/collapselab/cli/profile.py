@@ -24,7 +24,8 @@ def profile(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="The network: mlp, convnet, vgg11, torchvision/NAME, timm/NAME, or path/to/file.py:function.",
+            help="The network: mlp, convnet, vgg11, torchvision/NAME, timm/NAME, transformers/ID, a folder that save_pretrained "
+            "wrote, or path/to/file.py:function.",
         ),
     ],
     dataset: Annotated[
@@ -49,7 +50,43 @@ def profile(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Weights to load, .safetensors or .pt; default: initial weights from --seed."
+            metavar="FILE",
+            help="Weights to load: a state dict saved by torch or safetensors, also inside a checkpoint of a trainer. "
+            "Default: initial weights from --seed.",
+        ),
+    ] = None,
+    checkpoint_key: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint-key",
+            metavar="KEY",
+            help="Place of the weights in the file of --checkpoint, such as model_ema, or what their names begin with. "
+            "Default: the weights that fit the network.",
+        ),
+    ] = None,
+    pretrained: Annotated[
+        bool,
+        typer.Option(
+            "--pretrained",
+            help="Load the weights that timm, torchvision or the Hugging Face hub publish for the network; fetched once.",
+        ),
+    ] = False,
+    preprocess: Annotated[
+        bool | None,
+        typer.Option(
+            "--preprocess/--no-preprocess",
+            help="Prepare images as the network was trained with (timm's data_config, torchvision's transforms, the image "
+            "processor of transformers), instead of --image-size and --standardize. Default: with published weights.",
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            "--image-size",
+            min=1,
+            metavar="N",
+            help="Resize images to N x N pixels, for networks that take any size. Default: their size; if they have several, "
+            "the median size, at most 224 x 224.",
         ),
     ] = None,
     layers: Annotated[
@@ -206,6 +243,10 @@ def profile(
         test_dataset=test_dataset,
         copies=copies_from(data),
         checkpoint=checkpoint,
+        checkpoint_key=checkpoint_key,
+        pretrained=pretrained,
+        preprocess=preprocess,
+        image_size=image_size,
         limit=limit,
         batch_size=batch_size,
         device=device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,16 @@ from collapselab.choices import Standardize
 from collapselab.cli.output import make_result_folder
 from collapselab.data import LabelledData, open_data_set
 from collapselab.distributed import local_device, process_group
-from collapselab.errors import InputError, encodable, in_strings
-from collapselab.models import is_user_file, open_model, required_channels, required_image_size
+from collapselab.errors import InputError, InputNote, encodable, in_strings, noted
+from collapselab.models import (
+    is_user_file,
+    open_model,
+    required_channels,
+    required_image_size,
+    untrained,
+)
+from collapselab.models.preprocessing import TextPreprocessing, own_preprocessing
+from collapselab.models.pretrained import check_weights_wanted, is_transformers, saved_folder
 from collapselab.passes import ProgressCallback
 from collapselab.probes import Profile, ProfileOptions, profile
 from collapselab.probes.options import complete_options
@@ -37,6 +46,10 @@ class ProfileJob:
         test_dataset: another data set to take the test split from.
         copies: paths of local copies of named data sets.
         checkpoint: weights to load; None for initial weights from the seed.
+        checkpoint_key: place of the weights in the file.
+        pretrained: whether published weights are loaded.
+        preprocess: whether inputs are made as the network was trained with; None: with published weights.
+        image_size: height and width of images; None for those that the network or the data have.
         limit: maximum number of samples per split.
         batch_size: samples per forward pass.
         device: `auto`, `cpu`, `cuda`, …
@@ -51,6 +64,10 @@ class ProfileJob:
     test_dataset: str | None = None
     copies: Mapping[str, Path] = field(default_factory=dict)
     checkpoint: Path | None = None
+    checkpoint_key: str | None = None
+    pretrained: bool = False
+    preprocess: bool | None = None
+    image_size: int | None = None
     limit: int | None = None
     batch_size: int = 128
     device: str = "auto"
@@ -99,14 +116,19 @@ def _profiled(
     job: ProfileJob, device: torch.device, progress: ProgressCallback | None
 ) -> tuple[Profile | None, int]:
     """The profile, None in all processes but the first; and how many processes there are."""
-    train, test, notes = _open_splits(job)
-    model = open_model(
-        job.model,
-        num_classes=train.num_classes,
-        input_shape=train.input_shape,
-        checkpoint=job.checkpoint,
-        seed=job.options.get("seed", 0),
-    ).to(device)
+    with noted() as said:
+        if job.checkpoint is None and not job.pretrained:
+            check_weights_wanted(job.model)  # before any data are read
+        train, test, notes = _open_splits(job)
+        model = open_model(
+            job.model,
+            num_classes=train.num_classes,
+            input_shape=train.input_shape,
+            checkpoint=job.checkpoint,
+            checkpoint_key=job.checkpoint_key,
+            pretrained=job.pretrained,
+            seed=job.options.get("seed", 0),
+        ).to(device)
     options: dict[str, Any] = dict(job.options)
     with process_group(device) as (rank, world):
         result = profile(
@@ -119,24 +141,22 @@ def _profiled(
         )
     if rank:
         return None, world
-    return dataclasses.replace(result, warnings=(*notes, *result.warnings)), world
+    return dataclasses.replace(result, warnings=(*notes, *said, *result.warnings)), world
 
 
 def _name(job: ProfileJob) -> str:
     """The network with its weights; the file of a user may load trained ones itself."""
     if job.checkpoint is not None:
-        return f"{job.model}, {job.checkpoint.name}"
-    return job.model if is_user_file(job.model) else f"{job.model} with initial (untrained) weights"
+        key = f" ({job.checkpoint_key})" if job.checkpoint_key else ""
+        return f"{job.model}, {job.checkpoint.name}{key}"
+    if job.pretrained or saved_folder(job.model) is not None:
+        return f"{job.model}, pretrained"
+    return job.model if is_user_file(job.model) else untrained(job.model, job.options.get("seed", 0))
 
 
 def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None, tuple[str, ...]]:
     """Train and test data, with the size and channels that the model needs, and notes about their splits."""
-    wanted: dict[str, Any] = {
-        "image_size": required_image_size(job.model),
-        "channels": required_channels(job.model),
-        "limit": job.limit,
-        "standardize": job.standardize,
-    }
+    wanted: dict[str, Any] = {"limit": job.limit, "standardize": job.standardize} | _form(job)
     data = open_data_set(job.dataset, job.copies)
     if "train" not in data.splits:
         raise InputError(f"--dataset {job.dataset}: has no train split, only {', '.join(data.splits)}")
@@ -160,6 +180,32 @@ def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None, tu
             f"{train.input_shape}; give test data of the same shape"
         )
     return train, _relabelled(test, train, job), (*other.notes, *notes)
+
+
+def _form(job: ProfileJob) -> dict[str, Any]:
+    """How inputs are made: by the network's own preprocessing, or in the size and channels that it needs."""
+    has_published = job.checkpoint is None and (job.pretrained or saved_folder(job.model) is not None)
+    # What reads text has no other way.
+    reads_text = is_transformers(job.model) and job.preprocess is not False
+    if job.preprocess or (job.preprocess is None and has_published) or reads_text:
+        own = own_preprocessing(job.model)
+        warnings.warn(
+            f"inputs are made by the network's own preprocessing ({own.words})", InputNote, stacklevel=2
+        )
+        if isinstance(own, TextPreprocessing):
+            return {"tokenize": own.tokenize}
+        if job.image_size is not None:
+            raise InputError(
+                f"--image-size {job.image_size}: the network's own preprocessing has a size; add --no-preprocess"
+            )
+        return {"transform": own.transform}
+    required, asked = required_image_size(job.model), job.image_size
+    size = required if asked is None else (asked, asked)
+    if required not in (None, size):
+        raise InputError(
+            f"--image-size {asked}: {job.model} takes images of {required[0]} x {required[1]} only; leave it out"
+        )
+    return {"image_size": size, "channels": required_channels(job.model)}
 
 
 def _relabelled(test: LabelledData, train: LabelledData, job: ProfileJob) -> LabelledData:

@@ -20,7 +20,8 @@ def rank(
         typer.Argument(
             metavar="SOURCE...",
             help="What to rank, two or more. Networks: a run folder (its last checkpoint), a checkpoint in a run folder, or "
-            "mlp, convnet, torchvision/NAME, timm/NAME or path/to/file.py:function, with weights as NAME=FILE. Or features of "
+            "mlp, convnet, torchvision/NAME, timm/NAME, transformers/ID, a folder that save_pretrained wrote, or "
+            "path/to/file.py:function, with weights as NAME=FILE. Or features of "
             "the target data: a .npz or .safetensors file, a folder of shards, or a folder with train and test.",
         ),
     ],
@@ -73,6 +74,13 @@ def rank(
             "pixel, or not at all. Default: as a run was trained, otherwise channel."
         ),
     ] = None,
+    pretrained: Annotated[
+        bool,
+        typer.Option(
+            "--pretrained",
+            help="Networks by name have the weights that timm, torchvision or the hub publish; fetched once.",
+        ),
+    ] = False,
     layer: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Layer whose inputs are the features. Default: the classifier."),
@@ -144,6 +152,7 @@ def rank(
             limit=limit,
             image_size=image_size,
             standardize=standardize,
+            pretrained=pretrained,
             layer=layer,
             batch_size=batch_size,
             device=device,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from collapselab.cli.tables import WIDTHS, empty_table, printed, warning_lines
 from collapselab.errors import printable, without_middle
+from collapselab.tables import WIDTHS, empty_table, printed, warning_lines
 from collapselab.text import MISSING, counted, number, percent
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collapselab.choices import Scale
+from collapselab.choices import EngineName, Scale
+from collapselab.cli.errors import options_of
+from collapselab.cli.grid_bars import GridBars, shares_left
 from collapselab.cli.options import (
     DataOption,
     StopAfterOption,
@@ -21,22 +24,27 @@ from collapselab.cli.options import (
     stopper_from,
 )
 from collapselab.cli.progress import ProgressBars
-from collapselab.cli.terminal import print_text
+from collapselab.cli.terminal import note, print_text
 from collapselab.errors import InputError
-from collapselab.text import counted, duration, words
+from collapselab.text import counted
 
 if TYPE_CHECKING:
     from collapselab.experiments.experiment import Experiment
+    from collapselab.experiments.runner import Request
+    from collapselab.experiments.running import Engine
+    from collapselab.training import Stopper
 
-_ENDINGS = {"steps": "", "loss": " (loss below its threshold)", "diverged": " (diverged)"}
+_ALL = "all"
+_SHARE = re.compile(r"(\d+)/(\d+)")
 
 
 def reproduce(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="PAPER/FIGURE|list",
-            help="The experiment, such as hui2022/fig6; list prints all experiments.",
+            metavar="PAPER/FIGURE|PAPER|all|list",
+            help="The experiment, such as hui2022/fig6; a paper, such as hui2022, for all of its experiments; all for every "
+            "experiment. list prints them.",
         ),
     ],
     scale: Annotated[
@@ -60,7 +68,10 @@ def reproduce(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", help="Folder to write everything to; default: runs/PAPER-FIGURE-SCALE."
+            "--out",
+            metavar="DIR",
+            help="Folder to write everything to; default: runs/PAPER-FIGURE-SCALE. Several experiments are written to "
+            "DIR/PAPER/FIGURE.",
         ),
     ] = None,
     only: Annotated[
@@ -91,49 +102,108 @@ def reproduce(
             help="Number of CPU threads; default: the number that PyTorch uses. The last digits of results depend on it.",
         ),
     ] = None,
+    jobs: Annotated[
+        str | None,
+        typer.Option(
+            "--jobs",
+            metavar="I/N",
+            help="Run only the I-th of N shares of the runs, such as 1/8 in the first task of a SLURM array. Figures and "
+            "verdicts are made when all shares are there.",
+        ),
+    ] = None,
+    engine: Annotated[
+        EngineName,
+        typer.Option(
+            help="local: one run after another in this process. ray: many at once on a Ray cluster."
+        ),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="HOST:PORT",
+            help="ray only. The cluster; default: RAY_ADDRESS, else one that runs on this machine, else a new one.",
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus",
+            min=0,
+            max=64,
+            metavar="N",
+            help="ray only. GPUs that each run needs; 0.5 runs two on a GPU. Default: 1 at scale paper, otherwise 0.",
+        ),
+    ] = None,
     stop_after: StopAfterOption = None,
 ) -> None:
-    """Reproduce an experiment of a paper.
+    """Reproduce an experiment of a paper, or several.
 
     Trains and measures networks, draws the paper's figures, judges its claims, and writes a page. The page also lists how
     the chosen --scale differs from the paper's experiment. An experiment consists of jobs. Jobs differ in settings such
     as the data set. Each seed of a job is a run. If an experiment is stopped or killed, the same command resumes it.
     Finished runs are not run again, so you can add seeds later. To share the runs among processes, start the same command
-    in several terminals.
+    in several terminals, share them out with --jobs, or run them on a cluster with --engine ray.
+
+    For several experiments, the estimate of each is printed first. An experiment that fails does not stop the others. One
+    page over all of them is written after each: DIR/index.html with --out DIR, otherwise runs/NAME-SCALE.html.
 
     \b
     Examples:
       collapselab reproduce list
       collapselab reproduce hui2022/fig6
       collapselab reproduce hui2022/fig6 --scale cpu --data mnist=data/mnist --seeds 3 --stop-after 50m
+      collapselab reproduce all --scale cpu --data mnist=data/mnist --data cifar10=data/cifar10
+      collapselab reproduce hui2022/fig2 --scale paper --data cifar10=/shared/cifar10 --out /shared/fig2 --engine ray
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
     if name == "list":
         print_text(_listed())
         return
-    from collapselab.cli.outcome import print_outcome
+    from collapselab.cli.reproduce_many import reproduce_many
     from collapselab.experiments.runner import Request
+
+    chosen = _chosen(name)
+    is_one = name != _ALL and "/" in name
+    if only and not is_one:
+        raise InputError(f"--only {only}: names of jobs differ between experiments; give a single experiment")
+    copies = _copies(data, chosen, scale, name)
+    requests = [
+        Request(
+            experiment=experiment,
+            scale=scale,
+            seeds=seeds,
+            out=out if is_one or out is None else out / experiment.id,
+            copies=copies,
+            changes=changes_from(set_) | ({} if threads is None else {"num_threads": threads}),
+            only=names_from(only),
+            share=_share(jobs),
+            engine=_engine(engine, address, gpus),
+            command="collapselab " + shlex.join(_portable(sys.argv[1:])),
+        )
+        for experiment in chosen
+    ]
+    stopper = stopper_from(stop_after)
+    if is_one:
+        _reproduce_one(requests[0], stopper)
+    else:
+        page = Path("runs") / f"{name}-{scale}.html" if out is None else out / "index.html"
+        reproduce_many(requests, page, stopper, options_of(reproduce))
+
+
+def _reproduce_one(request: Request, stopper: Stopper) -> None:
+    from collapselab.cli.outcome import print_outcome
+    from collapselab.experiments.runner import SharesLeft
     from collapselab.experiments.runner import reproduce as run_experiment
-    from collapselab.registry import find_experiment
     from collapselab.training import RunInterrupted
 
-    experiment = find_experiment(name)
-    request = Request(
-        experiment=experiment,
-        scale=scale,
-        seeds=seeds,
-        out=out,
-        copies=_copies(data, experiment, scale),
-        changes=changes_from(set_) | ({} if threads is None else {"num_threads": threads}),
-        only=names_from(only),
-        command="collapselab " + shlex.join(_portable(sys.argv[1:])),
-    )
-    stopper = stopper_from(stop_after)
     try:
         with ProgressBars() as bars:
-            watcher = _GridBars(bars, list(experiment.extras))
-            outcome = run_experiment(request, watcher, stopper)
+            outcome = run_experiment(request, GridBars(bars, list(request.experiment.extras)), stopper)
     except RunInterrupted as stopped:
         end_stopped(request.folder, stopped, f"{stopped.reason}; run the same command again to resume")
+        return
+    except SharesLeft as left:
+        note(f"{request.folder}: {shares_left(left.runs)}")
         return
     notes = ["All runs were already finished; nothing was run again"] if outcome.was_finished else []
     if outcome.left_out:
@@ -143,44 +213,35 @@ def reproduce(
     print_outcome(outcome, notes)
 
 
-class _GridBars:
-    """Shows the progress of an experiment: one bar for all runs, one for the run in progress."""
+def _chosen(name: str) -> Sequence[Experiment]:
+    """Return the experiment of this name, all of a paper, or all."""
+    from collapselab.registry import experiments, find_experiment
 
-    def __init__(self, bars: ProgressBars, extras: Sequence[str]) -> None:
-        self._bars = bars
-        self._extras = " and ".join(words(name) for name in extras)
-        self._all, self._run = ("", 0, 0), ""
+    everything = experiments()
+    of_paper = [one for id, one in everything.items() if name in (_ALL, id.partition("/")[0])]
+    return of_paper or [find_experiment(name)]
 
-    def timing(self, job: str) -> None:
-        self._bars.note(f"timing a few steps of {job}")
 
-    def estimated(self, runs_left: int, runs: int, seconds: float) -> None:
-        then = f", then {self._extras}" if self._extras else ""
-        self._bars.note(
-            f"{runs_left} of {counted(runs, 'run')} left: about {duration(seconds)} at the current speed{then} (you can "
-            "stop with Ctrl-C; the same command resumes)"
-        )
+def _share(jobs: str | None) -> tuple[int, int]:
+    """Parse I/N of `--jobs`."""
+    if jobs is None:
+        return 1, 1
+    match = _SHARE.fullmatch(jobs.strip())
+    share, shares = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= share <= shares:
+        raise InputError(f"--jobs {jobs}: give I/N with I from 1 to N, such as 1/8")
+    return share, shares
 
-    def waiting(self, runs: int) -> None:
-        self._bars.note(f"waiting for {counted(runs, 'run')} in other processes")
 
-    def run_started(
-        self, job: str, seed: int, number: int, runs: int, steps_before: int, steps_of_all: int, steps: int
-    ) -> None:
-        self._bars.hide_all()
-        self._all, self._run = (f"run {number} of {runs}", steps_before, steps_of_all), f"{job}, seed {seed}"
-        self.progress(0, steps, "starting")
+def _engine(name: EngineName, address: str | None, gpus: float | None) -> Engine | None:
+    if name == "ray":
+        from collapselab.experiments.engines.ray_cluster import RayCluster
 
-    def progress(self, done: int, total: int, doing: str) -> None:
-        text, before, all_steps = self._all
-        self._bars.show("all runs", before + done, all_steps, text)
-        self._bars.show(self._run, done, total, f"{done:,} of {total:,} steps, {doing}")
-
-    def run_ended(self, job: str, seed: int, number: int, runs: int, ended: str, seconds: float) -> None:
-        self._bars.note(f"{number} of {runs}: {job}, seed {seed}: {duration(seconds)}{_ENDINGS[ended]}")
-
-    def extra(self, name: str, seed: int) -> None:
-        self._bars.note(f"computing {words(name)}, seed {seed}")
+        return RayCluster(address, gpus)
+    for option, value in {"--address": address, "--gpus": gpus}.items():
+        if value is not None:
+            raise InputError(f"{option} {value}: only a cluster has it; give --engine ray too")
+    return None
 
 
 def _listed() -> str:
@@ -193,22 +254,23 @@ def _listed() -> str:
         lines.append(f"{experiment.id}{also}: {experiment.title} [{experiment.where}]")
         for scale, preset in experiment.presets.items():
             jobs = preset.jobs(0)
-            names = sorted({job.recipe.data.name for job in jobs})
             lines.append(
                 f"  {scale:<6} {counted(len(jobs), 'job')} x {counted(preset.seeds, 'seed')}, "
-                f"{sum(job.recipe.steps for job in jobs):,} steps per seed, data: {', '.join(names)}"
+                f"{sum(job.recipe.steps for job in jobs):,} steps per seed, data: {', '.join(preset.data_names())}"
             )
     return "\n".join(lines) + "\n"
 
 
-def _copies(pairs: list[str] | None, experiment: Experiment, scale: Scale) -> Mapping[str, Path]:
-    """Return the local copies given by `--data`; the experiment must use all of them."""
+def _copies(
+    pairs: list[str] | None, experiments: Sequence[Experiment], scale: Scale, name: str
+) -> Mapping[str, Path]:
+    """Return the local copies given by `--data`; the experiments must use all of them."""
     copies = copies_from(pairs)
-    names = {job.recipe.data.name for job in experiment.presets[scale].jobs(0)} - {"digits"}
+    names = {name for one in experiments for name in one.presets[scale].data_names()} - {"digits"}
     for pair in pairs or []:
         if pair.partition("=")[0].strip() not in names:
             raise InputError(
-                f"--data {pair}: {experiment.id} at scale {scale} uses only {' and '.join(sorted(names)) or 'digits'}; "
+                f"--data {pair}: {name} at scale {scale} uses only {' and '.join(sorted(names)) or 'digits'}; "
                 "choose another --scale, or omit this option"
             )
     return copies

@@ -70,6 +70,25 @@ def run(
     data: RecipeDataOption = None,
     set_: SetOption = None,
     stop_after: StopAfterOption = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=4096,
+            metavar="N",
+            help="Recipes only. Share every batch among N GPUs of this machine, or N processes without a GPU; default: the recipe's devices, or 1.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=1024,
+            metavar="N",
+            help="Recipes only. Processes that decode images which do not fit in memory; default: one per processor but one, at most 8. "
+            "Results do not depend on it.",
+        ),
+    ] = None,
     show_recipe: Annotated[
         bool,
         typer.Option("--show-recipe", help="Print the recipe, with an explanation of every value, and exit."),
@@ -90,12 +109,17 @@ def run(
       collapselab run digits --show-recipe > recipe.yaml
       collapselab run recipe.yaml --set steps=2000 --stop-after 9m
       collapselab run mnist.yaml --data mnist=data/mnist
-      torchrun --nproc-per-node 2 -m collapselab run recipe.yaml
+      collapselab run recipe.yaml --devices 2
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
     from collapselab.training import RunFolder
 
     _check_seeds(name, seed, seeds)
-    recipe = _recipe(name, seed, data, set_)
+    if name == _DIGITS and (data or set_ or devices or workers is not None):
+        raise InputError(
+            "digits: --data, --set, --devices and --workers do not apply to this run; save its recipe with --show-recipe > "
+            "recipe.yaml, and run the file"
+        )
+    recipe = _recipe(name, {"seed": seed, "devices": devices}, set_)
     if show_recipe:
         print_text(recipe.documented_yaml())
         return
@@ -104,7 +128,7 @@ def run(
     if name == _DIGITS:
         _run_digits(folder, range(seeds) if seeds else [seed or 0], stopper)
     else:
-        _run_recipe(recipe, folder, copies_from(data), stopper)
+        _run_recipe(recipe, folder, copies_from(data), stopper, workers)
 
 
 def _check_seeds(name: str, seed: int | None, seeds: int | None) -> None:
@@ -117,20 +141,15 @@ def _check_seeds(name: str, seed: int | None, seeds: int | None) -> None:
         raise InputError(f"--seeds {seeds}: {why} --seed")
 
 
-def _recipe(name: str, seed: int | None, data: list[str] | None, set_: list[str] | None) -> Recipe:
+def _recipe(name: str, given: dict[str, int | None], set_: list[str] | None) -> Recipe:
     from collapselab.findings.digits import digits_recipe
     from collapselab.training import Recipe
 
     if name == _DIGITS:
-        if data or set_:
-            raise InputError(
-                "digits: --data and --set cannot change this run; save its recipe with --show-recipe > recipe.yaml, edit "
-                "it, and run the file"
-            )
-        return digits_recipe(seed or 0)
+        return digits_recipe(given["seed"] or 0)
     if not name.endswith((".yaml", ".yml")):
         raise InputError(f"unknown run {name!r}; give digits, or the path of a recipe, a .yaml file")
-    changes = changes_from(set_) | ({} if seed is None else {"seed": seed})
+    changes = changes_from(set_) | {name: value for name, value in given.items() if value is not None}
     recipe = Recipe.read(Path(name))
     return recipe.with_changes(changes) if changes else recipe
 
@@ -159,7 +178,9 @@ def _run_digits(folder: RunFolder, seeds: Sequence[int], stopper: Stopper) -> No
     _print_summary(result.rows, result.verdicts, lines, result.runs[0])
 
 
-def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], stopper: Stopper) -> None:
+def _run_recipe(
+    recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], stopper: Stopper, workers: int | None
+) -> None:
     from collapselab.data import open_data_set
     from collapselab.frames import numbers, rows_that
     from collapselab.training import RunInterrupted, run_recipe
@@ -169,7 +190,8 @@ def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], s
             note(text)
     try:
         with ProgressBars() as bars:
-            done = run_recipe(recipe, folder, bars.steps(folder.path.name), copies=copies, stopper=stopper)
+            on_step = bars.steps(folder.path.name)
+            done = run_recipe(recipe, folder, on_step, copies=copies, stopper=stopper, workers=workers)
     except RunInterrupted as stopped:
         end_stopped(folder.path, stopped, stopped)
         return
@@ -195,7 +217,7 @@ def _run_recipe(recipe: Recipe, folder: RunFolder, copies: Mapping[str, Path], s
 def _print_summary(
     rows: pd.DataFrame, verdicts: Sequence[Judgement], lines: Sequence[str], run: RunRecord
 ) -> None:
-    from collapselab.cli.tables import run_summary
+    from collapselab.cli.run_summary import run_summary
 
     print_text(
         run_summary(rows, verdicts, lines, epsilon=run.epsilon, width=terminal_width(), colour=uses_colour())

@@ -5,10 +5,11 @@ from collapselab.data.digits import load_digits
 from collapselab.data.labelled import LabelledData
 from collapselab.data.names import NAMED, NamedData, local_copies
 from collapselab.data.opening import available_splits, open_data, open_data_set
-from collapselab.data.splits import DataSplits, Split
+from collapselab.data.splits import AnySplit, DataSplits, Split
 
 __all__ = [
     "NAMED",
+    "AnySplit",
     "DataSet",
     "DataSplits",
     "LabelledData",

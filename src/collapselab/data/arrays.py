@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collapselab.checks import check_finite, check_label_shape
+from collapselab.data.encoding import encoded_splits
 from collapselab.data.names import VALIDATION
+from collapselab.data.npy import NpyFolder
 from collapselab.data.stored import ImageSource, Store, ValueSource, checked_labels
 from collapselab.errors import InputError
 from collapselab.features.files import NpzFile
@@ -35,8 +37,8 @@ class NpzStore(Store):
         InputError: a damaged file, or one without labels.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = NpzFile(path)
+    def __init__(self, path: Path, file: NpyFolder | None = None) -> None:
+        self._file = NpzFile(path) if file is None else file
         names = self._file.names
         found = (
             (split, prefix)
@@ -58,16 +60,34 @@ class NpzStore(Store):
     def labels(self, split: str) -> npt.NDArray[np.int64]:
         name = f"{self._prefixes[split]}labels"
         shape, where = self._file.shape(name), f"{self._file.path}, {name}"
+        dtype = np.asarray(self._file.empty(name)).dtype
+        if dtype.kind in "US" or len(shape) == 2:
+            return checked_labels(self._encoded[0][split], where, self._encoded[1])
         # Before gigabytes are read; the inputs are checked by `content`.
-        check_label_shape(shape, np.asarray(self._file.empty(name)).dtype, math.prod(shape), where)
+        check_label_shape(shape, dtype, math.prod(shape), where)
         return checked_labels(np.asarray(self._file.read(name)), where)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        kinds = {
+            np.asarray(self._file.empty(f"{prefix}labels")).dtype.kind for prefix in self._prefixes.values()
+        }
+        return self._encoded[1] if kinds & {"U", "S"} else None
+
+    @cached_property
+    def _encoded(self) -> tuple[dict[str, npt.NDArray[Any]], tuple[str, ...] | None]:
+        """The labels of all splits as numbers, and the names of the classes if they are stored as names."""
+        stored = {
+            split: np.asarray(self._file.read(f"{prefix}labels")) for split, prefix in self._prefixes.items()
+        }
+        return encoded_splits(stored, str(self._file.path))
 
     def content(self, split: str) -> ImageSource | ValueSource:
         name = self._input_name(split)
         shape, dtype = self._file.shape(name), np.asarray(self._file.empty(name)).dtype
         if dtype.kind not in "fiub":
             raise InputError(f"{self._file.path}: {name} has dtype {dtype}; save real numbers")
-        count = math.prod(self._file.shape(f"{self._prefixes[split]}labels"))
+        count = self._file.shape(f"{self._prefixes[split]}labels")[0]
         if len(shape) < 2 or 0 in shape or shape[0] != count:
             raise InputError(
                 f"{self._file.path}: {name} has shape {shape} for {count} labels; save one non-empty row per label, in "
@@ -90,7 +110,7 @@ class NpzStore(Store):
 class _ArrayImages(ImageSource):
     """Images as bytes: (n, h, w), (n, h, w, channels) or (n, channels, h, w)."""
 
-    def __init__(self, file: NpzFile, name: str, shape: tuple[int, ...]) -> None:
+    def __init__(self, file: NpzFile | NpyFolder, name: str, shape: tuple[int, ...]) -> None:
         self._file, self._name = file, name
         if not (len(shape) == 3 or (len(shape) == 4 and (shape[1] in (1, 3) or shape[3] in (1, 3)))):
             raise InputError(
@@ -115,9 +135,12 @@ class _ArrayImages(ImageSource):
             image = Image.fromarray(np.ascontiguousarray(self._array[row]))
             yield f"{self._file.path}, {self._name}, row {row}", image
 
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.full(len(rows), math.prod(self._file.shape(self._name)[1:]))
+
 
 class _ArrayValues(ValueSource):
-    def __init__(self, file: NpzFile, name: str) -> None:
+    def __init__(self, file: NpzFile | NpyFolder, name: str) -> None:
         self._file, self._name = file, name
 
     def values(self) -> Float[Tensor, "n ..."]:

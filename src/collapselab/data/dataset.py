@@ -8,12 +8,16 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from collapselab.choices import Standardize
+from collapselab.data.digits import DigitValues, images_of
 from collapselab.data.labelled import Inputs, LabelledData, TensorInputs
 from collapselab.data.names import VALIDATION, NamedData
 from collapselab.data.pixels import Pixels
-from collapselab.data.stored import ImageSource, Store, ordered_splits
+from collapselab.data.stored import ImageSource, Store, TextSource, ValueSource, ordered_splits
+from collapselab.data.stratified import stratified_rows
+from collapselab.data.transformed import ImageTransform, Tokenize, Tokens, TransformedImages
 from collapselab.errors import InputError, printable
 
 _SUBSET_SEED = 0
@@ -106,8 +110,15 @@ class DataSet:
         rows: _Rows | None = None,
         standardize: Standardize = "channel",
         reference: LabelledData | None = None,
+        transform: ImageTransform | None = None,
+        tokenize: Tokenize | None = None,
     ) -> LabelledData:
         """Open one split, its images not yet read; the arguments are those of `collapselab.data.open_data`.
+
+        Args:
+            split, image_size, channels, limit, rows, standardize, reference: see there.
+            transform: makes the input of an image instead of resizing and standardising.
+            tokenize: makes the inputs of texts, which need it.
 
         Raises:
             InputError: what is wrong with the data, the split or the arguments, in one line.
@@ -115,10 +126,25 @@ class DataSet:
         _check_form(image_size, channels, limit, rows, self.name)
         labels = self.labels(split)
         num_classes = self.num_classes
-        chosen = _chosen(len(labels), limit, rows, f"{self.name}, {split}")
+        chosen = _chosen(labels, limit, rows, f"{self.name}, {split}")
         content = self._store.content(self._stored_names[split])
         inputs: Inputs
-        if isinstance(content, ImageSource):
+        if isinstance(content, TextSource):
+            if tokenize is None:
+                raise InputError(
+                    f"{self._where}: holds texts; give a network with a tokenizer, such as transformers/ID"
+                )
+            before = None if reference is None else reference.inputs
+            inputs = Tokens(content, chosen, tokenize, before if isinstance(before, Tokens) else None)
+        elif tokenize is not None:
+            raise InputError(
+                f"{self._where}: holds no texts, which the network reads; give a data set of texts"
+            )
+        elif isinstance(content, ImageSource) and transform is not None:
+            inputs = TransformedImages(content, chosen, transform)
+        elif transform is not None:
+            raise InputError(f"{self._where}: holds no images, which preprocess= needs; leave it out")
+        elif isinstance(content, ImageSource) and not isinstance(content, ValueSource):
             if reference is None and split != "train" and standardize != "none":
                 reference = self._standard(image_size, channels, standardize)
             inputs = Pixels(
@@ -130,7 +156,9 @@ class DataSet:
                 reference=_pixels_of(reference, self.name),
             )
         else:
-            inputs = TensorInputs(content.values()[torch.from_numpy(chosen)])
+            assert isinstance(content, ValueSource), "the other kinds are handled above"
+            values = content.values()[torch.from_numpy(chosen)]
+            inputs = TensorInputs(_in_form(values, content, channels, image_size))
         return LabelledData(
             self.name, torch.from_numpy(labels[chosen]), num_classes, self.class_names, inputs
         )
@@ -193,6 +221,18 @@ def _check_form(
         raise InputError(f"{name}: limit={limit} and rows= are both given; give one of them")
 
 
+def _in_form(
+    values: Tensor, content: ValueSource, channels: int | None, image_size: tuple[int, int] | None
+) -> Tensor:
+    """Return values in the form that a network of images reads: digits as images, grey ones with equal channels."""
+    if isinstance(content, DigitValues):
+        return values if channels is None and image_size is None else images_of(values, channels, image_size)
+    if channels == 3 and values.ndim == 3:
+        values = values[:, None]
+    is_grey = values.ndim == 4 and values.shape[1] == 1
+    return values.expand(-1, 3, -1, -1) if channels == 3 and is_grey else values
+
+
 def _pixels_of(reference: LabelledData | None, name: str) -> Pixels | None:
     if reference is None:
         return None
@@ -203,13 +243,11 @@ def _pixels_of(reference: LabelledData | None, name: str) -> Pixels | None:
     return reference.inputs
 
 
-def _chosen(count: int, limit: int | None, rows: _Rows | None, where: str) -> _Rows:
-    """Row numbers, ascending: those asked for, else `limit` of them drawn at random."""
+def _chosen(labels: _Rows, limit: int | None, rows: _Rows | None, where: str) -> _Rows:
+    """Row numbers, ascending: those asked for, else `limit` of them, of every class."""
+    count = len(labels)
     if rows is None:
-        if limit is None or limit >= count:
-            return np.arange(count)
-        # Not the first rows: stored samples are often sorted by class.
-        return np.sort(np.random.default_rng(_SUBSET_SEED).choice(count, limit, replace=False))
+        return stratified_rows(labels, count if limit is None else limit, _SUBSET_SEED, where)
     if rows.ndim != 1 or not len(rows) or rows.dtype.kind != "i":
         raise InputError(
             f"{where}: rows are {rows.dtype} of shape {rows.shape}; give row numbers, int64 (n,), one or more"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +14,10 @@ from torch import Tensor
 
 from collapselab.data.names import DIGITS
 from collapselab.data.splits import DataSplits, Split
-from collapselab.data.stored import Store, ValueSource
+from collapselab.data.stored import ImageSource, Store, ValueSource
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 NUM_TRAIN = 1000
 _MAX_INTENSITY = 16
@@ -64,13 +70,35 @@ class DigitsStore(Store):
     def labels(self, split: str) -> npt.NDArray[np.int64]:
         return self._splits[split].labels.numpy()
 
-    def content(self, split: str) -> ValueSource:
-        return _DigitValues(self._splits[split].inputs)
+    def content(self, split: str) -> DigitValues:
+        return DigitValues(self._splits[split].inputs)
 
 
-class _DigitValues(ValueSource):
+class DigitValues(ValueSource, ImageSource):
+    """The digits as values (n, 64), and as grey images for the preprocessing of a network."""
+
     def __init__(self, inputs: Tensor) -> None:
         self._inputs = inputs
 
+    def images(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, Image]]:
+        from PIL import Image
+
+        side = math.isqrt(self._inputs.shape[1])
+        for row in rows.tolist():
+            grey = (self._inputs[row] * 255).round().to(torch.uint8).reshape(side, side)
+            yield f"{DIGITS}, row {row}", Image.fromarray(grey.numpy())
+
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.full(len(rows), self._inputs.shape[1])
+
     def values(self) -> Tensor:
         return self._inputs
+
+
+def images_of(values: Tensor, channels: int | None, image_size: tuple[int, int] | None) -> Tensor:
+    """Return digits (n, 64) as images: each pixel is repeated to fill the size, and equal in every channel."""
+    side = math.isqrt(values.shape[1])
+    images = values.unflatten(1, (1, side, side)).expand(-1, channels or 1, -1, -1)
+    if image_size is None:
+        return images.contiguous()
+    return torch.nn.functional.interpolate(images, image_size, mode="nearest")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from collapselab.data.names import copies_hint
-from collapselab.data.table import DatasetDict, TableStore
+from collapselab.data.table import DatasetDict, TableStore, quiet_libraries
 from collapselab.errors import InputError, one_line
 
 _PATIENCE_SECONDS = 5
@@ -92,7 +89,7 @@ def _refusal(error: Exception, hub_id: str, config: str | None, name: str | None
 def _loaded(load: Callable[..., Any], hub_id: str, config: str | None) -> DatasetDict:
     """Return the data set, mapped from disk; each is asked for once per process. `load` is datasets.load_dataset."""
     unreachable = _unreachable()
-    with _quiet(), _offline(unreachable is not None):
+    with quiet_libraries(), _offline(unreachable is not None):
         try:
             return load(hub_id, config)
         except Exception as error:
@@ -127,23 +124,3 @@ def _offline(wanted: bool) -> Iterator[None]:
         yield
     finally:
         config.HF_HUB_OFFLINE = before
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the libraries; their progress bars are shown only on a terminal."""
-    import datasets
-    import huggingface_hub.utils as hub
-
-    with ExitStack() as undo:
-        undo.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        for log in (datasets.logging, hub.logging):
-            undo.callback(log.set_verbosity, log.get_verbosity())
-            log.set_verbosity(logging.CRITICAL)
-        if not sys.stderr.isatty():
-            for bars in (datasets.utils, hub):
-                if not bars.are_progress_bars_disabled():
-                    undo.callback(bars.enable_progress_bars)
-                    bars.disable_progress_bars()
-        yield

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from collapselab.data.images import open_image, read_regular
 from collapselab.data.names import VALIDATION
-from collapselab.data.stored import ImageSource, Store, ordered_splits
+from collapselab.data.stored import ImageSource, Store, TextSource, ordered_splits
 from collapselab.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ class ImageFolders(Store):
 
     Attributes:
         has_named_splits: whether there is a folder of a split with class folders in it.
+        suffixes: of the files that are read.
     """
+
+    suffixes = _SUFFIXES
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -76,8 +79,11 @@ class ImageFolders(Store):
         files = self._files_by_class(split)
         return np.repeat([number[name] for name in files], [len(paths) for paths in files.values()])
 
-    def content(self, split: str) -> ImageSource:
-        return _ImageFiles([path for paths in self._files_by_class(split).values() for path in paths])
+    def content(self, split: str) -> ImageSource | TextSource:
+        return _ImageFiles(self._paths(split))
+
+    def _paths(self, split: str) -> list[str]:
+        return [path for paths in self._files_by_class(split).values() for path in paths]
 
     def _files_by_class(self, split: str) -> dict[str, list[str]]:
         """Paths of the images of each class, sorted; listed once.
@@ -91,7 +97,7 @@ class ImageFolders(Store):
                 raise InputError(
                     f"{self._roots[split]}: no class folders; put the images of each class in a folder of its name"
                 )
-            self._files[split] = {folder.name: _images_in(folder) for folder in folders}
+            self._files[split] = {folder.name: _files_in(folder, self.suffixes) for folder in folders}
         return self._files[split]
 
 
@@ -99,15 +105,45 @@ def _class_folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
-def _images_in(folder: Path) -> list[str]:
+def _files_in(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     found = []
     for inside, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        images = (name for name in names if name.lower().endswith(_SUFFIXES) and not name.startswith("."))
+        images = (name for name in names if name.lower().endswith(suffixes) and not name.startswith("."))
         found += [os.path.join(inside, name) for name in images]
     if not found:
-        raise InputError(f"{folder}: no images ({', '.join(_SUFFIXES)}); add some or remove the folder")
+        what = "texts" if suffixes == TextFolders.suffixes else "images"
+        raise InputError(f"{folder}: no {what} ({', '.join(suffixes)}); add some or remove the folder")
     return sorted(found, key=lambda path: path.split(os.sep))
+
+
+class TextFolders(ImageFolders):
+    """Texts in `SPLIT/CLASS/*.txt`, one per file."""
+
+    suffixes = (".txt",)
+
+    def content(self, split: str) -> TextSource:
+        return _TextFiles(self._paths(split))
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the first class folder has texts and no images."""
+        if not self._roots:
+            return False
+        first = next(iter(_class_folders(next(iter(self._roots.values())))), None)
+        names = [] if first is None else [path.name.lower() for path in first.iterdir()]
+        return any(name.endswith(self.suffixes) for name in names) and not any(
+            name.endswith(_SUFFIXES) for name in names
+        )
+
+
+class _TextFiles(TextSource):
+    def __init__(self, paths: list[str]) -> None:
+        self._paths = paths
+
+    def texts(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        paths = [self._paths[row] for row in rows.tolist()]
+        return [read_regular(Path(path), path).decode("utf-8", "replace") for path in paths]
 
 
 class _ImageFiles(ImageSource):
@@ -118,3 +154,13 @@ class _ImageFiles(ImageSource):
         for row in rows.tolist():
             path = self._paths[row]
             yield path, open_image(read_regular(Path(path), path), path)
+
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.array([_file_bytes(self._paths[row]) for row in rows.tolist()], dtype=np.int64)
+
+
+def _file_bytes(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from error

@@ -114,6 +114,19 @@ def upright_size(image: Image, where: str) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
+def upright(image: Image, where: str) -> Image:
+    """Return the image decoded and in its upright orientation, with at most 8 bits per value and no palette."""
+    from PIL import ImageOps
+
+    with _refusing_damage(where):
+        if _orientation(image) > 1:
+            image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):
+            image = _eight_bits(image)
+        image.load()
+        return image.convert("RGBA") if image.mode == "P" else image  # a palette may hold transparency
+
+
 def pixels(image: Image, form: ImageForm, where: str) -> npt.NDArray[np.uint8]:
     """Convert the image to `form`, (channels, height, width).
 
@@ -126,13 +139,7 @@ def pixels(image: Image, form: ImageForm, where: str) -> npt.NDArray[np.uint8]:
 
     mode = "L" if form.channels == 1 else "RGB"
     with _refusing_damage(where):
-        if _orientation(image) > 1:
-            image = ImageOps.exif_transpose(image)
-        if image.mode.startswith(("I", "F")):
-            image = _eight_bits(image)
-        if image.mode == "P":
-            image = image.convert("RGBA")  # its palette may hold transparency
-        image = image.convert(mode)
+        image = upright(image, where).convert(mode)
         if image.size != (form.width, form.height):
             # Imported here and not by every image: the enum is only needed to resize.
             from PIL.Image import Resampling

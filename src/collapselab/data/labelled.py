@@ -73,8 +73,9 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Float[Tensor, "b ..."], Int[Tensor, " b"]]]:
         first = self._start
         for inputs in self._inputs.read(self._start, self._stop, self._batch_size):
-            yield inputs, self._labels[first : first + len(inputs)]
-            first += len(inputs)
+            after = min(first + self._batch_size, self._stop)
+            yield inputs, self._labels[first:after]
+            first = after
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""The samples of a recipe as tensors in memory, decoded once."""
+"""The samples of a recipe: as tensors in memory, decoded once, or streamed if they do not fit."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,20 @@ import torch
 from torch import Tensor
 
 from collapselab.data.dataset import DataSet
+from collapselab.data.decoding import default_workers
 from collapselab.data.labelled import LabelledData
-from collapselab.data.names import DIGITS
 from collapselab.data.opening import open_data_set
 from collapselab.data.pixels import Pixels
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.data.sampling import group_labels, sample_rows
-from collapselab.data.splits import DataSplits, Split
+from collapselab.data.splits import AnySplit, DataSplits, Split
+from collapselab.data.streamed import StreamedSplit
 from collapselab.errors import InputError
 
 MEMORY_BYTES = 16 * 2**30
 _READ_AT_ONCE = 1024
 _FLOAT_BYTES = 4
+_HASHED_IMAGES = 256
 
 
 def load_splits(
@@ -34,23 +37,24 @@ def load_splits(
     channels: int | None = None,
     image_size: tuple[int, int] | None = None,
     copies: Mapping[str, Path] | None = None,
+    workers: int | None = None,
 ) -> DataSplits:
-    """Load the samples that a recipe trains and tests on.
+    """Load the samples that a recipe trains and tests on; images that do not fit in memory are streamed.
 
     Args:
         spec: the recipe's description of them.
         seed: seed for samples that are drawn at random.
         channels, image_size: used where `spec` has none; give them if the network accepts nothing else.
         copies: paths of local copies by short name.
+        workers: processes that decode images that are streamed; default as `default_workers`.
 
     Raises:
-        InputError: no such data, fewer samples than asked for, more than fits in memory.
+        InputError: no such data, fewer samples than asked for, more than fits in memory and is no image.
         ImportError: an extra that is not installed.
     """
     data = open_data_set(spec.name, copies)
     channels, image_size = spec.channels or channels, spec.image_size or image_size
-    as_images = spec.name == DIGITS and (channels is not None or image_size is not None)
-    splits: dict[str, Split] = {}
+    splits: dict[str, AnySplit] = {}
     reference: LabelledData | None = None
     for name, sample in (("train", spec.train), ("test", spec.test)):
         rows, labels = _chosen(data, name, spec, sample, seed)
@@ -62,17 +66,23 @@ def load_splits(
             standardize=spec.standardize,
             reference=reference,
         )
-        _refuse_too_large(chosen, f"{spec.name}, {name}")
-        inputs = torch.cat([batch for batch, _ in chosen.batches(_READ_AT_ONCE)])
-        if as_images:
-            inputs = _digit_images(inputs, channels or 1, image_size)
-        splits[name] = Split(inputs, torch.from_numpy(labels))
+        where = f"{spec.name}, {name}"
+        # Standardised as the training images are, which takes a pass over them.
+        if isinstance(splits.get("train"), StreamedSplit) or _is_streamed(chosen, spec, where):
+            assert isinstance(chosen.inputs, Pixels)
+            pixels = chosen.inputs.streamed(default_workers() if workers is None else workers)
+            chosen = replace(chosen, inputs=pixels)
+            splits[name] = StreamedSplit(where, pixels, torch.from_numpy(labels))
+        else:
+            inputs = torch.cat([batch for batch, _ in chosen.batches(_READ_AT_ONCE)])
+            splits[name] = Split(inputs, torch.from_numpy(labels))
         reference = reference or chosen
     num_classes, class_names = data.num_classes, data.class_names
     if spec.groups is not None:
         num_classes, class_names = len(spec.groups), None
-    images = reference.inputs if reference is not None else None
-    standardization = images.standardization if isinstance(images, Pixels) else None
+    standardization = None
+    if reference is not None and isinstance(reference.inputs, Pixels) and isinstance(splits["train"], Split):
+        standardization = reference.inputs.standardization
     return DataSplits(spec.name, num_classes, splits["train"], splits["test"], class_names, standardization)
 
 
@@ -101,29 +111,42 @@ def _chosen(
     return rows, grouped[rows]
 
 
-def _refuse_too_large(data: LabelledData, where: str) -> None:
+def _is_streamed(data: LabelledData, spec: DataSpec, where: str) -> bool:
+    """Whether samples are streamed: as the recipe says, else if they are images that do not fit in memory.
+
+    Raises:
+        InputError: samples that should be streamed, but are no images; that should be in memory, but do not fit.
+    """
     size = len(data) * math.prod(data.input_shape) * _FLOAT_BYTES
-    if size > MEMORY_BYTES:
+    is_image, is_large = isinstance(data.inputs, Pixels), size > MEMORY_BYTES
+    if spec.stream and not is_image:
+        raise InputError(f"{where}: data.stream is true, but only images can be streamed; remove it")
+    if is_large and (spec.stream is False or not is_image):
+        remedy = "remove data.stream" if is_image else "use fewer samples, or store them as images"
         raise InputError(
             f"{where}: {len(data)} samples of {data.input_shape} take {size / 2**30:.0f} GiB of memory, more than the "
-            f"limit of {MEMORY_BYTES / 2**30:.0f} GiB; use fewer samples, or smaller images"
+            f"limit of {MEMORY_BYTES / 2**30:.0f} GiB; {remedy}"
         )
-
-
-def _digit_images(inputs: Tensor, channels: int, image_size: tuple[int, int] | None) -> Tensor:
-    """Reshape digits to images: each pixel is repeated to fill the size, and equal in every channel."""
-    side = math.isqrt(inputs.shape[1])
-    images = inputs.unflatten(1, (1, side, side)).expand(-1, channels, -1, -1)
-    if image_size is None:
-        return images.contiguous()
-    return torch.nn.functional.interpolate(images, image_size, mode="nearest")
+    return is_large if spec.stream is None else spec.stream
 
 
 def fingerprint(data: DataSplits) -> str:
-    """Return 16 hexadecimal digits that identify the samples: a hash of inputs and labels, in their order."""
+    """Return 16 hexadecimal digits that identify the samples: a hash of inputs and labels, in their order.
+
+    Of streamed images, it is a hash of the size of each where it is stored, of the pixels of 256 of them, and of the
+    labels: it takes seconds, not hours.
+    """
     digest = hashlib.sha256()
     for split in (data.train, data.test):
-        for tensor in (split.inputs, split.labels):
+        for tensor in (*_hashed(split), split.labels):
             digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
             digest.update(tensor.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]
+
+
+def _hashed(split: AnySplit) -> tuple[Tensor, ...]:
+    """Return what stands for the inputs of a split."""
+    if isinstance(split, Split):
+        return (split.inputs,)
+    positions = np.unique(np.linspace(0, len(split) - 1, _HASHED_IMAGES).astype(np.int64))
+    return torch.from_numpy(split.pixels.stored_bytes()), split.pixels.some(positions)

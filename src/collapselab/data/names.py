@@ -22,7 +22,7 @@ class NamedData:
 
     Attributes:
         name: short.
-        hub_id: `owner/name` of its repository on the Hugging Face hub.
+        hub_id: `owner/name` of its repository on the Hugging Face hub; None if only local copies are read.
         num_classes: of every copy.
         image_shape: (channels, height, width) of every image, None where they differ.
         config: of the repository, if it has several.
@@ -32,7 +32,7 @@ class NamedData:
     """
 
     name: str
-    hub_id: str
+    hub_id: str | None
     num_classes: int
     image_shape: tuple[int, int, int] | None
     config: str | None = None
@@ -62,6 +62,14 @@ NAMED: dict[str, NamedData] = {
         NamedData(
             "imagenet", "ILSVRC/imagenet-1k", 1000, None, splits={"train": "train", "test": "validation"}
         ),
+        NamedData("oxford_pets", None, 37, None),
+        NamedData("oxford_flowers", None, 102, None),
+        NamedData("fgvc_aircraft", None, 100, None),
+        NamedData("stanford_cars", None, 196, None),
+        NamedData("dtd", None, 47, None),
+        NamedData("food101", None, 101, None, splits={"train": "train", "test": "validation"}),
+        NamedData("caltech101", None, 102, None),  # with the background class
+        NamedData("sun397", None, 397, None),
     )
 }
 
@@ -115,7 +123,9 @@ def _pair(entry: str, origin: str) -> tuple[str, Path]:
 
 _TITLES = {
     "mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN",
-    "stl10": "STL-10", "imagenet": "ImageNet",
+    "stl10": "STL-10", "imagenet": "ImageNet", "oxford_pets": "Oxford-IIIT Pets", "oxford_flowers": "Oxford 102 Flowers",
+    "fgvc_aircraft": "FGVC Aircraft", "stanford_cars": "Stanford Cars", "dtd": "DTD", "food101": "Food-101",
+    "caltech101": "Caltech-101", "sun397": "SUN397",
 }  # fmt: skip
 
 

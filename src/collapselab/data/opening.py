@@ -13,20 +13,23 @@ import numpy.typing as npt
 from collapselab.checks import near_matches
 from collapselab.choices import Standardize
 from collapselab.data.arrays import NpzStore
+from collapselab.data.builders import open_file, open_folder
 from collapselab.data.dataset import DataSet
 from collapselab.data.digits import DigitsStore
+from collapselab.data.downloads import open_download
 from collapselab.data.hub import HubStore
-from collapselab.data.image_folder import ImageFolders
+from collapselab.data.image_folder import ImageFolders, TextFolders
 from collapselab.data.labelled import LabelledData
 from collapselab.data.names import DIGITS, NAMED, NamedData, copies_hint, local_copies
+from collapselab.data.npy import find_arrays
 from collapselab.data.parquet import ParquetStore
 from collapselab.data.saved import is_saved, open_saved
 from collapselab.data.stored import Store
 from collapselab.errors import InputError, printable
 
 _FORMS = (
-    "a name such as mnist, a .npz file, a folder with train-*.parquet or train/CLASS/*.png, a folder written by "
-    "save_to_disk, or a hub id such as owner/name"
+    "a name such as mnist, a hub id such as owner/name, a folder with train/CLASS/*.png, train-*.parquet or a download of "
+    "torchvision, or a .npz, .npy, .csv, .jsonl, .parquet or .tar file"
 )
 # One slash and no dot in front: `./sets/x` and `../x` are always paths.
 _HUB_ID = re.compile(r"(?P<hub_id>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?")
@@ -132,6 +135,8 @@ def _named(data: NamedData, copies: Mapping[str, Path]) -> DataSet:
         store = _store_at(Path(data.name), data.name)
         own = {split: split for split in store.splits}
         return DataSet(data.name, data.name, store, own | data.stored_splits(store.splits))
+    if data.hub_id is None:
+        raise InputError(f"{data.name}: no local copy; give {copies_hint(data.name, 'PATH')}")
     store = HubStore(data.hub_id, data.config, name=data.name)
     return DataSet(data.name, data.hub_id, store, data.splits, data)
 
@@ -154,6 +159,10 @@ def _store_at(path: Path, source: str) -> Store:
         if path.is_file():
             if path.suffix.lower() == ".npz":
                 return NpzStore(path)
+            if path.suffix.lower() == ".npy":
+                return NpzStore(path, find_arrays(path))
+            if (built := open_file(path)) is not None:
+                return built
             raise InputError(f"{path}: not a kind of data set that can be read; give {_FORMS}")
         raise InputError(_unknown(source, path))
     except (OSError, UnicodeError) as error:
@@ -164,6 +173,8 @@ def _store_at(path: Path, source: str) -> Store:
 def _store_in(folder: Path) -> Store:
     if is_saved(folder):
         return open_saved(folder)
+    if (download := open_download(folder)) is not None:
+        return download
     images = ImageFolders(folder)
     if (parquet := ParquetStore(folder)).splits:
         if images.has_named_splits:
@@ -171,12 +182,18 @@ def _store_in(folder: Path) -> Store:
                 f"{folder}: holds Parquet files ({', '.join(parquet.splits)}) and folders of images "
                 f"({', '.join(images.splits)}); move one of them to another folder"
             )
-        return parquet
+        if parquet.is_plain:
+            return parquet
+    if (arrays := find_arrays(folder)) is not None:
+        return NpzStore(folder, arrays)
+    if (built := open_folder(folder)) is not None:
+        return built
     if inner := next((other for other in sorted(folder.iterdir()) if ParquetStore(other).splits), None):
         raise InputError(f"{folder}: its Parquet files are in folders, such as {inner}; give one of these")
     if images.splits:
-        return images
-    raise InputError(f"{folder}: neither Parquet files nor class folders are in there; give {_FORMS}")
+        texts = TextFolders(folder)
+        return texts if texts.has_texts else images
+    raise InputError(f"{folder}: no class folders, tables, arrays or downloads are in there; give {_FORMS}")
 
 
 def _unknown(source: str, path: Path) -> str:

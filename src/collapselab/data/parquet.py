@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from collapselab.data.columns import Columns, Features, find_columns
 from collapselab.data.stored import ImageSource, Store, checked_labels, ordered_splits
-from collapselab.data.table import Features, cell_image, find_columns, plain_path
+from collapselab.data.table import TableImages, cell_image, is_plain, plain_path, quiet_libraries
 from collapselab.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -43,16 +44,26 @@ class ParquetStore(Store):
         return self._splits
 
     @cached_property
-    def _columns(self) -> tuple[str, str, tuple[str, ...] | None]:
+    def _columns(self) -> Columns:
         first = self._shards(self.splits[0])[0]
         return find_columns(_features(first), first)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        return self._columns[2]
+        return self._columns.names
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there are images with whole numbers as labels, which are read without a copy."""
+        first = self._shards(self.splits[0])[0]
+        kind = _features(first)[self._columns.label]
+        return self._columns.kind == "image" and (
+            self.class_names is not None
+            or re.fullmatch(r"u?int\d+", str(getattr(kind, "dtype", ""))) is not None
+        )
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
-        _, column, names = self._columns
+        column, names = self._columns.label, self._columns.names
         parts = [_read_labels(path, column, names) for path in self._shards(split)]
         self._counts[split] = [len(part) for part in parts]
         return np.concatenate(parts)
@@ -60,7 +71,7 @@ class ParquetStore(Store):
     def content(self, split: str) -> ImageSource:
         if split not in self._counts:
             self.labels(split)
-        return _ParquetImages(self._shards(split), self._columns[0], self._counts[split], self._folder)
+        return _ParquetImages(self._shards(split), self._columns.inputs[0], self._counts[split], self._folder)
 
     def _shards(self, split: str) -> list[Path]:
         """Files of a split, in order.
@@ -97,6 +108,7 @@ def _read_labels(path: Path, column: str, names: tuple[str, ...] | None) -> npt.
 class _ParquetImages(ImageSource):
     def __init__(self, paths: list[Path], column: str, counts: list[int], folder: Path) -> None:
         self._paths, self._column, self._counts, self._folder = paths, column, counts, folder
+        self._copied: ImageSource | None = None
 
     def images(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, Image]]:
         first = 0
@@ -117,6 +129,29 @@ class _ParquetImages(ImageSource):
             first += len(table)
             if first > rows[-1]:
                 return
+
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return self.random_access().stored_bytes(rows)
+
+    def random_access(self) -> ImageSource:
+        """Return the images in an Arrow file, which `datasets` writes into its cache once: Parquet is read in order.
+
+        Raises:
+            InputError: damaged files, no room, a path that `datasets` does not take literally.
+        """
+        if self._copied is None:
+            self._copied = TableImages(self._copy(), self._column, str(self._folder), [self._folder])
+        return self._copied
+
+    def _copy(self) -> Any:
+        if not is_plain(self._folder):
+            raise InputError(
+                f"{self._folder}: its path has characters that datasets expands, so its images cannot be cached; rename it"
+            )
+        import datasets
+
+        with _refusing_damage(self._paths[0]), quiet_libraries():
+            return datasets.Dataset.from_parquet([str(path) for path in self._paths], columns=[self._column])
 
 
 def _features(path: Path) -> Features:

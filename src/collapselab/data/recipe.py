@@ -72,10 +72,11 @@ class Part(BaseModel):
 class Sample(Part):
     """The samples of a split that are used."""
 
-    method: Literal["all", "first", "random", "balanced"] = Field(
+    method: Literal["all", "first", "random", "balanced", "stratified"] = Field(
         default="all",
         description="all: every sample. first: the first ones as stored. random: drawn with the run's seed. balanced: "
-        "drawn with the run's seed, equally many of each class.",
+        "drawn with the run's seed, equally many of each class. stratified: drawn with the run's seed, of each class its "
+        "share, and at least one.",
     )
     count: _Samples | None = Field(default=None, ge=1, description="Total number of samples.")
     per_class: _Samples | None = Field(
@@ -94,7 +95,9 @@ class Sample(Part):
         given = [name for name in ("count", "per_class") if getattr(self, name) is not None]
         if self.method == "all" and (given or self.skip):
             raise ValueError(f"method all uses every sample; leave out {', '.join(given) or 'skip'}")
-        if self.method in ("first", "random") and given != ["count"]:
+        if self.method == "stratified" and self.skip:
+            raise ValueError("method stratified skips no samples; leave out skip")
+        if self.method in ("first", "random", "stratified") and given != ["count"]:
             raise ValueError(f"method {self.method} needs count, not per_class")
         if self.method == "balanced" and len(given) != 1:
             raise ValueError("method balanced needs either count (in total) or per_class")
@@ -103,6 +106,8 @@ class Sample(Part):
 
 class DataSpec(Part):
     """Data set, and samples to train and to test on."""
+
+    later_fields = ("stream",)
 
     name: Text = Field(
         default="digits", description="Short name, path or hub id of the data set; see docs/data.md."
@@ -125,4 +130,9 @@ class DataSpec(Part):
     )
     channels: Literal[1, 3] | None = Field(
         default=None, description="1 for grey, 3 for colour; default: what the network needs, else as stored."
+    )
+    stream: bool | None = Field(
+        default=None,
+        description="Decode images while training, in processes of their own, instead of keeping all in memory; default: "
+        "where a split takes more than 16 GiB.",
     )

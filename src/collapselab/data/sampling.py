@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from collapselab.checks import near_matches
 from collapselab.data.recipe import Sample
+from collapselab.data.stratified import stratified_rows
 from collapselab.errors import InputError
 
 _Rows = npt.NDArray[np.int64]
@@ -35,6 +36,9 @@ def sample_rows(labels: _Rows, sample: Sample, seed: int, where: str) -> _Rows:
     if sample.method == "balanced":
         return _balanced(labels, usable, sample, seed, where)
     assert sample.count is not None, "checked by Sample"
+    if sample.method == "stratified":
+        _taken(usable, sample.count, 0, where)
+        return usable[stratified_rows(labels[usable], sample.count, seed, where)]
     order = usable if sample.method == "first" else np.random.default_rng(seed).permutation(usable)
     return np.sort(_taken(order, sample.count, sample.skip, where))
 

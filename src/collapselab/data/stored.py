@@ -25,6 +25,18 @@ class ImageSource(ABC):
     def images(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[str, Image]]:
         """Yield the images in these ascending rows, each with where it is stored; pixels may still be packed."""
 
+    @abstractmethod
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return how many bytes each of these images takes where it is stored; no image is read.
+
+        Raises:
+            InputError: an image that is gone.
+        """
+
+    def random_access(self) -> ImageSource:
+        """Return the same images where any of them is read fast; they may have to be copied for it."""
+        return self
+
 
 class ValueSource(ABC):
     """Inputs that are not images."""
@@ -32,6 +44,14 @@ class ValueSource(ABC):
     @abstractmethod
     def values(self) -> Float[Tensor, "n ..."]:
         """Return all inputs of the split, float32."""
+
+
+class TextSource(ABC):
+    """Texts of a split, for the tokenizer of a network."""
+
+    @abstractmethod
+    def texts(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        """Return the texts in these ascending rows."""
 
 
 class Store(ABC):
@@ -61,7 +81,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def content(self, split: str) -> ImageSource | ValueSource:
+    def content(self, split: str) -> ImageSource | ValueSource | TextSource:
         """Find the inputs of a split; no image is decoded.
 
         Raises:

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from collapselab.checks import check_finite
+from collapselab.data.columns import Columns, find_columns
+from collapselab.data.encoding import encoded_splits
 from collapselab.data.images import open_image, read_regular
-from collapselab.data.stored import ImageSource, Store, checked_labels, ordered_splits
+from collapselab.data.stored import (
+    ImageSource,
+    Store,
+    TextSource,
+    ValueSource,
+    checked_labels,
+    ordered_splits,
+)
 from collapselab.errors import InputError
+from collapselab.text import listed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_LABEL_COLUMNS = ("label", "labels", "fine_label")
-_IMAGE_COLUMNS = ("image", "img")
 _ROWS_AT_ONCE = 2**8
+_CELLS_AT_ONCE = 2**12  # whose bytes are not read
 
-Features = Any  # datasets.Features: a dictionary of types
 DatasetDict = Any  # datasets.DatasetDict: a table with typed columns per split
 
 
@@ -43,24 +60,76 @@ class TableStore(Store):
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        return self._columns(self.splits[0])[2]
+        return self._columns(self.splits[0]).names or self._encoded[1]
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
-        _, column, names = self._columns(split)
-        stored = self._tables[split].select_columns([column]).with_format("arrow")[:].column(column)
-        return checked_labels(stored.to_numpy(), f"{self._where} ({split}), {column}", names)
+        columns = self._columns(split)
+        where = f"{self._where} ({split}), {columns.label}"
+        return checked_labels(self._encoded[0][split], where, self.class_names)
 
-    def content(self, split: str) -> ImageSource:
-        where = f"{self._where} ({split})"
-        return _TableImages(self._tables[split], self._columns(split)[0], where, self._roots)
+    @cached_property
+    def _encoded(self) -> tuple[dict[str, npt.NDArray[Any]], tuple[str, ...] | None]:
+        """The labels of all splits as numbers, and the names of the classes if they are stored as names."""
+        stored = {}
+        for split in self.splits:
+            column = self._columns(split).label
+            table = self._tables[split].select_columns([column]).with_format("arrow")[:]
+            stored[split] = table.column(column).to_numpy()
+        return encoded_splits(stored, self._where)
 
-    def _columns(self, split: str) -> tuple[str, str, tuple[str, ...] | None]:
+    def content(self, split: str) -> ImageSource | TextSource | ValueSource:
+        where, columns = f"{self._where} ({split})", self._columns(split)
+        if columns.kind == "image":
+            return TableImages(self._tables[split], columns.inputs[0], where, self._roots)
+        if columns.kind == "text":
+            return _TableTexts(self._tables[split], columns.inputs[0], where)
+        return _TableValues(self._tables[split], columns.inputs, where)
+
+    def _columns(self, split: str) -> Columns:
         if split not in self._tables:
             raise InputError(f"{self._where}: no split {split!r}; it has {', '.join(self.splits)}")
         return find_columns(self._tables[split].features, self._where)
 
 
-class _TableImages(ImageSource):
+class _TableTexts(TextSource):
+    def __init__(self, table: Any, column: str, where: str) -> None:
+        self._table, self._column, self._where = table.select_columns([column]), column, where
+
+    def texts(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        texts = list(self._table[rows.tolist()][self._column])
+        missing = next((row for row, text in zip(rows.tolist(), texts, strict=True) if text is None), None)
+        if missing is not None:
+            raise InputError(f"{self._where}, row {missing}: no text; remove the row")
+        return texts
+
+
+class _TableValues(ValueSource):
+    def __init__(self, table: Any, columns: tuple[str, ...], where: str) -> None:
+        self._table, self._columns, self._where = table.select_columns(list(columns)), columns, where
+
+    def values(self) -> Float[Tensor, "n ..."]:
+        """Return the columns of numbers (n, p) in their order, float32.
+
+        Raises:
+            InputError: NaN or infinity, which empty cells are too.
+        """
+        table = self._table.with_format("arrow")[:]
+        arrays = [table.column(name).to_numpy().astype(np.float32) for name in self._columns]
+        values = torch.from_numpy(np.stack(arrays, axis=1))
+        check_finite(values, f"{self._where}, columns {listed(self._columns)}")
+        return values
+
+
+class TableImages(ImageSource):
+    """Images in a column of a `datasets.Dataset`, which is mapped from disk.
+
+    Args:
+        table: the data set.
+        column: of images.
+        where: path or hub id and split, for messages.
+        roots: folders that hold the files named in cells.
+    """
+
     def __init__(self, table: Any, column: str, where: str, roots: Sequence[Path]) -> None:
         import datasets
 
@@ -73,6 +142,17 @@ class _TableImages(ImageSource):
             for row, cell in zip(wanted, self._table[wanted][self._column], strict=True):
                 where = f"{self._where}, row {row}"
                 yield where, cell_image(cell, where, self._roots)
+
+    def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """See `ImageSource`; an image that is a file of its own counts as 0 bytes."""
+        import pyarrow.compute as pc
+
+        sizes: list[npt.NDArray[np.int64]] = []
+        for table in self._table.with_format("arrow").iter(_CELLS_AT_ONCE):
+            for cells in table.column(self._column).chunks:
+                lengths: Any = pc.binary_length(cells.field("bytes"))  # type: ignore[attr-defined]
+                sizes.append(lengths.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
+        return np.concatenate(sizes)[rows]
 
 
 def cell_image(cell: Mapping[str, Any] | None, where: str, roots: Sequence[Path]) -> Image:
@@ -107,6 +187,11 @@ def file_inside(named: str, roots: Sequence[Path]) -> Path | None:
         return None
 
 
+def is_plain(path: Path) -> bool:
+    """Whether `datasets` takes a path literally."""
+    return not re.search(r"[*?\[\]{}!]|::|://", str(path.absolute()))
+
+
 def plain_path(path: Path, folder: Path) -> str:
     """Return a path that `datasets` takes literally: in a name, it would expand `[1]` and `*` and split at `::`.
 
@@ -114,37 +199,28 @@ def plain_path(path: Path, folder: Path) -> str:
         path: a file or folder.
         folder: temporary folder; a link is made there if the path needs one.
     """
-    if not re.search(r"[*?\[\]{}!]|::|://", str(path.absolute())):
+    if is_plain(path):
         return str(path)
     link = folder / ("link.parquet" if path.is_file() else "link")
     link.symlink_to(path.absolute())
     return str(link)
 
 
-def find_columns(features: Features, where: str | Path) -> tuple[str, str, tuple[str, ...] | None]:
-    """Find the columns of images and of labels, and the names of the classes.
-
-    Raises:
-        InputError: no column of images or several, no column of labels.
-    """
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence the libraries; their progress bars are shown only on a terminal."""
     import datasets
+    import huggingface_hub.utils as hub
 
-    images = [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
-    classes = [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    numbers = [
-        name
-        for name, kind in features.items()
-        if isinstance(kind, datasets.Value) and re.fullmatch(r"u?int\d+", kind.dtype)
-    ]
-    # `label` comes before `fine_label`: a data set with both is known by the former.
-    labels = [name for name in _LABEL_COLUMNS if name in classes + numbers] or classes
-    images = [name for name in images if name in _IMAGE_COLUMNS] or images
-    held = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
-    if len(images) != 1:
-        raise InputError(f"{where}: {len(images)} columns of images among {held}; keep one of type Image")
-    if not labels:
-        raise InputError(
-            f"{where}: no column of labels among {held}; add a ClassLabel, or whole numbers named label"
-        )
-    kind = features[labels[0]]
-    return images[0], labels[0], tuple(kind.names) if isinstance(kind, datasets.ClassLabel) else None
+    with ExitStack() as undo:
+        undo.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for log in (datasets.logging, hub.logging):
+            undo.callback(log.set_verbosity, log.get_verbosity())
+            log.set_verbosity(logging.CRITICAL)
+        if not sys.stderr.isatty():
+            for bars in (datasets.utils, hub):
+                if not bars.are_progress_bars_disabled():
+                    undo.callback(bars.enable_progress_bars)
+                    bars.disable_progress_bars()
+        yield

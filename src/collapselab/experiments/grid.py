@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +32,8 @@ _LABELLED = {
     "learning_rate": "optimizer.learning_rate",
     "dropout": "model.options.dropout",
     "weight_decay": "optimizer.weight_decay",
+    "temperature": "temperature",
+    "regulariser": "within_class_cosine",
     "pretrain_step": "start.checkpoint",
 }
 
@@ -92,7 +95,10 @@ class Grid:
         copies: paths of named data sets on this machine.
 
     Attributes:
+        gpus: that a run needs on a cluster.
+        copies: as given.
         samples: of the recipes.
+        extra_data: data sets that only extras read.
         left_out: names of the preset's jobs that `only` leaves out.
 
     Raises:
@@ -109,7 +115,9 @@ class Grid:
         only: Sequence[str] = (),
         copies: Mapping[str, Path] | None = None,
     ) -> None:
-        self.out, self.seeds, self.samples = out, tuple(seeds), Samples(copies)
+        self.out, self.seeds, self.gpus = out, tuple(seeds), preset.gpus or 0.0
+        self.copies, self.samples = copies, Samples(copies)
+        self.extra_data = preset.extra_data
         everything = {seed: preset.jobs(seed) for seed in seeds}
         chosen = [(job, seed) for seed in seeds for job in _chosen(everything[seed], only, changes or {})]
         self._runs = [
@@ -122,6 +130,26 @@ class Grid:
     def all(self) -> Sequence[GridRun]:
         """Return every run, seed by seed: any number of complete seeds can be evaluated."""
         return self._runs
+
+    def left(self, share: int = 1, shares: int = 1) -> list[GridRun]:
+        """Return the unfinished runs of a share of the grid, which depends only on its jobs and seeds.
+
+        The seeds of a job are spread over the shares; a run is in the share of the one that it starts from.
+
+        Args:
+            share: which, from 1.
+            shares: how many there are.
+        """
+        first = {run.job.name: run.job.after or run.job.name for run in self._runs}
+        while first != (before := {name: first[at] for name, at in first.items()}):
+            first = before
+        jobs = dict.fromkeys(first.values())
+        place = {(name, seed): number for number, (name, seed) in enumerate(product(jobs, self.seeds))}
+        return [
+            run
+            for run in self._runs
+            if place[first[run.job.name], run.seed] % shares == share - 1 and not run.is_finished
+        ]
 
     def of(self, seed: int) -> dict[str, GridRun]:
         """Return the runs of a seed by job, in the order in which they are run."""

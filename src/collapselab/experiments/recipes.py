@@ -48,21 +48,31 @@ class At:
         seeds: default number of seeds.
         changes: overrides for every recipe, by path.
         make: jobs to use instead of those of the paper.
+        extra_data: data sets that extras read, in addition to those of the jobs.
+        gpus: that a run needs on a cluster; None for one at scale `paper` and none at the others.
     """
 
     reduced: str
     seeds: int = 3
     changes: Changes = field(default_factory=dict)
     make: Jobs | None = None
+    extra_data: Sequence[DataSpec] = ()
+    gpus: float | None = None
 
     def jobs(self, seed: int) -> Sequence[Job]:
         """Return the jobs of a seed."""
         assert self.make is not None, "`scales` gives those of the paper"
         return self.make(seed, self.changes)
 
+    def data_names(self) -> list[str]:
+        """Return the names of all data sets that are read, in alphabetical order."""
+        specs = [*(job.recipe.data for job in self.jobs(0)), *self.extra_data]
+        return sorted({spec.name for spec in specs})
+
 
 def scales(jobs: Jobs, *, paper: At, cpu: At, smoke: At) -> dict[Scale, At]:
     """Return an experiment at all scales, with the paper's jobs where a scale has none of its own."""
+    paper = replace(paper, gpus=1.0 if paper.gpus is None else paper.gpus)
     chosen: dict[Scale, At] = {"paper": paper, "cpu": cpu, "smoke": smoke}
     return {name: replace(at, make=at.make or jobs) for name, at in chosen.items()}
 

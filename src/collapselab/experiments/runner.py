@@ -18,9 +18,10 @@ from pydantic import JsonValue
 from collapselab.digests import digest
 from collapselab.errors import InputError, one_line
 from collapselab.experiments.claims import judge_claims
+from collapselab.experiments.engines.local import ThisProcess, seconds_left
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.grid import Grid
-from collapselab.experiments.running import Silent, Watcher, check_data, run_all, seconds_left, writing
+from collapselab.experiments.running import Engine, Silent, Watcher, check_data, writing
 from collapselab.records.experiment import RECORD, ExperimentRecord, Scale, read_experiment, write_experiment
 from collapselab.records.outcome import Outcome
 from collapselab.records.rows_csv import read_rows_csv
@@ -44,6 +45,8 @@ class Request:
         copies: paths of named data sets on this machine.
         changes: values set in every recipe, by path; with `GLOB:PATH` in those of some jobs.
         only: globs of job names; empty for all.
+        share: (i, n): run only the i-th of n shares of the grid, from 1. Figures and verdicts are made when all are there.
+        engine: how runs are done; None for one after another in this process.
         command: as it was typed, for the record.
     """
 
@@ -54,6 +57,8 @@ class Request:
     copies: Mapping[str, Path] | None = None
     changes: Mapping[str, JsonValue] | None = None
     only: Sequence[str] = ()
+    share: tuple[int, int] = (1, 1)
+    engine: Engine | None = None
     command: str = ""
 
     @property
@@ -87,6 +92,18 @@ class Request:
         )
 
 
+class SharesLeft(Exception):
+    """The requested share of a grid is done, but runs of other shares are not.
+
+    Attributes:
+        runs: how many.
+    """
+
+    def __init__(self, runs: int) -> None:
+        super().__init__(f"{runs} runs of other shares are left")
+        self.runs = runs
+
+
 def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper | None = None) -> Outcome:
     """Do an experiment, or what is left of it.
 
@@ -98,30 +115,17 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
     Raises:
         InputError: data are missing, a recipe has no such field, or the folder holds something else.
         RunInterrupted: stopped from outside; the same call resumes.
+        SharesLeft: only a share was asked for, and others are not done yet.
         ImportError: an extra is not installed; the message names it.
     """
     watcher, stopper = watcher or Silent(), stopper or Stopper()
-    experiment, out = request.experiment, request.folder
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            "experiments run in one process; give a single recipe to torchrun -m collapselab run"
-        )
-    grid = request.grid()
-    check_data(grid, is_whole=experiment.is_whole)
-    asked = _described(request.record(grid), experiment)
-    held = _held(out, asked)  # before anything is written where something else may be
-    for run in grid.all():
-        check_recipe(run.job.recipe, run.folder)
-    grid.check_finished()  # before hours are spent on the others
+    experiment, out, engine = request.experiment, request.folder, request.engine or ThisProcess()
     with stopper.listening():
-        with writing(out, stopper):
-            held = _held(out, asked)
-            if held is None or held.status != "finished":
-                write_experiment(out, asked)
-        left = [run for run in grid.all() if not run.is_finished]
-        if left:
-            watcher.estimated(len(left), len(grid.all()), seconds_left(grid, left, watcher, stopper))
-        run_all(grid, left, watcher, stopper)
+        grid, asked, held = _begun(request, stopper)
+        if left := grid.left(*request.share):
+            engine.run_all(grid, left, watcher, stopper)
+        if others := len(grid.left()):
+            raise SharesLeft(others)
         with writing(out, stopper):
             grid.check_finished()
             for name, seed in product(experiment.extras, grid.seeds):
@@ -133,6 +137,39 @@ def reproduce(request: Request, watcher: Watcher | None = None, stopper: Stopper
             outcome = _write_results(experiment, record, experiment.rows(grid), out)
     left_out = max(0, (0 if held is None else held.runs) - len(grid.all()))
     return replace(outcome, was_finished=not left, left_out=left_out)
+
+
+def estimate(request: Request, watcher: Watcher, stopper: Stopper) -> tuple[int, float]:
+    """Return how many runs of a request are left, and the seconds that they will take in this process.
+
+    Raises:
+        InputError, RunInterrupted, ImportError: as `reproduce`, which would fail in the same way.
+    """
+    with stopper.listening():
+        grid, _, _ = _begun(request, stopper)
+        left = grid.left(*request.share)
+        return len(left), seconds_left(grid, left, watcher, stopper)
+
+
+def _begun(request: Request, stopper: Stopper) -> tuple[Grid, ExperimentRecord, ExperimentRecord | None]:
+    """Check everything before hours are spent, and write a record. Return the runs, this record and the one before it."""
+    experiment, out = request.experiment, request.folder
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "experiments run in one process; give a single recipe to torchrun -m collapselab run"
+        )
+    grid = request.grid()
+    check_data(grid, is_whole=experiment.is_whole)
+    asked = _described(request.record(grid), experiment)
+    _held(out, asked)  # before anything is written where something else may be
+    for run in grid.all():
+        check_recipe(run.job.recipe, run.folder)
+    grid.check_finished()
+    with writing(out, stopper):
+        held = _held(out, asked)
+        if held is None or held.status != "finished":
+            write_experiment(out, asked)
+    return grid, asked, held
 
 
 def judge_again(folder: Path, find: Callable[[str], Experiment]) -> Outcome:

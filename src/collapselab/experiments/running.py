@@ -1,23 +1,18 @@
-"""The runs of a grid, one after another. Any number of processes may do this in the same folder."""
+"""What engines have in common: the interfaces of engines and watchers, and what comes before and between runs."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from collapselab.errors import InputError
 from collapselab.experiments.grid import Grid, GridRun
 from collapselab.records.experiment import LOCK
-from collapselab.storage import FolderInUse, exclusive
-from collapselab.training import Stopper, run_recipe
-from collapselab.training.timing import TimedKinds
-
-_LOOK_AGAIN_SECONDS = 1.0
+from collapselab.storage import exclusive
+from collapselab.training import Stopper
 
 
 @runtime_checkable
@@ -44,6 +39,12 @@ class Watcher(Protocol):
     def run_ended(self, job: str, seed: int, number: int, runs: int, ended: str, seconds: float) -> None:
         """After a run."""
 
+    def note(self, text: str) -> None:
+        """When a reader should know something else."""
+
+    def at_once(self, steps: int, steps_of_all: int, text: str) -> None:
+        """While several runs go on at once: steps done of those of all runs, and what goes on."""
+
     def extra(self, name: str, seed: int) -> None:
         """Before something is computed from finished runs."""
 
@@ -52,42 +53,40 @@ class Silent(Watcher):
     """Ignores everything."""
 
 
-def run_all(grid: Grid, left: Sequence[GridRun], watcher: Watcher, stopper: Stopper) -> None:
-    """Do every run that is left. Runs that another process works on are skipped, and looked at again later.
+@runtime_checkable
+class Engine(Protocol):
+    """How the runs of a grid are done."""
 
-    Raises:
-        InputError: some cannot start; all others are done by then.
-        RunInterrupted: told to stop.
+    def run_all(self, grid: Grid, left: Sequence[GridRun], watcher: Watcher, stopper: Stopper) -> None:
+        """Do every run that is left, at least one.
+
+        Raises:
+            InputError: some cannot start; all others are done by then.
+            RunInterrupted: told to stop.
+        """
+        ...
+
+
+def next_move(
+    grid: Grid, run: GridRun, lost: dict[tuple[str | None, int], InputError]
+) -> Literal["do", "wait", "leave"]:
+    """Decide about a run: do it; wait, as another process works on it or on its start; or leave it.
+
+    Args:
+        grid: its grid.
+        run: which.
+        lost: errors of runs that cannot be done, by job and seed; this one is added if its start will never exist.
     """
-    is_waiting = False
-    lost: dict[tuple[str | None, int], InputError] = {}
-    while left:
-        others = []
-        for run in left:
-            error = lost.get((run.job.after, run.seed))
-            if error is None and _has_to_wait(grid, run):
-                others.append(run)
-            elif error := error or _missing_start(grid, run):
-                lost[run.job.name, run.seed] = error
-            elif not _do(grid, run, watcher, stopper):
-                others.append(run)
-        if len(others) == len(left):
-            if not is_waiting:
-                watcher.waiting(len(others))
-                is_waiting = True
-            stopper.check()
-            time.sleep(_LOOK_AGAIN_SECONDS)
-        left = others
-    if lost:
-        raise next(iter(lost.values()))
-
-
-def _has_to_wait(grid: Grid, run: GridRun) -> bool:
-    """Whether another process works on a run, or has to finish the one that it starts from."""
     if run.is_finished:  # meanwhile, by another process
-        return False
+        return "leave"
     after = run.job.after
-    return (after is not None and not grid.of(run.seed)[after].is_finished) or run.folder.in_use()
+    error = lost.get((after, run.seed))
+    if error is None and after is not None and not grid.of(run.seed)[after].is_finished:
+        return "wait"
+    if error := error or _missing_start(grid, run):
+        lost[run.job.name, run.seed] = error
+        return "leave"
+    return "wait" if run.folder.in_use() else "do"
 
 
 def _missing_start(grid: Grid, run: GridRun) -> InputError | None:
@@ -104,46 +103,6 @@ def _missing_start(grid: Grid, run: GridRun) -> InputError | None:
         f"{job.name}, seed {run.seed}: starts from {checkpoint.name} of {job.after}, which ended at step {before.steps} "
         f"({before.ended}); change values of {job.after} and remove {grid.out / 'runs' / job.after}"
     )
-
-
-def _do(grid: Grid, run: GridRun, watcher: Watcher, stopper: Stopper) -> bool:
-    """Do a run; return False if another process has begun it."""
-    if run.is_finished:
-        return True
-    job, seed, everything = run.job, run.seed, grid.all()
-    before = sum(one.job.recipe.steps for one in everything if one.is_finished)
-    steps = sum(one.job.recipe.steps for one in everything)
-    start, data = time.perf_counter(), grid.samples.of(job.recipe)
-    watcher.run_started(job.name, seed, run.number, len(everything), before, steps, job.recipe.steps)
-    try:
-        done = run_recipe(job.recipe, run.folder, watcher.progress, data=data, stopper=stopper)
-    except FolderInUse:
-        return False
-    seconds = time.perf_counter() - start
-    watcher.run_ended(job.name, seed, run.number, len(everything), str(done.ended), seconds)
-    return True
-
-
-# ---------------------------------------------------------------- before and between runs
-
-
-def seconds_left(grid: Grid, left: Sequence[GridRun], watcher: Watcher, stopper: Stopper) -> float:
-    """Return the seconds that the runs that are left will take, estimated from one run of each kind; extras are not included.
-
-    Raises:
-        RunInterrupted: told to stop.
-    """
-    timings, total = TimedKinds(grid.out), 0.0
-
-    def before(name: str) -> None:
-        stopper.check()
-        watcher.timing(name)
-
-    for run in left:
-        recipe = run.job.recipe
-        timing = timings.timing(recipe, grid.samples.of, partial(before, run.job.name))
-        total += timing.seconds(recipe, run.steps_done, grid.samples.count(recipe))
-    return total
 
 
 @contextmanager
@@ -163,7 +122,7 @@ def writing(out: Path, stopper: Stopper) -> Iterator[None]:
 
 
 def check_data(grid: Grid, *, is_whole: bool) -> None:
-    """Check that the samples of every unfinished run exist before hours are spent on the first.
+    """Check that the samples of every unfinished run and of extras exist before hours are spent on the first run.
 
     Args:
         grid: the runs.
@@ -176,6 +135,10 @@ def check_data(grid: Grid, *, is_whole: bool) -> None:
     for job in (run.job for run in grid.all() if not run.is_finished):
         if (error := grid.samples.problem(job.recipe)) is not None:
             missing.setdefault(job.name, error)
+    some_recipe = grid.all()[0].job.recipe
+    for spec in grid.extra_data:
+        if (error := grid.samples.problem(some_recipe.model_copy(update={"data": spec}))) is not None:
+            raise error
     if not missing:
         return
     first = next(iter(missing.values()))

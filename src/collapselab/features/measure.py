@@ -5,22 +5,23 @@ Letters: n samples, p features, c classes, k labels of both splits.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 
 from collapselab.checks import check_classifier, check_names
-from collapselab.errors import InputError, printable_lines
+from collapselab.errors import InputError
+from collapselab.features.from_stats import StatsSource, StatsSplit, common_weighting
+from collapselab.features.measurement import Measurement
 from collapselab.features.sources import ArraySource, FeatureSource
 from collapselab.features.stream import FEATURES, Classifier, SourceStream, only_point
 from collapselab.metrics import BY_NAME, Metric, select
 from collapselab.metrics.per_class import class_details
-from collapselab.metrics.registry import MATRICES, Need, Number
+from collapselab.metrics.registry import MATRICES, Need
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
 from collapselab.passes import (
     MeasuredSplit,
@@ -32,9 +33,10 @@ from collapselab.passes import (
 )
 from collapselab.passes.labels import check_known, check_two_classes
 from collapselab.passes.stream import no_progress
-from collapselab.plotting import plotted
-from collapselab.statistics import WEIGHTINGS, Scatter, Weighting
-from collapselab.text import grouped
+from collapselab.statistics import WEIGHTINGS, ClassStats, Scatter, Weighting
+
+# What is measured: features wherever they are, or their class statistics.
+Source = FeatureSource | StatsSource
 
 # What features come without, and what to do, by what metrics need.
 _MISSING: dict[frozenset[Need], str] = {
@@ -43,107 +45,14 @@ _MISSING: dict[frozenset[Need], str] = {
 }
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """The metrics of one set of features, on train and, where given, on test data.
-
-    Attributes:
-        num_samples: number of training samples.
-        num_classes: number of distinct training labels.
-        dim: features per sample.
-        weighting: weighting of the covariances and the global mean.
-        warnings: everything unusual.
-        splits: for `train` and `test`, each metric by name; None where it is undefined or its input is missing.
-        spectra: eigenvalues and singular values by split and name, largest first; empty unless requested.
-        class_details: by split, a table with one row per class: label, num_samples, and the values of `ClassDetails` (which class
-            has not collapsed, which other class it lies closest to). Not compared by `==`.
-    """
-
-    num_samples: int
-    num_classes: int
-    dim: int
-    weighting: Weighting
-    warnings: tuple[str, ...]
-    splits: dict[str, dict[str, Number | None]]
-    spectra: dict[str, dict[str, list[float]]]
-    class_details: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
-
-    def __getitem__(self, name: str) -> Number | None:
-        """Return the train value of a metric, or its test value if it is defined on test data only."""
-        for values in self.splits.values():
-            if name in values:
-                return values[name]
-        raise KeyError(name)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, strings and lists, ready for JSON."""
-        out: dict[str, Any] = {
-            "num_samples": self.num_samples,
-            "num_classes": self.num_classes,
-            "dim": self.dim,
-            "weighting": self.weighting,
-            "warnings": list(self.warnings),
-            "splits": self.splits,
-        }
-        if self.spectra:
-            out["spectra"] = self.spectra
-        out["class_details"] = {
-            split: {
-                str(name): [_finite(value) for value in column.tolist()] for name, column in table.items()
-            }
-            for split, table in self.class_details.items()
-        }
-        return out
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per metric and one column per split, NaN where undefined, with the value at full collapse."""
-        names = [name for name in BY_NAME if any(name in values for values in self.splits.values())]
-        frame = pd.DataFrame(
-            {split: [values.get(name) for name in names] for split, values in self.splits.items()},
-            index=pd.Index(names, name="metric"),
-            dtype="float64",
-        )
-        frame["at_collapse"] = pd.Series(
-            [BY_NAME[name].at_collapse for name in names], index=frame.index, dtype="float64"
-        )
-        frame.insert(0, "family", [BY_NAME[name].family for name in names])
-        return frame
-
-    def plot(self, *names: str) -> list[Any]:
-        """Draw values by class, and the spectra if there are some; needs matplotlib.
-
-        Args:
-            names: columns of `class_details`; default: relative_variance and closest_cdnv.
-
-        Returns:
-            The axes of one figure: `axes[0].figure.savefig("classes.pdf")`.
-        """
-        return plotted(self, names)
-
-    def _repr_html_(self) -> str:
-        """Return a table for notebooks; every string is escaped."""
-        head = (
-            f"<p>{self.num_samples} samples, {self.num_classes} classes, {self.dim} features, "
-            f"{html.escape(self.weighting)} weighting</p>"
-        )
-        table = self.to_frame().to_html(float_format=lambda value: f"{value:.4g}", na_rep="–", escape=True)
-        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in grouped(self.warnings))
-        return printable_lines(head + table + (f"<ul>{notes}</ul>" if notes else ""))
-
-
-def _finite(value: Any) -> Number | None:
-    """A number for JSON, which has neither infinity nor NaN."""
-    return value if pd.notna(value) and abs(value) < np.inf else None
-
-
 def measure(
     features: Any,
-    labels: Any,
+    labels: Any = None,
     *,
     weight: Any = None,
     bias: Any = None,
     predictions: Any = None,
-    test: Sequence[Any] | Mapping[str, Any] | None = None,
+    test: ClassStats | Sequence[Any] | Mapping[str, Any] | None = None,
     weighting: Weighting = "balanced",
     metrics: Iterable[str] | None = None,
     spectra: bool = False,
@@ -153,22 +62,23 @@ def measure(
     """Measure every metric of neural collapse of the given features, or compute only the requested metrics.
 
     Args:
-        features: (n, p) training features: a tensor, an array, or anything that numpy can convert to an array.
-        labels: (n,) non-negative whole numbers, not necessarily contiguous.
+        features: (n, p) training features: a tensor, an array, or anything that numpy can convert to an array. Or a
+            `ClassStats` of them: metrics that need single samples, such as `ncc_accuracy`, then have no value.
+        labels: (n,) non-negative whole numbers, not necessarily contiguous; None with a `ClassStats`.
         weight: (C, p) weight of the classifier, rows in the order of the sorted labels.
         bias: (C,) bias of the classifier.
         predictions: (n,) the network's decisions as labels; default argmax(W h + b).
         test: features and labels of test data, as `(features, labels)`, `(features, labels, predictions)` or a
-            mapping with these names.
+            mapping with these names; or their `ClassStats`.
         weighting: `balanced` (every class counts the same, as in the papers) or `sample`.
         metrics: names; default all. See `collapselab.metrics.METRICS`.
         spectra: also return the eigenvalues of the covariances and the singular values of the weight.
         rcond: overrides the relative cut-offs of the pseudo-inverses of Sigma_B and Sigma_T.
         product_dtype: dtype of the covariance products. Default: that of the features, and float64 in a second pass
-            where float32 proves too coarse.
+            where float32 proves too coarse. A `ClassStats` has its own.
 
     Returns:
-        A `Measurement`: `splits`, `to_frame()`, `to_dict()`; notebooks show it as a table.
+        A `Measurement`: `train`, `test`, `to_frame()`, `to_dict()`; `print` and notebooks show it as a table.
 
     Raises:
         InputError: input that does not fit together, in one line that says what to do.
@@ -178,10 +88,19 @@ def measure(
         >>> labels = torch.arange(3).repeat_interleave(20)
         >>> features = torch.eye(3, 8)[labels] + 1e-3 * torch.randn(60, 8, generator=torch.manual_seed(0))
         >>> result = measure(features, labels, metrics=["normalized_within", "etf_distance"])
-        >>> result.splits["train"]["normalized_within"] < 1e-4
+        >>> result.train["normalized_within"] < 1e-4
         True
     """
-    train = ArraySource(features, labels, predictions=predictions, weight=weight, bias=bias, where="train")
+    if isinstance(features, ClassStats):
+        if labels is not None or predictions is not None:
+            raise InputError(
+                "train: a ClassStats has its own labels and takes no predictions; leave them out"
+            )
+        train = StatsSource(features, weight, bias, where="train")
+    else:
+        train = ArraySource(
+            features, labels, predictions=predictions, weight=weight, bias=bias, where="train"
+        )
     return measure_sources(
         train,
         None if test is None else _test_source(test),
@@ -193,7 +112,9 @@ def measure(
     )
 
 
-def _test_source(test: Sequence[Any] | Mapping[str, Any]) -> ArraySource:
+def _test_source(test: ClassStats | Sequence[Any] | Mapping[str, Any]) -> ArraySource | StatsSource:
+    if isinstance(test, ClassStats):
+        return StatsSource(test, where="test")
     names = ("features", "labels", "predictions")
     fits = isinstance(test, Mapping) or len(test) <= len(names)
     arrays = dict(test) if isinstance(test, Mapping) else dict(zip(names, test, strict=False))
@@ -208,8 +129,8 @@ def _test_source(test: Sequence[Any] | Mapping[str, Any]) -> ArraySource:
 
 
 def measure_sources(
-    train: FeatureSource,
-    test: FeatureSource | None = None,
+    train: Source,
+    test: Source | None = None,
     *,
     weighting: Weighting = "balanced",
     metrics: Iterable[str] | None = None,
@@ -230,6 +151,7 @@ def measure_sources(
         metrics = [metrics] if isinstance(metrics, str) else list(metrics)
     wanted = {split: select(metrics, split) for split in ("train", "test")}
     streams, classifier = _checked_streams(train, test)
+    weighting, problems = common_weighting(streams, weighting)
     point, weight = only_point(train.dim), PointWeight(classifier.weight)
     plans = {
         split: SplitPlan(
@@ -246,39 +168,55 @@ def measure_sources(
     }
     measured = _measure(streams, plans, progress or no_progress)
     return Measurement(
-        num_samples=len(train.labels),
-        num_classes=len(np.unique(train.labels)),
+        num_samples=int(streams["train"].declared_counts.sum()),
+        num_classes=len(streams["train"].present),
         dim=train.dim,
         weighting=weighting,
-        warnings=(*_warnings(measured), *([] if metrics is None else _missing_inputs(measured, weight))),
+        warnings=(
+            *problems,
+            *_warnings(measured),
+            *([] if metrics is None else _missing_inputs(measured, weight)),
+        ),
         splits={split: measured[split].metrics[FEATURES] if split in measured else {} for split in streams},
         spectra={split: found.spectra[FEATURES] for split, found in measured.items() if found.spectra},
         class_details={split: _class_details(found, streams[split]) for split, found in measured.items()},
     )
 
 
-def _class_details(found: MeasuredSplit, stream: SourceStream) -> pd.DataFrame:
+def _class_details(found: MeasuredSplit, stream: SourceStream | StatsSplit) -> pd.DataFrame:
     stats, labels = found.stats[FEATURES], stream.label_values[found.classes]
     return class_details(stats.class_means, stats.class_variances).to_frame(
         labels.tolist(), found.counts[found.classes]
     )
 
 
+def _classes(source: Source) -> npt.NDArray[np.int64]:
+    return source.classes if isinstance(source, StatsSource) else np.unique(source.labels)
+
+
+def _stream(
+    split: str, source: Source, values: npt.NDArray[np.int64], classifier: Classifier
+) -> SourceStream | StatsSplit:
+    if isinstance(source, StatsSource):
+        return StatsSplit(split, source, values)
+    return SourceStream(split, source, values, classifier)
+
+
 def _checked_streams(
-    train: FeatureSource, test: FeatureSource | None
-) -> tuple[dict[str, SourceStream], Classifier]:
+    train: Source, test: Source | None
+) -> tuple[dict[str, SourceStream | StatsSplit], Classifier]:
     """Return the splits as streams, and the classifier; features are read once everything else is checked.
 
     Raises:
         InputError: labels, predictions, the classifier or the widths of the splits do not fit together.
     """
-    classes = np.unique(train.labels)
-    values = classes if test is None else np.union1d(classes, test.labels)
+    classes = _classes(train)
+    values = classes if test is None else np.union1d(classes, _classes(test))
     present = torch.from_numpy(classes)
     check_two_classes(torch.ones_like(present), present, train.where)
     weight, bias = train.classifier()
     classifier = Classifier(weight, bias)
-    streams = {"train": SourceStream("train", train, values, classifier)}
+    streams = {"train": _stream("train", train, values, classifier)}
     check_classifier(weight, bias, num_classes=len(classes), dim=train.dim, where=train.where)
     train.check_classes(classes)
     if test is not None:
@@ -287,7 +225,7 @@ def _checked_streams(
                 f"{test.where}: {test.dim} features per sample, but train has {train.dim}; both must come from the "
                 "same layer"
             )
-        stream = streams["test"] = SourceStream("test", test, values, classifier)
+        stream = streams["test"] = _stream("test", test, values, classifier)
         check_known(stream.declared_counts, streams["train"].present, stream.label_values, test.where)
         check_two_classes(stream.declared_counts, stream.label_values, test.where)
         test.check_classes(classes)
@@ -296,7 +234,9 @@ def _checked_streams(
     return streams, classifier
 
 
-def _scatter(metrics: Sequence[Metric], stream: SourceStream, dim: int, *, spectra: bool) -> Scatter:
+def _scatter(
+    metrics: Sequence[Metric], stream: SourceStream | StatsSplit, dim: int, *, spectra: bool
+) -> Scatter:
     """Return the least scatter that the metrics need."""
     needs = frozenset().union(*(metric.needs for metric in metrics))
     fits = len(stream.label_values) * dim**2 <= MAX_PER_CLASS_ENTRIES
@@ -307,7 +247,7 @@ def _scatter(metrics: Sequence[Metric], stream: SourceStream, dim: int, *, spect
 
 
 def _measure(
-    streams: dict[str, SourceStream], plans: dict[str, SplitPlan], progress: ProgressCallback
+    streams: dict[str, SourceStream | StatsSplit], plans: dict[str, SplitPlan], progress: ProgressCallback
 ) -> dict[str, MeasuredSplit]:
     """Measure the splits for which anything is requested, and the train split if test data need its class means."""
     compared = "test" in plans and "second pass" in plans["test"].needs
@@ -315,7 +255,11 @@ def _measure(
     reference = None
     for split, plan in plans.items():
         if plan.metrics or plan.spectra or (split == "train" and compared):
-            measured[split] = measure_split(streams[split], plan, reference, progress)
+            stream = streams[split]
+            if isinstance(stream, StatsSplit):
+                measured[split] = stream.measure(plan, reference)
+            else:
+                measured[split] = measure_split(stream, plan, reference, progress)
         if split == "train":
             means = measured[split].reference.class_means if compared else {}
             reference = TrainReference(streams[split].present, means)

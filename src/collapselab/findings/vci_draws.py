@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from collapselab.data import Split
+from collapselab.data import AnySplit
 from collapselab.experiments.grid import Grid
 from collapselab.features.measure import measure
 from collapselab.records.experiment import ExtraRow
@@ -71,7 +71,7 @@ def measure_draws(runs: Grid, seed: int) -> list[ExtraRow]:
         model, data = run.model(), runs.samples.of(run.job.recipe)
         layer = classifier_name(model)
 
-        def sampled(split: Split, model: torch.nn.Module = model, layer: str = layer) -> Sampled:
+        def sampled(split: AnySplit, model: torch.nn.Module = model, layer: str = layer) -> Sampled:
             return Sampled(layer_features(model, split, layer, _BATCH), split.labels)
 
         for row in network_rows(sampled(data.train), sampled(data.test), seed):

@@ -9,10 +9,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 from typing_extensions import Unpack
 
 from collapselab.errors import InputError
+from collapselab.integrations.destinations import scalars
 from collapselab.integrations.loaders import Prepared, in_order, loader_for_measuring
 from collapselab.integrations.monitor import Monitor
 from collapselab.integrations.options import CallbackOptions
@@ -46,8 +48,11 @@ class NeuralCollapseCallback(Callback):
 
     Training is the same, bit for bit, with and without the callback. Batches take the way of validation batches: through
     the precision plugin and the hooks `on_before_batch_transfer`, `transfer_batch_to_device` and
-    `on_after_batch_transfer`, while the trainer is `validating`. Nothing is measured under `fast_dev_run`. Scalars are sent
-    to all loggers of the trainer, named `train/net.4/normalized_within`.
+    `on_after_batch_transfer`, while the trainer is `validating`. Nothing is measured under `fast_dev_run`.
+
+    Scalars are sent to all loggers of the trainer, named `collapse/normalized_within/net.4`, on test data
+    `collapse/test/normalized_within/net.4`. All metrics of all measured layers are in `trainer.callback_metrics` under such
+    names, for `EarlyStopping` and `ModelCheckpoint`: epochs are measured before their validation.
 
     Args:
         train_loader: data to measure; default the trainer's training data, whole and in order.
@@ -56,17 +61,18 @@ class NeuralCollapseCallback(Callback):
         every_n_steps: measure after every so many optimiser steps.
         network: name of the attribute of the LightningModule that is measured, called with inputs; default the
             LightningModule itself.
-        out: the run folder; default `neural_collapse` in the trainer's log folder, which lies in its
-            `default_root_dir` unless the logger sets another.
+        out: folder of the runs, a version for each fit, as for `Monitor`; default `neural_collapse` in the trainer's log
+            folder, which lies in its `default_root_dir` unless the logger sets another.
         log: where else scalars are written, as for `Monitor`.
-        options: options of `Monitor` (`log_metrics`, `log_layers`, `settings`) and of `profile` (`layers`, `reduce`, …).
+        options: options of `Monitor` (`log_metrics`, `log_layers`, `overwrite`, `settings`) and of `profile` (`layers`,
+            `reduce`, …).
 
     Attributes:
         monitor: monitor of the last fit, or None.
 
     Raises:
         InputError: unknown options. At the start of a fit: data that cannot be read in order, a folder that contains
-            another run.
+            a run of another kind.
     """
 
     def __init__(
@@ -89,6 +95,7 @@ class NeuralCollapseCallback(Callback):
         self._train_loader, self._test_loader = train_loader, test_loader
         self._every_n_epochs, self._every_n_steps = every_n_epochs, every_n_steps
         self._network, self._out, self._log, self._options = network, out, log, options
+        self._published: set[str] = set()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure the network as it is before the first step."""
@@ -108,33 +115,57 @@ class NeuralCollapseCallback(Callback):
             **self._options,
         )
         self.monitor = monitor
-        with _as_validation(trainer, monitor.model):
+        with self._measuring(trainer):
             monitor.start()
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count optimiser steps: fewer than batches if gradients are accumulated."""
-        if self.monitor is not None and trainer.global_step > self.monitor.current_step:
-            batches = trainer.num_training_batches  # infinite for data without length
-            with _as_validation(trainer, self.monitor.model):
-                self.monitor.step_to(trainer.global_step, trainer.current_epoch + (batch_idx + 1) / batches)
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Measure if this is an epoch to measure after."""
         if self.monitor is None:
             return
-        done = trainer.current_epoch + 1
-        with _as_validation(trainer, self.monitor.model):
-            self.monitor.step_to(trainer.global_step, float(done))
-            if self._every_n_steps is None and done % self._every_n_epochs == 0:
-                self.monitor.measure()
+        batches = trainer.num_training_batches  # infinite for data without length
+        is_last = batch_idx + 1 >= batches or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        share = 1.0 if is_last else (batch_idx + 1) / batches
+        with self._measuring(trainer):
+            if trainer.global_step > self.monitor.current_step:
+                self.monitor.step_to(trainer.global_step, trainer.current_epoch + share)
+            # Before the validation and the end of the epoch, where other callbacks look at the metrics.
+            if is_last:
+                self._measure_epoch(trainer)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure if this is an epoch to measure after, and was not measured at its last batch."""
+        if self.monitor is not None:
+            with self._measuring(trainer):
+                self.monitor.step_to(trainer.global_step, float(trainer.current_epoch + 1))
+                self._measure_epoch(trainer)
+
+    def _measure_epoch(self, trainer: Any) -> None:
+        assert self.monitor is not None
+        if self._every_n_steps is None and (trainer.current_epoch + 1) % self._every_n_epochs == 0:
+            self.monitor.measure()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure the last step and close the run."""
         if self.monitor is not None:
-            with _as_validation(trainer, self.monitor.model):
+            with self._measuring(trainer):
                 self.monitor.finish()
+
+    @contextmanager
+    def _measuring(self, trainer: Any) -> Iterator[None]:
+        """Measure as in a validation; afterwards, give the trainer's other callbacks what was measured."""
+        monitor = self.monitor
+        assert monitor is not None
+        before = monitor.profile
+        with _as_validation(trainer, monitor.model):
+            yield
+        if monitor.profile is not None and monitor.profile is not before:
+            found = scalars(monitor.profile)
+            for name in self._published - found.keys():  # no longer defined
+                trainer.callback_metrics.pop(name, None)
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in found.items()})
+            self._published = set(found)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Mark the run as stopped, after Ctrl-C too."""

@@ -30,7 +30,9 @@ from collapselab.records.run_record import MonitoredSettings, Status
 
 @document_options
 class Monitor:
-    """Measures every layer at the first step, at chosen steps and at the last one, and writes a run folder.
+    """Measures every layer at the first step, at chosen steps and at the last one, and writes a run.
+
+    Each start of a script writes a run of its own in `out`: `version_0`, `version_1`, …
 
     Training is the same, bit for bit, with and without a monitor: the model, the loaders and all random generators are left
     as they were (docs/profiles.md says what cannot be restored). A `DataLoader` that shuffles is read whole and in order.
@@ -43,19 +45,22 @@ class Monitor:
         model: the network, as for `collapselab.profile`.
         train_loader: the training data, as for `profile`; read at every measurement.
         test_loader: the same for test data.
-        out: the run folder. A folder that has rows is refused, unless training is resumed (`first_step`).
+        out: folder of the runs of this script. `folder` is the one of this run.
         every: number of steps between measurements. Give at most one of `every`, `at` and `log_spaced`. Without them,
             the first and the last step are measured, and every step at which you call `measure`.
         at: steps to measure.
         log_spaced: (total steps, number of measurements), for log-spaced steps.
-        log: where to write scalars in addition: a callable of metrics and step, a `SummaryWriter`, a W&B run, a Lightning
-            logger, the path of a `.csv` file; or a list of these. They are named `train/layers.4/normalized_within`.
-        log_metrics: names to log; default those of `metrics=`, or else a dozen main metrics.
+        log: where to write scalars in addition: a callable of metrics and step, a `SummaryWriter`, a W&B run, the `mlflow`
+            module, a Lightning logger, the path of a `.csv` file; or a list of these. They are named
+            `collapse/normalized_within/layers.4`, on test data `collapse/test/normalized_within/layers.4`. A logger that
+            fails is reported in a warning once.
+        log_metrics: names to log; default those of `metrics=`, or else six main metrics.
         log_layers: `all`, `last`, or names and globs.
         steps_per_epoch: optimiser steps per epoch; default the number of batches of `train_loader`.
         first_step: number of optimiser steps already done, if training resumes from a checkpoint. The run in `out` is
-            continued; rows of later steps are deleted.
+            continued, in its newest version; rows of later steps are deleted.
         first_epoch: number of epochs already done, for loops that give the epoch at every step.
+        overwrite: replace the newest version in `out`, and the rows of a `.csv` log, instead of starting a new one.
         settings: anything else to record in run.json: learning rate, seed.
         options: options of `profile` for every measurement: `layers`, `reduce`, `scatter`, `metrics`, `epsilon`, …:
             see `collapselab.probes.options.ProfileOptions`.
@@ -65,7 +70,7 @@ class Monitor:
         epoch: number of passes over the training data done.
         profile: the last measurement, or None.
         failures: why steps were not measured, by step.
-        folder: the run folder.
+        folder: the run folder, such as `out/version_0`; before the start, `out`.
 
     Raises:
         InputError: options that are not allowed, unknown metrics, an iterator instead of a loader, an object that cannot
@@ -94,10 +99,11 @@ class Monitor:
         log_spaced: tuple[int, int] | None = None,
         log: Any = None,
         log_metrics: Iterable[str] | None = None,
-        log_layers: str | Sequence[str] = "all",
+        log_layers: str | Sequence[str] = "last",
         steps_per_epoch: int | None = None,
         first_step: int = 0,
         first_epoch: Number | None = None,
+        overwrite: bool = False,
         settings: Mapping[str, Any] | None = None,
         **options: Unpack[ProfileOptions],
     ) -> None:
@@ -115,7 +121,7 @@ class Monitor:
         if self._steps_per_epoch is None and first_epoch is None:
             raise InputError("train_loader has no length, so epochs are unknown; give steps_per_epoch=")
         self.epoch: float = self._derived_epoch() if first_epoch is None else float(first_epoch)
-        self._out = out
+        self._out, self._overwrite = out, overwrite
         self._settings = MonitoredSettings(
             monitored=model_name(unwrapped(model)),
             every=self._schedule.every,
@@ -124,10 +130,11 @@ class Monitor:
             settings=plain_settings(settings or {}),
         )
         self._run: MonitoredRun | None = None
+        self._folder = Path(out)
 
     @property
     def folder(self) -> Path:
-        return Path(self._out)
+        return self._folder
 
     @property
     def is_open(self) -> bool:
@@ -149,16 +156,19 @@ class Monitor:
         """Open the folder and measure. `with` does this; call it for loops that are spread over callbacks.
 
         Raises:
-            InputError: the folder contains another run, or rows that would be lost; the network cannot be measured.
+            InputError: the folder contains a run of another kind; a log file cannot be written; the network cannot be
+                measured.
         """
         step = self.current_step
         with preserved_random_states():
             try:
-                self._run = run = MonitoredRun(self._out, self._settings, step)
+                run = MonitoredRun(self._out, self._settings, step, overwrite=self._overwrite)
+                self._run, self._folder = run, run.folder.path
             except OSError as error:
                 raise InputError(
                     f"{self._out}: cannot be written ({one_line(error)}); choose another out="
                 ) from error
+            self._stopping(lambda: run_together(self._open_logs))
             if not run.is_continued or (self._schedule.is_due(step - 1, step) and not run.has(step)):
                 self._stopping(self._measure)
         return self
@@ -244,11 +254,16 @@ class Monitor:
         """Close the run as stopped; the measurements so far remain."""
         self._close("stopped")
 
+    def _open_logs(self) -> None:
+        if self._opened_run.is_logged:
+            for destination in self._destinations:
+                destination.open(self.current_step, self._overwrite)
+
     def _log(self, measured: Profile) -> None:
         if self._opened_run.is_logged:
             values = scalars(measured, self._log_metrics, self._log_layers)
-            for write in self._destinations:
-                write(values, self.current_step)
+            for destination in self._destinations:
+                destination.send(values, self.current_step)
 
     def _stopping(self, act: Callable[[], None]) -> None:
         """Measure, and close the run if that is interrupted."""

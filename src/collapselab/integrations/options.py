@@ -15,6 +15,7 @@ class CallbackOptions(ProfileOptions, total=False):
 
     log_metrics: Iterable[str] | None
     log_layers: str | Sequence[str]
+    overwrite: bool
     settings: Mapping[str, Any] | None
 
 

@@ -8,10 +8,16 @@ from typing import Any
 
 from torch import nn
 
+from collapselab.probes.select import unwrapped
+
 
 @contextmanager
 def forward_within(model: nn.Module, context: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
-    """Run each forward pass of a model in a context of its own, such as autocast, while this one is open."""
+    """Run each forward pass of a model in a context of its own, such as autocast, while this one is open.
+
+    Of a compiled or wrapped model it is the model inside, which `profile` runs.
+    """
+    model = unwrapped(model)
     entered: list[ExitStack] = []
 
     def enter(_module: nn.Module, _args: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset
 from typing_extensions import Unpack
 
 from collapselab.errors import InputError
+from collapselab.integrations.destinations import Destination
 from collapselab.integrations.loaders import Prepared, in_order, loader_for_measuring
 from collapselab.integrations.monitor import Monitor
 from collapselab.integrations.options import CallbackOptions
@@ -30,32 +32,32 @@ if TYPE_CHECKING:
 class NeuralCollapseCallback(TrainerCallback):
     """Measures before the first step, after epochs and at the end of `Trainer.train`.
 
-    Training is the same, bit for bit, with and without the callback. A callback does not know its Trainer, so attach it:
+    Training is the same, bit for bit, with and without the callback. Pass it as any other:
 
-        NeuralCollapseCallback(reduce="token:0").attach(trainer)
+        Trainer(model, arguments, …, callbacks=[NeuralCollapseCallback()])
 
-    It then measures the Trainer's evaluation data as well, prepares batches and runs the network as the Trainer evaluates
+    It measures the Trainer's training and evaluation data, prepares batches and runs the network as the Trainer evaluates
     (`_prepare_inputs`, `label_names`, autocast), and logs through `Trainer.log`: to the log history and to all reporters of
-    the Trainer. Passed as `callbacks=[...]`, it measures the training data and `test_loader`, and logs to
-    the log history. Names follow the Trainer's convention, `classifier/cdnv` and `test_classifier/cdnv`, which its
-    reporters turn into `train/classifier/cdnv` and `test/classifier/cdnv`.
+    the Trainer. Names follow the Trainer's convention: `collapse/cdnv/classifier` and `test_collapse/cdnv/classifier`, which
+    its reporters turn into `train/collapse/cdnv/classifier` and `test/collapse/cdnv/classifier`.
 
     Args:
         train_loader: a data set, or a loader of batches; default the Trainer's training data, whole and in order.
         test_loader: the same for test data; default the Trainer's (first) evaluation data.
         every_n_epochs: measure after every so many epochs; or
         every_n_steps: measure after every so many optimiser steps.
-        out: the run folder; default `neural_collapse` in the Trainer's `output_dir`.
+        out: folder of the runs, a version for each training, as for `Monitor`; default `neural_collapse` in the Trainer's
+            `output_dir`.
         log: where else scalars are written, as for `Monitor`.
-        options: options of `Monitor` (`log_metrics`, `log_layers`, `settings`) and of `profile` (`layers`, `reduce`, …).
-            The default of `log_layers` is `last`, because the Trainer prints everything that it logs.
+        options: options of `Monitor` (`log_metrics`, `log_layers`, `overwrite`, `settings`) and of `profile` (`layers`,
+            `reduce`, …).
 
     Attributes:
         monitor: monitor of the last training, or None.
 
     Raises:
         InputError: unknown options. When training starts: data that cannot be read in order, a folder that contains
-            another run.
+            a run of another kind.
     """
 
     def __init__(
@@ -76,14 +78,13 @@ class NeuralCollapseCallback(TrainerCallback):
         self._train_loader, self._test_loader = train_loader, test_loader
         self._every_n_epochs, self._every_n_steps = every_n_epochs, every_n_steps
         self._out, self._log = out, log
-        self._options: CallbackOptions = {"log_layers": "last", **options}
+        self._options = options
         self._trainer: Trainer | None = None
         self._state: Any = None
         self._control: Any = None
 
     def attach(self, trainer: Trainer) -> NeuralCollapseCallback:
-        """Add the callback to a Trainer and use its evaluation data and logging."""
-        self._trainer = trainer
+        """Add the callback to a Trainer that exists already; the same as `trainer.add_callback`."""
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         return self
@@ -91,6 +92,7 @@ class NeuralCollapseCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure the network as it is before the first step."""
         self._stop()
+        self._trainer = _calling_trainer(self)
         self._state, self._control = state, control
         training = kwargs["train_dataloader"]
         train = in_order(training, "train_loader") if self._train_loader is None else self._train_loader
@@ -101,7 +103,7 @@ class NeuralCollapseCallback(TrainerCallback):
             None if test is None else self._prepared(_loader(test, training, "test_loader"), "test_loader"),
             out=self._out or Path(args.output_dir) / "neural_collapse",
             every=self._every_n_steps,
-            log=[self._report, self._log],
+            log=[Destination("Trainer.log", self._report), self._log],
             first_step=state.global_step,
             first_epoch=float(state.epoch or 0),
             **self._options,
@@ -169,8 +171,10 @@ class NeuralCollapseCallback(TrainerCallback):
             return
         # `Trainer.log` clears the request to log, which may be the one for the loss of this step.
         wanted = self._control.should_log
-        self._trainer.log(named)
-        self._control.should_log = wanted
+        try:
+            self._trainer.log(named)
+        finally:
+            self._control.should_log = wanted
 
     def _evaluation_loader(self) -> Any:
         if self._trainer is None or not self._trainer.eval_dataset:
@@ -183,9 +187,26 @@ class NeuralCollapseCallback(TrainerCallback):
             self.monitor.stop()
 
 
+def _calling_trainer(callback: TrainerCallback) -> Any:
+    """Return the Trainer that is calling a callback; None if something else calls it.
+
+    A Trainer does not pass itself to its callbacks, so it is looked for among the callers.
+    """
+    from transformers import Trainer  # a Trainer has loaded it already
+
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, Trainer) and any(one is callback for one in caller.callback_handler.callbacks):
+            return caller
+        frame = frame.f_back
+    return None
+
+
 def _trainer_name(name: str) -> str:
-    split, rest = name.split("/", 1)
-    return rest if split == "train" else f"{split}_{rest}"
+    """Return the name by which a Trainer logs a scalar: its reporters turn `test_NAME` into `test/NAME`."""
+    prefix, split, rest = name.split("/", 2)
+    return f"{split}_{prefix}/{rest}" if split == "test" else name
 
 
 def _loader(data: Any, training: Any, name: str) -> Any:

@@ -68,17 +68,23 @@ def _num_angles(inputs: MetricInputs) -> int:
 
 def weight_singular_spread(inputs: MetricInputs) -> float | None:
     """std/mean of the C largest singular values of W, or of all if W has fewer; values below the cut-off are zero."""
+    return _spread_of_largest(inputs, inputs.num_classes, "weight_singular_spread")
+
+
+def weight_top_spread(inputs: MetricInputs) -> float | None:
+    """std/mean of the C-1 largest singular values of W, those that are equal at collapse; see `weight_singular_spread`."""
+    return _spread_of_largest(inputs, inputs.num_classes - 1, "weight_top_spread")
+
+
+def _spread_of_largest(inputs: MetricInputs, count: int, name: str) -> float | None:
     if inputs.weight is None or inputs.weight_svd is None:
         return None
     values = inputs.weight_svd.values
-    largest = torch.zeros(min(inputs.num_classes, *inputs.weight.shape), dtype=torch.float64)
+    largest = torch.zeros(min(count, *inputs.weight.shape), dtype=torch.float64)
     top = values[: len(largest)].cpu()
     largest[: len(top)] = top
     largest *= middle_factor(largest)
-    mean = float(largest.mean())
-    return inputs.ratio(
-        float(largest.std(correction=0)), mean, "weight_singular_spread", "the weight is zero"
-    )
+    return inputs.ratio(float(largest.std(correction=0)), float(largest.mean()), name, "the weight is zero")
 
 
 def weight_stable_rank(inputs: MetricInputs) -> float | None:

@@ -258,8 +258,7 @@ class MetricInputs:
         if num_dropped:
             constant = self.dim - len(values)
             self.warn(
-                f"Sigma_T has rank {len(kept)} with {self.dim} features. "
-                + (f"Number of constant features: {constant}. " if constant else "")
+                f"Sigma_T has rank {len(kept)} with {self.dim} features. Number of constant features: {constant}. "
                 + f"Number of eigenvalues below {cutoff:.2g} times the largest one: {num_dropped}. "
                 + ("Such eigenvalues are zero up to rounding. " if self.rcond is None else "")
                 + "vci is computed without them"

@@ -204,6 +204,10 @@ METRICS: tuple[Metric, ...] = (
         _WEIGHT, note="Zero if all C singular values are equal. At full collapse it is 1/√(C−1): one of them is 0, and the others are equal.",
     ),
     Metric(
+        "weight_top_spread", alignment.weight_top_spread, _NC3, "std/mean of the C−1 largest singular values of W",
+        f"{_RANGAMANI}, NC3 and fig. 5, which take C", 0, None, 0, "falls", _WEIGHT, note="Zero at full collapse.",
+    ),
+    Metric(
         "weight_stable_rank", alignment.weight_stable_rank, _NC3, "‖W‖_F² / ‖W‖₂²", f"{_RANGAMANI}, fig. 5", 1, None,
         None, "neither", _WEIGHT, note="It is C − 1 if the rows of W form a simplex, as at full collapse.",
     ),
@@ -239,6 +243,11 @@ METRICS: tuple[Metric, ...] = (
         "mean over classes of Tr S_c / λ_max(S_c), S_c the class's own scatter", f"{_RANGAMANI}, sec. 5.2, fig. 5", 1,
         None, None, "neither", frozenset({"class covariances"}),
         note="Needs the scatter of every class: available if C p² ≤ 5e7, or if the features are in memory.",
+    ),
+    Metric(
+        "stable_rank_published", spectrum.stable_rank_published, _RANKS, "mean over classes of n_c Tr S_c / λ_max(S_c)",
+        f"code published with {_RANGAMANI}", 1, None, None, "neither", frozenset({"class covariances"}),
+        note="That code forgets to divide the numerator by n_c. It equals n_c · stable_rank_per_class if class sizes are equal.",
     ),
     Metric(
         "within_in_weight_space", alignment.within_in_weight_space, _RANKS, "Tr(P Σ_W), P the projector onto the row space of W",

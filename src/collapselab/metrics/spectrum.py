@@ -58,6 +58,19 @@ def _has_variance(inputs: MetricInputs) -> bool:
 
 
 def stable_rank_per_class(inputs: MetricInputs) -> float | None:
+    ranks = _ranks_by_class(inputs)
+    return None if ranks is None else float(ranks[1].mean())
+
+
+def stable_rank_published(inputs: MetricInputs) -> float | None:
+    """As the code published with the paper computes it: the numerator of each class is not divided by its samples."""
+    ranks = _ranks_by_class(inputs)
+    return None if ranks is None else float((inputs.stats.counts[ranks[0]] * ranks[1]).mean())
+
+
+@once
+def _ranks_by_class(inputs: MetricInputs) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]] | None:
+    """Return the classes that have variance beyond rounding, and the stable rank of each."""
     largest = inputs.top_class_eigenvalues
     if largest is None and inputs.class_covariances is not None:
         largest = largest_eigenvalues(inputs.class_covariances)
@@ -71,7 +84,7 @@ def stable_rank_per_class(inputs: MetricInputs) -> float | None:
     if not len(varying):
         inputs.warn("stable_rank_per_class is undefined: no variance within any class beyond rounding")
         return None
-    return float((inputs.class_variances[varying] / largest[varying]).clamp_min(1.0).mean())
+    return varying, (inputs.class_variances[varying] / largest[varying]).clamp_min(1.0)
 
 
 def components_90(inputs: MetricInputs) -> int | None:

@@ -1,4 +1,4 @@
-"""Load weights from a file into a network. Only tensors are ever unpickled."""
+"""Load weights from a file into a network. Only tensors and plain containers are ever unpickled."""
 
 from __future__ import annotations
 
@@ -14,58 +14,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from collapselab.errors import InputError, one_line
+from collapselab.errors import InputError, InputNote, one_line
+from collapselab.models.states import State, fitted, states_in
+from collapselab.models.unpickling import read_pickled
 from collapselab.models.weights import tied_names
 from collapselab.storage import check_regular, load_tensors
 from collapselab.text import listed
 from collapselab.user_code import user_code
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-_NESTINGS = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights", "module")
-_MOST_NESTED = 4
-# Added by data parallel, by torch.compile, and by trainers that have the network as an attribute.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
-_EXTRA = "_extra_state"
+_SAFETENSORS_START = 8  # bytes that hold the length of the header, a JSON object
 _SHOWN = 3
 
-State = dict[str, Tensor]
 
-
-def load_checkpoint(model: nn.Module, path: Path) -> None:
+def load_checkpoint(model: nn.Module, path: Path, key: str | None = None) -> None:
     """Set all parameters and buffers of `model` to those in a file.
 
     Args:
-        path: a `.safetensors` file, or a state dict saved by torch (`.pt`, `.pth`, `.bin`, `.ckpt`), also nested under
-            `state_dict`, `model_state_dict` or `model`, also with the prefixes that wrappers add to its keys. Tensors
-            that the model ties to others may be missing. Floating-point numbers of another precision are converted,
-            with a warning.
+        model: the network.
+        path: a file of safetensors, or one saved by torch, whatever its name: a state dict, alone or anywhere in nested
+            mappings, or a whole network. Objects other than tensors are never restored. Prefixes that wrappers and
+            trainers add to names are removed, with a warning. Tensors that the model ties to others may be missing.
+            Floating-point numbers of another precision are converted, with a warning.
+        key: place of the weights in the file (`model_ema`), or what their names begin with; default: those that fit.
 
     Raises:
-        InputError: no such file, damage, Python objects other than tensors, keys or shapes that do not fit, tensors
-            that are not dense numbers of the model's kind, weights that are NaN or infinite.
+        InputError: no such file, damage, keys or shapes that do not fit, tensors that are not dense numbers of the
+            model's kind, weights that are NaN or infinite.
     """
-    load_state(model, read_checkpoint(path), path)
+    load_state(model, fitted(model, read_checkpoint(path, key), path), path)
 
 
-def read_checkpoint(path: Path) -> State:
-    """Return the tensors in a file by name, on the CPU.
+def read_checkpoint(path: Path, key: str | None = None) -> dict[str, State]:
+    """Return all mappings of tensors in a file, by their place in it, on the CPU.
 
     Raises:
         InputError: see `load_checkpoint`.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: unknown checkpoint format; use a file ending in {', '.join(SUFFIXES)}")
     check_regular(path)
     if not path.is_file():
         problem = "is no file" if path.exists() else "no such file"
         raise InputError(f"{path}: {problem}; check the path of the checkpoint")
     try:
         _check_sizes(path)
-        content = _content(path)
+        content = load_tensors(path) if _is_safetensors(path) else read_pickled(path)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path}: refused, since it contains Python objects other than tensors, or is damaged; save only the state "
-            "dict: torch.save(model.state_dict(), file), or as .safetensors"
+            f"{path}: refused, since it is no file of weights, calls functions of the system, or is damaged; save only "
+            "the state dict: torch.save(model.state_dict(), file), or as .safetensors"
         ) from error
     except (InputError, MemoryError):
         raise
@@ -73,15 +68,30 @@ def read_checkpoint(path: Path) -> State:
         # torch, zipfile and safetensors raise more kinds of exception for damage than can be listed.
         reason = one_line(error) or type(error).__name__
         raise InputError(
-            f"{path}: cannot be read, damaged or cut off ({reason}); copy or save it again"
+            f"{path}: cannot be read, damaged or cut off, or no file of weights ({reason}); copy or save it again"
         ) from error
-    return _state(content, path)
+    return states_in(content, path, key)
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file begins as files of weights do; its name does not matter."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return _is_safetensors(path) or start[:2] in (b"PK", b"\x80\x02")
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(_SAFETENSORS_START + 1)
+    if path.suffix.lower() == ".safetensors":  # a damaged one is reported as such
+        return start[:2] != b"PK"
+    return start[_SAFETENSORS_START:] == b"{"
 
 
 def load_state(model: nn.Module, state: State, path: Path) -> None:
-    """Set the weights of `model` to the tensors that `read_checkpoint` returned for `path`; see `load_checkpoint`."""
+    """Set the weights of `model` to tensors of a file under the model's own names; see `load_checkpoint`."""
     wanted = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    state = _with_tied(fitted(model, state), wanted, path)
+    state = _with_tied(state, wanted, path)
     problems = [
         # Checkpoints of old versions of torch do not have this count of batches, and nothing depends on it.
         _listed("missing", [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]),
@@ -141,19 +151,8 @@ def _converted(model: nn.Module, state: State, wanted: Mapping[str, Tensor], pat
                 "diverged; give an earlier checkpoint"
             )
     for before, after in sorted(types):
-        warnings.warn(f"{path}: weights are converted from {before} to {after}", stacklevel=4)
+        warnings.warn(f"{path}: weights are converted from {before} to {after}", InputNote, stacklevel=4)
     return full
-
-
-def fitted(model: nn.Module, state: State) -> State:
-    """Return `state` without the prefixes of wrappers, if its keys match those of `model` better that way."""
-    wanted = set(model.state_dict())
-    candidates = [state]
-    for candidate in candidates:  # the list grows: wrappers can be wrapped
-        for prefix in _PREFIXES:
-            if candidate and all(name.startswith(prefix) for name in candidate):
-                candidates.append({name.removeprefix(prefix): value for name, value in candidate.items()})
-    return max(candidates, key=lambda candidate: len(wanted & set(candidate)))
 
 
 def misshapen(model: nn.Module, state: State) -> list[str]:
@@ -173,10 +172,10 @@ def _check_sizes(path: Path) -> None:
         InputError: it is not.
     """
     size = path.stat().st_size
-    if path.suffix.lower() == ".safetensors":
+    if _is_safetensors(path):
         with path.open("rb") as file:
-            length = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0]
-            if length <= size - 8:  # else the library says what is wrong
+            length = struct.unpack("<Q", file.read(_SAFETENSORS_START).ljust(_SAFETENSORS_START, b"\0"))[0]
+            if length <= size - _SAFETENSORS_START:  # else the library says what is wrong
                 json.loads(file.read(length), object_pairs_hook=lambda pairs: _unique(pairs, path))
     elif zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -195,56 +194,6 @@ def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     if len(content) < len(pairs):
         raise InputError(f"{path}: damaged: has an entry twice; copy or save it again")
     return content
-
-
-def _content(path: Path) -> Any:
-    if path.suffix.lower() == ".safetensors":
-        return load_tensors(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of unusual files before it refuses them: a second line
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _state(content: Any, path: Path) -> State:
-    """Return the state dict in the content of a file, also from inside other mappings."""
-    for _ in range(_MOST_NESTED):  # a mapping may contain itself
-        if not isinstance(content, Mapping) or _is_state(content):
-            break
-        inner = next((name for name in _NESTINGS if isinstance(content.get(name), Mapping)), None)
-        if inner is None:
-            break
-        content = content[inner]
-    if not isinstance(content, Mapping) or not _is_state(content):
-        found = listed(content, _SHOWN) if isinstance(content, Mapping) else type(content).__name__
-        raise InputError(
-            f"{path}: contains no state dict but {one_line(found) or 'nothing'}; save model.state_dict(), alone or as "
-            "'state_dict'"
-        )
-    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    for name, tensor in state.items():
-        kind = _unusable(tensor)
-        if kind is not None:
-            raise InputError(f"{path}: {name} is {kind}; save the state dict with dense tensors")
-    return state
-
-
-def _is_state(content: Mapping[Any, Any]) -> bool:
-    named = all(
-        isinstance(name, str) and (isinstance(value, Tensor) or name.endswith(_EXTRA))
-        for name, value in content.items()
-    )
-    return named and any(isinstance(value, Tensor) for value in content.values())
-
-
-def _unusable(tensor: Tensor) -> str | None:
-    """Return why the numbers of a tensor cannot be copied into a network, or None."""
-    if tensor.is_meta:
-        return "on the meta device, without numbers"
-    if tensor.is_quantized:
-        return "quantised"
-    if tensor.is_nested:
-        return "nested"
-    return None if tensor.layout == torch.strided else "sparse"
 
 
 def _kind(tensor: Tensor) -> str:

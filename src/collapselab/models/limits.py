@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from collapselab.errors import InputError
 
 OWN = ("mlp", "convnet", "vgg11")
-_OWN_SIZES = {"width": (1, 2**20), "units": (1, 2**20), "depth": (0, 10_000)}
+_OWN_SIZES = {"width": (1, 2**20), "units": (1, 2**20), "depth": (0, 10_000), "trained": (1, 10_001)}
+_FIXED = ("etf", "identity", "orthogonal")
 # Any whole number that the networks of libraries take.
 _MAX_OPTION = 2**16
 _FLOAT_BYTES = 4
@@ -25,6 +26,8 @@ def check_options(model: str, options: Mapping[str, object]) -> None:
             _check_whole(model, name, value, *_OWN_SIZES[name])
         elif model in OWN and name == "dropout":
             _check_share(model, name, value)
+        elif model in OWN and name == "fixed" and value not in _FIXED:
+            raise InputError(f"{model}: fixed {value!r}: give {', '.join(_FIXED[:-1])} or {_FIXED[-1]}")
         elif model.startswith(("torchvision/", "timm/")):
             for one in value if isinstance(value, tuple | list) else (value,):
                 if isinstance(one, int):

@@ -7,6 +7,8 @@ import itertools
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from collapselab.errors import InputError
+from collapselab.models.fixed_layers import Fixed, fix_weight
 from collapselab.models.limits import check_options, check_parameters
 
 
@@ -22,9 +24,12 @@ class MLP(nn.Module):
         depth: number of hidden layers.
         batch_norm: whether each hidden layer is normalised over the batch.
         dropout: probability with which hidden units are zeroed in training.
+        trained: number of weight layers that are trained, from the first on; default all `depth` + 1. The weights of the others
+            are fixed; all but the first can be.
+        fixed: what they are: `etf` (canonical simplex equiangular tight frames), `identity` or `orthogonal` (random).
 
     Raises:
-        InputError: a size or probability out of range, or more weights than memory.
+        InputError: a size, probability or name out of range, more classes than units, or more weights than memory.
     """
 
     def __init__(
@@ -36,9 +41,18 @@ class MLP(nn.Module):
         depth: int,
         batch_norm: bool = True,
         dropout: float = 0.0,
+        trained: int | None = None,
+        fixed: Fixed = "etf",
     ) -> None:
         super().__init__()
-        check_options("mlp", {"width": width, "depth": depth, "dropout": dropout})
+        trained = depth + 1 if trained is None else trained
+        check_options(
+            "mlp", {"width": width, "depth": depth, "dropout": dropout, "trained": trained, "fixed": fixed}
+        )
+        if trained <= depth and num_classes > width:
+            raise InputError(
+                f"mlp: {num_classes} classes, but fixed layers of {width} units; give at least as many units"
+            )
         check_parameters("mlp", (num_inputs + num_classes + width * max(depth - 1, 0)) * width)
         self.dropout = dropout
         sizes = [num_inputs] + [width] * depth
@@ -46,6 +60,10 @@ class MLP(nn.Module):
         hidden = [nn.Linear(a, b, bias=not batch_norm) for a, b in itertools.pairwise(sizes)]
         self.layers = nn.ModuleList([*hidden, nn.Linear(sizes[-1], num_classes)])
         self.norms = nn.ModuleList([nn.BatchNorm1d(width) if batch_norm else nn.Identity() for _ in hidden])
+        # After all are drawn, so that the initial weights of trained layers do not depend on which others are fixed.
+        for layer in self.layers[trained:]:
+            assert isinstance(layer, nn.Linear)
+            fix_weight(layer, fixed)
 
     def forward(self, inputs: Float[Tensor, "n ..."]) -> Float[Tensor, "n c"]:
         features = inputs.flatten(1)

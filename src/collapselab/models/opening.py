@@ -6,23 +6,39 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from collapselab.checks import near_matches
 from collapselab.errors import InputError, one_line
-from collapselab.models.checkpoints import State, fitted, load_state, misshapen, read_checkpoint
+from collapselab.models.checkpoints import load_state, misshapen, read_checkpoint
 from collapselab.models.convnet import ConvNet
 from collapselab.models.limits import OWN, check_options
 from collapselab.models.mlp import MLP
+from collapselab.models.pretrained import (
+    TIMM,
+    TORCHVISION,
+    TRANSFORMERS,
+    check_weights_wanted,
+    folder_image_size,
+    from_config,
+    is_transformers,
+    open_pretrained,
+    saved_folder,
+    split_tag,
+    timm,
+    torchvision,
+)
+from collapselab.models.states import State, fitted
 from collapselab.models.user_file import build, find_builder, is_user_file
 from collapselab.models.vgg import VGG11
 from collapselab.randomness import seeded
 
-_TORCHVISION, _TIMM = "torchvision/", "timm/"
-_FORMS = "mlp, convnet, vgg11, torchvision/NAME, timm/NAME, FILE.py:FUNCTION"
+_FORMS = (
+    "mlp, convnet, vgg11, torchvision/NAME, timm/NAME, transformers/ID, a folder that save_pretrained wrote, "
+    "FILE.py:FUNCTION"
+)
 _MLP_WIDTH, _MLP_DEPTH = 1024, 10  # Rangamani et al. 2023, appendix A
 _VIT_SIZE = 224
 _CONVOLUTIONAL = {"convnet": ConvNet, "vgg11": VGG11}
@@ -38,32 +54,49 @@ def open_model(
     num_classes: int,
     input_shape: tuple[int, ...],
     checkpoint: Path | None = None,
+    checkpoint_key: str | None = None,
+    pretrained: bool = False,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Return a network with random weights or those of a file. Nothing is ever downloaded.
+    """Return a network with random weights, those of a file, or published ones. Only the latter are downloaded.
 
     Args:
-        name: `mlp`, `convnet`, `vgg11`, `torchvision/resnet18`, `timm/deit_tiny_patch16_224`, or
-            `path/to/file.py:function`, called with those of `num_classes` and `input_shape` that it accepts.
+        name: `mlp`, `convnet`, `vgg11`, `torchvision/resnet18`, `timm/deit_tiny_patch16_224`, `transformers/ID` (an id
+            of the Hugging Face hub), a folder that `save_pretrained` of transformers or timm wrote, whose weights are
+            loaded, or `path/to/file.py:function`, called with those of `num_classes` and `input_shape` that it accepts.
+            A tag (`timm/resnet18.a1_in1k`) names published weights.
         num_classes: number of outputs; if the classifier in the checkpoint has another number, that is used.
         input_shape: shape of one sample.
-        checkpoint: see `load_checkpoint`.
+        checkpoint, checkpoint_key: file of weights, and their place in it: see `load_checkpoint`.
+        pretrained: whether to load the published weights, with their own number of outputs.
         seed: seed for the initial weights, which depend on nothing else; the caller's generators are left unchanged.
         options: further arguments of the network by name, such as `width` and `depth` of `mlp`.
 
     Raises:
         InputError: unknown name or option, inputs that do not suit the network, errors in the user's function,
-            a checkpoint that does not fit.
+            a checkpoint that does not fit; published weights that are named but not wanted, or cannot be fetched.
         ImportError: an extra that is not installed.
     """
-    state = None if checkpoint is None else read_checkpoint(checkpoint)
+    if checkpoint_key is not None and checkpoint is None:
+        raise InputError(
+            f"checkpoint_key={checkpoint_key!r}: is a place in a file of weights; give checkpoint= too"
+        )
+    if checkpoint is None and (pretrained or saved_folder(name) is not None):
+        _check_known(name)
+        return open_pretrained(name, dict(options or {}))
+    if pretrained:
+        raise InputError(f"{name}: pretrained= and checkpoint={checkpoint} are both given; give one of them")
+    if checkpoint is None:
+        check_weights_wanted(name)
+    states = None if checkpoint is None else read_checkpoint(checkpoint, checkpoint_key)
     with seeded(seed):
         builder = _refusing_options(name, _builder(name, input_shape, dict(options or {})), options)
     with seeded(seed):
         model = builder(num_classes)
-    if checkpoint is None or state is None:
+    if checkpoint is None or states is None:
         return model
+    state = fitted(model, states, checkpoint)
     outputs = _other_outputs(model, state, num_classes)
     if outputs is not None:
         with seeded(seed):
@@ -80,11 +113,13 @@ def required_image_size(name: str) -> tuple[int, int] | None:
         ImportError: an extra that is not installed.
     """
     _check_known(name)
-    if name.startswith(_TIMM):
-        config = _timm().get_pretrained_cfg(_architecture(name))
+    if (folder := saved_folder(name)) is not None:
+        return folder_image_size(folder)
+    if name.startswith(TIMM):
+        config = timm().get_pretrained_cfg(_architecture(name))
         if config is not None and config.fixed_input_size:
             return config.input_size[1], config.input_size[2]
-    if name.startswith((_TORCHVISION + "vit_", _TORCHVISION + "maxvit")):
+    if name.startswith((TORCHVISION + "vit_", TORCHVISION + "maxvit")):
         return _VIT_SIZE, _VIT_SIZE
     return None
 
@@ -92,7 +127,9 @@ def required_image_size(name: str) -> tuple[int, int] | None:
 def required_channels(name: str) -> int | None:
     """Return the number of channels that the network needs; None if it takes any number."""
     _check_known(name)
-    return 3 if name.startswith((_TORCHVISION, _TIMM)) else None
+    if is_transformers(name):
+        return None
+    return 3 if name.startswith((TORCHVISION, TIMM)) or saved_folder(name) is not None else None
 
 
 def _refusing_options(name: str, builder: _Builder, options: Mapping[str, Any] | None) -> _Builder:
@@ -121,6 +158,10 @@ def _builder(name: str, input_shape: tuple[int, ...], options: dict[str, Any]) -
     if is_user_file(name):
         function = partial(find_builder(name), **options)
         return lambda num_classes: build(name, function, num_classes, input_shape)
+    if is_transformers(name):
+        return lambda _num_classes: from_config(name)
+    if (folder := saved_folder(name)) is not None:
+        return lambda num_classes: timm().create_model(f"local-dir:{folder}", num_classes=num_classes)
     if name == "mlp":
         return partial(MLP, math.prod(input_shape), **({"width": _MLP_WIDTH, "depth": _MLP_DEPTH} | options))
     if len(input_shape) != 3:
@@ -135,23 +176,23 @@ def _builder(name: str, input_shape: tuple[int, ...], options: dict[str, Any]) -
         raise InputError(
             f"{name}: takes images of {required[0]} x {required[1]} but these have {size[0]} x {size[1]}; open the data with this image size"
         )
-    if name.startswith(_TIMM):
+    if name.startswith(TIMM):
         return lambda num_classes: _from_timm(_architecture(name), num_classes, input_shape[0], options)
     if input_shape[0] != 3:
         raise InputError(
             f"{name}: takes images of 3 channels but these have {input_shape[0]}; open the data with 3"
         )
-    return lambda num_classes: _from_torchvision(_architecture(name), num_classes, options)
+    return lambda num_classes: _from_torchvision(_architecture(split_tag(name)[0]), num_classes, options)
 
 
 def _from_torchvision(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
     if name in _AUXILIARY:
         options = {"aux_logits": False, "init_weights": True} | options
-    return _torchvision().get_model(name, weights=None, num_classes=num_classes, **options)
+    return torchvision().get_model(name, weights=None, num_classes=num_classes, **options)
 
 
 def _from_timm(name: str, num_classes: int, channels: int, options: dict[str, Any]) -> nn.Module:
-    create = partial(_timm().create_model, name, pretrained=False, num_classes=num_classes, **options)
+    create = partial(timm().create_model, name, pretrained=False, num_classes=num_classes, **options)
     try:
         return create(in_chans=channels)
     except TypeError as error:
@@ -162,7 +203,7 @@ def _from_timm(name: str, num_classes: int, channels: int, options: dict[str, An
 
 def _other_outputs(model: nn.Module, state: State, num_classes: int) -> int | None:
     """Return the number of outputs of the checkpoint's classifier, if nothing else differs from the model."""
-    state, wanted = fitted(model, state), model.state_dict()
+    wanted = model.state_dict()
     different = misshapen(model, state)
     outputs = {tuple(state[name].shape)[:1] for name in different}
     only_outputs = all(
@@ -174,22 +215,22 @@ def _other_outputs(model: nn.Module, state: State, num_classes: int) -> int | No
 
 
 def _check_known(name: str) -> None:
-    if name in OWN or is_user_file(name):
+    if name in OWN or is_user_file(name) or is_transformers(name) or saved_folder(name) is not None:
         return
-    if name.startswith(_TORCHVISION):
+    if name.startswith(TORCHVISION):
         # Models that classify images, not those for detection, segmentation or video.
-        known = _torchvision().list_models(module=_torchvision())
-    elif name.startswith(_TIMM):
-        known = _timm().list_models()
-        if _timm().is_model(_architecture(name)):
+        known = torchvision().list_models(module=torchvision())
+    elif name.startswith(TIMM):
+        known = timm().list_models()
+        if timm().is_model(_architecture(name)):
             return
     else:
-        hint = near_matches(name, [*OWN, _TORCHVISION + "resnet18", _TIMM + "resnet18"])
+        hint = near_matches(name, [*OWN, TORCHVISION + "resnet18", TIMM + "resnet18", TRANSFORMERS + "ID"])
         hint = f"{hint} Known" if hint.startswith("did you mean") else "known"
         raise InputError(f"unknown model {name!r}; {hint}: {_FORMS}")
-    if _architecture(name) not in known:
+    if _architecture(split_tag(name)[0]) not in known:
         library = name.partition("/")[0]
-        hint = near_matches(_architecture(name), known)
+        hint = near_matches(_architecture(split_tag(name)[0]), known)
         hint = hint if hint.startswith("did you mean") else f"see {library}'s list of models"
         raise InputError(f"unknown model {name!r} of {library}; {hint}")
 
@@ -198,29 +239,16 @@ def _architecture(name: str) -> str:
     return name.partition("/")[2]
 
 
-def _torchvision() -> ModuleType:
-    try:
-        import torchvision.models
-    except ImportError as error:
-        raise ImportError(
-            "models of torchvision need torchvision: pip install 'collapselab[papers]'"
-        ) from error
-    return torchvision.models
-
-
-def _timm() -> ModuleType:
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError("models of timm need timm: pip install 'collapselab[papers]'") from error
-    return timm
-
-
 _TITLES = {
     "resnet18": "ResNet-18", "resnet50": "ResNet-50", "densenet201": "DenseNet-201", "vgg11_bn": "VGG-11 (BN)", "mlp": "MLP",
     "convnet": "plain network", "resnet18-narrow": "narrow ResNet-18", "vgg11_bn-narrow": "narrow VGG-11 (BN)",
     "densenet-small": "small DenseNet",
 }  # fmt: skip
+
+
+def untrained(name: str, seed: int) -> str:
+    """Return how a network with random weights is called."""
+    return f"{name}, untrained (seed {seed})"
 
 
 def model_title(name: str) -> str:

@@ -28,6 +28,9 @@ from collapselab.passes.reading import PassFindings, PassRequest, run_pass
 from collapselab.passes.stream import FeatureStream, ProgressCallback, no_progress
 from collapselab.statistics import ClassStats, Scatter, SketchRefinement, Weighting
 
+# Within-class scatter summed over classes, with weights that have to be known beforehand.
+POOLED: tuple[Scatter, ...] = ("full", "sketch")
+
 
 @dataclass(frozen=True)
 class MeasuredSplit:
@@ -86,6 +89,31 @@ def measure_split(
         InputError: features or labels that cannot be measured, in one line that says what to do.
     """
     return _SplitRun(stream, plan, reference, progress).measure()
+
+
+def possible_weighting(
+    wanted: Weighting, counts: Int[Tensor, " c"], scatter: Scatter, *, sums_are_balanced: bool
+) -> tuple[Weighting, str | None]:
+    """Return the weighting that accumulated statistics allow, and a warning where it is not the one that was wanted.
+
+    Args:
+        wanted: weighting of the covariances.
+        counts: samples of each class that occurs.
+        scatter: which part of the within-class scatter is stored; only pooled scatter has one weighting.
+        sums_are_balanced: whether pooled scatter was summed with balanced weights.
+    """
+    possible: Weighting = "balanced" if sums_are_balanced else "sample"
+    if wanted == possible or scatter not in POOLED or bool((counts == counts[0]).all()):
+        return wanted, None
+    if sums_are_balanced:
+        return possible, (
+            "balanced weighting is used: class_counts= was given, so that every class counts the same; accumulate "
+            "without it for sample weighting"
+        )
+    return possible, (
+        "sample weighting is used: the classes are unbalanced and their counts were not known beforehand; give "
+        "class_counts= for balanced weighting"
+    )
 
 
 class _SplitRun:
@@ -238,15 +266,13 @@ class _SplitRun:
         Args:
             counts: samples of each class that occurs.
         """
-        pooled = any(kind in ("full", "sketch") for kind in self.plan.scatter.values())
-        declared = self.stream.declared_counts is not None
-        if self.plan.weighting == "sample" or declared or not pooled or bool((counts == counts[0]).all()):
+        kinds: list[Scatter] = [kind for kind in POOLED if kind in self.plan.scatter.values()]
+        stored: Scatter = kinds[0] if kinds else "trace"
+        if self.stream.declared_counts is not None:  # the plan decides how rows are scaled
             return self.plan.weighting
-        self.warnings.append(
-            "sample weighting is used: the classes are unbalanced and their counts were not known beforehand; give "
-            "class_counts= for balanced weighting"
-        )
-        return "sample"
+        weighting, problem = possible_weighting(self.plan.weighting, counts, stored, sums_are_balanced=False)
+        self.warnings += [] if problem is None else [problem]
+        return weighting
 
     def _fit_kmeans(self, found: PassFindings, classes: Tensor) -> None:
         """Fit as many k-means centres as there are training classes, for each metric that needs its own."""

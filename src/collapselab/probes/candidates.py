@@ -322,7 +322,7 @@ def _shows_all(labels: Tensor, num_labels: int) -> bool:
 def scores_of(chosen: Candidate, wanted: ScoresOption) -> Scores:
     """Return how the class scores are taken from an output."""
     given = wanted if callable(wanted) else None
-    return Scores(chosen.path, chosen.axes, chosen.rest, _threshold(chosen), given)
+    return Scores(chosen.path, chosen.axes, chosen.rest, _are_probabilities(chosen), given)
 
 
 def _given_output(found: dict[Path, Axes | str], tensors: dict[Path, Tensor], wanted: ScoresOption) -> Path:
@@ -357,12 +357,14 @@ def _is_named(path: Path, wanted: ScoresOption) -> bool:
     return describe(path) == wanted or path[-1:] == (wanted,)
 
 
-def _threshold(one: Candidate) -> float:
-    """Return what a single logit must exceed for class 1: one half if it is a probability."""
-    is_probability = any(origin.is_probability for origin in one.origins)
-    if not one.origins:
-        is_probability = bool(((one.rows >= 0) & (one.rows <= 1)).all())
-    return 0.5 if one.rest in ((), (1,)) and is_probability else 0.0
+def _are_probabilities(one: Candidate) -> bool:
+    """Return whether scores are probabilities: those that went through a softmax or sigmoid, or look like it."""
+    is_one = one.rest in ((), (1,))
+    if is_one and one.origins:
+        return any(origin.is_probability for origin in one.origins)
+    rows = one.rows.double()
+    adds_up = is_one or bool(((rows.sum(-1) - 1).abs() < 1e-2).all())
+    return adds_up and bool(((rows >= 0) & (rows <= 1)).all())
 
 
 def scores_among(outputs: dict[Path, Tensor], num_rows: int, num_classes: int) -> Path | None:

@@ -21,6 +21,7 @@ from collapselab.probes.capture import Taps
 from collapselab.probes.forward import run_model, uncompiled
 from collapselab.probes.kept import KeptFeatures
 from collapselab.probes.label_space import LabelSpace
+from collapselab.probes.performance import Tally
 from collapselab.probes.plan import ProbePoint, check_means_fit
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.runner import Identity
@@ -94,6 +95,7 @@ class NetworkStream:
         self.is_shared = is_shared
         self.declared_counts = labels.counts
         self._network, self._loader, self._labels = network, loader, labels
+        self._tally = Tally(network.scores)
 
     @property
     def label_values(self) -> Tensor:
@@ -150,13 +152,19 @@ class NetworkStream:
                 reader.begin(batch, labels)
                 output = run_model(network.model, batch, taps)
                 together(partial(reader.check, taps))
+                together(partial(self._tally.add, output, batch))
                 if kept is not None and kept.fits:
                     kept.end_batch(batch.counted_labels, self._decisions(output, batch))
                 end_batch(labels, partial(self._numbered_decisions, output, batch))
                 del output  # it may contain features, which must not outlive their batch
             together(network.reduction.check)
+        self._tally.close()
         if kept is not None:
             kept.complete()
+
+    def performance(self) -> tuple[float, float] | None:
+        """Return loss and accuracy of the network in the first pass; None if it has no class scores. All processes ask."""
+        return run_together(lambda: self._tally.performance(is_shared=self.is_shared))
 
     def _numbered_labels(self, batch: Batch) -> Tensor:
         """Return the numbers of the labels that count, one per row of features.

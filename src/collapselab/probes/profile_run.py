@@ -42,6 +42,7 @@ from collapselab.probes.tensors import UnreadableError, ordinary
 from collapselab.probes.tokens import with_padding
 from collapselab.probes.weights import check_finite_weights, effective_weight
 from collapselab.statistics import Scatter
+from collapselab.text import grouped
 
 # Up to this width float64 products take no noticeable time.
 _EXACT_DIM = 256
@@ -117,6 +118,7 @@ class ProfileRun:
         self._check_memory(with_test=test_loader is not None)
         stream = self._stream(self._loader, "train", self._labels)
         train = measure_split(stream, self._split_plan("train"), None, self._progress)
+        performance = {"train": stream.performance()}
         self._warnings += [("train", text) for text in train.warnings]
         self._check_occurrences(train.counts)
         self._warn_of_outputs(len(train.classes))
@@ -126,9 +128,12 @@ class ProfileRun:
             labels = self._labels.extended(self._known_labels(test_loader))
             stream = self._stream(self._readable(test_loader, "test"), "test", labels)
             measured["test"] = measure_split(stream, plan, train.reference, self._progress)
+            performance["test"] = stream.performance()
             self._warnings += [("test", text) for text in measured["test"].warnings]
         self._warnings += [("reduce", text) for text in self._reduction.warnings()]
-        return self._result(measured, name)
+        known = {split: found for split, found in performance.items() if found is not None}
+        loss, accuracy = ({split: found[at] for split, found in known.items()} for at in (0, 1))
+        return replace(self._result(measured, name), loss=loss, accuracy=accuracy)
 
     def _check_memory(self, *, with_test: bool) -> None:
         device = self._stats_device or self._device
@@ -338,7 +343,7 @@ class ProfileRun:
             num_samples={split: int(found.counts.sum()) for split, found in measured.items()},
             classes=tuple(self._labels.values[train.classes].tolist()),
             reduction=str(self._reduction),
-            warnings=tuple(joined_warnings(self._warnings + places)),
+            warnings=tuple(grouped(joined_warnings(self._warnings + places))),
         )
 
     def _layer(self, point: ProbePoint, measured: dict[str, MeasuredSplit]) -> LayerProfile:

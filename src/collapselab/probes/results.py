@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,7 +20,8 @@ from collapselab.metrics.registry import Number
 from collapselab.plotting import plotted
 from collapselab.probes.summaries import LawOfSeparation, fit_law_of_separation, parted_vci
 from collapselab.statistics import Weighting
-from collapselab.text import grouped, listed
+from collapselab.tables import profile_table
+from collapselab.text import grouped, listed, number, percent
 
 SCHEMA = 2
 
@@ -68,7 +70,7 @@ _WITHOUT: dict[str, tuple[frozenset[str], str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerProfile:
     """One probe point: the inputs of a layer, and the weight that multiplies them.
 
@@ -100,6 +102,9 @@ class LayerProfile:
     def test(self) -> dict[str, Number | None]:
         return self.splits["test"].metrics if "test" in self.splits else {}
 
+    def __repr__(self) -> str:
+        return f"LayerProfile({self.name!r}, {self.dim} features, {' and '.join(self.splits)})"
+
     def why_missing(self, metrics: Iterable[str]) -> str:
         """Return why some of these metrics have no value on train data; empty if all of them have one."""
         needs = [BY_NAME[name].needs for name in metrics if self.train.get(name) is None]
@@ -113,9 +118,11 @@ class LayerProfile:
         return "it was not measured or is undefined (see the warnings)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Profile:
     """Every property of neural collapse at every layer of a network.
+
+    `print` shows it as a table.
 
     Attributes:
         model: name of the network.
@@ -127,7 +134,10 @@ class Profile:
         num_samples: number of samples of each split.
         classes: labels of the train split, sorted; rows of class means follow them.
         reduction: how features with more than one axis became vectors.
-        warnings: everything unusual, each once with the layers that it concerns.
+        warnings: everything unusual, one for each cause with the layers that it concerns; those of a layer are in its splits.
+        loss: mean cross-entropy of the network's class scores on each split, in nats; empty if it has none. It can be
+            infinite.
+        accuracy: share of the samples of each split whose label has the highest class score; empty without class scores.
     """
 
     model: str
@@ -139,6 +149,8 @@ class Profile:
     classes: tuple[int, ...] = field(repr=False)
     reduction: str
     warnings: tuple[str, ...]
+    loss: dict[str, float] = field(default_factory=dict)
+    accuracy: dict[str, float] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> LayerProfile:
         """The layer of this name.
@@ -150,6 +162,16 @@ class Profile:
             if layer.name == name:
                 return layer
         raise KeyError(f"no layer {name!r}; there are {', '.join(layer.name for layer in self.layers)}")
+
+    def performance(self) -> str:
+        """Return loss and accuracy of the network on each split in words; empty if it has no class scores."""
+        if not self.accuracy:
+            return ""
+        accuracy = ", ".join(f"{percent(share)} on {split} data" for split, share in self.accuracy.items())
+        loss = ", ".join(
+            f"{number(value, 3, 'infinite')} on {split} data" for split, value in self.loss.items()
+        )
+        return f"Accuracy of the network: {accuracy}; cross-entropy: {loss}"
 
     def law_of_separation(self, split: str = "train") -> LawOfSeparation:
         """Return the fit of an exponential decay of fuzziness over depth (He, Su 2022).
@@ -211,6 +233,9 @@ class Profile:
             "weighting": self.weighting,
             "reduction": self.reduction,
             "epsilon": self.epsilon,
+            # JSON has no infinity; the loss is infinite where a probability is 0.
+            "loss": {split: loss if math.isfinite(loss) else None for split, loss in self.loss.items()},
+            "accuracy": dict(self.accuracy),
             "layers": [_layer_dict(layer) for layer in self.layers],
             "first_collapsed_layer": self.first_collapsed_layer,
             "law_of_separation": {split: asdict(self.law_of_separation(split)) for split in self.num_samples},
@@ -242,6 +267,11 @@ class Profile:
                 classes=tuple(values.get("classes", range(values["num_classes"]))),
                 reduction=values["reduction"],
                 warnings=tuple(values["warnings"]),
+                loss={
+                    split: math.inf if loss is None else loss
+                    for split, loss in values.get("loss", {}).items()
+                },
+                accuracy=dict(values.get("accuracy", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"not a profile: {type(error).__name__} {one_line(error)}") from error
@@ -257,13 +287,25 @@ class Profile:
         frame = pd.DataFrame(rows, columns=["layer", "depth", "split", "dim", *names])
         return frame.astype(dict.fromkeys(names, "float64"))
 
+    def __str__(self) -> str:
+        """Return the table that `collapselab profile` prints."""
+        return profile_table(self).rstrip("\n")
+
+    def __repr__(self) -> str:
+        collapsed = self.first_collapsed_layer
+        return (
+            f"Profile({self.model}: {len(self.layers)} layers, {len(self.classes)} classes, "
+            f"{' and '.join(self.num_samples)}, {f'collapsed from {collapsed} on' if collapsed else 'not collapsed'})"
+        )
+
     def _repr_html_(self) -> str:
         """A table for notebooks; every string is escaped."""
         first = self.first_collapsed_layer
         where = f"collapsed from {html.escape(first)} on" if first else "not collapsed"
         head = (
             f"<p>{html.escape(self.model)}: {where} (within-class share of the variance below {self.epsilon:g} on "
-            f"train). Law of separation on train: {html.escape(str(self.law_of_separation()))}.</p>"
+            f"train). Law of separation on train: {html.escape(str(self.law_of_separation()))}. "
+            f"{html.escape(self.performance())}</p>"
         )
         frame = self.to_frame().set_index(["depth", "layer", "split"])
         shown = [name for name in _SHOWN if name in frame.columns]

@@ -28,14 +28,14 @@ class Scores:
         path: of the output.
         axes: its axes that belong to the labels.
         rest: shape of the scores of one label: (c,), or (1,) or () for one logit of two classes.
-        threshold: a single logit above it decides for class 1.
+        are_probabilities: whether they went through a softmax or a sigmoid.
         given: the function that returns them, where the caller gave one.
     """
 
     path: Path
     axes: Axes
     rest: Shape
-    threshold: float = 0.0
+    are_probabilities: bool = False
     given: Callable[[Any], Tensor] | None = None
 
     @property
@@ -50,6 +50,20 @@ class Scores:
         """Return the class with the highest score, for every label that counts.
 
         Raises:
+            InputError: see `rows`.
+        """
+        return self.decided(self.rows(output, batch))
+
+    def decided(self, rows: Tensor) -> Tensor:
+        """Return the class that each row of scores decides for."""
+        if self.is_one_logit:  # it decides for class 1 above the score of an even chance
+            return (rows.flatten() > (0.5 if self.are_probabilities else 0.0)).long()
+        return rows.argmax(-1)
+
+    def rows(self, output: Any, batch: Batch) -> Tensor:
+        """Return the scores of every label that counts: (n, c), or (n,) or (n, 1) for one logit.
+
+        Raises:
             InputError: the output is not there, or has another shape than in the first batch.
         """
         found = outputs_of(output, self.given).get(self.path)
@@ -60,8 +74,7 @@ class Scores:
                 f"{batch.place}: the class scores ({describe(self.path)}) have shape {shape} for labels of shape "
                 f"{tuple(batch.labels.shape)}, unlike in the first batch; let the model return one row per label"
             )
-        decided = (rows.flatten() > self.threshold).long() if self.is_one_logit else rows.argmax(-1)
-        return batch.rows_that_count(decided)
+        return batch.rows_that_count(rows)
 
 
 def describe(path: Path) -> str:

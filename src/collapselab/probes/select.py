@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+from torch.optim.swa_utils import AveragedModel
 
 from collapselab.checks import near_matches
 from collapselab.errors import InputError, encodable, one_line
@@ -20,19 +21,19 @@ Layers = str | nn.Module | Iterable[str | nn.Module] | Callable[[str, nn.Module]
 _FORMS = "give names, globs or modules of the network, or a predicate of name and module"
 
 
-# Wrappers that insert a name: of `torch.compile`, of activation checkpoints, of FSDP.
-_WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+# What wrappers insert into names: `torch.compile`, activation checkpoints, FSDP, Fabric.
+_WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
+# Wrappers that hold a network as `module`, which could be a user's own name elsewhere.
+_HOLDERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside `torch.compile`, `DataParallel` and `DistributedDataParallel`.
+    """Return the model inside `torch.compile`, `DataParallel`, `DistributedDataParallel` and averaged models.
 
     Raises:
         InputError: a `torch.jit` module, whose layers do not run in Python; a `torch.export` program, which has none.
     """
-    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(
-        model, "_orig_mod"
-    ):
+    while isinstance(model, _HOLDERS) or hasattr(model, "_orig_mod"):
         model = model._orig_mod if hasattr(model, "_orig_mod") else model.module  # pyright: ignore[reportAssignmentType] nn.Module gives any attribute
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError(
@@ -54,7 +55,16 @@ def model_name(model: object) -> str:
 
 def named_parts(model: nn.Module) -> dict[str, nn.Module]:
     """Return all modules by name, without what wrappers insert into names; of a wrapper, what it wraps."""
-    return {plain_name(name): module for name, module in model.named_modules()}
+    modules = dict(model.named_modules())
+    holders = {name for name, module in modules.items() if isinstance(module, _HOLDERS)}
+    return {plain_name(_without_holders(name, holders)): module for name, module in modules.items()}
+
+
+def _without_holders(name: str, holders: set[str]) -> str:
+    parts = name.split(".")
+    return ".".join(
+        part for at, part in enumerate(parts) if not (part == "module" and ".".join(parts[:at]) in holders)
+    )
 
 
 def plain_name(name: str) -> str:

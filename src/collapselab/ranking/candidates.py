@@ -17,9 +17,22 @@ from collapselab.digests import digest_of
 from collapselab.errors import InputError
 from collapselab.features.files import SUFFIXES, open_file
 from collapselab.features.sources import FeatureSource, open_source
-from collapselab.models import is_user_file, open_model, required_channels, required_image_size
-from collapselab.models.checkpoints import SUFFIXES as CHECKPOINT_SUFFIXES
+from collapselab.models import (
+    is_user_file,
+    open_model,
+    required_channels,
+    required_image_size,
+    untrained,
+)
+from collapselab.models.checkpoints import is_weights
 from collapselab.models.limits import OWN
+from collapselab.models.pretrained import (
+    TIMM,
+    TORCHVISION,
+    TRANSFORMERS,
+    check_weights_wanted,
+    saved_folder,
+)
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
 from collapselab.training.building import trained_model
@@ -29,6 +42,7 @@ _FORMS = (
     "MODEL=FILE"
 )
 _BLOCK = 2**20
+_LIBRARIES = (TORCHVISION, TIMM, TRANSFORMERS)
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,7 @@ class Network:
         made_by: what decides its weights, for the cache; None where that is not known: code of the user.
         note: a warning about it.
         is_shared: whether it belongs to the caller, and stays on its device.
+        title: what it is called in results, if not by its name.
     """
 
     name: str
@@ -81,23 +96,27 @@ class Network:
     made_by: dict[str, Any] | None = None
     note: str = ""
     is_shared: bool = False
+    title: str = ""
 
 
 Candidate = StoredFeatures | Network
 
 
-def open_candidates(sources: Iterable[str | Path], seed: int = 0) -> list[Candidate]:
+def open_candidates(
+    sources: Iterable[str | Path], seed: int = 0, *, pretrained: bool = False
+) -> list[Candidate]:
     """Find everything that is to be ranked; networks are built later.
 
     Args:
         sources: as the command line takes them.
         seed: of initial weights.
+        pretrained: whether networks by name have their published weights, those with a file of weights excepted.
 
     Raises:
         InputError: nothing is given; a source is unknown, given twice, or cannot be read.
         ImportError: an extra that is not installed.
     """
-    found = [open_candidate(source, seed) for source in sources]
+    found = [open_candidate(source, seed, pretrained=pretrained) for source in sources]
     if not found:
         raise InputError(f"there is nothing to rank; give {_FORMS}")
     names = [candidate.name for candidate in found]
@@ -107,7 +126,7 @@ def open_candidates(sources: Iterable[str | Path], seed: int = 0) -> list[Candid
     return found
 
 
-def open_candidate(source: str | Path, seed: int = 0) -> Candidate:
+def open_candidate(source: str | Path, seed: int = 0, *, pretrained: bool = False) -> Candidate:
     """Find one candidate.
 
     Raises:
@@ -116,6 +135,8 @@ def open_candidate(source: str | Path, seed: int = 0) -> Candidate:
     path, text = Path(source), str(source)
     if not text.strip():
         raise InputError(f"a source is empty; give {_FORMS}")
+    if saved_folder(text) is not None:
+        return _named(text, None, text, seed, pretrained=True)
     if path.is_dir():
         return _run(path, text) if (path / "run.json").exists() else _feature_folder(path, text)
     if path.is_file() and not is_user_file(text):
@@ -125,11 +146,11 @@ def open_candidate(source: str | Path, seed: int = 0) -> Candidate:
         raise InputError(
             f"{text}: no {'file after' if model.strip() else 'network before'} the =; give MODEL=FILE"
         )
-    if not (model in OWN or model.startswith(("torchvision/", "timm/")) or is_user_file(model)):
+    if not (model in OWN or model.startswith(_LIBRARIES) or is_user_file(model)):
         near = near_matches(path.name, _beside(path))
         hint = near if near.startswith("did you mean") else f"give {_FORMS}"
         raise InputError(f"{text}: no such file, folder or network; {hint}")
-    return _named(model, Path(weights) if equals else None, text, seed)
+    return _named(model, Path(weights) if equals else None, text, seed, pretrained=pretrained and not equals)
 
 
 def module_candidate(name: str, module: nn.Module) -> Network:
@@ -159,7 +180,7 @@ def _file(path: Path, name: str) -> Candidate:
         return _run(run, name, int(step))
     if suffix == ".npz" or (suffix in SUFFIXES and "features" in open_file(path).names):
         return StoredFeatures(name, open_source(path))
-    if suffix in CHECKPOINT_SUFFIXES:
+    if is_weights(path):
         raise InputError(
             f"{path}: weights without a network; give MODEL={path}, such as torchvision/resnet18={path}"
         )
@@ -211,7 +232,9 @@ def _run(path: Path, name: str, step: int | None = None) -> Network:
 # ---------------------------------------------------------------- networks by name
 
 
-def _named(model: str, checkpoint: Path | None, name: str, seed: int) -> Network:
+def _named(model: str, checkpoint: Path | None, name: str, seed: int, *, pretrained: bool) -> Network:
+    if checkpoint is None and not pretrained:
+        check_weights_wanted(model)
     form = InputForm(channels=required_channels(model), image_size=required_image_size(model))
     if checkpoint is not None and not checkpoint.is_file():
         raise InputError(f"{name}: there is no file {checkpoint}; check the path of the weights")
@@ -222,19 +245,26 @@ def _named(model: str, checkpoint: Path | None, name: str, seed: int) -> Network
             num_classes=data.num_classes,
             input_shape=data.input_shape,
             checkpoint=checkpoint,
+            pretrained=pretrained,
             seed=seed,
         )
 
-    weights: dict[str, Any] = (
-        {"seed": seed} if checkpoint is None else {"weights": _digest_of_file(checkpoint)}
-    )
-    untrained = checkpoint is None and not is_user_file(model)
+    weights: dict[str, Any] = {"pretrained": True} if pretrained else {"seed": seed}
+    if checkpoint is not None:
+        weights = {"weights": _digest_of_file(checkpoint)}
+    # What code does, and what is in a folder of several files, may change.
+    is_known = not is_user_file(model) and saved_folder(model) is None
+    is_untrained = checkpoint is None and not pretrained and not is_user_file(model)
+    note = f"{name}: untrained; give pretrained=, or {name}=FILE, for trained weights" if is_untrained else ""
+    if pretrained:
+        note = f"{name}: images are standardised as standardize= says, not by the network's own preprocessing"
     return Network(
         name,
         form,
         build,
-        None if is_user_file(model) else {"network": model} | weights,
-        f"{name}: initial (untrained) weights; give {name}=FILE for trained ones" if untrained else "",
+        {"network": model} | weights if is_known else None,
+        note,
+        title=untrained(name, seed) if is_untrained else "",
     )
 
 

@@ -12,7 +12,7 @@ import torch
 
 from collapselab.errors import InputError
 from collapselab.passes import ProgressCallback
-from collapselab.ranking.candidates import Candidate, StoredFeatures
+from collapselab.ranking.candidates import Candidate, Network, StoredFeatures
 from collapselab.ranking.extraction import Extraction, Features, Labels, Target, limited
 from collapselab.transfer import linear_probe
 from collapselab.transfer.samples import Samples, hold_out, read_samples
@@ -84,7 +84,7 @@ def score_candidates(
                 )
             classes, target = found, limited(target, options.limit, options.seed)
         report("scoring", number - 1, len(candidates))
-        cases.append(_case(candidate.name, target, options, report))
+        cases.append(_case(_title(candidate), target, options, report))
         report("scoring", number, len(candidates))
     if "ncti_seli" in options.names:
         for which in range(len(cases[0].scored)):
@@ -96,6 +96,10 @@ def _sizes(labels: Labels) -> dict[int, int]:
     """Return the number of samples of each label."""
     values, counts = np.unique(labels, return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _title(candidate: Candidate) -> str:
+    return (candidate.title if isinstance(candidate, Network) else "") or candidate.name
 
 
 def _case(name: str, target: Target, options: Options, report: ProgressCallback) -> Case:

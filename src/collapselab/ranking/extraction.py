@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from collapselab import __version__
 from collapselab.checks import check_finite, check_names
-from collapselab.data import DataSplits, Split, open_data_set
+from collapselab.data import AnySplit, DataSplits, open_data_set
 from collapselab.data.memory import fingerprint, load_splits
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.data.stratified import stratified_rows
 from collapselab.errors import InputError
 from collapselab.passes import ProgressCallback
 from collapselab.probes import capture_inputs, weight_layers
@@ -26,7 +26,7 @@ from collapselab.ranking.candidates import Candidate, InputForm, Network, whole
 from collapselab.training.building import classifier_name
 from collapselab.user_code import user_code
 
-Labels = npt.NDArray[np.int64]
+Labels = npt.NDArray[Any]
 # Of a data set in feature files, which do not name it.
 FILES = "feature files"
 
@@ -158,10 +158,10 @@ class Extraction:
         chosen = {}
         for split in ("train", "test"):
             few = len(found.labels(split)) <= self.limit
-            chosen[split] = Sample() if few else Sample(method="random", count=self.limit)
+            chosen[split] = Sample() if few else Sample(method="stratified", count=self.limit)
         return DataSpec(name=dataset, **chosen, standardize=form.standardize)
 
-    def _pass(self, network: Network, model: nn.Module, split: Split, what: str) -> dict[str, Tensor]:
+    def _pass(self, network: Network, model: nn.Module, split: AnySplit, what: str) -> dict[str, Tensor]:
         """Run a network over a split.
 
         Raises:
@@ -200,7 +200,7 @@ def _probabilities(outputs: list[Any]) -> dict[str, Tensor]:
     return {"probabilities": scores.softmax(dim=1)} if is_known else {}
 
 
-def _features(tensors: Mapping[str, Tensor], split: Split) -> Features:
+def _features(tensors: Mapping[str, Tensor], split: AnySplit) -> Features:
     return Features(tensors["features"], split.labels.cpu().numpy(), tensors.get("probabilities"))
 
 
@@ -214,5 +214,5 @@ def _drawn(features: Features, limit: int, seed: int) -> Features:
     count = len(features.labels)
     if count <= limit:
         return features
-    rows = np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
+    rows = stratified_rows(features.labels, limit, seed, "features")
     return Features(features.features[torch.from_numpy(rows)], features.labels[rows])

@@ -34,7 +34,7 @@ def write_ranking(folder: Path, ranking: Ranking) -> list[str]:
         facts = [(words(path), str(value)) for path, value in flat(made) if value is not None]
         write_page(folder / FILES[1], ranking_page(ranking, facts))
     except WriteError as error:
-        raise InputError(f"--out {error}") from error
+        raise InputError(f"out={error}") from error
     return [f"Page: {folder / FILES[1]}", f"Numbers: {folder / FILES[0]}"]
 
 

@@ -54,6 +54,7 @@ def rank(
     limit: int = LIMIT,
     image_size: int | None = None,
     standardize: Standardize | None = None,
+    pretrained: bool = False,
     layer: str | None = None,
     batch_size: int = 128,
     device: str = "auto",
@@ -81,6 +82,7 @@ def rank(
         image_size: height and width that images are resized to, for networks that take several.
         standardize: of images: `channel`, `pixel` or `none`; default as a run was trained, else `channel`. Mean and
             deviation are those of the target's training images.
+        pretrained: whether networks by name have their published weights, those with a file of weights excepted.
         layer: name of the weight layer whose input is taken; default the classifier (the last weight layer).
         batch_size: samples per forward pass.
         device: where networks run, such as `auto`, `cpu` or `cuda`; an `nn.Module` runs where it is.
@@ -112,7 +114,7 @@ def rank(
         raise InputError(f"batch_size={batch_size}: give at least 1")
     options = Options(names, by, probe, stability, limit, seed)
     datasets = [str(on)] if isinstance(on, str | Path) else [str(name) for name in on]
-    candidates = _candidates(sources, datasets, image_size, standardize, seed)
+    candidates = _candidates(sources, datasets, image_size, standardize, seed, pretrained)
     store = FeatureCache(default_folder() if isinstance(cache, bool) else Path(cache)) if cache else None
     report = progress or no_progress
     extraction = Extraction(limit, seed, layer, batch_size, local_device(device), copies, store, report)
@@ -148,6 +150,7 @@ def _candidates(
     image_size: int | None,
     standardize: Standardize | None,
     seed: int,
+    pretrained: bool,
 ) -> list[Candidate]:
     """Open all sources.
 
@@ -157,11 +160,11 @@ def _candidates(
     if isinstance(sources, str | Path):
         sources = [sources]
     if isinstance(sources, Mapping):
-        found = [_of_value(str(name), value, seed) for name, value in sources.items()]
+        found = [_of_value(str(name), value, seed, pretrained) for name, value in sources.items()]
         if not found:
             open_candidates([])
     else:
-        found = open_candidates(sources, seed)
+        found = open_candidates(sources, seed, pretrained=pretrained)
     features = [one.name for one in found if isinstance(one, StoredFeatures)]
     networks = [one.name for one in found if isinstance(one, Network)]
     if features and networks:
@@ -179,11 +182,11 @@ def _candidates(
     return [with_form(one, image_size, standardize) if isinstance(one, Network) else one for one in found]
 
 
-def _of_value(name: str, value: Any, seed: int) -> Candidate:
+def _of_value(name: str, value: Any, seed: int, pretrained: bool) -> Candidate:
     if isinstance(value, nn.Module):
         return module_candidate(name, value)
     if isinstance(value, str | Path):
-        return replace(open_candidates([value], seed)[0], name=name)
+        return replace(open_candidates([value], seed, pretrained=pretrained)[0], name=name)
     if isinstance(value, tuple | list) and len(value) == 2:
         pairs = [value, None] if not isinstance(value[0], tuple | list) or len(value[0]) != 2 else list(value)
         train, test = (None if pair is None else ArraySource(*pair, where=name) for pair in pairs)

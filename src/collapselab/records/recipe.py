@@ -117,7 +117,7 @@ class Recipe(Part):
     No value is derived from another when the run starts.
     """
 
-    later_fields = ("label_smoothing", "within_class_cosine", "augmentation", "stop_loss")
+    later_fields = ("label_smoothing", "within_class_cosine", "augmentation", "stop_loss", "devices")
 
     model: ModelSpec = Field(default_factory=ModelSpec, description="The network.")
     data: DataSpec = Field(default_factory=DataSpec, description="The samples.")
@@ -179,6 +179,12 @@ class Recipe(Part):
         le=4096,
         description="CPU threads; default: PyTorch's. The last digits depend on it.",
     )
+    devices: int = Field(
+        default=1,
+        ge=1,
+        le=4096,
+        description="Devices that share every batch, one process each: GPUs, or processes on a CPU.",
+    )
     measuring: Measuring = Field(default_factory=Measuring, description="When and what to measure.")
     checkpoints: Checkpoints = Field(default_factory=Checkpoints, description="Which weights are stored.")
 
@@ -189,6 +195,10 @@ class Recipe(Part):
             raise ValueError("label_smoothing, mixup and cutmix need loss cross_entropy")
         if mixes and self.within_class_cosine:
             raise ValueError("within_class_cosine needs samples of one class; set mixup and cutmix to 0")
+        if self.batch_size % self.devices:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be shared by {self.devices} processes; give a multiple"
+            )
         if self.schedule.warm_up > self.steps:
             raise ValueError(f"schedule.warm_up {self.schedule.warm_up}: there are {self.steps} steps")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -110,9 +111,10 @@ def profile_rows(
     """
     for layer in profile.layers:
         weights = {"weight_singular_values": layer.weight_singular_values}
-        own = (network or {}) if layer is profile.layers[-1] else {}
+        is_last = layer is profile.layers[-1]
+        own = (network or {}) if is_last else {}
         for split, measured in layer.splits.items():
-            more = own.get(split, NetworkNumbers({}))
+            more = own.get(split, NetworkNumbers(network_values(profile, split) if is_last else {}))
             kept = measured.spectra | (weights if layer.weight_singular_values else {}) if spectra else {}
             yield MeasuredRow.model_validate(
                 {
@@ -126,6 +128,17 @@ def profile_rows(
                     "warnings": measured.warnings + more.warnings,
                 }
             )
+
+
+def network_values(profile: Profile, split: str) -> Values:
+    """Return loss and accuracy of a network as its profile has them; an infinite loss is None."""
+    values = {"loss": profile.loss.get(split), "accuracy": profile.accuracy.get(split)}
+    is_finite = {name: value is not None and math.isfinite(value) for name, value in values.items()}
+    return (
+        {name: value if is_finite[name] else None for name, value in values.items()}
+        if profile.accuracy
+        else {}
+    )
 
 
 def rows_table(rows: list[MeasuredRow]) -> pd.DataFrame:

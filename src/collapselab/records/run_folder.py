@@ -89,6 +89,13 @@ class RunFolder:
                 f"{self.path}: cannot be created ({one_line(error)}); choose another out="
             ) from error
 
+    def clear(self) -> None:
+        """Remove the files of the run; files of others stay."""
+        for name in _FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for path in (self._rows, self._final, self._verdicts, self.report, self._run):
+            path.unlink(missing_ok=True)
+
     def exclusive(self) -> AbstractContextManager[None]:
         """Keep other processes from training here while open.
 

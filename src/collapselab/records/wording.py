@@ -109,7 +109,9 @@ def sentences(one: SettingJudgement) -> list[str]:
             lines += [f"{part.setting}: {outcome(part)}. {first}", *others]
     if one.void:
         reasons = {why: [seed for seed in one.void if one.void[seed] == why] for why in one.void.values()}
-        lines.append("Void: " + "; ".join(f"{_seeds(seeds)} ({why})" for why, seeds in reasons.items()) + ".")
+        lines.append(
+            "Void: " + "; ".join(f"{seeds_text(seeds)} ({why})" for why, seeds in reasons.items()) + "."
+        )
     is_only = sum(bool(reading.must) for reading in one.readings) == 1
     if one.effect and one.effect.low is not None:
         lines.append(f"{_interval(one.effect, is_only=is_only)}{_p_value(one)}.")
@@ -154,7 +156,7 @@ def _beside(shown: Sequence[Reading]) -> str:
             *(one.model_copy(update={"what": one.what.rpartition(", ")[2]}) for one in shown[1:]),
         ]
     if len(seeds) == 1 and any(seeds):
-        return "; ".join(map(_values, shown)) + f" ({_seeds(seeds.pop())})"
+        return "; ".join(map(_values, shown)) + f" ({seeds_text(seeds.pop())})"
     return "; ".join(map(_with_seeds, shown))
 
 
@@ -171,7 +173,7 @@ def _apart(value: float | None, unit: str, bound: str) -> str:
 
 
 def _with_seeds(reading: Reading) -> str:
-    return _values(reading) + (f" ({_seeds(list(reading.by_seed))})" if reading.by_seed else "")
+    return _values(reading) + (f" ({seeds_text(list(reading.by_seed))})" if reading.by_seed else "")
 
 
 def _reading(reading: Reading, one: SettingJudgement) -> str:
@@ -212,7 +214,7 @@ def _so_far(early: Sequence[Judgement]) -> str:
     return f" A verdict needs three seeds.{found}" if early else ""
 
 
-def _seeds(seeds: Sequence[int]) -> str:
+def seeds_text(seeds: Sequence[int]) -> str:
     """`seed 0`, `seeds 0, 1`, `seeds 0-4`."""
     if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
         return f"seeds {seeds[0]}-{seeds[-1]}"

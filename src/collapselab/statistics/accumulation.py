@@ -6,12 +6,12 @@ Letters: n samples, p features, c classes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from collapselab.statistics.checking import check_range, check_shapes
+from collapselab.statistics.checking import batch_tensors, check_range, check_shapes
 from collapselab.statistics.gathering import Checks, Chunk, RowGatherer, chunk_rows, is_deferred
 from collapselab.statistics.large_blocks import (
     ChunkCheck,
@@ -61,20 +61,22 @@ class ClassAccumulation(ClassReadings):
 
     @torch.inference_mode(False)  # sums that are created here are changed elsewhere
     @torch.no_grad()
-    def update(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
-        """Add a batch. The tensors are only read and not stored.
+    def update(self, features: Any, labels: Any) -> None:
+        """Add a batch. It is only read and not stored.
 
         Args:
-            features: float16, bfloat16, float32 or float64, on any device.
-            labels: whole numbers in [0, num_classes), on any device.
+            features: (n, p): a float16, bfloat16, float32 or float64 tensor on any device, an array, or lists of numbers.
+            labels: (n,) whole numbers in [0, num_classes): a tensor on any device, an array or a list.
 
         Raises:
+            InputError: an array or list that does not hold such numbers.
             ValueError: shapes or dtypes that do not fit, labels out of range, NaN or infinity (with the
                 first row). Nothing is added from a batch that is refused. With deferred checks, labels and values are
                 reported as `RefusedBatch`, by a later update or when statistics are read: once, with the number of the
                 first refused batch among all updates (from 0), its first row and how many other batches were refused.
                 All other batches are added, and reading again succeeds.
         """
+        features, labels = batch_tensors(features, labels)
         check_shapes(features, labels, self.dim)
         device = self._device or features.device
         device = torch.device("cpu") if device.type == "mps" else device  # no float64 there

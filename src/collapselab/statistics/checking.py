@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from collapselab.errors import InputError
+from collapselab.checks import as_features, check_labels
+from collapselab.errors import InputError, one_line
 from collapselab.statistics.gathering import CHECKS
 from collapselab.statistics.scatter import SCATTERS
 
@@ -65,6 +67,36 @@ class RefusedBatch(ValueError):
         self.problem = problem + more
 
 
+def batch_tensors(features: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    """Return a batch as tensors. Tensors stay as they are; arrays and lists are converted and checked.
+
+    Raises:
+        InputError: masked or missing values, text, fractional or negative labels, another number of labels than rows.
+    """
+    if not isinstance(features, Tensor):
+        array = _array(features, "features")
+        is_empty = array.ndim == 2 and not len(array)
+        features = torch.empty(array.shape) if is_empty else as_features(array, "features")
+    if not isinstance(labels, Tensor):
+        rows = features.shape[0] if features.ndim else 0
+        labels = torch.from_numpy(check_labels(_array(labels, "labels"), rows, "labels"))
+    return features, labels
+
+
+def _array(value: Any, name: str) -> Any:
+    if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():  # numpy would fill masked values in
+        raise InputError(f"{name}: some values are masked; leave such rows out of features and labels")
+    try:
+        if isinstance(value, list | tuple) and value and isinstance(value[0], Tensor):
+            return np.stack([part.detach().cpu().numpy() for part in value])
+        return np.asarray(value)
+    except Exception as error:  # containers of others raise what they like
+        reason = one_line(error) or type(error).__name__
+        raise InputError(
+            f"{name} ({type(value).__name__}) cannot be read as numbers ({reason}); give a tensor or an array"
+        ) from error
+
+
 def check_shapes(features: Tensor, labels: Tensor, dim: int) -> None:
     """Check what can be checked of a batch for `ClassStats.update` without reading values.
 
@@ -74,14 +106,8 @@ def check_shapes(features: Tensor, labels: Tensor, dim: int) -> None:
         dim: features per sample.
 
     Raises:
-        InputError: no tensors.
         ValueError: shapes or dtypes that do not fit.
     """
-    for name, value in (("features", features), ("labels", labels)):
-        if not isinstance(value, Tensor):
-            raise InputError(
-                f"{name} must be a tensor, got {type(value).__name__}; convert it with torch.as_tensor({name})"
-            )
     if features.ndim != 2 or features.shape[1] != dim:
         raise ValueError(f"features have shape {tuple(features.shape)}; this ClassStats takes (n, {dim})")
     if not features.is_floating_point():

@@ -56,7 +56,8 @@ class ClassStats(ClassAccumulation):
     Example:
         >>> import torch
         >>> stats = ClassStats(num_classes=2, dim=3)
-        >>> stats.update(torch.tensor([[0., 0, 0], [0, 0, 2], [5, 0, 0]]), torch.tensor([0, 0, 1]))
+        >>> stats.update(torch.tensor([[0., 0, 0], [0, 0, 2]]), torch.tensor([0, 0]))
+        >>> stats.update([[5., 0, 0]], [1])
         >>> stats.class_means[0].tolist()
         [0.0, 0.0, 1.0]
         >>> stats.within_trace("balanced")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from collapselab.data import DataSplits
@@ -30,6 +33,37 @@ def augmentation(recipe: Recipe, data: DataSplits) -> Augment | None:
     return None if recipe.augmentation == Augmentation() else Augment(recipe, data)
 
 
+@dataclass(frozen=True)
+class ChangedImages:
+    """Changes images one by one; worker processes can do it.
+
+    Args:
+        change: of one image.
+        seed: of the recipe.
+    """
+
+    change: Any
+    seed: int
+
+    def __call__(
+        self, images: Shaped[Tensor, "n ch h w"], rows: Iterable[int], step: int
+    ) -> Shaped[Tensor, "n ch h w"]:
+        """Return changed images.
+
+        Args:
+            images: pixels, or values that were no pixels.
+            rows: numbers of the samples.
+            step: number of finished steps.
+        """
+        changed = torch.empty_like(images)
+        with torch.random.fork_rng(devices=[]), _one_thread():
+            for place, row in enumerate(rows):
+                _start(self.seed, step, row + 1)
+                # Sums over an image depend on its layout, which is that of the network.
+                changed[place] = self.change(images[place].contiguous())
+        return changed
+
+
 class Augment:
     """Changes a batch. Images become the 8-bit pixels that they were read as, are changed, and standardised again.
 
@@ -38,6 +72,10 @@ class Augment:
     Args:
         recipe: its `augmentation` and its seed.
         data: images, on the device of training.
+
+    Attributes:
+        images: the changes of single images.
+        is_mixing: whether batches are mixed.
 
     Raises:
         InputError, ImportError: see `augmentation`.
@@ -57,9 +95,10 @@ class Augment:
             )
         if self._standard is not None:
             mean, deviation = self._standard
-            self._standard = mean.to(data.train.inputs), deviation.to(data.train.inputs)
-        self._seed = recipe.seed
-        self._change, self._mix = _transforms(plan, shape, data.num_classes)
+            device = data.train.labels.device
+            self._standard = mean.to(device), deviation.to(device)
+        change, self._mix = _transforms(plan, shape, data.num_classes)
+        self.images = ChangedImages(change, recipe.seed)
 
     def __call__(
         self, inputs: Float[Tensor, "n ch h w"], labels: Int[Tensor, " n"], rows: Int[Tensor, " n"], step: int
@@ -72,32 +111,50 @@ class Augment:
             rows: numbers of the samples.
             step: number of finished steps.
         """
-        with torch.random.fork_rng(devices=[]):  # the network's own draws do not depend on augmentation
-            changed = self._changed(inputs, rows, step)
-            if self._mix is None:
-                return changed, labels
-            self._start(step, _OF_BATCH)
-            return self._mix(changed, labels)
+        return self.mixed(self._changed(inputs, rows.tolist(), step), labels, step)
 
-    def _changed(self, inputs: Tensor, rows: Tensor, step: int) -> Tensor:
-        images = inputs if self._standard is None else self._pixels(inputs, *self._standard)
-        changed = torch.empty_like(images)
-        for place, row in enumerate(rows.tolist()):
-            self._start(step, row + 1)
-            changed[place] = self._change(images[place])
+    def mixed(
+        self, inputs: Float[Tensor, "n ch h w"], labels: Int[Tensor, " n"], step: int
+    ) -> tuple[Float[Tensor, "n ch h w"], Tensor]:
+        """Return images and labels mixed with others of the batch, where the recipe says so."""
+        if self._mix is None:
+            return inputs, labels
+        with torch.random.fork_rng(devices=[]):  # the network's own draws do not depend on augmentation
+            _start(self.images.seed, step, _OF_BATCH)
+            return self._mix(inputs, labels)
+
+    def _changed(self, inputs: Tensor, rows: list[int], step: int) -> Tensor:
         if self._standard is None:
-            return changed
+            return self.images(inputs, rows, step)
         mean, deviation = self._standard
+        changed = self.images(self._pixels(inputs, mean, deviation), rows, step)
         return (changed.float() / _MAX_PIXEL - mean) / deviation
 
     @staticmethod
     def _pixels(inputs: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
         return ((inputs * deviation + mean) * _MAX_PIXEL).round().clamp(0, _MAX_PIXEL).to(torch.uint8)
 
-    def _start(self, *key: int) -> None:
-        """Start the generator that torchvision draws from, torch's on the CPU."""
-        words = np.random.SeedSequence((self._seed, _STREAM, *key)).generate_state(1, np.uint64)
-        torch.default_generator.manual_seed(int(words[0]) >> 1)
+
+def _start(*key: int) -> None:
+    """Start the generator that torchvision draws from, torch's on the CPU.
+
+    Args:
+        key: seed of the recipe, step, and the sample or the batch.
+    """
+    seed, *rest = key
+    words = np.random.SeedSequence((seed, _STREAM, *rest)).generate_state(1, np.uint64)
+    torch.default_generator.manual_seed(int(words[0]) >> 1)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Use one thread, as worker processes do: the last digits of sums depend on the number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _transforms(plan: Augmentation, shape: tuple[int, ...], num_classes: int) -> tuple[Any, Any]:

@@ -25,7 +25,8 @@ class Batches:
     def __init__(
         self, num_samples: int, batch_size: int, seed: int, device: torch.device, shares: int = 1
     ) -> None:
-        self._num_samples, self._size, self._seed, self._device = num_samples, batch_size, seed, device
+        self._num_samples, self._size, self._seed, self._shares = num_samples, batch_size, seed, shares
+        self._device = device
         self._starts = list(range(0, num_samples, batch_size))
         if len(self._starts) > 1 and num_samples - self._starts[-1] < 2 * shares:
             self._starts.pop()
@@ -40,6 +41,10 @@ class Batches:
         """Samples that an epoch visits."""
         return min(self._num_samples, self._starts[-1] + self._size)
 
+    def size(self, step: int) -> int:
+        """Return the number of samples of the step that follows `step` finished ones, over all processes."""
+        return min(self._size, self._num_samples - self._starts[step % len(self)])
+
     def rows(self, step: int) -> Tensor:
         """Return the numbers of the samples of the step that follows `step` finished ones, over all processes."""
         epoch, position = divmod(step, len(self))
@@ -49,3 +54,11 @@ class Batches:
             self._order = (epoch, order)
         start = self._starts[position]
         return self._order[1][start : start + self._size]
+
+    def share(self, step: int, rank: int) -> Tensor:
+        """Return those of `rows` that one process trains on: every n-th of n processes."""
+        return self.rows(step)[rank :: self._shares]
+
+    def on_host(self) -> Batches:
+        """Return the same batches with rows on the CPU, with an order of their own: they may be ahead by an epoch."""
+        return Batches(self._num_samples, self._size, self._seed, torch.device("cpu"), self._shares)

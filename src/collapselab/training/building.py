@@ -14,8 +14,9 @@ from collapselab.data import DataSplits
 from collapselab.data.memory import load_splits
 from collapselab.errors import InputError
 from collapselab.models import open_model
-from collapselab.models.checkpoints import fitted, load_state, read_checkpoint
+from collapselab.models.checkpoints import load_state, read_checkpoint
 from collapselab.models.opening import required_channels, required_image_size
+from collapselab.models.states import fitted
 from collapselab.probes import weight_layers
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder, check_checkpoint
@@ -38,14 +39,17 @@ class SampleForm(Protocol):
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def load_data(recipe: Recipe, copies: Mapping[str, Path] | None = None) -> DataSplits:
+def load_data(
+    recipe: Recipe, copies: Mapping[str, Path] | None = None, workers: int | None = None
+) -> DataSplits:
     """Load the samples that a recipe trains and tests on, in the form that its network takes.
 
     Args:
         copies: paths of named data sets on this machine.
+        workers: processes that decode images which do not fit in memory; see `load_splits`.
 
     Raises:
-        InputError: there are no such data, fewer samples than requested, or more than memory holds.
+        InputError: there are no such data, or fewer samples than requested.
     """
     return load_splits(
         recipe.data,
@@ -53,6 +57,7 @@ def load_data(recipe: Recipe, copies: Mapping[str, Path] | None = None) -> DataS
         channels=required_channels(recipe.model.name),
         image_size=required_image_size(recipe.model.name),
         copies=copies,
+        workers=workers,
     )
 
 
@@ -76,7 +81,7 @@ def build_model(recipe: Recipe, data: SampleForm, folder: Path | None = None) ->
     if recipe.start is not None:
         path = (folder or Path()) / recipe.start.checkpoint
         check_checkpoint(path)
-        state = fitted(model, read_checkpoint(path))
+        state = fitted(model, read_checkpoint(path), path)
         if recipe.start.new_classifier:
             own = {
                 name: value

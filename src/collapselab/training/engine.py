@@ -13,7 +13,6 @@ from collapselab.distributed import leave_process_group_at_exit
 from collapselab.errors import InputError
 from collapselab.randomness import preserved_random_states
 from collapselab.records.recipe import Recipe
-from collapselab.training.augmenting import augmentation
 from collapselab.training.building import loss_function, make_optimizer
 from collapselab.training.outputs import ClassScores
 from collapselab.training.state import HostState
@@ -64,6 +63,7 @@ class Engine:
     dominate the time of a small network.
 
     Attributes:
+        layout: memory format of batches of images.
         model: the network itself, to measure and to save.
         optimizer: wrapped by Fabric, to save.
     """
@@ -72,14 +72,14 @@ class Engine:
         self.fabric, self.model = fabric, model
         self._loss = loss_function(recipe)
         on_gpu = fabric.device.type == "cuda"
-        self._inputs, self._labels = data.train.inputs, data.train.labels
-        self._augment = augmentation(recipe, data)
         self._class_scores = ClassScores(data.num_classes)
-        if self._inputs.ndim == 4 and any(isinstance(part, nn.Conv2d) for part in model.modules()):
-            model.to(memory_format=torch.channels_last)
-            self._inputs = self._inputs.to(memory_format=torch.channels_last)
+        is_convolutional = any(isinstance(part, nn.Conv2d) for part in model.modules())
+        has_images = len(data.input_shape) == 3 and is_convolutional
+        self.layout = torch.channels_last if has_images else torch.preserve_format
         model.to(fabric.device)
-        _build_lazy_parts(model, self._inputs[:2])
+        if has_images:
+            model.to(memory_format=self.layout)
+        _build_lazy_parts(model, data)
         self._penalty = WithinClassCosine(recipe, model, data.num_classes)
         optimizer = make_optimizer(recipe, model, fabric.device)
         self._module, self.optimizer = fabric.setup(model, optimizer)
@@ -87,30 +87,26 @@ class Engine:
         self._captures = on_gpu and fabric.world_size == 1
         self._graphs: dict[int, _Graph] = {}
 
-    def step(self, rows: Tensor, number: int, learning_rate: float, weight: float = 1.0) -> Tensor:
+    def step(self, inputs: Tensor, labels: Tensor, learning_rate: float, weight: float = 1.0) -> Tensor:
         """Do one update.
 
         Args:
-            rows: numbers of training samples, this process's share of the batch.
-            number: of finished steps; augmentation depends on it.
+            inputs, labels: this process's share of the batch.
             learning_rate: of this update.
             weight: of this process's mean loss in the mean over processes.
 
         Returns:
             The mean loss before the update, on the device: reading it waits for the step.
         """
-        inputs, labels = self._inputs[rows], self._labels[rows]
-        if self._augment is not None:
-            inputs, labels = self._augment(inputs, labels, rows, number)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         if self._captures:
-            graph = self._graphs.get(len(rows))
+            graph = self._graphs.get(len(inputs))
             if graph is None:
-                graph = self._graphs[len(rows)] = _Graph(self, inputs, labels)
+                graph = self._graphs[len(inputs)] = _Graph(self, inputs, labels)
                 self._captures = graph.is_exact
         if self._captures:
-            loss = self._graphs[len(rows)].run(inputs, labels)
+            loss = self._graphs[len(inputs)].run(inputs, labels)
         else:
             self.optimizer.zero_grad()
             loss = self.backward(inputs, labels, weight)
@@ -139,13 +135,13 @@ class Engine:
         self._module.train()
 
 
-def _build_lazy_parts(model: nn.Module, inputs: Tensor) -> None:
+def _build_lazy_parts(model: nn.Module, data: DataSplits) -> None:
     """Run a network whose lazy modules have no parameters yet: the optimiser needs all."""
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         training = model.training
         model.eval()
         with preserved_random_states(), torch.no_grad(), user_code("training", "check the model"):
-            model(inputs)
+            model(data.train.first(2))
         model.train(training)
 
 

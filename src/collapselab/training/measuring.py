@@ -9,6 +9,7 @@ from functools import partial
 from torch import nn
 
 from collapselab.data import DataSplits
+from collapselab.distributed import copy_buffers_of_first_rank, rank_and_world
 from collapselab.probes import Profile, profile
 from collapselab.records.recipe import Recipe
 from collapselab.records.rows import NetworkNumbers, Values
@@ -37,7 +38,7 @@ class Measurement:
 def measure_network(
     model: nn.Module, data: DataSplits, recipe: Recipe, *, spectra: bool
 ) -> Measurement | None:
-    """Measure a network as a recipe says.
+    """Measure a network as a recipe says; several processes share the samples, and all return the same.
 
     Args:
         model: where the data are.
@@ -48,6 +49,8 @@ def measure_network(
     Returns:
         The measurement, or None where a loss is NaN or infinite: there are no features to measure then.
     """
+    # Each process has running means of its own: see batch norm in docs/runs.md.
+    copy_buffers_of_first_rank(model)
     plan, loss, classifier = recipe.measuring, loss_function(recipe), classifier_name(model)
     kept = classifier if plan.weak_test_variance else None
     evaluate_on = partial(
@@ -58,10 +61,10 @@ def measure_network(
         return None
     layers = {"all": None, "last": classifier}[plan.layers] if isinstance(plan.layers, str) else plan.layers
     spectra = spectra and plan.spectra
+    shares = (split.batches(plan.batch_size, *rank_and_world()) for split in (data.train, data.test))
     measured = profile(
         model,
-        data.train.batches(plan.batch_size),
-        data.test.batches(plan.batch_size),
+        *shares,
         layers=layers,
         metrics=plan.metrics,
         spectra=spectra,

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from collapselab.data import DataSplits
+from collapselab.data.streamed import StreamedSplit
+from collapselab.errors import InputError
 from collapselab.numerics import cpu_threads
 from collapselab.randomness import preserved_random_states, seed_all, seeded
 from collapselab.records.completeness import check_finished
@@ -20,10 +22,14 @@ from collapselab.storage import provenance
 from collapselab.training.building import load_data
 from collapselab.training.engine import make_fabric
 from collapselab.training.final_reference import final_reference_rows
+from collapselab.training.launching import Work, launched, processes_started
 from collapselab.training.progress import StepCallback
 from collapselab.training.resuming import check_samples, check_state, same_recipe, sample_facts
 from collapselab.training.stopping import RunInterrupted, Stopper
 from collapselab.training.trainer import Trainer
+
+# Far from the seeds that users give.
+_SEED_STRIDE = 0x9E3779B97F4A7C15
 
 
 def run_recipe(
@@ -34,6 +40,7 @@ def run_recipe(
     copies: Mapping[str, Path] | None = None,
     data: DataSplits | None = None,
     stopper: Stopper | None = None,
+    workers: int | None = None,
 ) -> RunRecord:
     """Train and measure; resume a run that was stopped; do nothing for a finished one.
 
@@ -44,6 +51,8 @@ def run_recipe(
         copies: paths of named data sets on this machine.
         data: what `load_data` gives for this recipe, where the caller has it already.
         stopper: says when to stop before the end; default on Ctrl-C and SIGTERM alone.
+        workers: processes that decode images which do not fit in memory; default: one per processor but one, at most 8.
+            The result does not depend on it.
 
     Returns:
         The record of the finished run.
@@ -54,7 +63,7 @@ def run_recipe(
         RunInterrupted: stopped from outside. The state is saved.
         ImportError: the training engine is not installed; the message names the extra.
     """
-    stopper = stopper or Stopper()
+    stopper, recipe = stopper or Stopper(), _with_processes(recipe)
     record = folder.read_run()
     if record is not None:
         recipe = same_recipe(record, recipe, folder)
@@ -63,15 +72,36 @@ def run_recipe(
             with suppress(OSError):  # a process killed right behind its last step left some
                 folder.drop_working_files()
             return record
+    if recipe.devices > processes_started():
+        with stopper.listening():
+            options = {"copies": copies, "data": data, "workers": workers}
+            launched(Work(run_recipe, recipe, folder.path, options), on_step or (lambda *_: None), stopper)
+        record = folder.read_run()
+        assert record is not None, "the processes have written it"
+        return record
     if recipe.num_threads is None:
         recipe = recipe.model_copy(update={"num_threads": torch.get_num_threads()})
     with cpu_threads(recipe.num_threads), seeded(recipe.seed), stopper.listening(), ExitStack() as held:
         fabric = make_fabric(recipe)
-        data = data or load_data(recipe, copies)
+        data = data or load_data(recipe, copies, workers)
         if fabric.global_rank == 0:
             folder.create()
             held.enter_context(folder.exclusive())
         return _run(recipe, folder, data, fabric, on_step or (lambda *_: None), stopper)
+
+
+def _with_processes(recipe: Recipe) -> Recipe:
+    """Return the recipe with as many devices as `torchrun` started processes.
+
+    Raises:
+        InputError: the recipe says another number, or its batches cannot be shared by so many.
+    """
+    world = processes_started()
+    if world == 1 or recipe.devices == world:
+        return recipe
+    if recipe.devices > 1:
+        raise InputError(f"devices={recipe.devices}: torchrun has started {world} processes; give {world}")
+    return recipe.with_changes({"devices": world})
 
 
 def _run(
@@ -90,16 +120,22 @@ def _run(
     state = folder.read_trainer()
     fabric.barrier()
     record = _started(recipe, facts, record, 0 if state is None else state["step"])
+    if state is not None and isinstance(data.train, StreamedSplit) and "standardization" in state:
+        data.train.pixels.known_standardization = state["standardization"]
     trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, on_step)
     check_state(recipe, folder, state, record.planned)
-    seed_all(recipe.seed)  # what came before may have drawn numbers
+    # What came before may have drawn numbers. Each process draws its own, for dropout on its own samples.
+    seed_all((recipe.seed + fabric.global_rank * _SEED_STRIDE) % 2**63)
     if state is not None:
         trainer.load(state)
     if is_writer:
         with preserved_random_states():
             folder.write_run(record)
             folder.drop_rows_after(trainer.measured)
-    record = _trained(trainer, record, stopper)
+    try:
+        record = _trained(trainer, record, stopper)
+    finally:
+        trainer.close()
     if is_writer:
         folder.write_run(record)
         folder.drop_working_files()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from collapselab.data import DataSplits, Split
+from collapselab.data import AnySplit, DataSplits
 from collapselab.numerics import cpu_threads
 from collapselab.records.experiment import TIMINGS, KindTiming, read_timings
 from collapselab.records.recipe import Recipe
@@ -50,9 +50,12 @@ def time_recipe(recipe: Recipe, data: DataSplits) -> Timing:
         folder = RunFolder(Path(scratch) / "run")
         folder.create()
         trainer = Trainer(recipe, data.to(fabric.device), folder, fabric, lambda *_: None)
-        step = _step_seconds(trainer)
-        trainer.data = few.to(fabric.device)
-        return Timing(step, _measuring_seconds(trainer) / (len(few.train) + len(few.test)))
+        try:
+            step = _step_seconds(trainer)
+            trainer.data = few.to(fabric.device)
+            return Timing(step, _measuring_seconds(trainer) / (len(few.train) + len(few.test)))
+        finally:
+            trainer.close()
 
 
 class TimedKinds:
@@ -106,7 +109,6 @@ def _measuring_seconds(trainer: Trainer) -> float:
     return time.perf_counter() - start
 
 
-def _some(split: Split) -> Split:
+def _some(split: AnySplit) -> AnySplit:
     """Return samples of every class, as many as are timed."""
-    stride = max(1, len(split) // _TIMED_SAMPLES)
-    return Split(split.inputs[::stride], split.labels[::stride])
+    return split.every(max(1, len(split) // _TIMED_SAMPLES))

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from collapselab.data import DataSplits
-from collapselab.errors import InputError
+from collapselab.data.streamed import StreamedSplit
+from collapselab.distributed import copy_buffers_of_first_rank, gathered_over_ranks
 from collapselab.models.weights import check_weights, weights_to_save
 from collapselab.randomness import preserved_random_states
 from collapselab.records.recipe import Recipe
@@ -24,6 +25,7 @@ from collapselab.training.batches import Batches
 from collapselab.training.building import build_model, loss_function
 from collapselab.training.engine import Engine
 from collapselab.training.evaluation import evaluate
+from collapselab.training.feeding import make_feed
 from collapselab.training.measuring import measure_network, write_measurement
 from collapselab.training.progress import Clock, Reporter, StepCallback
 from collapselab.training.state import NetworkState, random_states, restore_random_states
@@ -33,8 +35,10 @@ from collapselab.training.stopping import RunInterrupted, Stopper
 _LOSS_READ_EVERY = 100
 # Evaluating a small train set takes as long as several steps.
 _STEPS_PER_EVALUATION = 10
-# Processes agree on stopping at these steps only: asking the others is a message.
-_STOP_ASKED_EVERY = 50
+# Processes agree on stopping and saving at some steps only, as it takes a message: about once a second, and not more
+# seldom than this.
+_SECONDS_BETWEEN_QUESTIONS = 1.0
+_MOST_STEPS_BETWEEN_QUESTIONS = 50
 
 
 class Trainer:
@@ -45,9 +49,6 @@ class Trainer:
         measured: the last step whose rows are complete on disk.
         saved: the step of the state on disk.
         ended: why there is no next step; None while there is one.
-
-    Raises:
-        InputError: a batch cannot be shared by the processes.
     """
 
     def __init__(
@@ -60,13 +61,11 @@ class Trainer:
         self._fabric, self._shares = fabric, fabric.world_size
         self.model = build_model(recipe, data, folder.path)
         self.engine = Engine(recipe, fabric, self.model, data)
-        if recipe.batch_size % self._shares:
-            raise InputError(
-                f"batch_size {recipe.batch_size} cannot be shared by {self._shares} processes; give a multiple"
-            )
+        assert recipe.batch_size % self._shares == 0, "checked by Recipe"
         self.batches = Batches(
             len(data.train), recipe.batch_size, recipe.seed, data.train.labels.device, self._shares
         )
+        self._feed = make_feed(recipe, data, self.batches, fabric.global_rank, self.engine.layout)
         self.engine.training_mode()
         check_weights(self.model)
         self._network = NetworkState(self.model)
@@ -74,6 +73,8 @@ class Trainer:
         # Sum over the samples of this epoch, on the device.
         self.epoch_loss = torch.zeros((), dtype=torch.float64, device=fabric.device)
         self._last_save = -math.inf
+        # Step and time of the last question, and the step of the next one.
+        self._asked, self._ask_at = (0, time.perf_counter()), 0
 
     @property
     def epoch(self) -> float:
@@ -114,19 +115,21 @@ class Trainer:
                 self.measure()
             self.measured = self.step
             self.save()
-        elif time.perf_counter() - self._last_save >= self.recipe.checkpoints.save_every:
+        elif self._shares == 1 and self._is_save_due():
             self.save()
+
+    def _is_save_due(self) -> bool:
+        return time.perf_counter() - self._last_save >= self.recipe.checkpoints.save_every
 
     def train_step(self) -> None:
         """Do one step; set `ended` where the loss says so."""
         position = self.step % len(self.batches)
-        rows = self.batches.rows(self.step)
-        share = rows[self._fabric.global_rank :: self._shares] if self._shares > 1 else rows
-        weight = len(share) * self._shares / len(rows)
-        loss = self.engine.step(share, self.step, self.recipe.learning_rate_at(self.step), weight)
+        inputs, labels = self._feed.batch(self.step)
+        weight = len(labels) * self._shares / self.batches.size(self.step)
+        loss = self.engine.step(inputs, labels, self.recipe.learning_rate_at(self.step), weight)
         if position == 0:
             self.epoch_loss.zero_()
-        self.epoch_loss += loss * len(share)
+        self.epoch_loss += loss * len(labels)
         self.step += 1
         is_read = self.step % _LOSS_READ_EVERY == 0 or self.step in self._planned
         if is_read and not math.isfinite(self._mean_over_processes(loss)):
@@ -147,9 +150,9 @@ class Trainer:
 
     def _evaluated_loss(self) -> float:
         """Return the mean loss of the network on the train set, in evaluation mode."""
+        copy_buffers_of_first_rank(self.model)
         loss, size = loss_function(self.recipe), self.recipe.measuring.batch_size
-        found = evaluate(self.model, self.data.train, loss, size, num_classes=self.data.num_classes).loss
-        return self._mean_over_processes(torch.tensor(found, dtype=torch.float64, device=self._fabric.device))
+        return evaluate(self.model, self.data.train, loss, size, num_classes=self.data.num_classes).loss
 
     def _mean_over_processes(self, value: Tensor) -> float:
         return float(self._fabric.all_reduce(value, reduce_op="mean") if self._shares > 1 else value)
@@ -157,10 +160,19 @@ class Trainer:
     def _reason_to_stop(self, stopper: Stopper) -> str | None:
         if self._shares == 1:
             return stopper.reason
-        if self.step % _STOP_ASKED_EVERY:
+        if self.step < self._ask_at:
             return None
+        step, then = self._asked
+        now = time.perf_counter()
+        seconds = max(now - then, 1e-6) / max(1, self.step - step)
+        between = min(_SECONDS_BETWEEN_QUESTIONS, self.recipe.checkpoints.save_every)
+        wanted = min(_MOST_STEPS_BETWEEN_QUESTIONS, max(1, int(between / seconds)))
         # The first process decides for all.
-        return self._fabric.broadcast(stopper.reason)
+        reason, is_save_due, wait = self._fabric.broadcast((stopper.reason, self._is_save_due(), wanted))
+        self._asked, self._ask_at = (self.step, now), self.step + wait
+        if is_save_due and reason is None:
+            self.save()
+        return reason
 
     # ---------------------------------------------------------------- what goes on disk
 
@@ -180,21 +192,34 @@ class Trainer:
         """Write the state from which `load` resumes."""
         self._last_save = time.perf_counter()
         self.saved = self.step
+        ranks = gathered_over_ranks(self._state_of_process())
         if self.is_writer:
             with preserved_random_states():  # libraries that write files draw names for them
-                self.folder.write_trainer(self._state())
+                self.folder.write_trainer(self._state() | ({"processes": ranks[1:]} if ranks[1:] else {}))
+
+    def close(self) -> None:
+        """End the processes that read data."""
+        self._feed.close()
+
+    def _state_of_process(self) -> dict[str, Any]:
+        """Return what each process has of its own."""
+        return {"random_states": random_states(self._fabric.device), "epoch_loss": self.epoch_loss.cpu()}
 
     def _state(self) -> dict[str, Any]:
-        return {
-            "random_states": random_states(self._fabric.device),
-            "step": self.step,
-            "measured": self.measured,
-            "ended": self.ended,
-            "network": self._network.capture(),
-            "optimizer": self.engine.optimizer.state_dict(),
-            "epoch_loss": self.epoch_loss,
-            "seconds": {"training": self.clock.training, "measuring": self.clock.measuring},
-        }
+        train = self.data.train
+        known = train.pixels.known_standardization if isinstance(train, StreamedSplit) else None
+        return (
+            self._state_of_process()
+            | {
+                "step": self.step,
+                "measured": self.measured,
+                "ended": self.ended,
+                "network": self._network.capture(),
+                "optimizer": self.engine.optimizer.state_dict(),
+                "seconds": {"training": self.clock.training, "measuring": self.clock.measuring},
+            }
+            | ({} if known is None else {"standardization": known})
+        )
 
     def load(self, state: dict[str, Any]) -> None:
         """Resume from what `save` wrote.
@@ -204,15 +229,17 @@ class Trainer:
         """
         self.step, self.measured, self.ended = state["step"], state["measured"], state["ended"]
         self.saved = self.step
-        device = self._fabric.device
+        device, own = self._fabric.device, state
+        if not self.is_writer and "processes" in state:
+            own = state["processes"][self._fabric.global_rank - 1]
         if "network" in state:
             self._network.restore(state["network"])
-            restore_random_states(state["random_states"], device)
+            restore_random_states(own["random_states"], device)
         else:  # of schema 2 and earlier
             self.model.load_state_dict(state["model"])
             torch.set_rng_state(state["random_state"])
             if state["cuda_random_state"] is not None and device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_random_state"], device)
         self.engine.optimizer.load_state_dict(state["optimizer"])
-        self.epoch_loss.copy_(state["epoch_loss"])
+        self.epoch_loss.copy_(own["epoch_loss"])
         self.clock = Clock(**state["seconds"])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from collapselab.checks import check_names
-from collapselab.features.measure import Measurement
+from collapselab.features.measurement import Measurement
 from collapselab.frames import last_layer, rows_where
 from collapselab.metrics import BY_NAME
 from collapselab.probes import Profile

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from collapselab.errors import InputError
-from collapselab.features.measure import Measurement
+from collapselab.features.measurement import Measurement
 from collapselab.probes import Profile
 from collapselab.records.run import Run
 from collapselab.report import paper

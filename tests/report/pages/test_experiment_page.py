@@ -1,25 +1,21 @@
-"""The page of an experiment and the index over several: every number also as text, hostile names, the same bytes."""
+"""The page of an experiment: every number also as text, hostile names, the same bytes."""
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 from experiment_rows import curve_rows
 from reading import HOSTILE, check_page, judgement, read
 
-from collapselab.records.experiment import ExperimentRecord, write_experiment
+from collapselab.records.experiment import ExperimentRecord
 from collapselab.records.judgement import Judgement
 from collapselab.records.outcome import Outcome
-from collapselab.records.verdicts import write_verdicts
 from collapselab.report.builders import ACCURACY_LINES, VARIANCES, Lines
 from collapselab.report.chart import Chart
 from collapselab.report.pages.experiment import experiment_page
-from collapselab.report.pages.index import write_index_page
 from collapselab.report.pages.rendering import render
 
 
@@ -95,38 +91,3 @@ def test_the_same_outcome_gives_the_same_bytes(tmp_path: Path) -> None:
         render(experiment_page(outcome(rows, tmp_path / name), charts(rows))) for name in ("a", "b")
     )
     assert one == other
-
-
-# ---------------------------------------------------------------- index
-
-
-def test_the_index_lists_experiments_with_their_verdicts_and_links(tmp_path: Path) -> None:
-    for name in ("fig3", "fig6"):
-        (tmp_path / name).mkdir()
-        write_experiment(tmp_path / name, record(experiment=f"hui2022/{name}", title=HOSTILE))
-    write_verdicts(tmp_path / "fig3" / "verdicts.json", outcome(curve_rows()).judgements)
-    (tmp_path / "fig3" / "report.html").write_text("")
-    (tmp_path / "something else").mkdir()
-    path = write_index_page(tmp_path)
-    assert path == tmp_path / "index.html"
-    html = (tmp_path / "index.html").read_text(encoding="utf-8")
-    reader = read(html)
-    assert [link for link in reader.links if not link.startswith("#")] == [
-        "fig3/report.html",
-        "fig6/experiment.json",
-    ]
-    assert "2 experiments." in reader.words
-    assert "hui2022/fig3" in reader.words
-    assert "Scale cpu, 3 seeds, 3 runs, finished." in reader.words
-    assert "2 claims: 1 holds, 1 is inconclusive" in reader.words
-    assert "Not judged yet." in reader.words
-    assert reader.outside == []
-    assert len(html) < 100_000, "a page without charts needs no library"
-
-
-def test_a_folder_without_experiments_has_no_index(tmp_path: Path) -> None:
-    assert write_index_page(tmp_path) is None
-    (tmp_path / "fig3").mkdir()
-    (tmp_path / "fig3" / "experiment.json").write_text(json.dumps({"some": "thing"}))
-    with pytest.raises(Exception, match=r"experiment\.json"):
-        write_index_page(tmp_path)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from collapselab.data import DataSplits, Split
+from collapselab.data import AnySplit, DataSplits
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.experiments import recipes
 from collapselab.experiments.claims import Claim
@@ -135,7 +135,7 @@ def probe_accuracy(model: nn.Module, data: DataSplits, seed: int) -> float:
     return float(probe_is_right(model, data, seed).double().mean())
 
 
-def is_right(model: nn.Module, split: Split) -> Bool[Tensor, " n"]:
+def is_right(model: nn.Module, split: AnySplit) -> Bool[Tensor, " n"]:
     """Return which samples a network classifies correctly."""
     return predictions(model, split, EVALUATION_BATCH) == split.labels.cpu()
 

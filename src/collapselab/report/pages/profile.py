@@ -159,10 +159,16 @@ def _summary(shown: _Shown) -> str:
 
 def _facts(shown: _Shown) -> list[tuple[str, str]]:
     profile, splits = shown.profile, " / ".join(shown.splits)
+    loss, accuracy = profile.loss.values(), profile.accuracy.values()
+    network = [
+        (f"accuracy of the network, {splits}", " / ".join(map(percent, accuracy))),
+        (f"cross-entropy of the network, {splits}", " / ".join(map(number, loss))),
+    ]
     within = " / ".join(number(shown.last("normalized_within", split)) for split in shown.splits)
     agreement = " / ".join(percent(shown.last("ncc_agreement", split)) for split in shown.splits)
     return [
         ("first collapsed layer", profile.first_collapsed_layer or "none"),
+        *(network if profile.accuracy else ()),
         (f"{splits} samples", " / ".join(f"{profile.num_samples[split]:,}" for split in shown.splits)),
         ("classes", f"{shown.num_classes:,}"),
         (f"within-class share of the variance, last layer, {splits}", within),

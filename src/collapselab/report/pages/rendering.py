@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -20,6 +20,9 @@ from collapselab.report.layout import lay_out
 from collapselab.report.words import alternative_text, table_of
 from collapselab.storage import replace_text
 from collapselab.text import cell, grouped, words
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 @dataclass(frozen=True)
@@ -37,17 +40,6 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """An experiment in an index: its id as a link, its title, details, and where it comes from."""
-
-    link: str
-    id: str
-    title: str
-    details: Sequence[str]
-    source: str
-
-
-@dataclass(frozen=True)
 class Page:
     """Content of a page.
 
@@ -56,7 +48,6 @@ class Page:
         summary: the result in a few sentences.
         facts: names and values of the most important numbers.
         judgements: under the heading Verdicts.
-        experiments: under the heading Experiments.
         sections: the charts.
         numbers: titles and tables.
         warnings: warnings about the results.
@@ -68,7 +59,6 @@ class Page:
     summary: str
     facts: Sequence[tuple[str, str]] = ()
     judgements: Sequence[Judgement] = ()
-    experiments: Sequence[Listed] = ()
     sections: Sequence[Section] = ()
     numbers: Sequence[tuple[str, pd.DataFrame]] = ()
     warnings: Sequence[str] = ()
@@ -88,21 +78,7 @@ def write_page(path: Path, page: Page) -> None:
 
 def render(page: Page) -> str:
     """Return the page as one HTML text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     page = replace(page, warnings=grouped(page.warnings))
-    environment = Environment(
-        loader=PackageLoader("collapselab.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # Names are shown as they are stored, whatever bytes they contain; style and scripts are Markup.
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
-    environment.globals |= {
-        function.__name__: function for function in (cells, outcome, sentences, alternative_text, table_of)
-    }
     templates = files("collapselab.report").joinpath("templates")
     drawings = {chart.id: lay_out(chart) for part in page.sections for chart in part.drawn}
     figures = {
@@ -110,14 +86,36 @@ def render(page: Page) -> str:
         for id, drawing in drawings.items()
         for number, panel in enumerate(drawing.panels)
     }
-    return environment.get_template("page.html.j2").render(
-        page=page,
-        drawings=drawings,
-        # "</" must not end the script element that holds the data.
-        figures=json.dumps(figures, sort_keys=True).replace("</", "<\\/"),
-        style=templates.joinpath("style.css").read_text(encoding="utf-8"),
-        script=templates.joinpath("page.js").read_text(encoding="utf-8"),
-        plotly=screen.plotly_script() if drawings else "",
+    functions = {
+        function.__name__: function for function in (cells, outcome, sentences, alternative_text, table_of)
+    }
+    return (
+        environment("collapselab.report")
+        .get_template("page.html.j2")
+        .render(
+            functions,
+            page=page,
+            drawings=drawings,
+            # "</" must not end the script element that holds the data.
+            figures=json.dumps(figures, sort_keys=True).replace("</", "<\\/"),
+            script=templates.joinpath("page.js").read_text(encoding="utf-8"),
+            plotly=screen.plotly_script() if drawings else "",
+        )
+    )
+
+
+def environment(*packages: str) -> Environment:
+    """Return the settings of all templates; each finds those of these packages."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(package) for package in packages]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # Names are shown as they are stored, whatever bytes they contain; style and scripts are Markup.
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
 
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 _MOST = 20  # values of a spectrum
 _PROPERTIES = {"nc2": "equiangularity", "nc3": "alignment", "nc4": "ncc_agreement"}
+_NETWORK = (
+    ("accuracy", "accuracy of the network", percent),
+    ("loss", "loss of the network", number),
+    ("ncc_accuracy", "accuracy of the nearest class mean", percent),
+)
 _VARIANCES = Lines(
     "variance",
     "Variance on train and on test data",
@@ -82,8 +87,11 @@ def _facts(run: Run, layers: Layers) -> list[tuple[str, str]]:
     facts = [("train variance", number(train)), ("strong test variance", number(test))]
     facts += [("test / train variance", f"{number(test / train)}×")] if train > 0 and test > 0 else []
     facts.append(("first collapsed layer", run.first_collapsed or "none"))
-    accuracy = layers.last("ncc_accuracy", "test")
-    return [*facts, ("nearest class mean, test accuracy", percent(accuracy))] if pd.notna(accuracy) else facts
+    splits = " / ".join(run.splits)
+    for name, what, text in _NETWORK:
+        values = [layers.last(name, split) for split in run.splits]
+        facts += [(f"{what}, {splits}", " / ".join(map(text, values)))] if pd.notna(values).any() else []
+    return facts
 
 
 def _variances(run: Run) -> Chart:

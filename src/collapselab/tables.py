@@ -1,4 +1,4 @@
-"""Tables for a terminal: a `Measurement`, a `Profile`, the end of a run."""
+"""Tables for a terminal: a `Measurement`, a `Profile`, layers of a run."""
 
 from __future__ import annotations
 
@@ -9,16 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from collapselab.errors import one_line, printable, printable_lines, without_middle
-from collapselab.frames import rows_where
 from collapselab.text import MISSING, grouped, number
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.table import Table
-
-    from collapselab.features.measure import Measurement
-    from collapselab.probes import Profile
-    from collapselab.records.judgement import Judgement
 
 # How many values of a spectrum a table shows; files contain all.
 _SPECTRUM_HEAD = 5
@@ -30,7 +24,7 @@ _MIN_NAME, _MAX_NAME, _GAP = 12, 30, 3
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """A column of a table of layers: a metric, its heading, whether both splits are shown, and what it means."""
 
     metric: str
@@ -39,38 +33,30 @@ class _Column:
     meaning: str
 
 
-_WITHIN = ("normalized_within", "within/total", True, "within-class share of the variance")
-_ANGLES = ("equiangularity", "equiangular")
-_SPREAD = "spread of the cosines between class means"
-_ALIGNED = "alignment of the class means with the weight"
-_AGREES = (
+WITHIN = ("normalized_within", "within/total", True, "within-class share of the variance")
+ANGLES = ("equiangularity", "equiangular")
+SPREAD = "spread of the cosines between class means"
+ALIGNED = "alignment of the class means with the weight"
+AGREES = (
     "ncc_agreement",
     "NCC agrees",
     True,
     "agreement of nearest class mean and network",
 )
 _PROFILE_COLUMNS = (
-    _Column(*_WITHIN),
-    _Column(*_ANGLES, False, _SPREAD),
-    _Column("alignment", "aligned", False, _ALIGNED),
-    _Column("alignment_random", "random", False, "alignment of random subspaces"),
-    _Column(*_AGREES),
-    _Column("stable_rank", "stable rank", False, "stable rank of the features within classes"),
-)
-_RUN_COLUMNS = (
-    _Column(*_WITHIN),
-    # For train against test: without the adjustment, VCI depends on the number of samples.
-    _Column("vci_adjusted", "adjusted VCI", True, "VCI, adjusted for the number of samples"),
-    _Column(*_ANGLES, True, _SPREAD),
-    _Column("alignment", "aligned", True, _ALIGNED),
-    _Column(*_AGREES),
+    Column(*WITHIN),
+    Column(*ANGLES, False, SPREAD),
+    Column("alignment", "aligned", False, ALIGNED),
+    Column("alignment_random", "random", False, "alignment of random subspaces"),
+    Column(*AGREES),
+    Column("stable_rank", "stable rank", False, "stable rank of the features within classes"),
 )
 # Columns hidden in a narrow terminal, in this order.
 _DROPPED = ("random", "stable rank", "adjusted VCI", "equiangular", "aligned")
 
 
 @dataclass(frozen=True)
-class _Layer:
+class LayerRow:
     """A row of a table of layers: its metrics by split."""
 
     name: str
@@ -79,11 +65,11 @@ class _Layer:
     is_sketched: bool = False
 
 
-def measurement_table(measurement: Measurement, *, width: int | None = None, colour: bool = False) -> str:
+def measurement_table(measurement: Any, *, width: int | None = None, colour: bool = False) -> str:
     """Format metrics by family with their values on each split and at full collapse, then the warnings.
 
     Args:
-        measurement: what was measured.
+        measurement: a `Measurement`, known by its attributes: it lies above this module.
         width: columns of the terminal; None without one.
         colour: whether to use terminal codes.
     """
@@ -94,7 +80,7 @@ def measurement_table(measurement: Measurement, *, width: int | None = None, col
     return printed([head, _metric_table(m), *spectra, *warning_lines(m.warnings, width)], width, colour)
 
 
-def _spectrum_lines(measurement: Measurement) -> Iterator[str]:
+def _spectrum_lines(measurement: Any) -> Iterator[str]:
     for split, lists in measurement.spectra.items():
         for name, values in lists.items():
             head = ", ".join(number(value, 4) for value in values[:_SPECTRUM_HEAD])
@@ -102,7 +88,7 @@ def _spectrum_lines(measurement: Measurement) -> Iterator[str]:
             yield f"  {split} {name}: {head}{rest}"
 
 
-def _metric_table(measurement: Measurement) -> Table:
+def _metric_table(measurement: Any) -> Table:
     from rich.text import Text
 
     from collapselab.metrics import METRICS
@@ -127,16 +113,16 @@ def _metric_table(measurement: Measurement) -> Table:
     return table
 
 
-def profile_table(profile: Profile, *, width: int | None = None, colour: bool = False) -> str:
+def profile_table(profile: Any, *, width: int | None = None, colour: bool = False) -> str:
     """Format layers by main metrics, the first collapsed layer, then the warnings.
 
     Args:
-        profile: what was measured.
+        profile: a `Profile`, known by its attributes.
         width: columns of the terminal; None without one.
         colour: whether to use terminal codes.
     """
     layers = [
-        _Layer(
+        LayerRow(
             layer.name,
             {split: measured.metrics for split, measured in layer.splits.items()},
             layer.dim,
@@ -144,10 +130,11 @@ def profile_table(profile: Profile, *, width: int | None = None, colour: bool = 
         )
         for layer in profile.layers
     ]
-    table, width, below = _layer_table(layers, _PROFILE_COLUMNS, profile.epsilon, width)
+    table, width, below = layer_table(layers, _PROFILE_COLUMNS, profile.epsilon, width)
     samples = " and ".join(f"{count} {split}" for split, count in profile.num_samples.items())
     parts = [
         f"{profile.model}: {samples} samples, {len(profile.classes)} classes, {profile.weighting} weighting",
+        *filter(None, [profile.performance()]),
         table,
         *below,
         "",
@@ -158,54 +145,11 @@ def profile_table(profile: Profile, *, width: int | None = None, colour: bool = 
     return printed(parts, width, colour)
 
 
-def run_summary(
-    rows: pd.DataFrame,
-    verdicts: Sequence[Judgement],
-    lines: Sequence[str],
-    *,
-    epsilon: float,
-    width: int | None = None,
-    colour: bool = False,
-) -> str:
-    """Format the layers at the last step, the verdicts and closing lines.
-
-    Args:
-        rows: measured rows of one run.
-        verdicts: as in verdicts.json.
-        lines: printed at the end, unchanged.
-        epsilon: a layer is collapsed while normalized_within is below this.
-        width: columns of the terminal; None without one.
-        colour: whether to use terminal codes.
-    """
-    from collapselab.records.wording import verdicts_text
-
-    step = int(rows["step"].max())
-    columns = [column for column in _RUN_COLUMNS if column.metric in rows.columns]
-    table, width, below = _layer_table(_last_layers(rows), columns, epsilon, width)
-    parts = [
-        f"Step {step:,}",
-        table,
-        *below,
-        "",
-        *([verdicts_text(verdicts, width=min(width, WIDTHS[1])).rstrip(), ""] if verdicts else []),
-        *lines,
-    ]
-    return printed(parts, max(width, *map(len, lines), 1), colour)
-
-
-def _last_layers(rows: pd.DataFrame) -> list[_Layer]:
-    """The rows of the last step as layers, in order of depth."""
-    layers: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for row in rows_where(rows, step=rows["step"].max()).to_dict("records"):
-        layers.setdefault(str(row["layer"]), {})[str(row["split"])] = {str(key): row[key] for key in row}
-    return [_Layer(name, splits) for name, splits in layers.items()]
-
-
 # ---------------------------------------------------------------- layers
 
 
-def _layer_table(
-    layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float, width: int | None
+def layer_table(
+    layers: Sequence[LayerRow], columns: Sequence[Column], epsilon: float, width: int | None
 ) -> tuple[Table, int, list[str]]:
     """Return a table of layers that fits the terminal, its width, and the lines below it: hidden columns, the key."""
     from rich.text import Text
@@ -223,7 +167,7 @@ def _layer_table(
     return table, limit or max(_PLAIN_LAYER_WIDTH, _width(cells)), [*hidden, "", *key]
 
 
-def _key(layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float) -> list[str]:
+def _key(layers: Sequence[LayerRow], columns: Sequence[Column], epsilon: float) -> list[str]:
     """Say what marks, pairs of numbers and columns mean, one per line."""
     from collapselab.metrics import BY_NAME
 
@@ -241,7 +185,7 @@ def _key(layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float) -
     return [f"{name:<{room}}  {meaning}" for name, meaning in entries.items()]
 
 
-def _cells(layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float) -> dict[str, list[str]]:
+def _cells(layers: Sequence[LayerRow], columns: Sequence[Column], epsilon: float) -> dict[str, list[str]]:
     """The columns of the table by heading, a cell per layer."""
     marks = ["*" if _is_collapsed(layer, epsilon) else "" for layer in layers]
     cells = {"layer": [printable(layer.name) + mark for layer, mark in zip(layers, marks, strict=True)]}
@@ -252,12 +196,12 @@ def _cells(layers: Sequence[_Layer], columns: Sequence[_Column], epsilon: float)
     return cells
 
 
-def _is_collapsed(layer: _Layer, epsilon: float) -> bool:
+def _is_collapsed(layer: LayerRow, epsilon: float) -> bool:
     share = layer.splits["train"].get("normalized_within")
     return share is not None and share < epsilon
 
 
-def _cell(layer: _Layer, column: _Column) -> str:
+def _cell(layer: LayerRow, column: Column) -> str:
     splits = layer.splits if column.on_both else ("train",)
     text = " ".join(number(layer.splits[split].get(column.metric), missing=MISSING) for split in splits)
     is_estimated = column.metric == "stable_rank" and layer.is_sketched and text != MISSING

@@ -1,0 +1,1 @@
+"""Several experiments together: reading what is stored below a folder, one page over all of it, reproducing many."""
