@@ -16,6 +16,7 @@ import cli_runner
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.md")))
+TUTORIALS = ["docs/quick-start.md", *(page for page in PAGES if page.startswith("docs/tutorials/"))]
 _FENCE = re.compile(r" *```(\w*)")
 # `measured  # about 0.25`: a value that the text states.
 _STATED = re.compile(r"^(?P<expression>\S.*?)  # about (?P<value>[-\d.e]+)$", flags=re.MULTILINE)

@@ -14,8 +14,7 @@ import pytest
 import torch
 import typer
 from not_run import BLOCKS, COMMANDS, why_not_block, why_not_command
-from snippets import PAGES, ROOT, arguments, run_command, run_python, snippets
-from test_tutorials import TUTORIALS
+from snippets import PAGES, ROOT, TUTORIALS, Snippet, arguments, run_command, run_python, snippets
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -34,11 +33,11 @@ ALL_COMMANDS = [command for page in PAGES for snippet in snippets(page) for comm
 
 
 class Network(nn.Module):
-    """Two hidden layers; the classifier, `fc`, reads 512 features."""
+    """One hidden layer; the classifier, `fc`, reads 512 features."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.hidden = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 512), nn.ReLU())
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(64, 512), nn.BatchNorm1d(512), nn.ReLU())
         self.fc = nn.Linear(512, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -59,6 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(images), labels).backward()
             optimizer.step()
+    network.eval()
     features, test_features = (network.hidden(split.inputs).detach() for split in (train, test))
     weight, bias = network.fc.weight.detach(), network.fc.bias.detach()
     pair, test_pair = (
@@ -132,8 +132,6 @@ def test_every_exception_is_needed() -> None:
 
 
 def test_a_broken_snippet_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from snippets import Snippet
-
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AttributeError, match="mesure"):
         run_python(Snippet("page.md", 7, "python", "collapselab.mesure"), {"collapselab": collapselab})

@@ -9,9 +9,7 @@ from typing import Any
 import matplotlib
 import pytest
 from not_run import why_not_command
-from snippets import PAGES, run_command, run_python, snippets
-
-TUTORIALS = ["docs/quick-start.md", *(page for page in PAGES if page.startswith("docs/tutorials/"))]
+from snippets import TUTORIALS, run_command, run_python, snippets
 
 # Warnings are printed, as for a reader: a few are what a page is about.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
