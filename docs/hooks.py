@@ -18,6 +18,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "results/**/README.md")
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#|/)([^)\s#]+)")
+IMAGE = re.compile(r"(?<!\[)!\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", flags=re.MULTILINE | re.DOTALL)
 LOADED = re.compile(
     r"<(?:script|img|iframe)\b[^>]*\bsrc=\"?https?:|<link\b[^>]*\brel=\"?stylesheet\"?[^>]*https?:"
@@ -53,7 +54,10 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Write links as they are in the site. Links to nothing remain as they are, and MkDocs warns."""
+    """Write links as they are in the site, and make each figure a link to its file, which a phone can enlarge.
+
+    Links to nothing remain as they are, and MkDocs warns.
+    """
     here = posixpath.dirname(page.file.src_uri)
 
     def in_site(match: re.Match[str]) -> str:
@@ -61,7 +65,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         is_folder = files.get_file_from_path(f"{target}/README.md") is not None
         return posixpath.relpath(f"{target}/README.md" if is_folder else target, here or ".")
 
-    return LINK.sub(in_site, markdown)
+    return IMAGE.sub(r"[\g<0>](\1)", LINK.sub(in_site, markdown))
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
