@@ -33,11 +33,12 @@ ALL_COMMANDS = [command for page in PAGES for snippet in snippets(page) for comm
 
 
 class Network(nn.Module):
-    """One hidden layer; the classifier, `fc`, reads 512 features."""
+    """Two hidden layers; the classifier, `fc`, reads 512 features, which collapse."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(64, 512), nn.BatchNorm1d(512), nn.ReLU())
+        hidden = [nn.Flatten(), nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU()]
+        self.hidden = nn.Sequential(*hidden, nn.Linear(64, 512), nn.BatchNorm1d(512), nn.ReLU())
         self.fc = nn.Linear(512, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -51,6 +52,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
     digits = load_digits(400)
     train, test = digits.train, digits.test
     train_loader = DataLoader(TensorDataset(train.inputs, train.labels), batch_size=100)
+    torch.manual_seed(0)
     network = Network()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-3)
     for _ in range(60):
