@@ -88,22 +88,27 @@ def test_what_is_imported_at_once_comes_with_the_core(project: dict[str, set[str
 def test_all_is_what_users_can_use_and_no_tool_of_developers(project: dict[str, set[str]]) -> None:
     assert project["users"] | INTEGRATIONS <= project["core"] | project["all"]
     assert {"pytest", "ruff", "pyright"} <= project["dev"] - project["all"]
-    assert not {name for name in project["all"] if name.startswith(("pytest", "hypothesis", "beartype", "build", "twine"))}
+    assert not {
+        name
+        for name in project["all"]
+        if name.startswith(("pytest", "hypothesis", "beartype", "build", "twine"))
+    }
 
 
 def test_errors_name_extras_that_exist_and_contain_what_is_missing() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
     named = [
         (path.name, found["library"].lower(), found["extra"])
         for path in sorted((ROOT / "src").rglob("*.py"))
         for found in re.finditer(
-            r"needs? (?P<library>[\w ]+): pip install 'collapselab\[(?P<extra>\w+)\]'", path.read_text(encoding="utf-8")
+            r"needs? (?P<library>[\w ]+): pip install 'collapselab\[(?P<extra>\w+)\]'",
+            path.read_text(encoding="utf-8"),
         )
     ]
     assert len(named) > 10
-    wrong = [
-        one for one in named if one[1].replace(" ", "-") not in _names(extras[one[2]], extras)
-    ]
+    wrong = [one for one in named if one[1].replace(" ", "-") not in _names(extras[one[2]], extras)]
     assert not wrong
 
 

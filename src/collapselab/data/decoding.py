@@ -167,7 +167,9 @@ def _keeping_signal_handler() -> Iterator[None]:
     The loader finds a dead worker without it, within five seconds, where its next result is awaited.
     """
     name = getattr(signal, "SIGCHLD", None)  # not on Windows
-    if name is None or threading.current_thread() is not threading.main_thread():  # the loader sets none, either
+    if (
+        name is None or threading.current_thread() is not threading.main_thread()
+    ):  # the loader sets none, either
         yield
         return
     before = signal.getsignal(name)
