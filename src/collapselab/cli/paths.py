@@ -14,6 +14,8 @@ def check_exists(path: Path, what: str = "file or folder", remedy: str = "check 
     Raises:
         InputError: it does not exist.
     """
+    exists = True
     with suppress(OSError, ValueError):
-        if not path.exists():
-            raise InputError(f"{path}: no such {what}; {remedy}")
+        exists = path.exists()
+    if not exists:
+        raise InputError(f"{path}: no such {what}; {remedy}")
