@@ -112,8 +112,9 @@ def narrow(here: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_json_is_exactly_the_documented_object(narrow: Made) -> None:
     found = parsed(narrow[0].out)
-    keys = "schema model num_samples num_classes classes weighting reduction epsilon layers first_collapsed_layer"
-    assert list(found) == [*keys.split(), "law_of_separation", "warnings"]
+    keys = "schema model num_samples num_classes classes weighting reduction epsilon loss accuracy"
+    assert list(found) == [*keys.split(), "layers", "first_collapsed_layer", "law_of_separation", "warnings"]
+    assert found["loss"].keys() == found["accuracy"].keys() == {"train", "test"}
     assert re.fullmatch(r".*nets\.py:small, narrow\.safetensors", found["model"])
     assert (found["num_samples"], found["num_classes"]) == ({"train": 60, "test": 20}, 3)
     for depth, layer in enumerate(found["layers"]):

@@ -133,7 +133,7 @@ CASES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "a model that refuses the last batch": (("{}/nets.py:picky", "--dataset", DATA, "--batch-size", 10), ("train, batch 2: nets.py, line 14: ValueError: too few", "Picky, was given (4, 5)")),
     "a model for images": (("convnet", "--dataset", DATA), ("convnet: takes images, but inputs have shape (5,)",)),
     "a model that needs too much memory": (("{}/nets.py:hungry", "--dataset", DATA), ("out of memory (CUDA out of memory. Tried to allocate 9 GiB)",)),
-    "a misspelt data set": ((NET, "--dataset", "digit"), ("unknown data set 'digit'; did you mean 'digits'", "names: digits, mnist, fashion_mnist, cifar10, cifar100, svhn, stl10, imagenet. A path")),
+    "a misspelt data set": ((NET, "--dataset", "digit"), ("unknown data set 'digit'; did you mean 'digits'", "names: digits, mnist, fashion_mnist, cifar10, cifar100, svhn, stl10, imagenet, oxford_pets", "A path or a hub id")),
     "a misspelt data file": ((NET, "--dataset", "{}/dta.npz"), ("no such file or folder; did you mean 'data.npz'",)),
     "data in a folder that does not exist": ((NET, "--dataset", "{}/no/data"), ("is not a folder either", "check the path")),
     "an empty folder": ((NET, "--dataset", "{}/empty"), ("no class folders, tables, arrays or downloads",)),
@@ -151,7 +151,7 @@ CASES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "a checkpoint by another name": ((NET, "--dataset", DATA, "--checkpoint", "{}/nets.py"), ("no file of weights",)),
     "half a .pt": ((NET, "--dataset", DATA, "--checkpoint", "{}/cut-keys.pt"), ("cut-keys.pt: ", "damaged")),
     "half a .safetensors": ((NET, "--dataset", DATA, "--checkpoint", "{}/cut-shapes.safetensors"), ("cannot be read, damaged or cut off",)),
-    "a pickle": ((NET, "--dataset", DATA, "--checkpoint", "{}/pickle.pt"), ("pickle.pt: refused", "state_dict")),
+    "a pickle": ((NET, "--dataset", DATA, "--checkpoint", "{}/pickle.pt"), ("pickle.pt: cannot be read", "no file of weights")),
     "a checkpoint without weights": ((NET, "--dataset", DATA, "--checkpoint", "{}/nothing.pt"), ("no state dict but epoch",)),
     "a checkpoint with other keys": ((NET, "--dataset", DATA, "--checkpoint", "{}/keys.pt"), ("2 missing (1.weight", "2 unexpected (1.weighT")),
     "a checkpoint with other shapes": ((NET, "--dataset", DATA, "--checkpoint", "{}/shapes.safetensors"), ("1.weight (6, 4) where the model has (6, 5)",)),
@@ -167,7 +167,7 @@ CASES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "an epsilon of NaN": ((NET, "--dataset", DATA, "--epsilon", "nan"), ("--epsilon nan",)),
     "a batch of nothing": ((NET, "--dataset", DATA, "--batch-size", 0), ("--batch-size 0: give at least 1",)),
     "a limit of 0": ((NET, "--dataset", DATA, "--limit", 0), ("--limit 0 leaves no samples",)),
-    "a limit of one class": ((NET, "--dataset", DATA, "--limit", 1), ("at least two classes",)),
+    "a limit of one class": ((NET, "--dataset", DATA, "--limit", 1), ("--limit 1 leaves classes out: there are 3; give at least 6",)),
     "data without a name, as it used to be": ((NET, "--data", "{}/data.npz"), ("--data", "NAME=PATH", "--dataset")),
     "a data set known by another name": ((NET, "--dataset", DATA, "--data", "mnits={}/data.npz"), ("--data: ", "did you mean 'mnist'")),
     "test data by the former option": ((NET, "--dataset", DATA, "--test-data", DATA), ("--test-data", "is now --test-dataset")),
@@ -236,5 +236,7 @@ def test_a_checkpoint_that_would_run_code_runs_none(here: Path, tmp_path: Path) 
             return Path.touch, (tmp_path / "executed",)
 
     torch.save({"state_dict": network().state_dict(), "note": Payload()}, tmp_path / "c.pt")
-    assert_refused(attempt(here, NET, "--dataset", DATA, "--checkpoint", tmp_path / "c.pt"), "Python objects")
+    assert_refused(
+        attempt(here, NET, "--dataset", DATA, "--checkpoint", tmp_path / "c.pt"), "calls functions"
+    )
     assert not (tmp_path / "executed").exists()

@@ -252,7 +252,7 @@ def test_what_is_wrong_with_the_data_is_said(rng: np.random.Generator, serve: Se
         serve(datasets.DatasetDict({"train": table({"img": held, "label": [0, 1, 1]}, label=number)}))
         assert expected in refusal("a/b")
     serve(datasets.DatasetDict({"train": table({"img": cells(images)})}))
-    assert "a/b: no column of labels among img (Image), id (Value)" in refusal("a/b")
+    assert "a/b: no column of labels among img (Image), id (int64)" in refusal("a/b")
     serve(datasets.DatasetDict({"train": table({"img": cells(images), "label": [0, 1, 1]}, label=number)}))
     assert "uoft-cs/cifar10: 2 classes, but cifar10 has 10" in refusal("cifar10")
 

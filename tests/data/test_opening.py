@@ -245,7 +245,7 @@ def refusal(source: str | Path, **options: Any) -> str:
 def test_unknown_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "'digits'" in refusal("digit")
-    assert "stl10, imagenet. A path or a hub id" in refusal("tinynet")
+    assert "sun397. A path or a hub id" in refusal("tinynet")
     (tmp_path / "cifar10").mkdir()
     assert "did you mean 'cifar10'" in refusal(tmp_path / "cifar1O")
     assert "no class folders, tables, arrays or downloads" in refusal(tmp_path / "cifar10")

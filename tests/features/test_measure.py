@@ -117,7 +117,7 @@ def test_a_split_that_nothing_is_asked_of_is_not_read(scatters: list[str]) -> No
             "fit_kmeans",
             {"weak_test_variance", "weak_test_variance_trimmed", "smallest_cluster"},
         ),
-        (reading, "top_eigenvalues_of_rows", {"stable_rank_per_class"}),
+        (reading, "top_eigenvalues_of_rows", {"stable_rank_per_class", "stable_rank_published"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

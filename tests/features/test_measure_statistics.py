@@ -75,8 +75,8 @@ def test_what_has_no_value_is_said_once_for_each_cause() -> None:
     assert [text for text in result.warnings if "no value" in text] == [
         "train: no value for ncc_agreement, ncc_mismatch, ncc_accuracy: class statistics do not contain single samples; "
         "measure the features",
-        "train: no value for stable_rank_per_class: the covariances of all classes are pooled; accumulate with "
-        'scatter="per_class"',
+        "train: no value for stable_rank_per_class, stable_rank_published: the covariances of all classes are pooled; "
+        'accumulate with scatter="per_class"',
     ]
 
 

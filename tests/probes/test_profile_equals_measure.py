@@ -133,7 +133,7 @@ def _drop_what_is_not_kept(wanted: dict[str, Any], found: Mapping[str, Any], sca
     """Null what a sketch or a trace cannot tell; of a sketch, the bounds must hold the exact stable rank."""
     if scatter not in ("sketch", "trace"):
         return
-    for name in ("fuzziness", "nc1", "vci", "vci_adjusted", "stable_rank_per_class"):
+    for name in ("fuzziness", "nc1", "vci", "vci_adjusted", "stable_rank_per_class", "stable_rank_published"):
         wanted[name] = None
     wanted |= dict.fromkeys(("components_90", "components_95", "components_99"))
     if scatter == "trace":

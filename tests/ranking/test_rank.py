@@ -14,6 +14,7 @@ from torch import nn
 
 import collapselab
 from collapselab import InputError, Ranking
+from collapselab.data.stratified import stratified_rows
 from collapselab.ranking.page import write_ranking
 from collapselab.ranking.results import RankedModel, ScoreTrust
 from collapselab.ranking.trust import advice, caveat
@@ -134,7 +135,9 @@ def test_an_undefined_score_ranks_last_and_is_reported() -> None:
 
 def test_a_limit_draws_the_same_samples_of_every_model() -> None:
     found = collapselab.rank(sources(), scores=["logme"], limit=60, stability=False)
-    rows = np.sort(np.random.default_rng(0).choice(120, 60, replace=False))
+    labels = features(1.0)[1]
+    rows = stratified_rows(labels, 60, 0, "")
+    assert np.bincount(labels[rows]).tolist() == [20, 20, 20]
     assert {row.model: row.scores["logme"] for row in found.rows} == {
         name: logme(*(part[rows] for part in features(spread))) for name, spread in SPREADS.items()
     }

@@ -34,7 +34,7 @@ CHANGES = {
     "mixup": 0.4,
     "cutmix": 1.0,
 }
-# The limit is that of a small machine, and each step waits for the file `go` where there is one to wait for.
+# The limit is that of a small machine; steps after the fourth take long enough to be interrupted on a busy one.
 SCRIPT = """
 import sys, time
 from pathlib import Path
@@ -44,7 +44,7 @@ from collapselab.training.trainer import Trainer
 memory.MEMORY_BYTES = 10**6
 step = Trainer.train_step
 def slow(self):
-    time.sleep(0.2 if self.step > 3 else 0)
+    time.sleep(1 if self.step > 3 else 0)
     step(self)
 Trainer.train_step = slow
 main(sys.argv[1:])

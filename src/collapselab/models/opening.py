@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,23 +105,42 @@ def open_model(
     return model
 
 
-def required_image_size(name: str) -> tuple[int, int] | None:
+def required_image_size(name: str, options: Mapping[str, Any] | None = None) -> tuple[int, int] | None:
     """Return the only image size (height, width) that the network takes; None if it takes several.
 
+    Args:
+        name: of the network.
+        options: that it is built with; `img_size` of timm is the size that its position embeddings are made for.
+
     Raises:
-        InputError: unknown name.
+        InputError: unknown name, or an `img_size` that is not one.
         ImportError: an extra that is not installed.
     """
     _check_known(name)
     if (folder := saved_folder(name)) is not None:
         return folder_image_size(folder)
     if name.startswith(TIMM):
+        if "img_size" in (options or {}):
+            return _two_sizes(name, dict(options or {})["img_size"])
         config = timm().get_pretrained_cfg(_architecture(name))
         if config is not None and config.fixed_input_size:
             return config.input_size[1], config.input_size[2]
     if name.startswith((TORCHVISION + "vit_", TORCHVISION + "maxvit")):
         return _VIT_SIZE, _VIT_SIZE
     return None
+
+
+def _two_sizes(name: str, size: object) -> tuple[int, int]:
+    sizes = [size, size] if isinstance(size, int) else size
+    if (
+        not isinstance(sizes, Sequence)
+        or len(sizes) != 2
+        or not all(type(one) is int and one > 0 for one in sizes)
+    ):
+        raise InputError(
+            f"{name}: img_size={size!r} is not an image size; give one number, or height and width"
+        )
+    return sizes[0], sizes[1]
 
 
 def required_channels(name: str) -> int | None:
@@ -171,7 +190,7 @@ def _builder(name: str, input_shape: tuple[int, ...], options: dict[str, Any]) -
     size = (input_shape[1], input_shape[2])
     if name in _CONVOLUTIONAL:
         return partial(_CONVOLUTIONAL[name], input_shape[0], size, **options)
-    required = required_image_size(name)
+    required = required_image_size(name, options)
     if required not in (None, size):
         raise InputError(
             f"{name}: takes images of {required[0]} x {required[1]} but these have {size[0]} x {size[1]}; open the data with this image size"

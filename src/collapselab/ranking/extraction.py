@@ -205,7 +205,7 @@ def _features(tensors: Mapping[str, Tensor], split: AnySplit) -> Features:
 
 
 def limited(target: Target, limit: int, seed: int) -> Target:
-    """Return features of files with at most `limit` samples of each split, drawn at random."""
+    """Return features of files with at most `limit` samples of each split; classes keep their shares."""
     test = None if target.test is None else _drawn(target.test, limit, seed)
     return replace(target, train=_drawn(target.train, limit, seed), test=test)
 

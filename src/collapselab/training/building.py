@@ -55,7 +55,7 @@ def load_data(
         recipe.data,
         recipe.seed,
         channels=required_channels(recipe.model.name),
-        image_size=required_image_size(recipe.model.name),
+        image_size=required_image_size(recipe.model.name, recipe.model.options),
         copies=copies,
         workers=workers,
     )
