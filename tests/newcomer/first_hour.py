@@ -5,7 +5,7 @@
 The commands and the code are those of the sections "Install" and "First results", in their order: this fails where the README
 does. It runs on the standard library, and everything is downloaded afresh. `--borrow` takes the dependencies from another
 environment instead, and only the package itself from the wheel. On a machine that is busy, `--busy` compares processor seconds
-with the goals: one thread works at a time, so an idle machine needs no longer than that.
+with twice the goals: processes that share a core and its caches slow each other down.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 README = Path(__file__).parents[2] / "README.md"
 # Seconds after the installation, on two cores.
 GOALS = {"first number": 60, "first page": 90}
+BUSY = 2
 PAGE_BYTES = 1_500_000
 # A line of the table that `measure` prints: a metric and its value.
 _NUMBER = re.compile(r"^\s*\w+_\w+\s+\d[\d.e+-]*\b", re.MULTILINE)
@@ -144,7 +145,8 @@ def first_hour(person: Newcomer, readme: str) -> None:
         if what not in seconds:
             raise Failure(f"the README leads to no {what}")
         print(f"{what}: {seconds[what]:.1f} s after the installation (goal: {goal} s)")
-    if late := [what for what, goal in GOALS.items() if seconds[what] > goal]:
+    slower = BUSY if person.busy else 1
+    if late := [what for what, goal in GOALS.items() if seconds[what] > slower * goal]:
         raise Failure(f"too late: {', '.join(late)}")
 
 
@@ -164,7 +166,7 @@ def main() -> None:
     parser.add_argument(
         "--borrow", type=Path, metavar="FOLDER", help="site-packages that has the dependencies"
     )
-    parser.add_argument("--busy", action="store_true", help="compare processor seconds with the goals")
+    parser.add_argument("--busy", action="store_true", help="compare processor seconds with twice the goals")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         try:
