@@ -31,7 +31,7 @@ def plotly_script() -> str:
 
     The package plotly contains only the complete library, of five megabytes. The bundle `cartesian` has the charts drawn here.
     """
-    packed = files("collapselab.report").joinpath("templates", "plotly-cartesian.min.js.gz")
+    packed = files("collapselab.report").joinpath("templates/plotly-cartesian.min.js.gz")
     return b64encode(packed.read_bytes()).decode()
 
 
