@@ -62,6 +62,23 @@
     });
   };
 
+  // Saving: every panel of a figure as a picture, or its table as numbers.
+  const save = {
+    svg: (figure) => figure.querySelectorAll(".chart").forEach((chart) =>
+      Plotly.downloadImage(chart, { format: "svg", filename: chart.id, width: chart.clientWidth, height: chart.clientHeight })),
+    csv: (figure) => {
+      const quoted = (cell) => `"${cell.textContent.replaceAll('"', '""')}"`;
+      const rows = [...figure.querySelectorAll("tr")].map((row) => [...row.cells].map(quoted).join(","));
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([rows.join("\r\n") + "\r\n"], { type: "text/csv" }));
+      link.download = `${figure.querySelector(".chart").id.replace(/-\d+$/, "")}.csv`;
+      link.click();
+      URL.revokeObjectURL(link.href);
+    },
+  };
+  document.querySelectorAll("[data-save]").forEach((button) =>
+    button.addEventListener("click", () => save[button.dataset.save](button.closest("figure"))));
+
   const draw = Promise.all(Object.entries(figures).map(async ([id, figure]) => {
     const chart = document.getElementById(id);
     // Plotly draws as high as it is told, but does not make room for it.
