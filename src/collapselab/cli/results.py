@@ -68,6 +68,8 @@ def claims_text(found: StoredResults) -> str:
             else f"{record.scale}, not finished"
         )
         lines.append(f"{record.experiment} ({size}, {one.folder}): {record.title}".rstrip(": "))
-        lines += [f"  {outcome(claim).upper():<14}{claim.statement}" for claim in one.judgements]
+        lines += [
+            f"  {outcome(claim, record.scale).upper():<14}{claim.statement}" for claim in one.judgements
+        ]
     lines += [f"{notes.folder}: {notes.title} (notes, without claims)" for notes in found.notes]
     return "\n".join(lines)

@@ -48,6 +48,7 @@ class Page:
         summary: the result in a few sentences.
         facts: names and values of the most important numbers.
         judgements: under the heading Verdicts.
+        scale: of the experiment; claims about networks are not judged at `smoke`.
         sections: the charts.
         numbers: titles and tables.
         warnings: warnings about the results.
@@ -59,6 +60,7 @@ class Page:
     summary: str
     facts: Sequence[tuple[str, str]] = ()
     judgements: Sequence[Judgement] = ()
+    scale: str = ""
     sections: Sequence[Section] = ()
     numbers: Sequence[tuple[str, pd.DataFrame]] = ()
     warnings: Sequence[str] = ()

@@ -62,6 +62,23 @@
     });
   };
 
+  // Saving: every panel of a figure as a picture, or its table as numbers.
+  const save = {
+    svg: (figure) => figure.querySelectorAll(".chart").forEach((chart) =>
+      Plotly.downloadImage(chart, { format: "svg", filename: chart.id, width: chart.clientWidth, height: chart.clientHeight })),
+    csv: (figure) => {
+      const quoted = (cell) => `"${cell.textContent.replaceAll('"', '""')}"`;
+      const rows = [...figure.querySelectorAll("tr")].map((row) => [...row.cells].map(quoted).join(","));
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([rows.join("\r\n") + "\r\n"], { type: "text/csv" }));
+      link.download = `${figure.querySelector(".chart").id.replace(/-\d+$/, "")}.csv`;
+      link.click();
+      URL.revokeObjectURL(link.href);
+    },
+  };
+  document.querySelectorAll("[data-save]").forEach((button) =>
+    button.addEventListener("click", () => save[button.dataset.save](button.closest("figure"))));
+
   // Packed, plotly takes 0.7 MB of a page instead of 1.5.
   const unpack = async () => {
     if (!Object.keys(figures).length) return;
