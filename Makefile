@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 QUICK := tests/test_architecture.py tests/test_checks.py tests/experiments/claims tests/report/test_builders.py \
 	tests/report/test_layout.py tests/report/test_wording.py tests/metrics/test_collapsed.py
 
-.PHONY: help demo test quick attack format results docs bench dist clean
+.PHONY: help demo test quick attack format results docs site bench dist clean
 help:
 	@echo "make demo    set up, train on real digits, measure every layer, write runs/digits/report.html"
 	@echo "make test    set up, then formatter, linter, type checker and tests"
@@ -17,6 +17,7 @@ help:
 	@echo "make format  rewrite the code as the formatter wants it"
 	@echo "make results  write results/index.html: one page over all stored results, nothing is run"
 	@echo "make docs    write the catalogues of metrics and scores again from their registries"
+	@echo "make site    build the documentation site, site/index.html"
 	@echo "make bench   print the cost of measuring against its floors"
 	@echo "make dist    build wheel and source distribution in dist/, and check them"
 	@echo "make clean   remove the environment and caches"
@@ -27,6 +28,8 @@ demo: $(VENV)/demo-ready
 test: $(VENV)/test-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@# A link or a name that does not exist fails here, after about 15 seconds, and not when somebody publishes the site.
+	$(MAKE) site
 	@# The type checker uses one processor, so it runs beside the tests; what it says comes after them.
 	$(BIN)/pyright --pythonpath $(BIN)/python > $(VENV)/pyright.txt & types=$$!; \
 	$(PYTEST); tests=$$?; \
@@ -50,6 +53,9 @@ results: $(VENV)/demo-ready
 docs: $(VENV)/demo-ready
 	$(BIN)/python -m collapselab.metrics.catalogue docs/metrics.md
 	$(BIN)/python -m collapselab.transfer.scores.catalogue docs/scores.md
+
+site: $(VENV)/test-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/statistics.py
@@ -76,8 +82,8 @@ $(VENV)/demo-ready: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/test-ready: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing collapselab and what its tests need (PyTorch is large: a few minutes the first time)"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,docs]"
 	@touch $@ $(VENV)/demo-ready
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis site
