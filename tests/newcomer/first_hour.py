@@ -53,8 +53,8 @@ def section(readme: str, title: str) -> str:
 
 def steps(text: str) -> Iterator[Step]:
     """Yield blocks of Python and indented lines of a shell, in their order."""
-    for found in re.finditer(r"^```python\n(.*?)^```|^    (\S.*)$", text, re.MULTILINE | re.DOTALL):
-        yield Step(found[1], True) if found[1] else Step(found[2].splitlines()[0], False)
+    for found in re.finditer(r"^```python\n(.*?)^```|^    (\S[^\n]*)$", text, re.MULTILINE | re.DOTALL):
+        yield Step(found[1], True) if found[1] else Step(found[2], False)
 
 
 @dataclass(frozen=True)
