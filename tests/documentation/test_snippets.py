@@ -76,10 +76,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
         }.items():  # fmt: skip
             np.savez(folder / f"{name}.npz", features=rows, labels=marks)
         shutil.copy(ROOT / "results/hui2022/fig3/rows.csv", "runs/hui2022-fig3-cpu")
-        small = "--set steps=20 --set measuring.count=2"
+        run_command("collapselab run digits --show-recipe > digits.yaml")
+        small = "--set steps=20 --set measuring.count=2 --set measuring.layers=last"
         for out, decay in {"digits": 0, "decay-0": 0, "decay-1": 0.01}.items():
             run_command(
-                f"collapselab run digits {small} --set optimizer.weight_decay={decay} --out runs/{out}"
+                f"collapselab run digits.yaml {small} --set optimizer.weight_decay={decay} --out runs/{out}"
             )
         yield folder, {
             "collapselab": collapselab, "nn": nn, "model": network, "network": network, "model_a": network, "model_b": Network(),
