@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Section:
-    """Charts under one heading, after the text `note`; those that cannot be drawn are listed with the reason."""
+    """Charts under one heading, after the text `note` and a table; charts that cannot be drawn are listed with the reason."""
 
     id: str
     title: str
     charts: Sequence[Chart]
     note: str = ""
+    table: pd.DataFrame | None = None
 
     @property
     def drawn(self) -> list[Chart]:
