@@ -8,7 +8,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 QUICK := tests/test_architecture.py tests/test_checks.py tests/experiments/claims tests/report/test_builders.py \
 	tests/report/test_layout.py tests/report/test_wording.py tests/metrics/test_collapsed.py
 
-.PHONY: help demo test quick attack format results docs site bench clean
+.PHONY: help demo test quick attack format results docs site bench dist clean
 help:
 	@echo "make demo    set up, train on real digits, measure every layer, write runs/digits/report.html"
 	@echo "make test    set up, then formatter, linter, type checker and tests"
@@ -19,6 +19,7 @@ help:
 	@echo "make docs    write the catalogues of metrics and scores again from their registries"
 	@echo "make site    build the documentation site, site/index.html"
 	@echo "make bench   print the cost of measuring against its floors"
+	@echo "make dist    build wheel and source distribution in dist/, and check them"
 	@echo "make clean   remove the environment and caches"
 
 demo: $(VENV)/demo-ready
@@ -62,6 +63,11 @@ bench: $(VENV)/test-ready
 	$(BIN)/python benchmarks/processes.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/linear_probe.py --shape 2000,512,10
+
+dist: $(VENV)/test-ready
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 # An environment is made once and brought up to date when pyproject.toml changes.
 $(VENV)/bin/python:

@@ -29,8 +29,15 @@ DISTRIBUTIONS = {
 INTEGRATIONS = {"lightning", "torchmetrics", "transformers"}
 
 
-def _names(requirements: list[str]) -> set[str]:
-    return {re.split(r"[\[<>=!~ ;]", one)[0].lower() for one in requirements}
+def _names(requirements: list[str], extras: dict[str, list[str]]) -> set[str]:
+    """Distributions that requirements name, those of the package's own extras in place of its name."""
+    names = set()
+    for one in requirements:
+        if own := re.fullmatch(r"collapselab\[(.+)\]", one):
+            names |= _names([name for extra in own[1].split(",") for name in extras[extra]], extras)
+        else:
+            names.add(re.split(r"[\[<>=!~ ;]", one)[0].lower())
+    return names
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +45,10 @@ def project() -> dict[str, set[str]]:
     held = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = held["optional-dependencies"]
     return {
-        "core": _names(held["dependencies"]),
-        "users": _names([*held["dependencies"], *extras["train"], *extras["papers"], *extras["ray"]]),
+        "core": _names(held["dependencies"], extras),
+        "users": _names([*held["dependencies"], *extras["papers"], *extras["ray"]], extras),
+        "all": _names(extras["all"], extras),
+        "dev": _names(extras["dev"], extras),
     }
 
 
@@ -74,6 +83,33 @@ def test_what_is_imported_at_once_comes_with_the_core(project: dict[str, set[str
         (path.name, name) for path, name, at_once in _third_party() if at_once and name not in project["core"]
     }
     assert not optional
+
+
+def test_all_is_what_users_can_use_and_no_tool_of_developers(project: dict[str, set[str]]) -> None:
+    assert project["users"] | INTEGRATIONS <= project["core"] | project["all"]
+    assert {"pytest", "ruff", "pyright"} <= project["dev"] - project["all"]
+    assert not {
+        name
+        for name in project["all"]
+        if name.startswith(("pytest", "hypothesis", "beartype", "build", "twine"))
+    }
+
+
+def test_errors_name_extras_that_exist_and_contain_what_is_missing() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    named = [
+        (path.name, found["library"].lower(), found["extra"])
+        for path in sorted((ROOT / "src").rglob("*.py"))
+        for found in re.finditer(
+            r"needs? (?P<library>[\w ]+): pip install 'collapselab\[(?P<extra>\w+)\]'",
+            path.read_text(encoding="utf-8"),
+        )
+    ]
+    assert len(named) > 10
+    wrong = [one for one in named if one[1].replace(" ", "-") not in _names(extras[one[2]], extras)]
+    assert not wrong
 
 
 def test_reading_a_recipe_needs_nothing_but_the_core(project: dict[str, set[str]]) -> None:

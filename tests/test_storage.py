@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from collapselab import InputError
 from collapselab.storage import (
@@ -18,6 +20,7 @@ from collapselab.storage import (
     read_bytes,
     replace_bytes,
     replace_text,
+    save_tensors,
     write_to_device,
 )
 
@@ -115,3 +118,32 @@ def test_what_is_behind_the_start_is_replaced(tmp_path: Path) -> None:
 def test_what_a_killed_process_leaves_is_known(tmp_path: Path) -> None:
     assert is_temporary(tmp_path / ".0123456789abcdef.tmp")
     assert not is_temporary(tmp_path / "run.json")
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o027, 0o077], ids="{:03o}".format)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_new_files_have_the_permissions_that_the_umask_leaves(tmp_path: Path, umask: int) -> None:
+    """Temporary files of the standard library have 0600: others could not read results that were meant to be shared."""
+    replace_text(tmp_path / "text", "a")
+    append_bytes(tmp_path / "lines", b"a", 0)
+    save_tensors(tmp_path / "tensors", {"a": torch.ones(1)})
+    assert {path.name: mode(path) for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("text", "lines", "tensors"), 0o666 & ~umask
+    )
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "text"
+    path.touch()
+    path.chmod(0o640)
+    replace_text(path, "a")
+    assert (mode(path), path.read_text()) == (0o640, "a")

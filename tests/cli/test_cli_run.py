@@ -132,7 +132,7 @@ def test_the_demo_has_no_other_values() -> None:
 
 
 def test_a_missing_recipe_is_refused(tmp_path: Path) -> None:
-    assert_refused(run("run", tmp_path / "none.yaml"), "none.yaml", "cannot be read")
+    assert_refused(run("run", tmp_path / "none.yaml"), "none.yaml", "no such file")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")

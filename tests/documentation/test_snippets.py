@@ -55,7 +55,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
     torch.manual_seed(0)
     network = Network()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-3)
-    for _ in range(60):
+    for _ in range(100):
         for images, labels in train_loader:
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(images), labels).backward()

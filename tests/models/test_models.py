@@ -249,6 +249,19 @@ def test_requirements() -> None:
     assert required_channels("mlp") is required_channels("convnet") is required_channels("x.py:f") is None
 
 
+def test_a_network_of_timm_is_built_for_another_image_size() -> None:
+    name, options = "timm/deit_tiny_patch16_224", {"img_size": 32}
+    assert required_image_size(name, options) == (32, 32)
+    model = open_model(name, num_classes=3, input_shape=(3, 32, 32), options=options)
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    assert required_image_size(name, {"img_size": [32, 48]}) == (32, 48)
+    for wrong in (0, "32", [32], [32, -1], True):
+        with pytest.raises(InputError, match="is not an image size; give one number, or height and width"):
+            required_image_size(name, {"img_size": wrong})
+    with pytest.raises(InputError, match="takes images of 32 x 32 but these have 224 x 224"):
+        open_model(name, num_classes=3, input_shape=(3, 224, 224), options=options)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import inspect
 import math
+import re
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +180,12 @@ def test_inner_panels_of_shared_axes_have_no_numbers() -> None:
     assert numbers(first) == (True, True)
     assert numbers(second) == (False, False)
     assert numbers(third) == (True, True), "where a panel is missing, its neighbour carries the numbers"
+
+
+def test_the_library_on_a_page_draws_every_kind_of_chart() -> None:
+    """A bundle of plotly.js has some of its traces; what it lacks would be an empty chart."""
+    library = gzip.decompress(b64decode(screen.plotly_script())).decode()
+    kinds = set(re.findall(r"figure\.add_(\w+)\(", inspect.getsource(screen))) - {"annotation"}
+    assert kinds == {"scatter", "bar", "heatmap"}
+    assert kinds <= set(re.findall(r'moduleType:"trace",name:"(\w+)"', library))
+    assert "Licensed under the MIT license" in library[:300]

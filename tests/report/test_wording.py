@@ -172,10 +172,14 @@ def test_a_void_seed_points_to_nothing() -> None:
 
 
 def test_what_keeps_verdicts_from_being_overrated() -> None:
-    smoke = "The scale smoke only tests that everything works: its verdicts say nothing about the paper."
+    smoke = "The scale smoke only tests that everything works: claims about networks are not judged."
     assert cautions([HELD], "cpu") == []
     assert cautions([HELD], "smoke") == [smoke]
     assert cautions([], "smoke") == []
+    assert outcome(HELD, "smoke") == "not judged"
+    assert "NOT JUDGED" in verdicts_text([HELD], "smoke")
+    assert "HOLDS" not in verdicts_text([HELD], "smoke")
+    assert "holds" not in summary([HELD, HELD], "smoke")
     assert smoke in " ".join(verdicts_text([TWO], "smoke").split())
 
 

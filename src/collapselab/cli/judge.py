@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from collapselab.cli.paths import check_exists
+
 
 def judge(
     folder: Annotated[
@@ -23,6 +25,8 @@ def judge(
     Example:
       collapselab judge results/hui2022/fig6
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
+    check_exists(folder, "folder", "give the folder of a finished experiment")
+
     from collapselab.cli.outcome import print_outcome
     from collapselab.experiments.runner import judge_again
     from collapselab.registry import find_experiment

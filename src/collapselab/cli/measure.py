@@ -9,6 +9,7 @@ import typer
 
 from collapselab.choices import Weighting
 from collapselab.cli.options import Format, OutputOption, names_from
+from collapselab.cli.paths import check_exists
 from collapselab.cli.progress import ProgressBars
 from collapselab.errors import InputError
 
@@ -72,14 +73,19 @@ def measure(
       collapselab measure shards/ --format json --output collapse.json
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
     from collapselab.cli.output import check_output, show
+
+    files = tuple(path for path in (train, test) if path is not None)
+    if rcond is not None and not 0 <= rcond < 1:
+        raise InputError(f"--rcond {rcond}: give a relative cut-off in [0, 1)")
+    if output is not None:
+        check_output(output, files)
+    for path in files:
+        check_exists(path)
+
     from collapselab.features.measure import measure_sources
     from collapselab.features.sources import open_source
 
     names = _metric_names(metrics, has_test=test is not None)
-    if rcond is not None and not 0 <= rcond < 1:
-        raise InputError(f"--rcond {rcond}: give a relative cut-off in [0, 1)")
-    if output is not None:
-        check_output(output, tuple(path for path in (train, test) if path is not None))
     with ProgressBars() as bars:
         measurement = measure_sources(
             open_source(train),

@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+from collapselab.cli.paths import check_exists
+from collapselab.cli.terminal import note
+from collapselab.errors import InputError
+
 
 def report(
     folders: Annotated[
@@ -34,8 +38,10 @@ def report(
       collapselab report runs/decay-0 runs/decay-5e-4
       collapselab report profiles/step-*/ --out steps.html
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
-    from collapselab.cli.terminal import note
-    from collapselab.errors import InputError
+    given = list(dict.fromkeys(folder.resolve() for folder in folders))
+    for folder in given:
+        check_exists(folder, "folder", "give the folder of a run or of a profile")
+
     from collapselab.records.run import Run
     from collapselab.report.pages.profile import profile_page
     from collapselab.report.pages.rendering import write_page
@@ -43,7 +49,6 @@ def report(
     from collapselab.views.comparison import comparison_page
     from collapselab.views.folders import open_folder, short_names
 
-    given = list(dict.fromkeys(folder.resolve() for folder in folders))
     opened = dict(zip(short_names(given), map(open_folder, given), strict=True))
     (first, *others) = opened.values()
     if others:

@@ -81,7 +81,9 @@ class _Terminal:
     def done(self, outcome: Outcome) -> None:
         from collapselab.records.wording import summary
 
-        print_text(f"{outcome.record.experiment}: {summary(outcome.judgements)}\n  Page: {outcome.page}\n")
+        print_text(
+            f"{outcome.record.experiment}: {summary(outcome.judgements, outcome.record.scale)}\n  Page: {outcome.page}\n"
+        )
 
     def shares_left(self, experiment: Experiment, runs: int) -> None:
         self._bars.note(f"{experiment.id}: {shares_left(runs)}")

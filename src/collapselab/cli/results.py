@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from collapselab.cli.options import OutputOption
+from collapselab.cli.paths import check_exists
 from collapselab.cli.terminal import note, print_text
 from collapselab.errors import InputError
 
@@ -33,6 +34,8 @@ def results(
       collapselab results
       collapselab results results --output results/index.html
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
+    check_exists(folder, "folder", "give a folder that contains experiments")
+
     from collapselab.registry import experiments
     from collapselab.results.page import write_results_page
     from collapselab.results.stored import read_results
@@ -65,6 +68,8 @@ def claims_text(found: StoredResults) -> str:
             else f"{record.scale}, not finished"
         )
         lines.append(f"{record.experiment} ({size}, {one.folder}): {record.title}".rstrip(": "))
-        lines += [f"  {outcome(claim).upper():<14}{claim.statement}" for claim in one.judgements]
+        lines += [
+            f"  {outcome(claim, record.scale).upper():<14}{claim.statement}" for claim in one.judgements
+        ]
     lines += [f"{notes.folder}: {notes.title} (notes, without claims)" for notes in found.notes]
     return "\n".join(lines)

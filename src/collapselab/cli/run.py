@@ -18,6 +18,7 @@ from collapselab.cli.options import (
     end_stopped,
     stopper_from,
 )
+from collapselab.cli.paths import check_exists
 from collapselab.cli.progress import ProgressBars
 from collapselab.cli.terminal import note, print_text, terminal_width, uses_colour
 from collapselab.errors import InputError
@@ -111,14 +112,19 @@ def run(
       collapselab run mnist.yaml --data mnist=data/mnist
       collapselab run recipe.yaml --devices 2
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
-    from collapselab.training import RunFolder
-
     _check_seeds(name, seed, seeds)
     if name == _DIGITS and (data or set_ or devices or workers is not None):
         raise InputError(
             "digits: --data, --set, --devices and --workers do not apply to this run; save its recipe with --show-recipe > "
             "recipe.yaml, and run the file"
         )
+    if name != _DIGITS:
+        if not name.endswith((".yaml", ".yml")):
+            raise InputError(f"unknown run {name!r}; give digits, or the path of a recipe, a .yaml file")
+        check_exists(Path(name), "file")
+
+    from collapselab.training import RunFolder
+
     recipe = _recipe(name, {"seed": seed, "devices": devices}, set_)
     if show_recipe:
         print_text(recipe.documented_yaml())
@@ -147,8 +153,6 @@ def _recipe(name: str, given: dict[str, int | None], set_: list[str] | None) -> 
 
     if name == _DIGITS:
         return digits_recipe(given["seed"] or 0)
-    if not name.endswith((".yaml", ".yml")):
-        raise InputError(f"unknown run {name!r}; give digits, or the path of a recipe, a .yaml file")
     changes = changes_from(set_) | {name: value for name, value in given.items() if value is not None}
     recipe = Recipe.read(Path(name))
     return recipe.with_changes(changes) if changes else recipe

@@ -130,7 +130,7 @@ class _ArrayImages(ImageSource):
         try:
             from PIL import Image
         except ImportError as error:
-            raise ImportError("reading images needs pillow: pip install 'collapselab[papers]'") from error
+            raise ImportError("reading images needs pillow: pip install 'collapselab[data]'") from error
         for row in rows.tolist():
             image = Image.fromarray(np.ascontiguousarray(self._array[row]))
             yield f"{self._file.path}, {self._name}, row {row}", image

@@ -88,7 +88,7 @@ def _built(builder: str, files: Mapping[str, Sequence[Path]], where: Path) -> Bu
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(f"reading {where} needs datasets: pip install 'collapselab[papers]'") from error
+        raise ImportError(f"reading {where} needs datasets: pip install 'collapselab[data]'") from error
     root = Path(tempfile.mkdtemp(prefix="collapselab-"))
     options: dict[str, Any] = {"delimiter": "\t"} if where.suffix.lower() == ".tsv" else {}
     try:

@@ -56,7 +56,7 @@ def _opened(hub_id: str, config: str | None, name: str | None) -> DatasetDict:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError("reading from the hub needs datasets: pip install 'collapselab[papers]'") from error
+        raise ImportError("reading from the hub needs datasets: pip install 'collapselab[data]'") from error
     try:
         return _loaded(datasets.load_dataset, hub_id, config)
     except MemoryError:

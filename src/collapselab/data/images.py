@@ -95,7 +95,7 @@ def open_image(data: bytes, where: str) -> Image:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError("reading images needs pillow: pip install 'collapselab[papers]'") from error
+        raise ImportError("reading images needs pillow: pip install 'collapselab[data]'") from error
     with _refusing_damage(where):
         try:
             return Image.open(io.BytesIO(data))

@@ -201,12 +201,18 @@ def _unknown(source: str, path: Path) -> str:
     if equals and name in NAMED:
         return f"{source}: one data set is expected here; give {copy} itself, or {name} and {copies_hint(name, copy)}"
     if path.parent.is_dir() and (path.parent != Path() or path.suffix):
-        near = near_matches(path.name, [other.name for other in path.parent.iterdir()])
+        near = near_matches(
+            path.name, [other.name for other in path.parent.iterdir() if not other.name.startswith(".")]
+        )
         hint = near if near.startswith("did you mean") else "check the path"
         return f"{source}: no such file or folder; {hint}"
     if path.parent != Path():
         return f"{source}: no such file or folder, and {path.parent} is not a folder either; check the path"
-    beside = (other.name for other in Path().iterdir() if other.is_dir() or other.suffix == ".npz")
+    beside = (
+        other.name
+        for other in Path().iterdir()
+        if not other.name.startswith(".") and (other.is_dir() or other.suffix == ".npz")
+    )
     near = near_matches(source, [DIGITS, *NAMED, *beside])
     hint = f"{near} Known" if near.startswith("did you mean") else "known"
     names = ", ".join([DIGITS, *NAMED])

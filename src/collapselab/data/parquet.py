@@ -177,7 +177,7 @@ def _stream(path: Path, columns: list[str] | None, step: int) -> Iterator[Any]:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError("reading Parquet needs datasets: pip install 'collapselab[papers]'") from error
+        raise ImportError("reading Parquet needs datasets: pip install 'collapselab[data]'") from error
     # The reader locks its cache folder even when it caches nothing: not in the user's home.
     with tempfile.TemporaryDirectory(prefix="collapselab-") as cache:
         with _refusing_damage(path):

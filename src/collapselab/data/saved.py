@@ -42,7 +42,7 @@ def _tables(folder: Path) -> DatasetDict:
         import datasets
     except ImportError as error:
         raise ImportError(
-            "reading a saved data set needs datasets: pip install 'collapselab[papers]'"
+            "reading a saved data set needs datasets: pip install 'collapselab[data]'"
         ) from error
     try:
         _check_files(folder)

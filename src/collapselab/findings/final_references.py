@@ -251,7 +251,7 @@ EXPERIMENT = Experiment(
     id="findings/final-references",
     paper="collapselab",
     where="docs/findings/final-references.md",
-    title="Final references make dips",
+    title="Dips of variance under final references",
     question="If train variance around the class means of the last step falls and rises again, does variability itself rise "
     "again, or do the references make the dip?",
     presets=scales(

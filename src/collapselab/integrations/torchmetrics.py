@@ -22,7 +22,7 @@ from collapselab.statistics import ClassStats, Scatter
 try:
     import torchmetrics
 except ImportError as error:
-    raise ImportError("the metric needs torchmetrics: pip install 'collapselab[metric]'") from error
+    raise ImportError("the metric needs torchmetrics: pip install 'collapselab[torchmetrics]'") from error
 
 # What single samples answer, which class statistics do not contain.
 _ROWS = frozenset[Need]({"second pass", "k-means"})

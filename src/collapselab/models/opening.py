@@ -131,7 +131,7 @@ def required_image_size(name: str, options: Mapping[str, Any] | None = None) -> 
 
 
 def _two_sizes(name: str, size: object) -> tuple[int, int]:
-    sizes = [size, size] if isinstance(size, int) else size
+    sizes = [size, size] if type(size) is int else size
     if (
         not isinstance(sizes, Sequence)
         or len(sizes) != 2

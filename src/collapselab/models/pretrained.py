@@ -292,7 +292,7 @@ def torchvision() -> ModuleType:
         import torchvision.models
     except ImportError as error:
         raise ImportError(
-            "models of torchvision need torchvision: pip install 'collapselab[papers]'"
+            "models of torchvision need torchvision: pip install 'collapselab[models]'"
         ) from error
     return torchvision.models
 
@@ -302,7 +302,7 @@ def timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise ImportError("models of timm need timm: pip install 'collapselab[papers]'") from error
+        raise ImportError("models of timm need timm: pip install 'collapselab[models]'") from error
     return timm
 
 

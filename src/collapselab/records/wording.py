@@ -10,7 +10,8 @@ from collapselab.inference import MIN_SEEDS
 from collapselab.records.judgement import Effect, Judgement, Reading, Sensitivity, SettingJudgement
 from collapselab.text import counted, number
 
-_SMOKE = "The scale smoke only tests that everything works: its verdicts say nothing about the paper."
+_SMOKE = "The scale smoke only tests that everything works: claims about networks are not judged."
+_NOT_JUDGED = "not judged"
 _VERBS = {
     "holds": ("holds", "hold"),
     "fails": ("fails", "fail"),
@@ -33,7 +34,7 @@ def verdicts_text(judgements: Sequence[Judgement], scale: str = "", width: int =
 
     Args:
         judgements: in the order in which they are listed.
-        scale: scale of the experiment; for `smoke` the text says that verdicts mean nothing.
+        scale: scale of the experiment; at `smoke` findings are not judged.
         width: maximum length of a line.
     """
     shared = (
@@ -41,22 +42,27 @@ def verdicts_text(judgements: Sequence[Judgement], scale: str = "", width: int =
         if judgements
         else []
     )
-    lines = textwrap.wrap(" ".join([summary(judgements), *cautions(judgements, scale), *shared]), width)
+    lines = textwrap.wrap(
+        " ".join([summary(judgements, scale), *cautions(judgements, scale), *shared]), width
+    )
     for one in judgements:
         own = one.model_copy(update={"notes": [note for note in one.notes if note not in shared]})
-        lines += ["", *_wrapped(one.statement, width, outcome(one).upper().ljust(_INDENT))]
-        for line in [one.where, *sentences(own)]:
+        lines += ["", *_wrapped(one.statement, width, outcome(one, scale).upper().ljust(_INDENT))]
+        for line in [one.where, *sentences(own, scale)]:
             lines += _wrapped(line, width)
     return "\n".join(lines) + "\n"
 
 
-def summary(judgements: Sequence[Judgement]) -> str:
+def summary(judgements: Sequence[Judgement], scale: str = "") -> str:
     """Count the verdicts: `3 findings: 1 holds, 2 are inconclusive (1 meets its criteria in every seed); 4 of 4 identities hold.`"""
     findings = [one for one in judgements if one.kind == "finding"]
     identities = [one for one in judgements if one.kind == "identity"]
     early = [one for one in findings if _lacks_seeds(one)]
     parts = []
-    if findings:
+    if findings and scale == "smoke":
+        early = []
+        parts.append(f"{counted(len(findings), 'finding' if identities else 'claim')}, {_NOT_JUDGED}")
+    elif findings:
         by_verdict = {
             verdict: [one for one in findings if one.verdict == verdict and one not in early]
             for verdict in _VERBS
@@ -81,10 +87,12 @@ def summary(judgements: Sequence[Judgement]) -> str:
     return f"{text[0].upper()}{text[1:]}.{_so_far(early)}"
 
 
-def outcome(one: SettingJudgement) -> str:
+def outcome(one: SettingJudgement, scale: str = "") -> str:
     """Return the verdict; with too few seeds for one, in how many of them the criteria are met: `met in 1 of 2`."""
     if not one.is_asked:
         return "not asked"
+    if scale == "smoke" and not (isinstance(one, Judgement) and one.kind == "identity"):
+        return _NOT_JUDGED
     if not _lacks_seeds(one):
         return one.verdict
     if isinstance(one, Judgement) and one.settings:
@@ -94,19 +102,19 @@ def outcome(one: SettingJudgement) -> str:
 
 
 def cautions(judgements: Sequence[Judgement], scale: str = "") -> list[str]:
-    """Return warnings about verdicts that mean less than they seem to."""
-    return [_SMOKE] * (scale == "smoke" and bool(judgements))
+    """Return sentences about verdicts that are withheld."""
+    return [_SMOKE] * (scale == "smoke" and any(one.kind == "finding" for one in judgements))
 
 
-def sentences(one: SettingJudgement) -> list[str]:
+def sentences(one: SettingJudgement, scale: str = "") -> list[str]:
     """Return sentences about the measured values, the seeds in which the claim holds, void seeds, the interval, and notes."""
     settings = one.settings if isinstance(one, Judgement) else []
     lines = _measured(one)
     if settings:
         lines = [f"Holds in {one.agreement}{_p_value(one)}."]
         for part in settings:
-            first, *others = sentences(part)
-            lines += [f"{part.setting}: {outcome(part)}. {first}", *others]
+            first, *others = sentences(part, scale)
+            lines += [f"{part.setting}: {outcome(part, scale)}. {first}", *others]
     if one.void:
         reasons = {why: [seed for seed in one.void if one.void[seed] == why] for why in one.void.values()}
         lines.append(

@@ -38,7 +38,7 @@ def _paper_style() -> Iterator[None]:
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError("drawing figures needs matplotlib: pip install 'collapselab[papers]'") from error
+        raise ImportError("drawing figures needs matplotlib: pip install 'collapselab[plots]'") from error
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         with as_file(files("collapselab.report").joinpath("templates/paper.mplstyle")) as style:

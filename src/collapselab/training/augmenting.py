@@ -166,7 +166,7 @@ def _transforms(plan: Augmentation, shape: tuple[int, ...], num_classes: int) ->
     try:
         from torchvision.transforms import v2
     except ImportError as error:
-        raise ImportError("augmentation needs torchvision: pip install 'collapselab[papers]'") from error
+        raise ImportError("augmentation needs torchvision: pip install 'collapselab[models]'") from error
     size = shape[1:]
     changes = [
         plan.resized_crop and v2.RandomResizedCrop(size, scale=(plan.resized_crop, 1.0)),

@@ -19,7 +19,7 @@ from collapselab.views.charts import NETWORK, PROPERTIES, layer_chart, step_char
 
 # Differ between any two runs and decide nothing.
 _UNIMPORTANT = ("started", "seconds", "training", "measuring", "total", "commit")
-_FURTHER = ("vci_adjusted", "cdnv", "equinorm", "etf_distance", "self_duality", "stable_rank")
+_FURTHER = ("cdnv", "equinorm", "etf_distance", "self_duality", "stable_rank")
 _HOW = "Each folder has a colour. Train values are solid lines with circles, test values dashed lines with squares."
 
 
@@ -45,8 +45,8 @@ def comparison_page(opened: Mapping[str, Run | StoredProfile]) -> Page:
             {name: _ends(run) for name, run in runs.items()},
             {name: run.first_collapsed for name, run in runs.items()},
             [
-                Section("training", "Last layer over training", [step_chart(runs)], _HOW),
-                Section("more", "Further metrics", [_further(step_chart(runs, _measured(runs, _FURTHER)))]),
+                Section("training", "Training", [step_chart(runs)], _HOW),
+                Section("more", "More", [_further(step_chart(runs, _measured(runs, _FURTHER)))]),
             ],
         )
     made = {name: one.made.how_made() if one.made else [] for name, one in profiles.items()}
@@ -57,8 +57,8 @@ def comparison_page(opened: Mapping[str, Run | StoredProfile]) -> Page:
         {name: _at_last_layer(profile.to_frame()) for name, profile in shown.items()},
         {name: profile.first_collapsed_layer for name, profile in shown.items()},
         [
-            Section("layers", "Layer by layer", [layer_chart(shown)], _HOW),
-            Section("more", "Further metrics", [_further(layer_chart(shown, _FURTHER))]),
+            Section("layers", "Layers", [layer_chart(shown)], _HOW),
+            Section("more", "More", [_further(layer_chart(shown, ("vci_adjusted", *_FURTHER)))]),
         ],
     )
 
@@ -100,13 +100,13 @@ def _page(
             f" The within-class share of the last layer's variance on train data is smallest in {low} ({number(known[low])}) "
             f"and largest in {high} ({number(known[high])})."
         )
-    differing = [("What differs in how they were made", made)] if len(made) else []
+    differing = [Section("made", "What differs in how they were made", [], table=made)] if len(made) else []
     return Page(
         f"{counted(len(ends), what)} side by side",
         told,
         facts=[(f"first collapsed layer, {name}", layer or "none") for name, layer in first.items()],
-        sections=sections,
-        numbers=[*differing, *tables],
+        sections=[*differing, *sections],
+        numbers=tables,
     )
 
 

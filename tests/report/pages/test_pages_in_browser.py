@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -140,3 +141,22 @@ def test_tables_open_by_keyboard(views: dict[str, Any]) -> None:
 def test_names_are_no_links(views: dict[str, Any]) -> None:
     for view in views.values():
         assert view.query_selector_all('a[href^="http"]') == []
+
+
+def test_a_figure_can_be_saved(views: dict[str, Any], tmp_path: Path) -> None:
+    page = views["run"]
+    figure = page.locator("figure", has=page.locator("#variance-0"))
+    with page.expect_download() as saved:
+        figure.get_by_role("button", name="Save numbers as CSV").click()
+    assert saved.value.suggested_filename == "variance.csv"
+    saved.value.save_as(tmp_path / "variance.csv")
+    rows = list(csv.reader((tmp_path / "variance.csv").read_text(encoding="utf-8").splitlines()))
+    assert rows == [
+        [cell.text_content() for cell in row.locator("th, td").all()] for row in figure.locator("tr").all()
+    ]
+    assert len(rows) > 2
+    with page.expect_download() as saved:
+        figure.get_by_role("button", name="Save as SVG").click()
+    assert saved.value.suggested_filename == "variance-0.svg"
+    saved.value.save_as(tmp_path / "variance.svg")
+    assert "<svg" in (tmp_path / "variance.svg").read_text(encoding="utf-8")

@@ -139,16 +139,18 @@ def test_few_seeds_no_valid_seed_and_unfinished_experiments_say_so(tmp_path: Pat
     stored(tmp_path / "a", judged=claims, scale="smoke")
     stored(tmp_path / "b", status="running")
     stored(tmp_path / "c", judged=())
+    stored(tmp_path / "d", judged=claims)
     reader = check_links(results_page(read_results(tmp_path), tmp_path), tmp_path)
     for text in (
         "met in 1 of 2",
+        "not judged",
         "no valid seed",
         "not finished",
         "no claims",
-        "its verdicts say nothing about the paper",
+        "claims about networks are not judged",
     ):
         assert text in reader.words, text
-    assert "claims judged 0" in reader.words, "those of the scale smoke do not count"
+    assert "claims judged 2" in reader.words, "those of the scale smoke do not count"
 
 
 def test_links_are_relative_to_the_page(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -53,15 +53,17 @@ def test_runs_are_compared_by_values_and_by_settings(run_folders: tuple[Path, Pa
     page = comparison_page(opened(run_folders))
     check_page(page)
     tables = dict(page.numbers)
-    differing = tables["What differs in how they were made"]
-    assert differing["setting"].tolist() == ["optimizer weight decay"]
+    differing, *sections = page.sections
+    assert differing.title == "What differs in how they were made"
+    assert differing.table is not None
+    assert differing.table["setting"].tolist() == ["optimizer weight decay"]
     last = tables["Last layer on train data"].set_index("metric")
     for folder in run_folders:
         found = read_run(folder)
         row = found.at(found.last_step, "train").iloc[-1]
         for name in ("normalized_within", "cdnv", "loss", "accuracy"):
             assert last.loc[name, folder.name] == row[name]
-    names = [one.name for chart in page.sections[0].charts for one in chart.panels[0].series]
+    names = [one.name for chart in sections[0].charts for one in chart.panels[0].series]
     assert names == [f"{folder.name}, {split}" for folder in run_folders for split in ("train", "test")]
 
 
@@ -69,7 +71,8 @@ def test_profiles_are_compared_by_layer(profile_folders: tuple[Path, Path]) -> N
     page = comparison_page(opened(profile_folders))
     check_page(page)
     tables = dict(page.numbers)
-    assert tables["What differs in how they were made"]["setting"].tolist() == ["checkpoint"]
+    assert page.sections[0].table is not None
+    assert page.sections[0].table["setting"].tolist() == ["checkpoint"]
     last = tables["Last layer on test data"].set_index("metric")
     for folder in profile_folders:
         assert last.loc["vci", folder.name] == read_profile(folder).layers[-1].test["vci"]

@@ -28,7 +28,7 @@ EXPERIMENT = Experiment(
     also=("hui2022/fig1",),
     paper=common.PAPER,
     where="Fig. 1 and 3, sec. 3.3",
-    title="Collapse on the train set, not on the test set",
+    title="Collapse on the train set and on the test set",
     question="If a network is trained past zero error, do its last-layer features collapse to k points on training samples, "
     "and on test samples?",
     presets=scales(

@@ -51,7 +51,7 @@ EXPERIMENT = Experiment(
     before=BEFORE_ARMS,
     paper=common.PAPER,
     where="Fig. 5, sec. 4",
-    title="Collapsed features transfer worse",
+    title="Collapse of features, and how well they transfer",
     question="A network is trained on two super-classes and then fine-tuned to the classes within them. Is its accuracy lower "
     "if fine-tuning starts from a more collapsed checkpoint?",
     presets=PRESETS,

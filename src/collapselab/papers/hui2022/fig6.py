@@ -33,7 +33,7 @@ EXPERIMENT = Experiment(
     before=BEFORE_ARMS,
     paper=common.PAPER,
     where="Fig. 6, sec. 5.1",
-    title="Cascading collapse",
+    title="The order in which layers collapse",
     question="Do earlier layers collapse too, and in which order?",
     presets=scales(
         in_arms(_jobs),

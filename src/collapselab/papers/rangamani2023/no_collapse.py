@@ -68,7 +68,7 @@ EXPERIMENT = Experiment(
     also=("rangamani2023/fig7",),
     paper=common.PAPER,
     where="Fig. 7, appendix B",
-    title="Networks without intermediate collapse",
+    title="A search for networks without intermediate collapse",
     question="Are there networks that fit their train set, and whose layers do not collapse before the last one?",
     presets=scales(
         _jobs,

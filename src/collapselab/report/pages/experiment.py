@@ -36,10 +36,16 @@ def experiment_page(outcome: Outcome, charts: Sequence[Chart]) -> Page:
     return Page(
         record.title or record.experiment,
         " ".join(
-            [record.question, what, summary(outcome.judgements), *cautions(outcome.judgements, record.scale)]
+            [
+                record.question,
+                what,
+                summary(outcome.judgements, record.scale),
+                *cautions(outcome.judgements, record.scale),
+            ]
         ).strip(),
         facts=_facts(outcome),
         judgements=outcome.judgements,
+        scale=record.scale,
         sections=[part for part in sections if part.charts or part.note],
         numbers=_numbers(outcome.rows),
         warnings=outcome.warnings,
@@ -52,7 +58,11 @@ def _facts(outcome: Outcome) -> list[tuple[str, str]]:
     record, judged = outcome.record, outcome.judgements
     holds = sum(one.verdict == "holds" for one in judged)
     facts = [("scale", record.scale), ("seeds", str(len(record.seeds))), ("runs", str(record.runs))]
-    return [*facts, ("claims that hold", f"{holds} of {len(judged)}")] if judged else facts
+    return (
+        [*facts, ("claims that hold", f"{holds} of {len(judged)}")]
+        if judged and record.scale != "smoke"
+        else facts
+    )
 
 
 def _numbers(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

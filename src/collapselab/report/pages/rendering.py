@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Section:
-    """Charts under one heading, after the text `note`; those that cannot be drawn are listed with the reason."""
+    """Charts under one heading, after the text `note` and a table; charts that cannot be drawn are listed with the reason."""
 
     id: str
     title: str
     charts: Sequence[Chart]
     note: str = ""
+    table: pd.DataFrame | None = None
 
     @property
     def drawn(self) -> list[Chart]:
@@ -48,6 +49,7 @@ class Page:
         summary: the result in a few sentences.
         facts: names and values of the most important numbers.
         judgements: under the heading Verdicts.
+        scale: of the experiment; claims about networks are not judged at `smoke`.
         sections: the charts.
         numbers: titles and tables.
         warnings: warnings about the results.
@@ -59,6 +61,7 @@ class Page:
     summary: str
     facts: Sequence[tuple[str, str]] = ()
     judgements: Sequence[Judgement] = ()
+    scale: str = ""
     sections: Sequence[Section] = ()
     numbers: Sequence[tuple[str, pd.DataFrame]] = ()
     warnings: Sequence[str] = ()

@@ -62,15 +62,42 @@
     });
   };
 
-  const draw = Promise.all(Object.entries(figures).map(async ([id, figure]) => {
+  // Saving: every panel of a figure as a picture, or its table as numbers.
+  const save = {
+    svg: (figure) => figure.querySelectorAll(".chart").forEach((chart) =>
+      Plotly.downloadImage(chart, { format: "svg", filename: chart.id, width: chart.clientWidth, height: chart.clientHeight })),
+    csv: (figure) => {
+      const quoted = (cell) => `"${cell.textContent.replaceAll('"', '""')}"`;
+      const rows = [...figure.querySelectorAll("tr")].map((row) => [...row.cells].map(quoted).join(","));
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([rows.join("\r\n") + "\r\n"], { type: "text/csv" }));
+      link.download = `${figure.querySelector(".chart").id.replace(/-\d+$/, "")}.csv`;
+      link.click();
+      URL.revokeObjectURL(link.href);
+    },
+  };
+  document.querySelectorAll("[data-save]").forEach((button) =>
+    button.addEventListener("click", () => save[button.dataset.save](button.closest("figure"))));
+
+  // Packed, plotly takes 0.7 MB of a page instead of 1.5.
+  const unpack = async () => {
+    if (!Object.keys(figures).length) return;
+    const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (letter) => letter.charCodeAt(0));
+    const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    const library = document.createElement("script");
+    library.textContent = await new Response(unpacked).text();
+    document.head.append(library);
+  };
+
+  const draw = unpack().then(() => Promise.all(Object.entries(figures).map(async ([id, figure]) => {
     const chart = document.getElementById(id);
     // Plotly draws as high as it is told, but does not make room for it.
     chart.style.minHeight = `${figure.layout.height}px`;
     await Plotly.newPlot(chart, figure.data, figure.layout, { responsive: true, displayModeBar: false });
     await Plotly.relayout(chart, theme());
     walk(chart);
-  }));
-  const repaint = () => Object.keys(figures).forEach((id) => Plotly.relayout(id, theme()));
+  })));
+  const repaint = () => draw.then(() => Object.keys(figures).forEach((id) => Plotly.relayout(id, theme())));
   dark.addEventListener("change", repaint);
   phone.addEventListener("change", repaint);
   draw.then(() => { document.documentElement.dataset.drawn = String(Object.keys(figures).length); });
