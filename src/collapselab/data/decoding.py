@@ -187,8 +187,9 @@ def _reporting_lost_workers() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # The last two where it dies while it hands over a result.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise InputError(
             f"a process that decodes images has ended ({one_line(error)}); use fewer with workers="

@@ -99,7 +99,7 @@ def fix_collapsed_layers(model: nn.Module, profile: Profile) -> FixedNetwork:
         >>> model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
         >>> fixed = collapselab.fix_collapsed_layers(model, collapselab.profile(model, batches))
         >>> print(fixed)
-        2 layers are simplex ETFs (0 and 2); 32 of 40 parameters are not trained
+        2 layers are simplex ETFs (0, 2); 32 of 40 parameters are not trained
     """
     names = _collapsed(profile)
     copied = copy.deepcopy(model)
