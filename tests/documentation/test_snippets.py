@@ -33,12 +33,11 @@ ALL_COMMANDS = [command for page in PAGES for snippet in snippets(page) for comm
 
 
 class Network(nn.Module):
-    """Two hidden layers; the classifier, `fc`, reads 512 features, which collapse."""
+    """One hidden layer; the classifier, `fc`, reads 512 features, which collapse."""
 
     def __init__(self) -> None:
         super().__init__()
-        hidden = [nn.Flatten(), nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU()]
-        self.hidden = nn.Sequential(*hidden, nn.Linear(64, 512), nn.BatchNorm1d(512), nn.ReLU())
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(64, 512), nn.BatchNorm1d(512), nn.ReLU())
         self.fc = nn.Linear(512, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
