@@ -53,6 +53,14 @@ def test_nothing_but_notes_elsewhere() -> None:
     assert err.getvalue() == "a line [that] stays\n"
 
 
+def test_a_line_every_ten_seconds_elsewhere() -> None:
+    err, now = io.StringIO(), 0.0
+    with contextlib.redirect_stderr(err), ProgressBars(clock=lambda: now) as bars:
+        for now in (1.0, 9.0, 10.0, 15.0, 19.5, 21.0):
+            bars.samples("class statistics", int(now), 100)
+    assert err.getvalue() == ("class statistics: 10 of 100 samples\nclass statistics: 21 of 100 samples\n")
+
+
 def test_a_grid_has_a_bar_for_all_runs_and_one_for_the_run_in_progress() -> None:
     err = Terminal()
     with contextlib.redirect_stderr(err), ProgressBars() as bars:
