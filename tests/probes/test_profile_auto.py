@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 from probe_networks import batches, draw, seeded
 from torch import Tensor, nn
 
+import collapselab
 from collapselab import Profile, profile
 from collapselab.metrics.registry import CHEAP_METRICS
 
@@ -92,3 +96,20 @@ def test_only_the_passes_that_the_metrics_need_are_made() -> None:
     found = profile(model, data, metrics=CHEAP_METRICS, layers="last")
     assert found.layers[0].scatter == "trace"
     assert set(found.layers[0].train) == {name for name in CHEAP_METRICS if "test_" not in name}
+
+
+def test_what_recipes_and_papers_measure_is_flattened_by_name() -> None:
+    """Their stored numbers must not follow a default."""
+    package = Path(collapselab.__file__).parent
+    calls = [
+        (path.name, node)
+        for room in ("training", "papers", "findings", "experiments")
+        for path in sorted((package / room).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "profile"
+    ]
+    assert len(calls) >= 5
+    for name, call in calls:
+        chosen = {one.arg: one.value for one in call.keywords}.get("reduce")
+        assert isinstance(chosen, ast.Constant), f"{name}: profile() without reduce="
+        assert chosen.value == "flatten"
