@@ -6,7 +6,13 @@ import logging
 
 import pytest
 
+from collapselab.passes import estimate as module
 from collapselab.passes.estimate import Estimate
+
+
+@pytest.fixture(autouse=True)
+def _long_is_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LONG_SECONDS", 10.0)  # tests of other modules announce nothing
 
 
 class Paced:
