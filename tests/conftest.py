@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 import typed_calls  # noqa: F401  before collapselab, whose functions it has checked
+from collapselab.cli import progress
+from collapselab.passes import estimate
 from collapselab.probes import kept
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
@@ -53,6 +56,15 @@ def checks_on_the_cpu(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if request.config.getoption("--checks") == "deferred":
             patch.setattr(gathering, "EAGER_DEVICES", frozenset())
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lines_of_a_slow_machine() -> Iterator[None]:
+    """What takes long on a loaded machine adds nothing to the output that tests compare."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "_LINE_SECONDS", math.inf)
+        patch.setattr(estimate, "_LONG_SECONDS", math.inf)
         yield
 
 

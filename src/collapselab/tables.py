@@ -134,6 +134,7 @@ def profile_table(profile: Any, *, width: int | None = None, colour: bool = Fals
     samples = " and ".join(f"{count} {split}" for split, count in profile.num_samples.items())
     parts = [
         f"{profile.model}: {samples} samples, {len(profile.classes)} classes, {profile.weighting} weighting",
+        *([f"Features: {profile.reduction}"] if profile.reduction.startswith("auto") else []),
         *filter(None, [profile.performance()]),
         table,
         *below,

@@ -120,7 +120,7 @@ def test_json_is_exactly_the_documented_object(narrow: Made) -> None:
     for depth, layer in enumerate(found["layers"]):
         assert (
             " ".join(layer)
-            == "name depth shape dim scatter train test counts warnings weight_singular_values"
+            == "name depth shape dim reduction scatter train test counts warnings weight_singular_values"
         )
         assert (layer["depth"], layer["shape"]) == (depth, [layer["dim"]])
         for split in ("train", "test"):
@@ -286,6 +286,20 @@ def test_limit_layers_and_the_papers_mlp(here: Path) -> None:
     assert [layer["name"] for layer in found["layers"]] == ["blocks.0", "blocks.2", "head"]
 
 
+def test_metrics_are_those_that_are_named(here: Path) -> None:
+    found = as_json(here, "small", "train.npz", "--metrics", "cdnv, vci", "--metrics", "ncc_accuracy")
+    assert [list(layer["train"]) for layer in found["layers"]] == [["vci", "cdnv", "ncc_accuracy"]] * 2
+    whole = as_json(here, "small", "train.npz")
+    for name in ("vci", "cdnv", "ncc_accuracy"):
+        assert values(found, name) == values(whole, name)
+    for wrong, message in (("cdvn", "did you mean cdnv"), (",", "no names given")):
+        outcome = run(
+            "profile", f"{here / 'nets.py'}:small", "--dataset", here / "train.npz", "--metrics", wrong
+        )
+        assert outcome.code != 0
+        assert message in outcome.err
+
+
 def test_reductions_and_weighting_give_the_variances_that_numpy_gives(here: Path) -> None:
     def within(features: Array, weights: Array) -> float:
         parts = [features[label == CLASSES].astype(float) for label in range(3)]
@@ -296,7 +310,7 @@ def test_reductions_and_weighting_give_the_variances_that_numpy_gives(here: Path
         found = as_json(here, "small", "train.npz", *options)
         assert found["weighting"] == (options[1] if options else "balanced")
         assert values(found, "within_trace")[0] == pytest.approx(within(X, weights), rel=1e-5)
-    flat = as_json(here, "named", "train.npz")
+    flat = as_json(here, "named", "train.npz", "--reduce", "flatten")
     tokens = [as_json(here, "named", "train.npz", "--reduce", f"token:{index}") for index in range(3)]
     assert [found["reduction"] for found in (flat, *tokens)] == ["flatten", "token:0", "token:1", "token:2"]
     assert [layer["dim"] for layer in flat["layers"]] == [12, 12, 12, 4]

@@ -7,6 +7,7 @@ import io
 
 import pytest
 
+from collapselab.cli import progress
 from collapselab.cli.grid_bars import GridBars
 from collapselab.cli.progress import ProgressBars
 from collapselab.cli.terminal import print_text
@@ -51,6 +52,15 @@ def test_nothing_but_notes_elsewhere() -> None:
     with contextlib.redirect_stderr(err), ProgressBars() as bars:
         use_all(bars)
     assert err.getvalue() == "a line [that] stays\n"
+
+
+def test_a_line_every_ten_seconds_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 10.0)  # other tests print no lines
+    err, now = io.StringIO(), 0.0
+    with contextlib.redirect_stderr(err), ProgressBars(clock=lambda: now) as bars:
+        for now in (1.0, 9.0, 10.0, 15.0, 19.5, 21.0):
+            bars.samples("class statistics", int(now), 100)
+    assert err.getvalue() == ("class statistics: 10 of 100 samples\nclass statistics: 21 of 100 samples\n")
 
 
 def test_a_grid_has_a_bar_for_all_runs_and_one_for_the_run_in_progress() -> None:

@@ -220,7 +220,7 @@ def test_early_stopping_watches_any_metric_of_any_layer(validate: bool, tmp_path
     _, trainer = fit(
         tmp_path,
         stopping,
-        NeuralCollapseCallback(out=tmp_path / "mine"),
+        NeuralCollapseCallback(out=tmp_path / "mine", layers=None, metrics=["nc1"]),
         validate=validate,
         max_epochs=5,
     )
@@ -247,7 +247,7 @@ def test_a_compiled_network_is_measured_under_the_names_of_its_author(tmp_path: 
     """And in the precision of the trainer, whose context is entered by the network inside."""
     model = Classifier()
     model.net = torch.compile(model.net, backend="eager")  # pyright: ignore[reportAttributeAccessIssue]
-    callback = NeuralCollapseCallback(out=tmp_path / "mine", network="net", metrics=["cdnv"])
+    callback = NeuralCollapseCallback(out=tmp_path / "mine", network="net", layers=None, metrics=["cdnv"])
     entered = []
     forward = model.net._orig_mod.register_forward_hook(  # pyright: ignore[reportAttributeAccessIssue]
         lambda *_: entered.append(torch.is_autocast_enabled("cpu"))

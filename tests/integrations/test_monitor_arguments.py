@@ -16,8 +16,11 @@ from torch.utils.tensorboard import SummaryWriter
 from collapselab import InputError
 from collapselab.integrations import Monitor
 from collapselab.integrations.destinations import MAIN_METRICS
+from collapselab.metrics.registry import CHEAP_METRICS, METRICS, names_of
 from collapselab.records.versions import newest_run
 from collapselab.training import RunFolder
+
+TEST_ONLY = {metric.name for metric in METRICS if "train" not in metric.splits}
 
 
 class Run:
@@ -67,6 +70,30 @@ def test_every_destination_gets_the_same_scalars(
     assert set(events.Tags()["scalars"]) == called[0].keys() | called[1].keys()
     point = events.Scalars("collapse/test/cdnv/4")[-1]
     assert (point.step, point.value) == (1, pytest.approx(called[1]["collapse/test/cdnv/4"]))
+
+
+def test_what_is_measured_by_default_and_what_logging_adds(
+    train_loader: DataLoader[Any], tmp_path: Path
+) -> None:
+    cheap, last, both = set(CHEAP_METRICS) - TEST_ONLY, {"4"}, {"0", "4"}
+    everything = set(names_of("train"))
+    choices: list[tuple[dict[str, Any], set[str], set[str]]] = [
+        ({}, cheap, last),
+        ({"log_metrics": iter(["vci", "cdnv"])}, cheap | {"vci"}, last),
+        ({"log_layers": "all"}, cheap, both),
+        ({"log_layers": ["0"]}, cheap, both),
+        ({"layers": None, "metrics": None}, everything, both),
+        ({"layers": "0", "metrics": ["cdnv"], "log_layers": "all"}, {"cdnv"}, {"0"}),
+    ]
+    for number, (choice, metrics, layers) in enumerate(choices):
+        with Monitor(network(), train_loader, out=tmp_path / str(number), **choice) as monitor:
+            pass
+        assert monitor.profile is not None
+        assert {layer.name for layer in monitor.profile.layers} == layers
+        assert all(set(layer.train) == metrics for layer in monitor.profile.layers)
+        rows = RunFolder(monitor.folder).read_rows()
+        assert {row.layer for row in rows} == layers
+        assert all(set(row.metrics) - {"loss", "accuracy"} == metrics for row in rows)
 
 
 def test_log_metrics_and_log_layers_choose(train_loader: DataLoader[Any], tmp_path: Path) -> None:

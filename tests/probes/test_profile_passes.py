@@ -198,5 +198,7 @@ def test_progress_says_what_is_done_and_how_far() -> None:
     )
     steps = (40, 80, 100)
     assert calls[:3] == [("train: class statistics", done, 100) for done in steps]
-    assert calls[3:6] == [("train: nearest class means", done, 100) for done in steps]
-    assert calls[6:] == [("test: nearest class means", done, 0) for done in steps]
+    assert calls[3] == ("train: metrics", 1, 1)
+    assert calls[4:7] == [("train: nearest class means", done, 100) for done in steps]
+    assert calls[7:10] == [("test: nearest class means", done, 0) for done in steps]
+    assert calls[10:] == [("test: metrics", 1, 1)]

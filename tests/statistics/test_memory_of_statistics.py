@@ -28,7 +28,7 @@ def _filled(dim: int, num_classes: int, scatter: Scatter, dtype: torch.dtype) ->
     stats = ClassStats(num_classes, dim, scatter)
     rows = max(2048, 80 * num_classes, 2**20 // dim + 1)
     features, labels = torch.randn(rows, dim, dtype=dtype), torch.arange(rows) % num_classes
-    for _ in range(2):
+    for _ in range(5):  # more rows than wait for a product
         stats.update(features, labels)
     # Partial sums are for blocks of few rows per class.
     stats.update(features[:num_classes], labels[:num_classes])
@@ -55,6 +55,17 @@ def test_statistics_of_equal_width_share_scratch_and_gaussian() -> None:
         2 * alone + shared_bytes([one, other]), rel=_TOLERANCE
     )
     assert shared_bytes([one, other]) == shared_bytes([one])
+
+
+def test_a_sketch_of_few_rows_holds_them_too() -> None:
+    stats = ClassStats(3, 500, "sketch")
+    few = scatter_bytes(stats, num_samples=64) - scatter_bytes(stats, num_samples=65)
+    features, labels = torch.randn(60, 500), torch.arange(60) % 3
+    stats.update(features, labels)
+    assert stats._within is not None
+    assert reachable_bytes(stats._within._pending) == few + 64 * 8  # labels
+    stats.update(features[:5], labels[:5])
+    assert reachable_bytes(stats._within._pending) == 0
 
 
 def test_scratch_is_that_of_the_dtypes_of_all_rows() -> None:

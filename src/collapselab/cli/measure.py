@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from collapselab.choices import Weighting
-from collapselab.cli.options import Format, OutputOption, names_from
+from collapselab.cli.options import Format, OutputOption, metric_names
 from collapselab.cli.paths import check_exists
 from collapselab.cli.progress import ProgressBars
 from collapselab.errors import InputError
@@ -94,7 +94,7 @@ def measure(
             metrics=names,
             spectra=spectra,
             rcond=rcond,
-            progress=bars.samples,
+            progress=bars.estimated_samples("--metrics makes it shorter"),
         )
     show(measurement, format, output, measure)
 
@@ -103,12 +103,9 @@ def _metric_names(options: list[str] | None, *, has_test: bool) -> list[str] | N
     """Return the names given by all `--metrics`, validated before any file is read."""
     from collapselab.metrics import select
 
-    if not options:
+    names = metric_names(options)
+    if names is None:
         return None
-    names = names_from(",".join(options))
-    if not names:
-        raise InputError("--metrics: no names given; give comma-separated names, or leave it out for all")
-    select(names, "train")
     if not has_test:
         trained = {metric.name for metric in select(names, "train")}
         for name in names:

@@ -128,3 +128,20 @@ def end_stopped(where: Path, stopped: RunInterrupted, what: object) -> None:
     """Print why the work was stopped, and exit; the exit code is 0 if the time of `--stop-after` was reached."""
     note(f"{where}: {what}")
     sys.exit(0 if stopped.reason == "out of time" else INTERRUPTED)
+
+
+def metric_names(options: list[str] | None) -> list[str] | None:
+    """Return the names given by all `--metrics`; None for all.
+
+    Raises:
+        InputError: no names, or an unknown one, with near matches.
+    """
+    from collapselab.metrics import check_metrics
+
+    if not options:
+        return None
+    names = names_from(",".join(options))
+    if not names:
+        raise InputError("--metrics: no names given; give comma-separated names, or leave it out for all")
+    check_metrics(names)
+    return names

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from collapselab.choices import AutoScatter, Standardize, Weighting
-from collapselab.cli.options import DataOption, Format, OutputOption, copies_from
+from collapselab.cli.options import DataOption, Format, OutputOption, copies_from, metric_names
 from collapselab.cli.progress import ProgressBars
 from collapselab.cli.terminal import note
 from collapselab.errors import InputError
@@ -101,12 +101,23 @@ def profile(
         str,
         typer.Option(
             metavar="HOW",
-            help="How to reduce the features of several positions to one vector. flatten: all positions, one after "
+            help="How to reduce the features of several positions to one vector. auto: of a sequence the token that the head "
+            "of the network reads, or else the mean of the tokens; of a feature map with more than 4096 features the mean "
+            "over positions; anything else is flattened. flatten: all positions, one after "
             "another. gap: mean over the positions of a feature map. mean: mean over the tokens of a sequence. token: the "
             "first token. token:i: token i, counted from 0; a negative i counts from the end. token:last: the last token that "
             "is not padding. token:cls: the class token, which the network uses to compute the class scores.",
         ),
-    ] = "flatten",
+    ] = "auto",
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metrics",
+            metavar="NAME,NAME",
+            help="Compute these metrics only: comma-separated names from collapselab metrics. Passes over the data that they "
+            "do not need are not made. Default: all.",
+        ),
+    ] = None,
     channel_axis: Annotated[
         str | None,
         typer.Option(
@@ -256,6 +267,7 @@ def profile(
         options={
             "layers": layers,
             "reduce": reduce,
+            "metrics": metric_names(metrics),
             "channel_axis": channel_axis,
             "scatter": scatter,
             "weighting": weighting,
@@ -269,7 +281,9 @@ def profile(
         },
     )
     with ProgressBars() as bars:
-        result, lines = run_job(job, bars.samples)
+        result, lines = run_job(
+            job, bars.estimated_samples("--layers, --metrics, --limit or another --reduce make it shorter")
+        )
     if result is None:  # another process prints
         return
     show(result, format, output, profile)

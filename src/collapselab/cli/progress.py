@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,19 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-class ProgressBars:
-    """Progress bars while it is open, if stderr is a terminal; else only the notes are printed."""
+# Seconds between lines where there is no terminal.
+_LINE_SECONDS = 10.0
 
-    def __init__(self) -> None:
+
+class ProgressBars:
+    """Progress bars while it is open, if stderr is a terminal; else a line every ten seconds, and the notes.
+
+    Args:
+        clock: returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._last_line = clock, clock()
         self._progress: Progress | None = None
         self._bars: dict[str, TaskID] = {}
 
@@ -54,12 +64,19 @@ class ProgressBars:
             restart: whether to estimate the remaining time anew.
         """
         if self._progress is None:
+            self._print_line(f"{name}: {text}" if text else name)
             return
         if name not in self._bars:
             self._bars[name] = self._progress.add_task(printable(name), total=total or None, text="")
         if restart:
             self._progress.reset(self._bars[name])
         self._progress.update(self._bars[name], completed=done, total=total or None, text=printable(text))
+
+    def _print_line(self, text: str) -> None:
+        now = self._clock()
+        if now - self._last_line >= _LINE_SECONDS:
+            self._last_line = now
+            note(text)
 
     def hide_all(self) -> None:
         """Remove all bars."""
@@ -73,6 +90,16 @@ class ProgressBars:
         if what not in self._bars:
             self.hide_all()
         self.show(what, done, total, f"{done:,} of {total:,} samples" if total else f"{done:,} samples")
+
+    def estimated_samples(self, shorter: str) -> Callable[[str, int, int], None]:
+        """Return what passes over samples report their progress to; long ones are announced.
+
+        Args:
+            shorter: what makes them shorter.
+        """
+        from collapselab.passes.estimate import Estimate
+
+        return Estimate(self.samples, self.note, shorter)
 
     def work(self, what: str, done: int, total: int) -> None:
         """Show the progress of one piece of work, in place of the piece before it."""

@@ -31,8 +31,8 @@ from collapselab.passes import (
     TrainReference,
     measure_split,
 )
+from collapselab.passes.estimate import Estimate
 from collapselab.passes.labels import check_known, check_two_classes
-from collapselab.passes.stream import no_progress
 from collapselab.statistics import WEIGHTINGS, ClassStats, Scatter, Weighting
 
 # What is measured: features wherever they are, or their class statistics.
@@ -166,7 +166,9 @@ def measure_sources(
         )
         for split, stream in streams.items()
     }
-    measured = _measure(streams, plans, progress or no_progress)
+    measured = _measure(
+        streams, plans, progress or Estimate(shorter="fewer metrics (metrics=) or samples make it shorter")
+    )
     return Measurement(
         num_samples=int(streams["train"].declared_counts.sum()),
         num_classes=len(streams["train"].present),

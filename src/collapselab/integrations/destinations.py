@@ -21,7 +21,7 @@ from collapselab.errors import InputError, one_line
 from collapselab.probes import LayerProfile, Profile
 from collapselab.storage import replace_text
 
-# Two metrics of NC1, two of NC2, one of NC3 and NC4: what is logged by default. Files contain all.
+# Two metrics of NC1, two of NC2, one of NC3 and NC4: what is logged by default. Files contain all that is measured.
 MAIN_METRICS = (
     "normalized_within", "cdnv", "equinorm", "equiangularity", "self_duality", "ncc_agreement",
 )  # fmt: skip

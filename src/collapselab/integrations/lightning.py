@@ -46,6 +46,7 @@ else:
 class NeuralCollapseCallback(Callback):
     """Measures before the first step, after epochs and at the end of `Trainer.fit`.
 
+    As `Monitor`, it measures the last layer with metrics that take little time, unless `layers=` or `metrics=` are given.
     Training is the same, bit for bit, with and without the callback. Batches take the way of validation batches: through
     the precision plugin and the hooks `on_before_batch_transfer`, `transfer_batch_to_device` and
     `on_after_batch_transfer`, while the trainer is `validating`. Nothing is measured under `fast_dev_run`.

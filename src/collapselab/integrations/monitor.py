@@ -17,10 +17,11 @@ from collapselab.errors import InputError, one_line
 from collapselab.integrations.destinations import MAIN_METRICS, destinations, scalars
 from collapselab.integrations.loaders import loader_for_measuring
 from collapselab.integrations.monitored_run import MonitoredRun
-from collapselab.integrations.options import plain_settings
+from collapselab.integrations.options import monitored_options, plain_settings
 from collapselab.integrations.schedule import Schedule
 from collapselab.metrics import check_metrics
 from collapselab.metrics.registry import Number
+from collapselab.passes.estimate import Estimate
 from collapselab.probes import Profile, ProfileOptions, profile
 from collapselab.probes.options import complete_options, document_options, plain_options
 from collapselab.probes.select import model_name, unwrapped
@@ -30,7 +31,10 @@ from collapselab.records.run_record import MonitoredSettings, Status
 
 @document_options
 class Monitor:
-    """Measures every layer at the first step, at chosen steps and at the last one, and writes a run.
+    """Measures a network at the first step, at chosen steps and at the last one, and writes a run.
+
+    By default it measures the last layer with metrics that take little time: those of means, traces and distances, without
+    covariances. `layers=None` and `metrics=None` measure every layer and metric, `layers=` and `metrics=` those you name.
 
     Each start of a script writes a run of its own in `out`: `version_0`, `version_1`, …
 
@@ -54,8 +58,10 @@ class Monitor:
             module, a Lightning logger, the path of a `.csv` file; or a list of these. They are named
             `collapse/normalized_within/layers.4`, on test data `collapse/test/normalized_within/layers.4`. A logger that
             fails is reported in a warning once.
-        log_metrics: names to log; default those of `metrics=`, or else six main metrics.
-        log_layers: `all`, `last`, or names and globs.
+        log_metrics: names to log; default those of `metrics=`, or else six main metrics. They are measured too, unless
+            `metrics=` is given.
+        log_layers: `all`, `last`, or names and globs. If it is not `last`, every layer is measured, unless `layers=` is
+            given.
         steps_per_epoch: optimiser steps per epoch; default the number of batches of `train_loader`.
         first_step: number of optimiser steps already done, if training resumes from a checkpoint. The run in `out` is
             continued, in its newest version; rows of later steps are deleted.
@@ -107,15 +113,18 @@ class Monitor:
         settings: Mapping[str, Any] | None = None,
         **options: Unpack[ProfileOptions],
     ) -> None:
-        self._options = complete_options(options)
-        wanted = self._options.get("metrics")
+        log_metrics = None if log_metrics is None else list(log_metrics)
+        check_metrics(log_metrics or ())
+        self._options = complete_options(monitored_options(options, log_metrics, log_layers))
+        # What takes long is announced once, not at every measurement.
+        self._options["progress"] = self._options.get("progress") or Estimate()
+        wanted = None if options.get("metrics") is None else self._options.get("metrics")
         self.model, self.current_step, self.profile = model, first_step, None
         self.failures: dict[int, str] = {}
         self._train = loader_for_measuring(train_loader, "train_loader")
         self._test = None if test_loader is None else loader_for_measuring(test_loader, "test_loader")
         self._schedule = Schedule.of(every, at, log_spaced)
         self._log_metrics = list(log_metrics or wanted or MAIN_METRICS)
-        check_metrics(self._log_metrics)
         self._log_layers, self._destinations = log_layers, destinations(log)
         self._steps_per_epoch = steps_per_epoch or _length(train_loader)
         if self._steps_per_epoch is None and first_epoch is None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 class NeuralCollapseCallback(TrainerCallback):
     """Measures before the first step, after epochs and at the end of `Trainer.train`.
 
+    As `Monitor`, it measures the last layer with metrics that take little time, unless `layers=` or `metrics=` are given.
     Training is the same, bit for bit, with and without the callback. Pass it as any other:
 
         Trainer(model, arguments, …, callbacks=[NeuralCollapseCallback()])

@@ -6,6 +6,8 @@ Letters: p features, c classes, k directions. See `collapselab.metrics.registry`
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from collapselab.metrics.inputs import MetricInputs, once
 from collapselab.numerics import (
@@ -102,13 +104,16 @@ def within_in_weight_space(inputs: MetricInputs) -> float | None:
     weight = _feature_weight(inputs)
     if weight is None:
         return None
-    inside = (weight.right * (inputs.within_covariance @ weight.right)).sum()
+    directions, are_off = _directions_in_or_off(weight)
+    if directions.shape[1] == 0:
+        return inputs.within_trace if are_off else 0.0
+    along = (directions * inputs.within_times(directions)).sum()
     # Either share can be a small difference of large products, as in Proposition 4.1 of Xu and Liu.
-    units = inputs.within_covariance.diagonal().clamp_min(0).sqrt()
-    value, shift = torch.stack([inside.clamp_min(0.0), gram_norm(units[:, None] * weight.right)]).tolist()
-    smaller = value if weight.rank == inputs.dim else min(value, max(inputs.within_trace - value, 0.0))
-    inputs.check_products("the split of Tr Sigma_W by the weight's row space", shift, smaller)
-    return value
+    units = inputs.within_variances.sqrt()
+    share, shift = torch.stack([along.clamp_min(0.0), gram_norm(units[:, None] * directions)]).tolist()
+    rest = max(inputs.within_trace - share, 0.0)
+    inputs.check_products("the split of Tr Sigma_W by the weight's row space", shift, min(share, rest))
+    return rest if are_off else share
 
 
 def within_off_weight_space(inputs: MetricInputs) -> float | None:
@@ -123,7 +128,9 @@ def between_in_weight_space(inputs: MetricInputs) -> float | None:
     weight = _feature_weight(inputs)
     if weight is None:
         return None
-    return float((inputs.weighted_means @ weight.right).square().sum())
+    directions, are_off = _directions_in_or_off(weight)
+    along = float((inputs.weighted_means @ directions).square().sum())
+    return max(float(inputs.weighted_means.square().sum()) - along, 0.0) if are_off else along
 
 
 def between_off_weight_space(inputs: MetricInputs) -> float | None:
@@ -131,7 +138,17 @@ def between_off_weight_space(inputs: MetricInputs) -> float | None:
     if weight is None:
         return None
     means = inputs.weighted_means
-    return float((means - (means @ weight.right) @ weight.right.T).square().sum())
+    directions, are_off = _directions_in_or_off(weight)
+    return float(
+        ((means @ directions) if are_off else means - (means @ directions) @ directions.T).square().sum()
+    )
+
+
+def _directions_in_or_off(weight: ThinSVD) -> tuple[Float[Tensor, "p d"], bool]:
+    """Return a basis of the row space of a weight, or a smaller one of its complement; and whether it is the latter."""
+    if weight.complement is not None and weight.num_dropped < weight.rank:
+        return weight.complement(), True
+    return weight.right, False
 
 
 def _feature_weight(inputs: MetricInputs) -> ThinSVD | None:

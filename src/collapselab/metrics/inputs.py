@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from collapselab.metrics.eigenvalues import largest_eigenvalue
+from collapselab.metrics.matrices import FewRows, ScaledTotal, eigenvalues_by_samples
 from collapselab.metrics.pairs import MEAN_ROUNDING32, PairGeometry, pair_geometry
 from collapselab.numerics import (
     EPS32,
@@ -48,25 +49,6 @@ class NearestCentreCounts:
     num_samples: int
     num_correct: int
     num_agreeing: int | None
-
-
-@dataclass(frozen=True)
-class ScaledTotal:
-    """Root of the pseudo-inverse of Sigma_T, with every varying feature scaled to unit total variance.
-
-    Attributes:
-        scale: 1/sqrt of each varying feature's total variance, length q <= p.
-        varying: indices of those features.
-        root: R with Sigma_T^+ = R R^T in the scaled features, q x k, k the rank.
-    """
-
-    scale: Float[Tensor, " q"]
-    varying: Tensor
-    root: Float[Tensor, "q k"]
-
-    @property
-    def rank(self) -> int:
-        return self.root.shape[1]
 
 
 @dataclass
@@ -182,6 +164,30 @@ class MetricInputs:
     # ---------------------------------------------------------------- matrices and spectra
 
     @cached_property
+    def few(self) -> FewRows | None:
+        """The samples themselves, if they are fewer than features: all matrices are then products between samples."""
+        found = self.stats.few_rows()
+        return None if found is None else FewRows(*found, self.pi / self.stats.counts)
+
+    @property
+    def is_sketched(self) -> bool:
+        """Whether no more than a sketch of Sigma_W is known."""
+        return self.stats.scatter == "sketch" and self.few is None
+
+    def within_times(self, directions: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        """Return Sigma_W times directions."""
+        if self.few is None:
+            return self.within_covariance @ directions
+        return self.few.within.T @ (self.few.within @ directions)
+
+    @cached_property
+    def within_variances(self) -> Float[Tensor, " p"]:
+        """The diagonal of Sigma_W."""
+        if self.few is None:
+            return self.within_covariance.diagonal().clamp_min(0)
+        return self.few.within.square().sum(0)
+
+    @cached_property
     def class_covariances(self) -> Float[Tensor, "c p p"] | None:
         """Covariance of each class, if the statistics store it."""
         return self.stats.class_covariances() if self.stats.scatter == "per_class" else None
@@ -202,17 +208,29 @@ class MetricInputs:
 
     @cached_property
     def within_eigenvalues(self) -> Float[Tensor, " p"]:
+        if self.few is not None:
+            return eigenvalues_by_samples(self.few.within)
         return descending_eigenvalues(self.within_covariance)
 
     @cached_property
     def largest_within_eigenvalue(self) -> float:
         if "within_eigenvalues" in self.__dict__:
             return float(self.within_eigenvalues[0])
+        if self.few is not None:
+            return largest_eigenvalue(self.few.within @ self.few.within.T)
         return largest_eigenvalue(self.within_covariance)
 
     @cached_property
     def total_eigenvalues(self) -> Float[Tensor, " p"]:
+        if self.few is not None:
+            return eigenvalues_by_samples(self.total_rows)
         return descending_eigenvalues(self.total_covariance)
+
+    @property
+    def total_rows(self) -> Float[Tensor, "m p"]:
+        """Rows T with Sigma_T = T^T T, m = n + C: the weighted deviations of few samples, then the weighted means."""
+        assert self.few is not None
+        return torch.cat((self.few.within, self.weighted_means))
 
     @cached_property
     def between_svd(self) -> ThinSVD:
@@ -234,12 +252,19 @@ class MetricInputs:
     @cached_property
     def scaled_total(self) -> ScaledTotal:
         """Root of Sigma_T^+ for scaled features: scaling changes neither rank nor VCI, but makes one cut-off fit all."""
-        total = self.total_covariance
-        variances = total.diagonal()
+        total = self.total_covariance if self.few is None else self.total_rows
+        variances = total.diagonal() if self.few is None else total.square().sum(0)
         # The variance of a constant feature is the rounding of its mean, and not exactly zero after a merge.
         noise = (16 * EPS64 * self.class_means.abs().amax(0)) ** 2
         varying = (variances > noise).nonzero()[:, 0]
         scale = variances[varying].rsqrt()
+        if self.few is not None:
+            # With T T^T = U L U^T, the eigenvectors of T^T T are T^T U L^-1/2; the last rows of T are the class means.
+            rows = total[:, varying] * scale
+            values, vectors = torch.linalg.eigh(rows @ rows.T)
+            kept = self._kept_of_total(values, len(varying))
+            vectors = vectors[:, kept]
+            return ScaledTotal(scale, varying, rows.T @ vectors / values[kept], vectors[-self.num_classes :])
 
         def scaled() -> Tensor:
             matrix = total
@@ -252,11 +277,16 @@ class MetricInputs:
             if root is not None:
                 return ScaledTotal(scale, varying, root)
         values, vectors = torch.linalg.eigh(scaled())
+        kept = self._kept_of_total(values, len(varying))
+        return ScaledTotal(scale, varying, vectors[:, kept] / values[kept].sqrt())
+
+    def _kept_of_total(self, values: Float[Tensor, " m"], num_varying: int) -> Tensor:
+        """Return which eigenvalues of the scaled Sigma_T are not zero up to rounding; a warning says how many are."""
         cutoff = self.dim * EPS64 if self.rcond is None else self.rcond
         kept = (values > cutoff * values[-1:]).nonzero()[:, 0]
-        num_dropped = len(values) - len(kept)
+        num_dropped = num_varying - len(kept)
         if num_dropped:
-            constant = self.dim - len(values)
+            constant = self.dim - num_varying
             self.warn(
                 f"Sigma_T has rank {len(kept)} with {self.dim} features. Number of constant features: {constant}. "
                 + f"Number of eigenvalues below {cutoff:.2g} times the largest one: {num_dropped}. "
@@ -264,7 +294,7 @@ class MetricInputs:
                 + "vci is computed without them"
                 + ("; its value is not affected" if self.rcond is None else "")
             )
-        return ScaledTotal(scale, varying, vectors[:, kept] / values[kept].sqrt())
+        return kept
 
     @cached_property
     def sketched_spectrum(self) -> SketchedSpectrum:
@@ -300,6 +330,8 @@ class MetricInputs:
                 geometric mean of its two diagonal entries.
             value: scale with which `shift` is compared.
         """
+        if self.few is not None:  # their products are float64
+            return
         if self.stats.product_dtype == torch.float32 and EPS32 * shift > _PRODUCT_TOLERANCE * value:
             self.wants_float64_products = True
             error = EPS32 * shift / value if value > 0 else 1.0

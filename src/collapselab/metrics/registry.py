@@ -319,6 +319,12 @@ METRICS: tuple[Metric, ...] = (
 BY_NAME: dict[str, Metric] = {metric.name: metric for metric in METRICS}
 
 
+# Metrics of means, traces and distances: no covariance, no decomposition of a weight, no k-means.
+CHEAP_METRICS = tuple(
+    metric.name for metric in METRICS if metric.needs <= {"second pass", "decisions", "classifier"}
+)
+
+
 def names_of(split: str) -> tuple[str, ...]:
     """Return the names of the metrics defined on a split (`train` or `test`), in catalogue order."""
     return tuple(metric.name for metric in METRICS if split in metric.splits)
@@ -353,7 +359,7 @@ def evaluate(metrics: Iterable[Metric], inputs: MetricInputs) -> dict[str, Numbe
     A value is None, with a warning, where the statistics do not store what the metric needs.
     """
     metrics = tuple(metrics)
-    missing = _NOT_STORED[inputs.stats.scatter]
+    missing = _NOT_STORED[inputs.stats.scatter] if inputs.few is None else frozenset[Need]()
     if inputs.top_class_eigenvalues is not None:
         missing -= {"class covariances"}
     without = [metric.name for metric in metrics if metric.needs & missing]

@@ -30,7 +30,7 @@ def stable_rank(inputs: MetricInputs) -> float | None:
     """Tr Sigma_W over its largest eigenvalue; with a sketch an estimate between `stable_rank_low` and `_high`."""
     if not _has_variance(inputs):
         return None
-    if inputs.stats.scatter == "sketch":
+    if inputs.is_sketched:
         return inputs.sketched_spectrum.stable_rank(inputs.within_trace)
     # The trace comes from squares and the eigenvalue from products: at rank one they differ by rounding.
     return max(inputs.within_trace / inputs.largest_within_eigenvalue, 1.0)
@@ -45,7 +45,7 @@ def stable_rank_high(inputs: MetricInputs) -> float | None:
 
 
 def _stable_rank_bound(inputs: MetricInputs, which: int) -> float | None:
-    if inputs.stats.scatter != "sketch" or not _has_variance(inputs):
+    if not inputs.is_sketched or not _has_variance(inputs):
         return stable_rank(inputs)
     return inputs.sketched_spectrum.stable_rank_interval(inputs.within_trace)[which]
 
@@ -71,7 +71,9 @@ def stable_rank_published(inputs: MetricInputs) -> float | None:
 @once
 def _ranks_by_class(inputs: MetricInputs) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]] | None:
     """Return the classes that have variance beyond rounding, and the stable rank of each."""
-    largest = inputs.top_class_eigenvalues
+    largest, few = inputs.top_class_eigenvalues, inputs.few
+    if largest is None and few is not None:
+        largest = top_eigenvalues_of_rows(few.deviations, few.labels, torch.zeros_like(inputs.class_means))
     if largest is None and inputs.class_covariances is not None:
         largest = largest_eigenvalues(inputs.class_covariances)
     if largest is None:

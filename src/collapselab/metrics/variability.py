@@ -53,9 +53,9 @@ def fuzziness(inputs: MetricInputs) -> float | None:
         return None
     svd = inputs.between_svd
     scaled = svd.right / svd.values
-    trace = (scaled * (inputs.within_covariance @ scaled)).sum().clamp_min(0.0)
+    trace = (scaled * inputs.within_times(scaled)).sum().clamp_min(0.0)
     # d Tr(E Sigma_B^+) for independent entries of E is the Frobenius norm of Sigma_B^+ in units of Sigma_W.
-    in_units = inputs.within_covariance.diagonal().clamp_min(0).sqrt()[:, None] * scaled
+    in_units = inputs.within_variances.sqrt()[:, None] * scaled
     value, shift = torch.stack([trace, gram_norm(in_units)]).tolist()
     inputs.check_products("fuzziness", shift, value)
     return value
@@ -100,14 +100,16 @@ def explained(inputs: MetricInputs) -> Explained | None:
     if inputs.between_trace == 0:
         return None
     total, r = inputs.scaled_total, inputs.max_between_rank
-    projections = (inputs.weighted_means[:, total.varying] * total.scale) @ total.root
+    projections = total.projections
+    if projections is None:
+        projections = (inputs.weighted_means[:, total.varying] * total.scale) @ total.root
     rank = inputs.between_svd.rank
     if rank < r:
         inputs.warn(
             f"Sigma_B has rank {rank} of {r}: vci is at least {1 - rank / r:.4g} even at full collapse"
         )
     # d Tr(Sigma_T^+ Sigma_B) = -Tr(E K), K = Sigma_T^+ Sigma_B Sigma_T^+, in units of the scaled Sigma_W.
-    units = inputs.within_covariance.diagonal()[total.varying].clamp_min(0).sqrt() * total.scale
+    units = inputs.within_variances[total.varying].sqrt() * total.scale
     in_units = (projections @ total.root.T) * units
     trace, shift = torch.stack([projections.square().sum(), gram_norm(in_units)]).tolist()
     found = Explained(trace, total.rank, shift)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from collapselab.metrics import Metric, MetricInputs, NearestCentreCounts, evaluate
 from collapselab.metrics.kmeans import WEAK, KMeansCentres
@@ -26,28 +26,37 @@ class Evaluation:
         stats: by source of features, over the classes that occur.
         weighting: weighting of the covariances.
         late: needs of metrics that wait for findings of a pass over the features.
+        progress: called with the number of sources done and of all.
 
     Attributes:
         stats: as given, without matrices that have been used.
         spectra: eigenvalues by name, by point; only where the plan asks for them.
         warnings: by point.
         coarse: sources whose float32 products are too coarse for a metric, in the same order in every process.
+        from_rows: sources whose matrices were computed from the samples themselves, which are few.
         sketched: leading spectra of sketched sources, if stable ranks are requested.
     """
 
     def __init__(
-        self, plan: SplitPlan, stats: dict[str, ClassStats], weighting: Weighting, late: frozenset[Need]
+        self,
+        plan: SplitPlan,
+        stats: dict[str, ClassStats],
+        weighting: Weighting,
+        late: frozenset[Need],
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> None:
         self.stats = stats
         self._values: dict[str, dict[str, Number | None]] = {}
         self.spectra: dict[str, dict[str, list[float]]] = {}
         self.warnings: dict[str, list[str]] = {}
         self.coarse: list[str] = []
+        self.from_rows: set[str] = set()
         self.sketched: dict[str, SketchedSpectrum] = {}
         self._plan, self._late = plan, late
         self._weighting: Weighting = weighting
-        for source in list(stats):
+        for done, source in enumerate(list(stats), start=1):
             self._evaluate(source)
+            progress(done, len(stats))
 
     @property
     def metrics(self) -> dict[str, dict[str, Number | None]]:
@@ -107,12 +116,16 @@ class Evaluation:
         for point in self._points_of(source):
             inputs = self._inputs(point)
             self._values[point.name], self.warnings[point.name] = {}, []
-            if self._plan.spectra and inputs.stats.scatter in ("full", "per_class"):
+            if inputs.few is not None:
+                self.from_rows.add(source)
+            if self._plan.spectra and (
+                inputs.stats.scatter in ("full", "per_class") or inputs.few is not None
+            ):
                 self.spectra[point.name] = inputs.spectra()
             self._add(point, early, inputs)
             if inputs.wants_float64_products and self._plan.product_dtype is None:
                 self.coarse += [source] if source not in self.coarse else []
-            if inputs.stats.scatter == "sketch" and any(metric.name in _STABLE_RANKS for metric in early):
+            if inputs.is_sketched and any(metric.name in _STABLE_RANKS for metric in early):
                 self.sketched[source] = inputs.sketched_spectrum
             if inputs.weight is not None and "weight" in self._plan.needs:
                 self._plan.weights[point.name].svd = inputs.weight_svd

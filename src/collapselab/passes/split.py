@@ -47,6 +47,7 @@ class MeasuredSplit:
         spectra: by point, eigenvalues by name, largest first.
         warnings: about the split as a whole.
         point_warnings: by point.
+        from_rows: sources whose matrices were computed from the samples themselves, fewer than features.
     """
 
     counts: Int[Tensor, " k"]
@@ -58,6 +59,11 @@ class MeasuredSplit:
     spectra: dict[str, dict[str, list[float]]]
     warnings: tuple[str, ...]
     point_warnings: dict[str, tuple[str, ...]]
+    from_rows: frozenset[str] = frozenset()
+
+    def stored(self, source: str) -> str:
+        """Return which part of the within-class scatter of a source was stored; `rows` for few samples, which say all."""
+        return "rows" if source in self.from_rows else self.scatter[source]
 
     @property
     def reference(self) -> TrainReference:
@@ -139,7 +145,8 @@ class _SplitRun:
         weighting = self._possible_weighting(counts[counts > 0])
         stats = {source: part.drop_empty_classes() for source, part in first.statistics.items()}
         first.statistics.clear()  # the evaluation releases matrices as it goes
-        evaluation = Evaluation(self.plan, stats, weighting, self._late_needs())
+        tell = partial(self.progress, f"{self.stream.split}: metrics")
+        evaluation = Evaluation(self.plan, stats, weighting, self._late_needs(), tell)
         classes = (counts > 0).nonzero()[:, 0]
         self._fit_kmeans(first, classes)
         second = self._second_pass(self._second_request(evaluation, classes, weighting, first.num_samples))
@@ -156,6 +163,7 @@ class _SplitRun:
             weighting=weighting,
             stats=evaluation.stats,
             scatter=self.plan.scatter,
+            from_rows=frozenset(evaluation.from_rows),
             metrics=evaluation.metrics,
             spectra=evaluation.spectra,
             warnings=tuple(self.warnings),

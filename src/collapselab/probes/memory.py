@@ -62,7 +62,14 @@ class SourceBytes:
 
     @classmethod
     def of(
-        cls, stats: ClassStats, dtype: torch.dtype, *, nearest: bool, refined: bool, gathered: int
+        cls,
+        stats: ClassStats,
+        dtype: torch.dtype,
+        *,
+        nearest: bool,
+        refined: bool,
+        gathered: int,
+        num_samples: int | None,
     ) -> SourceBytes:
         """Return the bytes of a source.
 
@@ -72,6 +79,7 @@ class SourceBytes:
             nearest: whether nearest class means are looked for.
             refined: whether spectra of sketches are sharpened.
             gathered: bytes of rows that wait where checks are deferred; 0 where they are not.
+            num_samples: number of rows, where known.
         """
         deferred = gathered > 0
         c, p, kind = stats.num_classes, stats.dim, stats.scatter
@@ -79,7 +87,7 @@ class SourceBytes:
         matrices = {"full": 44 * p**2, "per_class": 8 * (4 * c + 1) * p**2, "sketch": 9 * sketch, "trace": 0}
         return cls(
             moments=moments_bytes(stats, dtype, deferred=deferred),
-            scatter=scatter_bytes(stats, dtype, deferred=deferred),
+            scatter=scatter_bytes(stats, dtype, deferred=deferred, num_samples=num_samples),
             gathered=gathered,
             means=means,
             rule=12 * c * p if nearest else 0,
@@ -216,7 +224,9 @@ def sources_of(
     def bytes_of(source: str) -> SourceBytes:
         stats, dtype = create(source), dtypes[source]
         gathered = chunk_bytes(stats.dim, dtype.itemsize, num_samples) if deferred else 0
-        return SourceBytes.of(stats, dtype, nearest=nearest, refined=refined, gathered=gathered)
+        return SourceBytes.of(
+            stats, dtype, nearest=nearest, refined=refined, gathered=gathered, num_samples=num_samples
+        )
 
     return {source: bytes_of(source) for source in plan.scatter}
 

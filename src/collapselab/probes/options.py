@@ -52,8 +52,10 @@ class MeasuringOptions(TypedDict, total=False):
     reduce: Annotated[
         str | Reduction,
         Option(
-            "flatten",
-            "how features with several axes become one row per sample: `flatten`, `gap` (mean over positions), `mean` "
+            "auto",
+            "how features with several axes become one row per sample: `auto` (of a sequence the token that the head of the "
+            "network reads, or else the mean of the tokens; of a feature map with more than 4096 features the mean over "
+            "positions; anything else is flattened), `flatten`, `gap` (mean over positions), `mean` "
             "(mean over tokens), `token` (the first token), `token:i` (token i), `token:last` (the last that is not padding), "
             "`token:cls` (the class token).",
             checks.reduction,
@@ -198,7 +200,7 @@ class ProfileOptions(MeasuringOptions, total=False):
         Layers,
         Option(
             None,
-            "None for every linear and convolution layer; names and globs, as a list or separated by commas, after `!` to "
+            "None for every linear and convolution layer; `last` for the classifier, or the deepest layer; names and globs, as a list or separated by commas, after `!` to "
             "leave layers out; or a predicate of name and module.",
         ),
     ]

@@ -59,12 +59,13 @@ class Padding:
         is_needed: whether a reduction depends on the mask.
 
     Attributes:
+        is_needed: as given; it can be set later.
         pad_token_id: token number that is padding, for batches without a mask; None where there is none.
         sample_axes: the axis of inputs that holds samples, where it is known; the first of any other.
     """
 
     def __init__(self, model: nn.Module, wanted: TokenMaskOption = None, *, is_needed: bool = False) -> None:
-        self._wanted, self._is_needed = wanted, is_needed
+        self._wanted, self.is_needed = wanted, is_needed
         self._marks: _Marks | None = None
         self._notes: dict[str, None] = {}
         self._seen = Notes()
@@ -107,12 +108,12 @@ class Padding:
         Raises:
             InputError: the first masks of the processes were read differently.
         """
-        if not is_same_over_ranks(repr(self._marks)) and largest_over_ranks(int(self._is_needed)):
+        if not is_same_over_ranks(repr(self._marks)) and largest_over_ranks(int(self.is_needed)):
             raise InputError(
                 "the masks of the processes are read differently; say what they mark with token_mask="
             )
         name = "the mask" if self._marks is None else self._marks.name
-        texts = [f"{reduction}: {note}" for note in self._notes if self._is_needed]
+        texts = [f"{reduction}: {note}" for note in self._notes if self.is_needed]
         self._seen.settle()
         if largest_over_ranks(int("disagree" in self._seen.known and reduction == "token:last")):
             texts.append(

@@ -5,6 +5,7 @@ Letters: n samples of a batch, p features.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,8 +27,8 @@ from collapselab.probes.reduce import Reduction
 from collapselab.probes.runner import Call, Runner
 from collapselab.probes.samples import BatchAxis, study
 from collapselab.probes.scores import Scores, ScoresOption
-from collapselab.probes.tokens import class_token, reduction_warnings
-from collapselab.text import listed
+from collapselab.probes.tokens import reduction_warnings, resolved
+from collapselab.text import counted, listed
 
 # The rule of scatter="auto". A covariance of 1024 features costs about as much as the layer that reads them, one of
 # 4096 sixteen times as much; for the classifier's features it is worth that.
@@ -49,6 +50,7 @@ class ProbePoint(Point):
         shape: shape of what it reads for one label.
         axes: which axes of what it reads belong to the labels.
         channel_axis: axis of channels of `shape`, counted from the last; None where features are flattened.
+        reduction: name of the reduction that its features get.
         is_complex: whether it reads complex numbers.
         dtype: of the rows of features.
     """
@@ -58,6 +60,7 @@ class ProbePoint(Point):
     shape: tuple[int, ...]
     axes: Axes
     channel_axis: int | None
+    reduction: str = "flatten"
     is_complex: bool = False
     dtype: torch.dtype = torch.float32
 
@@ -78,6 +81,18 @@ class Plan:
     warnings: tuple[tuple[str, str], ...]
     reduction: Reduction
 
+    @property
+    def reduction_in_words(self) -> str:
+        """The name of the reduction; of `auto`, what it chose for layers whose features have several axes."""
+        several = [point.reduction for point in self.points if len(point.shape) > 1]
+        if self.reduction.kind != "auto":
+            return str(self.reduction)
+        if set(several) <= {"flatten"}:
+            return "flatten"
+        return "auto: " + ", ".join(
+            f"{name} at {counted(n, 'layer')}" for name, n in Counter(several).items()
+        )
+
 
 @dataclass(frozen=True)
 class Hints:
@@ -87,6 +102,7 @@ class Hints:
         batch_axis, scores, classifier: see the options.
         classes: as far as they are known.
         checks_order: see `study`.
+        only_last: whether no other layer than the deepest is measured.
     """
 
     batch_axis: BatchAxis = None
@@ -94,6 +110,7 @@ class Hints:
     classifier: str | None = None
     classes: Classes = field(default_factory=Classes)
     checks_order: bool = True
+    only_last: bool = False
 
 
 @torch.no_grad()
@@ -139,9 +156,13 @@ def plan_probes(
     classifier, no_classifier = find_classifier(chosen, made, hints.classifier)
     if reduction.padding is not None:
         reduction.padding.sample_axes = geometry.choice
-    reduction = replace(reduction, class_token=class_token(reduction, follower, model))
+    reduction = resolved(reduction, follower, model)
     mask = reduction.mask_of(batch.inputs) if batch.labels.ndim == 1 else None
     points = _points(runner.calls, axes, geometry, classifier, reduction, mask)
+    if reduction.kind == "auto" and reduction.padding is not None:
+        reduction.padding.is_needed = any(point.reduction == "mean" for point in points)
+    if hints.only_last:
+        points = (replace(points[-1], depth=0, source=points[-1].name),)
     follower.axes.check_used(runner.calls)
     warnings += _of_reduction(points, reduction, mask, follower)
     scores = None if chosen is None else scores_of(chosen, hints.scores)
@@ -155,7 +176,11 @@ def _of_reduction(
     """Return warnings about layers that are not reduced, or along an axis that is assumed."""
     shapes = {point.name: point.shape for point in points}
     flat = [point.name for point in points if point.channel_axis is None and len(point.shape) > 1]
-    several = [name for name, shape in shapes.items() if len(shape) > 1]
+    several = [
+        point.name
+        for point in points
+        if len(point.shape) > 1 and (reduction.kind != "auto" or point.channel_axis is not None)
+    ]
     return reduction_warnings(reduction, shapes, flat, mask) + follower.axes.warnings(several, reduction.kind)
 
 
@@ -240,6 +265,7 @@ def _points(
                 shape=shape,
                 axes=own,
                 channel_axis=axis,
+                reduction="flatten" if axis is None else str(reduction.at(shape, axis)),
                 is_complex=call.dtype.is_complex,
                 dtype=_real(call.dtype),
             )

@@ -23,7 +23,7 @@ from collapselab.errors import InputError
 from collapselab.metrics import Metric, select
 from collapselab.metrics.registry import MATRICES, Need
 from collapselab.passes import MeasuredSplit, PointWeight, SplitPlan, measure_split
-from collapselab.passes.stream import no_progress
+from collapselab.passes.estimate import Estimate
 from collapselab.probes.batches import Batch, Readable, known_labels
 from collapselab.probes.candidates import Classes
 from collapselab.probes.channels import parse_channel_axis
@@ -37,7 +37,7 @@ from collapselab.probes.plan import Hints, Plan, ProbePoint, check_means_fit, ch
 from collapselab.probes.products import LayerCall
 from collapselab.probes.reduce import Reduction
 from collapselab.probes.results import LayerProfile, Profile, SplitProfile, first_collapsed, joined_warnings
-from collapselab.probes.select import choose_layers, named_layer, scripted_parts
+from collapselab.probes.select import LAST, choose_layers, named_layer, scripted_parts
 from collapselab.probes.tensors import UnreadableError, ordinary
 from collapselab.probes.tokens import with_padding
 from collapselab.probes.weights import check_finite_weights, effective_weight
@@ -64,7 +64,7 @@ class ProfileRun:
 
     def __init__(self, model: nn.Module, loader: Iterable[Any], options: ProfileOptions) -> None:
         self._options = options
-        self._progress = options["progress"] or no_progress
+        self._progress = options["progress"] or Estimate()
         # Parameters on the meta device are loaded when they are needed.
         devices = (parameter.device for parameter in model.parameters() if not parameter.is_meta)
         self._device = next(devices, torch.device("cpu"))
@@ -138,10 +138,8 @@ class ProfileRun:
     def _check_memory(self, *, with_test: bool) -> None:
         device = self._stats_device or self._device
         device = torch.device("cpu") if device.type == "mps" else device  # no float64 there
-        plan = self._split_plan("train")
-        text = run_together(
-            lambda: check_memory(plan, self._labels, self._num_planned, device, with_test=with_test)
-        )
+        plan, labels, number = self._split_plan("train"), self._labels, self._num_planned
+        text = run_together(lambda: check_memory(plan, labels, number, device, with_test=with_test))
         self._warnings += [] if text is None else [("memory", text)]
         self._has_room = text is None
         for point in self._plan_of_points.points:
@@ -172,6 +170,7 @@ class ProfileRun:
             self._classes(labels),
             # Processes that gather parameters for each other must run equally often.
             checks_order=self._splits is None,
+            only_last=self._options["layers"] == LAST and not named,
         )
         plan = run_together(
             lambda: plan_probes(
@@ -342,7 +341,7 @@ class ProfileRun:
             epsilon=epsilon,
             num_samples={split: int(found.counts.sum()) for split, found in measured.items()},
             classes=tuple(self._labels.values[train.classes].tolist()),
-            reduction=str(self._reduction),
+            reduction=self._plan_of_points.reduction_in_words,
             warnings=tuple(grouped(joined_warnings(self._warnings + places))),
         )
 
@@ -354,7 +353,8 @@ class ProfileRun:
             depth=point.depth,
             shape=point.shape,
             dim=point.dim,
-            scatter=measured["train"].scatter[point.source],
+            reduction=point.reduction,
+            scatter=measured["train"].stored(point.source),
             splits={split: _split_profile(point, found, classes) for split, found in measured.items()},
             weight_singular_values=tuple(values),
         )

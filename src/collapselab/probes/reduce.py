@@ -6,7 +6,7 @@ Letters: n samples, t tokens, p features of a row.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -18,8 +18,11 @@ from collapselab.errors import InputError
 from collapselab.probes.notes import Notes
 from collapselab.probes.padding import Padding, last_position
 
+# `auto` reduces a feature map with more features than this: about as many as a covariance is stored for.
+MAX_FLAT_MAP = 4096
+
 _FORMS = (
-    "use flatten, gap, mean, token, token:3 (the fourth token), token:-1 (the last position), token:last (the last "
+    "use auto, flatten, gap, mean, token, token:3 (the fourth token), token:-1 (the last position), token:last (the last "
     "that is not padding) or token:cls (the class token)"
 )
 
@@ -32,29 +35,32 @@ class Reduction:
 
     Attributes:
         kind: `flatten`: all axes. `gap`: mean over the positions of a map or sequence. `mean`: mean over the
-            tokens of a sequence, without padding where it is marked. `token`: one token of a sequence.
+            tokens of a sequence, without padding where it is marked. `token`: one token of a sequence. `auto`: for
+            sequences `of_sequences`, for maps of more than `MAX_FLAT_MAP` features `gap`, else `flatten`.
         index: index of the token; `last` for the last that is not padding, `cls` for the class token.
         padding: tells where tokens are padding; None before a model is known.
         class_token: index of the class token and the number of tokens in sequences that have it (None where unknown).
+        of_sequences: what `auto` does with sequences: the token that the head of the network reads, or `mean`.
         notes: what was unusual in the batches so far: keys of `warnings`, and `empty` (see `check`).
     """
 
-    kind: Literal["flatten", "gap", "token", "mean"] = "flatten"
+    kind: Literal["flatten", "gap", "token", "mean", "auto"] = "flatten"
     index: int | Literal["last", "cls"] = 0
     padding: Padding | None = field(default=None, compare=False, repr=False)
     class_token: tuple[int, int | None] = field(default=(0, None), compare=False)
+    of_sequences: Reduction | None = field(default=None, compare=False)
     notes: Notes = field(default_factory=Notes, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str | Reduction) -> Reduction:
-        """Return the reduction named `flatten`, `gap`, `mean`, `token`, `token:i`, `token[i]`, `token:last`, `token:cls`.
+        """Return the reduction named `auto`, `flatten`, `gap`, `mean`, `token`, `token:i`, `token[i]`, `token:last`, `token:cls`.
 
         Raises:
             InputError: any other name.
         """
         if isinstance(text, Reduction):
             return text
-        if text in ("flatten", "gap", "token", "mean"):
+        if text in ("auto", "flatten", "gap", "token", "mean"):
             return cls(text)
         if text in ("token:last", "token:cls"):
             return cls("token", "last" if text == "token:last" else "cls")
@@ -65,6 +71,20 @@ class Reduction:
 
     def __str__(self) -> str:
         return f"token:{self.index}" if self.kind == "token" else self.kind
+
+    def at(self, shape: tuple[int, ...], channel_axis: int) -> Reduction:
+        """Return what is done with features of one sample of this shape: what `auto` chooses, or this reduction itself.
+
+        Args:
+            channel_axis: axis of channels, counted from the last: -1 for sequences.
+        """
+        if self.kind != "auto" or len(shape) < 2:
+            return self
+        if len(shape) > 2 or channel_axis != -1:
+            return _GAP if torch.Size(shape).numel() > MAX_FLAT_MAP else _FLATTEN
+        chosen = self.of_sequences or _MEAN
+        # A sequence of another length need not have the token that the head reads.
+        return _mean_of(chosen) if chosen.kind == "token" and chosen.class_token[1] != shape[0] else chosen
 
     def reduces(
         self, shape: tuple[int, ...], channel_axis: int, mask: Bool[Tensor, "n t"] | None = None
@@ -78,6 +98,8 @@ class Reduction:
         """
         if len(shape) < 2 or self.kind == "flatten":
             return False
+        if self.kind == "auto":
+            return self.at(shape, channel_axis).reduces(shape, channel_axis, mask)
         if self.kind == "gap":
             return -len(shape) <= channel_axis
         tokens = int(torch.Size(shape[:-1]).numel())
@@ -102,6 +124,9 @@ class Reduction:
         """
         if channel_axis is None or features.ndim < 3:
             return features if features.ndim == 2 else features.flatten(1)
+        if self.kind == "auto":
+            chosen = self.at(tuple(features.shape[1:]), channel_axis)
+            return chosen(features, channel_axis=channel_axis, mask=mask)
         # Half precision overflows, and has too few digits for a sum of many positions.
         is_wide = features.dtype in (torch.float32, torch.float64)
         wide = features.dtype if is_wide else torch.promote_types(features.dtype, torch.float32)
@@ -160,9 +185,11 @@ class Reduction:
     def warnings(self) -> list[str]:
         """Return what was unusual in the batches of all processes; every process must call it."""
         self.notes.settle()
-        texts = [] if self.padding is None else self.padding.warnings(str(self))
+        texts = [] if self.padding is None else self.padding.warnings(str(self.of_sequences or self))
         if largest_over_ranks(int("position" in self.notes.known)):
-            texts.append(f"{self} is padding in some samples; use token:last for the last token that is not")
+            texts.append(
+                f"{self.of_sequences or self} is padding in some samples; use token:last for the last token that is not"
+            )
         return texts
 
     def mask_of(self, inputs: Any) -> Bool[Tensor, "n t"] | None:
@@ -171,5 +198,12 @@ class Reduction:
         Args:
             inputs: what the model is called with.
         """
-        asks = self.padding is not None and self.kind in ("mean", "token")
+        asks = self.padding is not None and self.kind in ("mean", "token", "auto")
         return self.padding.kept(inputs) if asks and self.padding is not None else None
+
+
+_FLATTEN, _GAP, _MEAN = Reduction("flatten"), Reduction("gap"), Reduction("mean")
+
+
+def _mean_of(reduction: Reduction) -> Reduction:
+    return replace(reduction, kind="mean", index=0)

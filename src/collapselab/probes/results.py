@@ -79,9 +79,10 @@ class LayerProfile:
         depth: 0 for the first layer that the forward pass reaches, largest for the classifier.
         shape: shape of the layer's input, without the batch axis.
         dim: features per sample after the reduction.
-        scatter: which part of the within-class scatter was stored: with `per_class` and `full` every metric is exact,
-            with `sketch` and `trace` metrics of a whole covariance are undefined.
+        scatter: which part of the within-class scatter was stored: with `rows` (samples that are fewer than features),
+            `per_class` and `full` every metric is exact, with `sketch` and `trace` metrics of a whole covariance are undefined.
         splits: `train` and, where given, `test`.
+        reduction: how its features became one row per sample; empty in older files.
         weight_singular_values: largest singular values of the weight, at least C of them if it has that many; empty
             without weight.
     """
@@ -93,6 +94,7 @@ class LayerProfile:
     scatter: str
     splits: dict[str, SplitProfile]
     weight_singular_values: tuple[float, ...] = field(default=(), repr=False)
+    reduction: str = ""
 
     @property
     def train(self) -> dict[str, Number | None]:
@@ -332,6 +334,7 @@ def _layer_dict(layer: LayerProfile) -> dict[str, Any]:
         "depth": layer.depth,
         "shape": list(layer.shape),
         "dim": layer.dim,
+        "reduction": layer.reduction,
         "scatter": layer.scatter,
     }
     out |= {split: dict(measured.metrics) for split, measured in layer.splits.items()}
@@ -356,6 +359,7 @@ def _layer(values: Mapping[str, Any]) -> LayerProfile:
         scatter=values["scatter"],
         splits={split: _split(values, split) for split in _SPLITS if split in values},
         weight_singular_values=tuple(values.get("weight_singular_values", ())),
+        reduction=values.get("reduction", ""),
     )
 
 

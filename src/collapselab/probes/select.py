@@ -22,6 +22,8 @@ _FORMS = "give names, globs or modules of the network, or a predicate of name an
 
 
 # What wrappers insert into names: `torch.compile`, activation checkpoints, FSDP, Fabric.
+# The value of `layers` for the layer that computes the class scores, or the deepest one.
+LAST = "last"
 _WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"}
 # Wrappers that hold a network as `module`, which could be a user's own name elsewhere.
 _HOLDERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
@@ -147,7 +149,7 @@ def choose_layers(model: nn.Module, layers: Any = None) -> tuple[dict[str, nn.Mo
 
     Args:
         model: the network.
-        layers: None for every weight layer; names and globs (`layer4.*`), comma-separated or in a list; modules of
+        layers: None for every weight layer; `last`, to choose from all of them later; names and globs (`layer4.*`), comma-separated or in a list; modules of
             the network, alone or in a list; or a predicate of name and module. A glob selects the weight layers that
             it matches, or every module that it matches if there is no weight layer among them. What a name or
             glob after `!` matches is left out, with all inside; where there are no other names, of all weight layers.
@@ -156,7 +158,7 @@ def choose_layers(model: nn.Module, layers: Any = None) -> tuple[dict[str, nn.Mo
         InputError: a name or glob that matches nothing, with near matches; a module that is not in the network;
             anything else.
     """
-    if layers is None:
+    if layers is None or (isinstance(layers, str) and layers == LAST and LAST not in named_parts(model)):
         return weight_layers(model), set()
     modules = {
         name: module

@@ -25,6 +25,22 @@ def with_padding(reduction: Reduction, model: nn.Module, wanted: TokenMaskOption
     return replace(reduction, padding=Padding(model, wanted, is_needed=is_needed), notes=Notes())
 
 
+def resolved(reduction: Reduction, follower: Follower, model: nn.Module) -> Reduction:
+    """Return a reduction that knows the class token; `auto` then knows what to do with sequences.
+
+    Raises:
+        InputError: see `class_token`.
+    """
+    reduction = replace(reduction, class_token=class_token(reduction, follower, model))
+    if reduction.kind != "auto":
+        return reduction
+    selected = follower.selected
+    if selected is None:
+        return replace(reduction, of_sequences=replace(reduction, kind="mean"))
+    token = replace(reduction, kind="token", index=selected[0], class_token=selected)
+    return replace(reduction, of_sequences=token)
+
+
 def class_token(reduction: Reduction, follower: Follower, model: nn.Module) -> tuple[int, int | None]:
     """Return the index of the class token, and the number of tokens of sequences that have it; None where unknown.
 
@@ -79,7 +95,7 @@ def reduction_warnings(
             other(flat, length),
             f"does not read the {length} tokens of the mask: its features are flattened",
         )
-    elif reduction.kind == "mean":
+    elif "mean" in (reduction.kind, reduction.of_sequences and reduction.of_sequences.kind):
         sequences = [name for name, shape in shapes.items() if len(shape) == 2 and name not in flat]
         names, text = (
             other(sequences, length),

@@ -171,7 +171,7 @@ class ClassAccumulation(ClassReadings):
         block.add(found)
         if found.is_due:
             moments.judge()
-        if self._within is not None:
+        if self._within is not None and not self._within.hold(block.rows, block.labels):
             self._within.add_centred(block.deviations, block.labels)
 
     def _add_at_once(self, features: Tensor, labels: Tensor) -> None:

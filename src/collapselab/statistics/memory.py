@@ -7,7 +7,7 @@ Statistics of rows in float32 (or narrower) take, in bytes:
     moments     28 c p      centres in float32, partial sums in float32 and totals in float64: two of each
     full        8 p^2       and r rows of 4 p + 8 that wait for a product, r = 4096 … 8192 and one block of rows
     per_class   8 c p^2     and the same rows
-    sketch      8 k p
+    sketch      8 k p, and as much again if there are no more than 2 k rows
 
 Up to 64 features, sums are float64 alone: 20 c p. Rows in float64 have moments of 24 c p. Where products are float64,
 waiting rows take 8 p + 8.
@@ -25,7 +25,7 @@ import torch
 from collapselab.statistics.class_stats import ClassStats
 from collapselab.statistics.gathering import chunk_bytes
 from collapselab.statistics.moments import NARROW, block_rows
-from collapselab.statistics.scatter import pending_rows
+from collapselab.statistics.scatter import ROWS_PER_SKETCH_COLUMN, pending_rows
 
 # Per class: counts, squares, unit weights, zero norms, squared norm of the centre and the count of the next judgement, 8 bytes each.
 _PER_CLASS = 48
@@ -46,13 +46,25 @@ def moments_bytes(stats: ClassStats, features: torch.dtype = torch.float32, *, d
     return stats.num_classes * (per_feature * stats.dim + _PER_CLASS)
 
 
-def scatter_bytes(stats: ClassStats, features: torch.dtype = torch.float32, *, deferred: bool = False) -> int:
-    """Return the bytes of the within-class scatter and of the rows that wait for a product; see `moments_bytes`."""
+def scatter_bytes(
+    stats: ClassStats,
+    features: torch.dtype = torch.float32,
+    *,
+    deferred: bool = False,
+    num_samples: int | None = None,
+) -> int:
+    """Return the bytes of the within-class scatter and of the rows that wait for a product; see `moments_bytes`.
+
+    Args:
+        num_samples: number of rows, where known: a sketch keeps rows beside it if there are few.
+    """
     p = stats.dim
     if stats.scatter == "trace":
         return 0
     if stats.scatter == "sketch":
-        return 8 * stats.sketch_size * p
+        most = ROWS_PER_SKETCH_COLUMN * stats.sketch_size
+        keeps = num_samples is not None and num_samples <= most
+        return 8 * stats.sketch_size * p + keeps * most * p * max(features.itemsize, 4)
     products = stats.product_dtype or torch.promote_types(features, torch.float32)
     row = p * torch.promote_types(products, features).itemsize + 8
     matrices = stats.num_classes if stats.scatter == "per_class" else 1

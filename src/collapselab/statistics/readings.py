@@ -125,6 +125,17 @@ class ClassReadings(ABC):
         return within.about_means().mul_(self._pooled_factor(weighting))
 
     @torch.no_grad()
+    def few_rows(self) -> tuple[Float[Tensor, "n p"], Int[Tensor, " n"]] | None:
+        """Return the deviations of all samples from their class means, float64, and their labels, if they are few.
+
+        If samples and classes together are no more than features, their rows are kept, and matrices between samples
+        replace those between features. A sketch keeps at most 64 rows (2 for each column). None otherwise, after a
+        merge, and with `scatter="trace"`.
+        """
+        self._settle()
+        return None if self._within is None else self._within.few_rows()
+
+    @torch.no_grad()
     def class_covariances(self) -> Float[Tensor, "c p p"]:
         """Return the covariance of each class about its own mean (over n_c), float64.
 

@@ -20,6 +20,7 @@ from collapselab.numerics import (
     symmetrized,
 )
 from collapselab.statistics.moments import ClassMoments
+from collapselab.statistics.pending import PendingRows, deviations_of_few
 from collapselab.statistics.rows import selected
 from collapselab.statistics.shared import Directions, shared_directions
 from collapselab.statistics.weighting import balancing_scale
@@ -31,6 +32,8 @@ _PENDING_BYTES, _MIN_PENDING_ROWS, _MAX_PENDING_ROWS = 2**25, 4096, 8192
 # For a p x k total few rows are enough: rows of a sketch are never collected. Longer float32 sums of nearly equal
 # terms would round by more than a few hundred eps.
 _ROWS_PER_SKETCH_PRODUCT = 256
+# Rows of a sketch are kept beside it up to as many: float32 rows then take no more memory than the sketch.
+ROWS_PER_SKETCH_COLUMN = 2
 # float32 products of deviations of this size neither overflow nor underflow; others are scaled.
 _SAFE_DEVIATIONS = (2.0**-30, 2.0**40)
 
@@ -79,17 +82,30 @@ class WithinScatter:
         self.max_abs = 0.0
         self._directions: Directions | None = None
         if kind == "sketch":
-            # Stored transposed: its products come as k x p.
-            self.total = torch.zeros(sketch_size, p, dtype=torch.float64, device=device).T
             self._directions = shared_directions(p, sketch_size, seed, dtype, device)
-        else:
-            shape = (p, p) if kind == "full" else (moments.num_classes, p, p)
-            self.total = torch.zeros(shape, dtype=torch.float64, device=device)
-        self._rows: Tensor | None = None
-        self._labels: Tensor | None = None
-        self._num_pending = 0
-        self._flush_at = 0
+        self._sketch_size = sketch_size
+        self._total: Tensor | None = None
+        # For a sketch they are copies of rows that have been added.
+        self._pending = PendingRows(p, device)
+        self._pending_are_all = True
         self._any_in_total = False
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of the products; created when it is first needed, which few rows never do."""
+        if self._total is None:
+            p, device = self.moments.dim, self.moments.centres.device
+            if self.kind == "sketch":
+                # Stored transposed: its products come as k x p.
+                self._total = torch.zeros(self._sketch_size, p, dtype=torch.float64, device=device).T
+            else:
+                shape = (p, p) if self.kind == "full" else (self.moments.num_classes, p, p)
+                self._total = torch.zeros(shape, dtype=torch.float64, device=device)
+        return self._total
+
+    @total.setter
+    def total(self, total: Tensor) -> None:
+        self._total = total
 
     @property
     def omega(self) -> Float[Tensor, "p k"] | None:
@@ -129,6 +145,7 @@ class WithinScatter:
                 self._add_sketched(rows, scale**2)
             else:
                 self._add_grams(self.total, rows, labels, scale**2)
+                self._pending_are_all = False
         self._any_in_total = True
 
     def _add_sketched(self, rows: Tensor, factor: float) -> None:
@@ -156,50 +173,76 @@ class WithinScatter:
     def push(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
         """Add a block of rows that `moments` already has; once enough rows are collected, they are multiplied.
 
-        A sketch got their deviations already: only the largest value is recorded.
+        A sketch got their deviations already.
         """
         low, high = torch.aminmax(features)
         self.see(float(low), float(high))
-        if self.kind == "sketch":
-            return
-        n = len(labels)
-        # float64 rows are collected as they are: rounded before they are centred, they would lose a collapsed class.
-        dtype = torch.promote_types(self.dtype, features.dtype)
-        if self._rows is None or self._labels is None or self._rows.dtype != dtype:
-            dtype = dtype if self._rows is None else torch.promote_types(dtype, self._rows.dtype)
-            self._make_room(dtype)
-        assert self._rows is not None
-        assert self._labels is not None
-        end = self._num_pending + n
-        self._rows[self._num_pending : end] = features
-        self._labels[self._num_pending : end] = labels
-        self._num_pending = end
-        if end >= self._flush_at:
+        self._collect(features, labels)
+        if self.kind != "sketch" and len(self._pending) >= pending_rows(self.moments.dim, self.dtype):
             self._flush()
 
-    def _make_room(self, dtype: torch.dtype) -> None:
-        if self._rows is not None and self._rows.dtype == dtype:
-            return
-        self._flush()
-        self._flush_at = pending_rows(self.moments.dim, self.dtype)
-        # The block that reaches the limit still fits.
-        size, device = self._flush_at + self.moments.block_rows(), self.moments.centres.device
-        self._rows = torch.empty(size, self.moments.dim, dtype=dtype, device=device)
-        self._labels = torch.empty(size, dtype=torch.int64, device=device)
+    def hold(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> bool:
+        """Collect rows of a large block, as long as all rows so far are fewer than features.
+
+        Returns:
+            Whether they wait now; otherwise `add_centred` must get them.
+        """
+        if self.kind == "sketch":
+            self._collect(features, labels)
+            return False
+        holds = self._pending_are_all and self._are_few(len(self._pending) + len(labels))
+        if holds:
+            self._collect(features, labels, most=self.moments.dim)
+        else:
+            self._flush()
+        return holds
+
+    def _are_few(self, num_rows: int) -> bool:
+        """Return whether products between rows and class means are smaller than the p x p product."""
+        return num_rows + self.moments.num_classes <= self.moments.dim
+
+    def _collect(self, features: Tensor, labels: Tensor, most: int | None = None) -> None:
+        """Add rows to those that wait, or to the few that are kept beside a sketch.
+
+        Args:
+            most: number of rows to make room for; default as many as are multiplied at once.
+        """
+        pending, dim = self._pending, self.moments.dim
+        # float64 rows are collected as they are: rounded before they are centred, they would lose a collapsed class.
+        dtype = torch.promote_types(self.dtype, features.dtype)
+        if self.kind == "sketch":
+            most, number = ROWS_PER_SKETCH_COLUMN * self._sketch_size, len(pending) + len(labels)
+            fits = number <= most and self._are_few(number) and self._pending_are_all
+            if not fits or (len(pending) and not pending.has_room(len(labels), dtype)):
+                self._pending, self._pending_are_all = PendingRows(dim, labels.device), False
+                return
+        if not pending.has_room(len(labels), dtype):
+            self._flush()
+            # The block that reaches the limit still fits.
+            pending.make_room(most or pending_rows(dim, self.dtype) + self.moments.block_rows(), dtype)
+        pending.add(features, labels)
+
+    def few_rows(self) -> tuple[Float[Tensor, "n p"], Int[Tensor, " n"]] | None:
+        """Return the deviations of all rows from their class means, float64, and their labels; None if they are many.
+
+        They are many if rows and classes together outnumber the features, or rows have been multiplied already.
+        """
+        if not (self._pending_are_all and len(self._pending) and self._are_few(len(self._pending))):
+            return None
+        return deviations_of_few(self._pending, self.moments)
 
     def _flush(self) -> None:
-        if self._num_pending and self._rows is not None and self._labels is not None:
-            rows, labels = self._rows[: self._num_pending], self._labels[: self._num_pending]
-            self._add_products(self.total, rows, labels)
-            self._num_pending, self._any_in_total = 0, True
+        if len(self._pending) and self.kind != "sketch":
+            self._add_products(self.total, self._pending.rows, self._pending.labels)
+            self._pending.clear()
+            self._any_in_total, self._pending_are_all = True, False
 
     def folded_total(self) -> Tensor:
         """Return the total with pending rows included. Nothing changes: pending rows are copied."""
-        if self._num_pending == 0 or self._rows is None or self._labels is None:
+        if not len(self._pending) or self.kind == "sketch":
             return self.total
         total = self.total.clone()
-        rows, labels = self._rows[: self._num_pending].clone(), self._labels[: self._num_pending]
-        self._add_products(total, rows, labels)
+        self._add_products(total, self._pending.rows.clone(), self._pending.labels)
         return total
 
     def about_means(self) -> Tensor:
@@ -226,8 +269,8 @@ class WithinScatter:
         """
         counts = self.moments.counts.clamp_min(1).double()
         pooled = torch.tensordot(weights, self.total, dims=1)
-        if self._num_pending and self._rows is not None and self._labels is not None:
-            rows, labels = self._rows[: self._num_pending].clone(), self._labels[: self._num_pending]
+        if len(self._pending):
+            rows, labels = self._pending.rows.clone(), self._pending.labels
             rows, scale = self._centred(rows, labels, weights.sqrt())
             with full_precision_products(pooled.device):
                 add_gram_(pooled, rows, scale**2)
@@ -243,14 +286,16 @@ class WithinScatter:
         by = self.moments.shift_from(part.moments)[present]
         counts = part.moments.counts.to(device)[present].double()
         self._shift(present, counts, part.moments.sums.to(device)[present], by)
-        self._any_in_total = True
+        self._any_in_total, self._pending_are_all = True, False
 
     def select_classes(self, which: Int[Tensor, " k"], moments: ClassMoments) -> WithinScatter:
         """Return the scatter of these classes (all others are empty) with their `moments`; it shares memory."""
-        self._flush()
+        if not self._pending_are_all:
+            self._flush()
         part = copy.copy(self)
-        part.moments, part._rows, part._labels = moments, None, None
-        if self.kind == "per_class":
+        part.moments = moments
+        part._pending = self._pending.renumbered(which, self.moments.num_classes)
+        if self.kind == "per_class" and self._total is not None:
             part.total = selected(self.total, which)
         if self.row_scale is not None:
             part.row_scale = self.row_scale[which]
@@ -258,18 +303,20 @@ class WithinScatter:
 
     def grow(self, num_classes: int) -> None:
         """Add classes without samples, so that there are `num_classes`; there are no class counts."""
-        if self.kind == "per_class":
+        if self.kind == "per_class" and self._total is not None:
             new = self.total.new_zeros(num_classes - len(self.total), *self.total.shape[1:])
             self.total = torch.cat((self.total, new))
 
     def pool(self) -> None:
         """Turn `per_class` into `full`, with equal weights of all rows."""
-        self._flush()
-        self.kind, self.total = "full", self.total.sum(0)
+        if self._total is not None:
+            self.total = self.total.sum(0)
+        self.kind = "full"
 
     def load(self, total: Tensor, max_abs: float) -> None:
         """Continue from what `folded_total` and `max_abs` gave; the total is copied."""
-        self.total, self.max_abs, self._any_in_total = total.clone(), max_abs, True
+        self.total, self.max_abs = total.clone(), max_abs
+        self._any_in_total, self._pending_are_all = True, False
 
     def prepare_move(self, which: Int[Tensor, " k"], moved: Float[Tensor, "k p"]) -> None:
         """Re-express the total before `moments` moves the centres of classes `which` to `moved`.
@@ -280,8 +327,8 @@ class WithinScatter:
             return
         moments = self.moments
         counts, sums = moments.counts.double(), moments.sums
-        if self._num_pending and self._rows is not None and self._labels is not None:
-            pending, labels = self._rows[: self._num_pending], self._labels[: self._num_pending]
+        if len(self._pending) and self.kind != "sketch":
+            pending, labels = self._pending.rows, self._pending.labels
             counts -= torch.bincount(labels, minlength=moments.num_classes)
             moving = torch.zeros_like(counts, dtype=torch.bool)
             moving[which] = True

@@ -66,6 +66,7 @@ def measure_network(
         model,
         *shares,
         layers=layers,
+        reduce="flatten",
         metrics=plan.metrics,
         spectra=spectra,
         epsilon=plan.epsilon,

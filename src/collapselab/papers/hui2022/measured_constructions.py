@@ -111,7 +111,8 @@ def measure_constructions(runs: Grid, seed: int) -> list[ExtraRow]:
 def _measured(model: nn.Module, data: DataSplits) -> ExtraRow:
     layer = classifier_name(model)
     batches = data.train.batches(EVALUATION_BATCH), data.test.batches(EVALUATION_BATCH)
-    last = profile(model, *batches, layers=[layer], metrics=["train_variance", "strong_test_variance"])[layer]
+    names = ["train_variance", "strong_test_variance"]
+    last = profile(model, *batches, layers=[layer], reduce="flatten", metrics=names)[layer]
     loss = nn.functional.cross_entropy
     test = evaluate(model, data.test, loss, EVALUATION_BATCH, features_of=layer)
     assert test.features is not None, "they are asked for"

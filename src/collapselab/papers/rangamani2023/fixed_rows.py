@@ -24,7 +24,13 @@ def first_collapsed(runs: Grid, seed: int) -> list[ExtraRow]:
     for run in runs.of(seed).values():
         if run.job.labels["fixed"] == FREE:
             model, data = recalibrated(run, runs)
-            found = profile(model, data.train.batches(BATCH), metrics=["normalized_within"], epsilon=EPSILON)
+            found = profile(
+                model,
+                data.train.batches(BATCH),
+                metrics=["normalized_within"],
+                reduce="flatten",
+                epsilon=EPSILON,
+            )
             depth = None if found.first_collapsed_layer is None else found[found.first_collapsed_layer].depth
             rows.append({"dataset": run.job.labels["dataset"], "first_collapsed": depth})
     return rows

@@ -71,10 +71,15 @@ def _measured(run: GridRun, runs: Grid) -> Iterator[ExtraRow]:
         place: ExtraRow = {"job": run.job.name, "step": step}
         chosen = None if isinstance(layers, str) else list(layers)
         both = profile(
-            model, data.train.batches(BATCH), data.test.batches(BATCH), chosen, metrics=list(METRICS)
+            model,
+            data.train.batches(BATCH),
+            data.test.batches(BATCH),
+            chosen,
+            reduce="flatten",
+            metrics=list(METRICS),
         )
         pooled, by_class = (
-            profile(model, data.train.batches(BATCH), layers=chosen, metrics=list(names))
+            profile(model, data.train.batches(BATCH), layers=chosen, reduce="flatten", metrics=list(names))
             for names in (_POOLED, _BY_CLASS)
         )
         recalled = [recall(model, both, split, BATCH) for split in (data.train, data.test)]
