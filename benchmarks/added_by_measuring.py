@@ -1,7 +1,7 @@
 """What measuring adds in the first hour with the package: four small cases, each with its time and its ratio or limit.
 
-    python benchmarks/first_hour.py                 # all cases (a minute)
-    python benchmarks/first_hour.py --case mlp --case trainer
+    python benchmarks/added_by_measuring.py                 # all cases (a minute)
+    python benchmarks/added_by_measuring.py --case mlp --case trainer
 
 Every case runs once before it is timed, so that imports and first calls do not count. The two sides of a ratio alternate
 in one process; the ratio of the minima is printed.

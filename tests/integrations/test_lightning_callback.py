@@ -173,7 +173,7 @@ def test_a_run_goes_on_with_the_checkpoint(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "two.ckpt")
     fit(tmp_path, NeuralCollapseCallback(out=out), checkpoint=tmp_path / "two.ckpt")
     assert run_of(out)[1] == {0: 0.0, 4: 1.0, 8: 2.0, 12: 3.0}
-    assert len(RunFolder(newest_run(out)).read_rows()) == 4 * 4
+    assert len(RunFolder(newest_run(out)).read_rows()) == 4 * 2
     fit(tmp_path, NeuralCollapseCallback(out=out), max_epochs=1)
     fit(tmp_path, NeuralCollapseCallback(out=out, overwrite=True), max_epochs=2)
     assert sorted(path.name for path in out.iterdir()) == ["version_0", "version_1"]

@@ -151,7 +151,7 @@ def test_hooks_of_transfer_are_used(network: Any, loaders: Any, tmp_path: Path) 
     images, labels = data().tensors
     expected = (images.double() - 100) / 50 if loaders is None else images.double() / 2
     plain = type("Plain", (Data,), {"on_after_batch_transfer": LightningDataModule.on_after_batch_transfer})
-    callback, model = NeuralCollapseCallback(), network()
+    callback, model = NeuralCollapseCallback(layers=None), network()
     fit(tmp_path, model, (loaders or plain)(), callback)
     for split in ("train", "test"):
         measured = means_of(callback, "net.first", split)
@@ -169,7 +169,7 @@ def test_hooks_see_a_trainer_that_validates(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true", "32-true"])
 def test_precision_plugins_are_used(precision: Any, tmp_path: Path) -> None:
-    results, callback = [], NeuralCollapseCallback()
+    results, callback = [], NeuralCollapseCallback(layers=None)
     for callbacks in ([], [callback]):
         torch.manual_seed(1)
         model = Model()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from collapselab.probes import LayerProfile, Profile
+from collapselab.probes import LayerProfile, Profile, profile
 from oracles import Oracle
+
+# Sequences and maps as one row of features per sample, which the oracles know.
+flat_profile = partial(profile, reduce="flatten")
 
 # Metrics of features alone, of every group.
 METRICS = (

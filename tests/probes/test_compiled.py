@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from by_hand import assert_equals_oracle
+from by_hand import assert_equals_oracle, flat_profile
 from probe_networks import TinyConvNet, batches, draw, seeded, uneven
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
@@ -117,7 +117,7 @@ def test_a_compiled_model_has_the_profile_of_the_eager_one(
     inputs = draw(*shape, labels=LABELS)
     train = batches(inputs, LABELS, 20)
     eager = seeded(network)
-    expected = profile(eager, train, layers="*")
+    expected = flat_profile(eager, train, layers="*")
     caught: list[Tensor] = []
     with eager.get_submodule(name).register_forward_pre_hook(lambda _, args: caught.append(args[0])):
         eager.eval()(inputs)
@@ -133,7 +133,7 @@ def test_a_compiled_model_has_the_profile_of_the_eager_one(
                 moved.copy_(buffer)
     frames = counter.frame_count
     capfd.readouterr()
-    found = profile(model, train, layers="*")
+    found = flat_profile(model, train, layers="*")
     assert capfd.readouterr() == ("", "")
     same(found, expected)
     assert_equals_oracle(found[name], caught[0], LABELS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from by_hand import agrees, assert_equals_oracle, inputs_of
+from by_hand import agrees, assert_equals_oracle, flat_profile, inputs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from probe_networks import draw, seeded, uneven
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from collapselab.errors import InputError
-from collapselab.probes import profile
 from collapselab.probes.inputs import axes_of_length, leaves, take_samples
 
 STEPS = 6
@@ -79,7 +78,7 @@ def time_first(size: int) -> list[tuple[Tensor, Tensor]]:
 def test_sequences_with_time_first_are_arranged_by_samples(kind: str, size: int) -> None:
     build, names = TIME_FIRST[kind]
     model = seeded(build).eval()
-    found = profile(model, time_first(size))
+    found = flat_profile(model, time_first(size))
     features = inputs_of(model, lambda: model(SEQUENCES))
     assert found.layers[-1].name == "fc"
     assert found["fc"].train["ncc_agreement"] is not None
@@ -92,15 +91,15 @@ def test_sequences_with_time_first_are_arranged_by_samples(kind: str, size: int)
 
 def test_the_axis_can_be_said_by_hand() -> None:
     model = seeded(Recurrent)
-    wanted = profile(model, time_first(7))
+    wanted = flat_profile(model, time_first(7))
     for axis in (1, {0: 1}):
-        found = profile(model, time_first(STEPS), batch_axis=axis)
+        found = flat_profile(model, time_first(STEPS), batch_axis=axis)
         for layer in wanted.layers:
             assert found[layer.name].train["vci"] == pytest.approx(layer.train["vci"], rel=1e-9)
     with pytest.raises(InputError, match=r"^batch_axis=0: no input has 7 entries"):
-        profile(model, time_first(7), batch_axis=0)
+        flat_profile(model, time_first(7), batch_axis=0)
     with pytest.raises(InputError, match=r"^batch_axis='first': give the number of an axis"):
-        profile(model, time_first(7), batch_axis="first")  # pyright: ignore[reportArgumentType] on purpose
+        flat_profile(model, time_first(7), batch_axis="first")  # pyright: ignore[reportArgumentType] on purpose
 
 
 class FixedSize(nn.Module):
@@ -119,7 +118,7 @@ class FixedSize(nn.Module):
 def test_a_model_that_takes_one_size_is_given_samples_in_another_order() -> None:
     model = seeded(FixedSize)
     sequences, labels = SEQUENCES[:, :18], LABELS[:18]
-    found = profile(model, list(zip(sequences.split(6, 1), labels.split(6), strict=True)))
+    found = flat_profile(model, list(zip(sequences.split(6, 1), labels.split(6), strict=True)))
     assert found["hidden"].shape == (6, 4)
     agrees(found, "hidden", sequences.transpose(0, 1), labels)
     assert not any("assumed" in text for text in found.warnings)
@@ -139,7 +138,7 @@ class WithBatchStatistics(nn.Module):
 
 def test_features_that_depend_on_other_samples_are_arranged_by_shapes() -> None:
     model, inputs = seeded(WithBatchStatistics), draw(4, labels=LABELS)
-    found = profile(model, [(inputs, LABELS)])
+    found = flat_profile(model, [(inputs, LABELS)])
     features = inputs_of(model, lambda: model(inputs))
     agrees(found, "fc", features["fc"], LABELS)
     assert not any("assumed" in text for text in found.warnings)
@@ -160,11 +159,11 @@ class Sorting(nn.Module):
 
 def test_a_layer_that_reads_samples_in_another_order_is_left_out() -> None:
     model, inputs = seeded(Sorting), draw(4, labels=LABELS)
-    found = profile(model, list(zip(inputs.split(10), LABELS.split(10), strict=True)))
+    found = flat_profile(model, list(zip(inputs.split(10), LABELS.split(10), strict=True)))
     assert [layer.name for layer in found.layers] == ["hidden", "fc"]
     assert any(text.startswith("layers: inner reads") and "another order" in text for text in found.warnings)
     with pytest.raises(InputError, match=r"^layers: inner reads .*another order"):
-        profile(model, [(inputs, LABELS)], layers="inner")
+        flat_profile(model, [(inputs, LABELS)], layers="inner")
 
 
 class Opaque:
@@ -189,7 +188,7 @@ def test_inputs_that_cannot_be_divided_are_compared_with_the_next_batch(
 ) -> None:
     model = seeded(ReadsOpaque)
     parts = zip(SEQUENCES.split(sizes, 1), LABELS.split(sizes), strict=True)
-    found = profile(model, [(Opaque(x), y) for x, y in parts])
+    found = flat_profile(model, [(Opaque(x), y) for x, y in parts])
     features = inputs_of(model, lambda: model(Opaque(SEQUENCES)))
     agrees(found, "fc", features["fc"], LABELS)
     agrees(found, "hidden", SEQUENCES.transpose(0, 1), LABELS)
@@ -241,7 +240,7 @@ def test_prompts_are_no_samples_however_many_they_are(size: int) -> None:
         {"prompts": PROMPTS, "images": x, "labels": y}
         for x, y in zip(IMAGES.split(size), LABELS.split(size), strict=True)
     ]
-    found = profile(model, loader)
+    found = flat_profile(model, loader)
     assert [layer.name for layer in found.layers] == ["image", "image_head"]
     features = inputs_of(model, lambda: model(PROMPTS, IMAGES))
     agrees(found, "image_head", features["image_head"], LABELS)
@@ -262,12 +261,12 @@ def test_two_inputs_that_could_both_hold_the_samples_are_not_guessed() -> None:
     model = seeded(Symmetric)
     one = [{"prompts": PROMPTS, "images": IMAGES[:3], "labels": torch.tensor([0, 1, 2])}]
     with pytest.raises(InputError, match=r"^either images or prompts could hold the samples; .*batch_axis="):
-        profile(model, one)
+        flat_profile(model, one)
     with pytest.raises(
         InputError, match=r"^batch_axis: no input is named 'promts'; did you mean 'prompts'\?"
     ):
-        profile(model, one, batch_axis={"promts": None})
-    found = profile(model, one, batch_axis={"prompts": None})
+        flat_profile(model, one, batch_axis={"promts": None})
+    found = flat_profile(model, one, batch_axis={"prompts": None})
     assert [layer.name for layer in found.layers] == ["image", "image_head"]
 
 
@@ -284,10 +283,10 @@ def test_pairs_of_images_and_texts_hold_samples_in_both_inputs() -> None:
     images, texts, model = draw(6, labels=labels), draw(4, labels=labels, seed=2), seeded(Pairs)
     loader = list(zip(*(one.split(12) for one in (images, texts, labels)), strict=True))
     with pytest.raises(InputError, match=r"such as batch_axis=\{1: None\}, or batch_axis=0 if all do"):
-        profile(model, loader)
-    only_images = profile(model, loader, batch_axis={1: None}, scores=False)
+        flat_profile(model, loader)
+    only_images = flat_profile(model, loader, batch_axis={1: None}, scores=False)
     assert [layer.name for layer in only_images.layers] == ["image"]
-    both = profile(model, loader, batch_axis=0)
+    both = flat_profile(model, loader, batch_axis=0)
     assert_equals_oracle(both["image"], images, labels)
     assert_equals_oracle(both["text"], texts, labels)
     assert both["image"].train["ncc_agreement"] is None

@@ -12,12 +12,13 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from by_hand import flat_profile
 from probe_networks import batches, draw, seeded, uneven
 from torch import Tensor, nn
 
 from collapselab.errors import InputError
 from collapselab.passes import reading
-from collapselab.probes import capture_inputs, profile, weight_layers
+from collapselab.probes import capture_inputs, weight_layers
 
 LABELS = uneven(20, 20, 20)
 INPUTS = draw(6, labels=LABELS, dtype=torch.float32)
@@ -119,7 +120,7 @@ CASES: dict[str, tuple[type[nn.Module], Any, dict[str, Any], str]] = {
     "one class": (Body, [(INPUTS, torch.ones_like(LABELS))], {}, "all labels are 1; neural collapse needs at least two"),
     "NaN inside": (Logarithm, TRAIN, {}, "train, batch 0, layer second: "),
     "NaN in the inputs": (Body, [TRAIN[0], (TRAIN[1][0] / 0, TRAIN[1][1])], {}, "train, batch 1, layer first: "),
-    "an unknown reduction": (Body, TRAIN, {"reduce": "max"}, "unknown reduction 'max'; use flatten"),
+    "an unknown reduction": (Body, TRAIN, {"reduce": "max"}, "unknown reduction 'max'; use auto, flatten"),
     "an unknown scatter": (Body, TRAIN, {"scatter": "ful"}, "unknown scatter 'ful'; did you mean 'full'"),
     "an unknown weighting": (Body, TRAIN, {"weighting": "equal"}, "unknown weighting 'equal'"),
     "an unknown metric": (Body, TRAIN, {"metrics": "vcl"}, "unknown metric 'vcl'; did you mean 'vci'"),
@@ -198,7 +199,7 @@ def test_refused_in_one_line_with_the_model_as_it_was(case: str) -> None:
     model = network()
     state = State(model)
     with pytest.raises(InputError) as caught:
-        profile(model, loader, **arguments)
+        flat_profile(model, loader, **arguments)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
@@ -209,7 +210,7 @@ def test_an_error_of_the_model_is_one_line_with_its_cause() -> None:
     model = Breaks()
     state = State(model)
     with pytest.raises(InputError) as caught:
-        profile(model, TRAIN)
+        flat_profile(model, TRAIN)
     line = next(
         number
         for number, text in enumerate(Path(__file__).read_text().splitlines(), 1)
@@ -230,7 +231,7 @@ def test_file_and_line_of_an_error_come_before_shapes_however_many_there_are() -
             raise ValueError("too many of them: " + "word " * 60)
 
     with pytest.raises(InputError) as caught:
-        profile(Many(6, 3), [(*[torch.ones(20, 6)] * 40, LABELS[:20])])
+        flat_profile(Many(6, 3), [(*[torch.ones(20, 6)] * 40, LABELS[:20])])
     assert len(str(caught.value)) <= 300
     assert str(caught.value).startswith("train, batch 0: test_profile_bad_input.py, line ")
     assert "ValueError: too many of them" in str(caught.value)
@@ -241,7 +242,7 @@ def test_an_error_of_the_model_in_the_first_batch_says_the_same() -> None:
     with pytest.raises(
         InputError, match=r"^train, batch 0: RuntimeError: .* \(the model, Linear, was given \(20, 6\)\)"
     ):
-        profile(nn.Linear(7, 3), TRAIN)
+        flat_profile(nn.Linear(7, 3), TRAIN)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +256,7 @@ def test_an_error_of_the_model_in_the_first_batch_says_the_same() -> None:
 )
 def test_an_error_of_the_model_names_the_shapes_of_all_inputs(inputs: Any, shapes: str) -> None:
     with pytest.raises(InputError, match=re.escape(f"(the model, Body, was given {shapes})")):
-        profile(Body(), [inputs])
+        flat_profile(Body(), [inputs])
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,7 @@ def test_errors_that_are_not_the_models_fault_pass_unchanged(error: Exception) -
             raise error
 
     with pytest.raises(type(error)) as caught:
-        profile(Raises(), TRAIN)
+        flat_profile(Raises(), TRAIN)
     assert caught.value is error
 
 
@@ -284,7 +285,7 @@ def test_an_error_of_ours_inside_the_forward_pass_is_not_the_models(monkeypatch:
 
     monkeypatch.setattr(reading._Reading, "receive", broken)
     with pytest.raises(RuntimeError, match=r"^a mistake of ours$"):
-        profile(Body(), TRAIN)
+        flat_profile(Body(), TRAIN)
 
 
 def test_an_error_of_the_loader_is_passed_on() -> None:
@@ -297,7 +298,7 @@ def test_an_error_of_the_loader_is_passed_on() -> None:
 
     state = State(model := Body())
     with pytest.raises(OSError, match="the disk is gone"):
-        profile(model, loader())
+        flat_profile(model, loader())
     state.assert_as_before()
 
 
@@ -308,7 +309,7 @@ def test_the_model_is_as_it_was_after_a_measurement() -> None:
             return super().forward(inputs + noise)
 
     state = State(model := Random())
-    profile(model, TRAIN, TRAIN, scatter="sketch")
+    flat_profile(model, TRAIN, TRAIN, scatter="sketch")
     state.assert_as_before()
 
 
@@ -316,7 +317,7 @@ def test_the_model_is_as_it_was_after_a_measurement() -> None:
 def test_hooks_of_the_callers_own_stay() -> None:
     model, calls = seeded(Body, dtype=torch.float32), []
     handle = model.first.register_forward_hook(lambda *_: calls.append(1))
-    profile(model, TRAIN)
+    flat_profile(model, TRAIN)
     assert len(model.first._forward_hooks) == 1
     # The first batch, a part of it, a part of the second forwards and backwards; two passes.
     assert len(calls) == 2 + 1 + 3 + 3

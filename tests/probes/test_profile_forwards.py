@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from by_hand import flat_profile
 from probe_networks import (
     OF_WEIGHT,
     assert_equals_measure,
@@ -19,7 +20,7 @@ from probe_networks import (
 )
 from torch import Tensor, nn
 
-from collapselab.probes import Profile, profile
+from collapselab.probes import Profile
 
 LABELS = uneven(30, 30, 30)
 INPUTS = draw(6, labels=LABELS)
@@ -63,7 +64,7 @@ def test_class_scores_are_found_in(form: str) -> None:
         def forward(self, inputs: Tensor) -> Any:
             return WRAPPED[form](super().forward(inputs))
 
-    found, plain = profile(seeded(Wrapped), TRAIN), profile(seeded(Net), TRAIN)
+    found, plain = flat_profile(seeded(Wrapped), TRAIN), flat_profile(seeded(Net), TRAIN)
     for layer in plain.layers:
         assert found[layer.name].train == layer.train
     assert found["fc"].train["ncc_agreement"] is not None
@@ -88,7 +89,7 @@ def test_a_model_of_one_batch_size_whatever_it_returns(size: int, is_opaque: boo
             return Opaque(scores) if is_opaque else scores
 
     train = batches(INPUTS[:75], LABELS[:75], size)
-    found, plain = profile(seeded(OfOneSize), train), profile(seeded(Net), train)
+    found, plain = flat_profile(seeded(OfOneSize), train), flat_profile(seeded(Net), train)
     assert [layer.name for layer in found.layers] == ["hidden", "fc"]
     for layer in plain.layers:
         assert found[layer.name].train["normalized_within"] == pytest.approx(
@@ -103,7 +104,7 @@ def test_a_model_without_class_scores_has_no_agreement() -> None:
         def forward(self, inputs: Tensor) -> None:
             self.fc(self.hidden(inputs).relu())
 
-    found = profile(seeded(Silent), TRAIN)
+    found = flat_profile(seeded(Silent), TRAIN)
     for layer in found.layers:
         assert layer.train["ncc_agreement"] is None
         assert layer.train["ncc_mismatch"] is None
@@ -113,7 +114,7 @@ def test_a_model_without_class_scores_has_no_agreement() -> None:
 
 def test_more_outputs_than_classes_leave_self_duality_undefined() -> None:
     model = seeded(Net, 10)
-    found = profile(model, TRAIN)
+    found = flat_profile(model, TRAIN)
     assert found["fc"].train["self_duality"] is None
     assert any("10 outputs for 3 classes" in text for text in found.warnings)
     check(found, model, skip=("ncc_agreement", "ncc_mismatch"))
@@ -133,7 +134,7 @@ def test_a_layer_that_is_called_twice_is_two_layers() -> None:
             return self.fc(self.again(self.again(hidden).relu()))
 
     model = seeded(Reused)
-    found = profile(model, TRAIN)
+    found = flat_profile(model, TRAIN)
     assert [layer.name for layer in found.layers] == ["hidden", "again", "again#2", "fc"]
     assert found["again"].train["within_trace"] != found["again#2"].train["within_trace"]
     assert found["again"].weight_singular_values == found["again#2"].weight_singular_values
@@ -146,7 +147,7 @@ def test_a_module_under_two_names_is_named_once() -> None:
             super().__init__()
             self.alias = self.hidden
 
-    found = profile(seeded(Shared), TRAIN)
+    found = flat_profile(seeded(Shared), TRAIN)
     assert [layer.name for layer in found.layers] == ["hidden", "fc"]
 
 
@@ -162,7 +163,7 @@ def test_tied_weights_are_two_layers_that_read_different_features() -> None:
             return self.fc(self.second(self.hidden(inputs).relu()))
 
     model = seeded(Tied)
-    found = profile(model, TRAIN)
+    found = flat_profile(model, TRAIN)
     assert [layer.name for layer in found.layers] == ["hidden", "second", "fc"]
     check(found, model)
 
@@ -172,7 +173,7 @@ def test_modules_that_are_called_with_keyword_arguments() -> None:
         def forward(self, inputs: Tensor) -> Tensor:
             return self.fc(input=self.hidden(input=inputs).relu())
 
-    found, plain = profile(seeded(Keyword), TRAIN), profile(seeded(Net), TRAIN)
+    found, plain = flat_profile(seeded(Keyword), TRAIN), flat_profile(seeded(Net), TRAIN)
     assert [layer.train for layer in found.layers] == [layer.train for layer in plain.layers]
 
 
@@ -181,11 +182,11 @@ def test_a_model_that_takes_several_inputs() -> None:
         def forward(self, first: Tensor, second: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
             return super().forward(first + second)
 
-    plain = profile(seeded(Net), TRAIN)
+    plain = flat_profile(seeded(Net), TRAIN)
     apart = [(x - 1, torch.ones_like(x), y) for x, y in TRAIN]
     named = [{"first": x - 1, "second": torch.ones_like(x), "label": y} for x, y in TRAIN]
     for loader in (apart, named):
-        found = profile(seeded(Two), loader)
+        found = flat_profile(seeded(Two), loader)
         for layer in plain.layers:  # x - 1 + 1 rounds
             assert found[layer.name].train["vci"] == pytest.approx(layer.train["vci"], rel=1e-9)
 
@@ -200,7 +201,7 @@ def test_layers_that_never_run_are_left_out_with_a_warning() -> None:
             hidden = self.hidden(inputs).relu()
             return (self.fc(hidden), self.aux(hidden)) if self.training else self.fc(hidden)
 
-    found = profile(seeded(Auxiliary).train(), TRAIN)
+    found = flat_profile(seeded(Auxiliary).train(), TRAIN)
     assert [layer.name for layer in found.layers] == ["hidden", "fc"]
     assert any("aux never ran" in text for text in found.warnings)
 
@@ -220,7 +221,7 @@ def test_layers_that_read_one_tensor_share_its_statistics() -> None:
             return self.fc(self.relu(out.add_(self.downsample(maps))).flatten(1))
 
     model, train = seeded(Block), batches(draw(4, 2, 2, labels=LABELS), LABELS, 25)
-    found = profile(model, train)
+    found = flat_profile(model, train)
     shared, alone = found["conv1"], found["downsample"]
     for name, value in shared.train.items():
         if name not in OF_WEIGHT:
@@ -243,7 +244,7 @@ class InPlace(nn.Module):
 
 def test_memory_that_changed_in_between_is_another_tensor() -> None:
     model = seeded(InPlace)
-    found = profile(model, TRAIN)
+    found = flat_profile(model, TRAIN)
     assert found["first"].train["total_trace"] != found["second"].train["total_trace"]
     check(found, model)
 
@@ -261,7 +262,7 @@ def test_a_tensor_read_by_positions_and_by_channels_is_reduced_for_each(reduce: 
             return self.fc(torch.cat([self.conv(inputs).flatten(1), self.linear(inputs).flatten(1)], 1))
 
     inputs = draw(4, 5, labels=LABELS)
-    found = profile(seeded(Both), batches(inputs, LABELS, 30), reduce=reduce)
+    found = flat_profile(seeded(Both), batches(inputs, LABELS, 30), reduce=reduce)
     assert (found["conv"].dim, found["linear"].dim) == (20, 5)
     rows = inputs.mean(1) if reduce == "mean" else inputs[:, 0]
     means = torch.stack([rows[c == LABELS].mean(0) for c in range(3)])
@@ -282,7 +283,7 @@ def test_channels_of_maps_come_first_in_modules_without_weight_too(name: str) ->
     train = [(nn.functional.pad(x, (0, 0, 0, 1)), y) for x, y in train]
     model.eval()
     features, _ = read_slowly(model, train, name)
-    layer = profile(model, train, layers=name, reduce="gap")[name]
+    layer = flat_profile(model, train, layers=name, reduce="gap")[name]
     assert layer.dim == features.shape[1]
     means = torch.stack([features.mean((2, 3))[c == LABELS].mean(0) for c in range(3)])
     measured = layer.splits["train"].class_means
@@ -307,7 +308,7 @@ def test_a_transformer_encoder_shows_the_layers_that_it_calls() -> None:
             return self.fc(self.encoder(tokens)[:, 0])
 
     model, train = seeded(Encoder).train(), batches(draw(3, 6, labels=LABELS), LABELS, 25)
-    found = profile(model, train)
+    found = flat_profile(model, train)
     names = [f"encoder.layers.{i}.linear{j}" for i in range(2) for j in (1, 2)]
     assert [layer.name for layer in found.layers] == [*names, "fc"]
     assert any("out_proj" in text and "never ran" in text for text in found.warnings)
@@ -320,7 +321,7 @@ def test_a_transformer_encoder_shows_the_layers_that_it_calls() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_models_of_low_precision(dtype: torch.dtype) -> None:
     model, train = seeded(Net, dtype=dtype), [(x.to(dtype), y) for x, y in TRAIN]
-    found = profile(model, train)
+    found = flat_profile(model, train)
     # Features are the same numbers to both; up to 256 of them are summed in float64.
     for layer in found.layers:
         features, scores = read_slowly(model, train, layer.name)
@@ -332,9 +333,9 @@ def test_models_of_low_precision(dtype: torch.dtype) -> None:
 def test_memory_format_does_not_matter() -> None:
     model = seeded(nn.Sequential, nn.Conv2d(3, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
     inputs = draw(3, 3, 3, labels=LABELS)
-    plain = profile(model, batches(inputs, LABELS, 25))
+    plain = flat_profile(model, batches(inputs, LABELS, 25))
     last = model.to(memory_format=torch.channels_last)
-    found = profile(
+    found = flat_profile(
         last, [(x.to(memory_format=torch.channels_last), y) for x, y in batches(inputs, LABELS, 25)]
     )
     for layer in plain.layers:
@@ -348,7 +349,7 @@ def test_dropout_and_batch_norm_are_in_evaluation_mode_and_back_in_training_mode
     model.train()
     model[1].eval()  # frozen, in a model that trains
     buffers = {name: value.clone() for name, value in model.named_buffers()}
-    found = profile(model, TRAIN)
+    found = flat_profile(model, TRAIN)
     assert [part.training for part in model.modules()] == [True, True, False, True, True]
     assert all(torch.equal(value, buffers[name]) for name, value in model.named_buffers())
     check(found, model)
@@ -356,7 +357,7 @@ def test_dropout_and_batch_norm_are_in_evaluation_mode_and_back_in_training_mode
 
 def test_a_model_that_is_a_single_layer() -> None:
     model = seeded(nn.Linear, 6, 3)
-    found = profile(model, TRAIN)
+    found = flat_profile(model, TRAIN)
     assert len(found.layers) == 1
     wanted = measured((INPUTS, LABELS, model(INPUTS).argmax(1)), weight=model.weight.detach())
     assert_equals_measure(found.layers[0], wanted)
@@ -372,7 +373,7 @@ class Branches(Net):
 
 
 def test_a_model_with_branches_is_followed() -> None:
-    found, plain = profile(seeded(Branches), TRAIN), profile(seeded(Net), TRAIN)
+    found, plain = flat_profile(seeded(Branches), TRAIN), flat_profile(seeded(Net), TRAIN)
     assert found["fc"].train["self_duality"] == plain["fc"].train["self_duality"]
     assert found.warnings == plain.warnings
 
@@ -386,6 +387,6 @@ def test_a_product_after_the_last_layer_is_seen_in_inference_mode_too(is_inferen
             with torch.inference_mode(is_inference):
                 return super().forward(inputs).matmul(torch.eye(3, dtype=inputs.dtype))
 
-    found = profile(seeded(Product), TRAIN)
+    found = flat_profile(seeded(Product), TRAIN)
     assert found["fc"].train["self_duality"] is None
     assert any("computed by an operation that is no layer" in text for text in found.warnings)
