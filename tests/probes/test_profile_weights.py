@@ -140,7 +140,7 @@ def test_every_weight_metric_of_hidden_linear_layers_equals_its_definition(weigh
 def test_alignment_of_a_sequence_is_along_its_last_axis() -> None:
     model = seeded(nn.Sequential, nn.Linear(6, 5), nn.Flatten(), nn.Linear(20, 3))
     train = batches(draw(4, 6, labels=LABELS), LABELS, 32)
-    found = profile(model, train, class_counts=[30, 40, 25])
+    found = profile(model, train, class_counts=[30, 40, 25], reduce="flatten")
     features, _ = read_slowly(model, train, "0")
     wanted, _ = alignment_by_scipy(features.transpose(1, 2), LABELS, kernel_by_position(model[0]))
     assert found["0"].train["alignment"] == pytest.approx(wanted, rel=WHY)

@@ -153,7 +153,7 @@ class _Passes:
         self.read_backs: list[Counter[str]] = []
 
     def __call__(self, what: str, _done: int, _total: int) -> None:
-        if what == self._what:
+        if what == self._what and not what.endswith("metrics"):  # those are computed after the pass
             self.read_backs.append(Counter(self._counts.read_backs))
         self._what = what
         self._counts.read_backs.clear()

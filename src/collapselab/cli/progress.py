@@ -86,10 +86,11 @@ class ProgressBars:
         self._bars.clear()
 
     def samples(self, what: str, done: int, total: int) -> None:
-        """Show the progress of one pass over samples, in place of the pass before it."""
+        """Show the progress of one pass over samples, or of the metrics of all layers after it, in place of what came before."""
         if what not in self._bars:
             self.hide_all()
-        self.show(what, done, total, f"{done:,} of {total:,} samples" if total else f"{done:,} samples")
+        unit = "layers" if what.endswith("metrics") else "samples"
+        self.show(what, done, total, f"{done:,} of {total:,} {unit}" if total else f"{done:,} {unit}")
 
     def estimated_samples(self, shorter: str) -> Callable[[str, int, int], None]:
         """Return what passes over samples report their progress to; long ones are announced.
