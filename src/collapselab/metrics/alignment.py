@@ -156,7 +156,7 @@ def _feature_weight(inputs: MetricInputs) -> ThinSVD | None:
     if inputs.weight is not None and not inputs.weight_reads_features:
         inputs.warn(
             "variance in and off the weight's row space is left out: the weight reads channels at several "
-            "positions; reduce the features to channels with reduce="
+            "positions; reduce the features to channels with reduce='gap'"
         )
         return None
     return inputs.weight_svd
