@@ -34,11 +34,11 @@ PAPERS = ("hui2022", "xu2023", "rangamani2023")
 DRAWING = {"matplotlib": "report/paper.py", "plotly": "report/screen.py"}
 MOST_LINES, MOST_LINES_OF_A_FIGURE = 400, 120
 # What all papers share, and what one paper adds to it: about 120 lines a figure, 350 for its transfer and 350 for its
-# constructions, and what figures have in common (40 lines: data sets that only probes read, figures for notebooks, how well
+# constructions, and what figures have in common (60 lines: data sets that only probes read, figures for notebooks, branches, how well
 # every network does). Engines count on their own: how runs are spread over processes and machines
 # does not grow with papers. One for this process takes 80 lines, one for a cluster, where anything may die, 300.
 ENGINES = "experiments/engines"
-MOST_LINES_OF_ROOMS = {("experiments", "report"): 3740, (ENGINES,): 400, ("papers/hui2022",): 1800}
+MOST_LINES_OF_ROOMS = {("experiments", "report"): 3760, (ENGINES,): 400, ("papers/hui2022",): 1800}
 LONG_FUNCTION, REPETITION = 20, 10
 
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -6,6 +6,7 @@ import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from collapselab.errors import one_line, printable, printable_lines, without_middle
@@ -51,6 +52,7 @@ _PROFILE_COLUMNS = (
     Column(*AGREES),
     Column("stable_rank", "stable rank", False, "stable rank of the features within classes"),
 )
+_MAX_OTHERS = 6  # chosen metrics with a column of their own
 # Columns hidden in a narrow terminal, in this order.
 _DROPPED = ("random", "stable rank", "adjusted VCI", "equiangular", "aligned")
 
@@ -130,7 +132,11 @@ def profile_table(profile: Any, *, width: int | None = None, colour: bool = Fals
         )
         for layer in profile.layers
     ]
-    table, width, below = layer_table(layers, _PROFILE_COLUMNS, profile.epsilon, width)
+    columns = _columns_of(layers)
+    shown = {column.metric for column in columns}
+    table, width, below = layer_table(layers, columns, profile.epsilon, width)
+    collapse = f"First collapsed layer on train data: {profile.first_collapsed_layer or 'none'}"
+    has_fuzziness = any("fuzziness" in metrics for layer in layers for metrics in layer.splits.values())
     samples = " and ".join(f"{count} {split}" for split, count in profile.num_samples.items())
     parts = [
         f"{profile.model}: {samples} samples, {len(profile.classes)} classes, {profile.weighting} weighting",
@@ -139,14 +145,28 @@ def profile_table(profile: Any, *, width: int | None = None, colour: bool = Fals
         table,
         *below,
         "",
-        f"First collapsed layer on train data: {profile.first_collapsed_layer or 'none'}",
-        f"Law of separation on train data: {profile.law_of_separation()}",
+        *([collapse] if WITHIN[0] in shown else []),
+        *([f"Law of separation on train data: {profile.law_of_separation()}"] if has_fuzziness else []),
         *warning_lines(profile.warnings, min(width, _LAYER_WIDTHS[1])),
     ]
     return printed(parts, width, colour)
 
 
 # ---------------------------------------------------------------- layers
+
+
+def _columns_of(layers: Sequence[LayerRow]) -> list[Column]:
+    """Return the main columns that were measured; where some metrics were chosen, a column for each of the others too."""
+    from collapselab.metrics import BY_NAME
+
+    measured = {name for layer in layers for metrics in layer.splits.values() for name in metrics}
+    columns = [column for column in _PROFILE_COLUMNS if column.metric in measured]
+    if len(columns) < len(_PROFILE_COLUMNS):
+        own = {column.metric for column in columns}
+        others = (BY_NAME[name] for name in BY_NAME if name in measured - own)
+        others = islice(others, _MAX_OTHERS)
+        columns += [Column(one.name, one.name, "test" in one.splits, one.formula) for one in others]
+    return columns
 
 
 def layer_table(
@@ -172,7 +192,9 @@ def _key(layers: Sequence[LayerRow], columns: Sequence[Column], epsilon: float) 
     """Say what marks, pairs of numbers and columns mean, one per line."""
     from collapselab.metrics import BY_NAME
 
-    entries = {"*": f"collapsed on train data: within/total below {epsilon:g}"}
+    entries: dict[str, str] = {}
+    if any(column.metric == WITHIN[0] for column in columns):
+        entries["*"] = f"collapsed on train data: within/total below {epsilon:g}"
     if any("test" in layer.splits for layer in layers):
         entries["two numbers"] = "train, test"
     if any(layer.is_sketched for layer in layers):

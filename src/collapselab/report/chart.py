@@ -63,6 +63,7 @@ class Series:
         look: colour, dash and marker.
         kind: `line` through the means over seeds; `points` at the means and at every seed; `dots` at every row; `bars`.
         legend: entry of the legend, None for the name; series with the same entry share it.
+        apart: `x` of the points that the line passes by.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Series:
     look: Look
     kind: Literal["line", "points", "dots", "bars"] = "line"
     legend: str | None = None
+    apart: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,11 @@ def _drawn(panel: Panel, means: Sequence[pd.DataFrame], x: Scale, y: Scale) -> D
     main: list[Stroke] = []
     faint: list[Stroke] = []
     for one, table in zip(panel.series, means, strict=True):
-        main.append(_stroke(one, one.points if one.kind == "dots" else table, panel, x, y))
+        shown, is_apart = one.points if one.kind == "dots" else table, table["x"].isin(one.apart)
+        if is_apart.any():
+            main.append(_stroke(replace(one, kind="points"), rows_that(table, is_apart), panel, x, y))
+            shown = rows_that(table, ~is_apart)
+        main.append(_stroke(one, shown, panel, x, y))
         for seed, part in groups(one.points, "seed") if _shows_seeds(one, table) else ():
             own = _stroke(replace(one, name=f"{one.name}, seed {seed}"), part, panel, x, y)
             faint.append(replace(own, faint=True))
