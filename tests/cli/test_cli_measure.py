@@ -89,7 +89,7 @@ def test_named_metrics_whose_input_is_missing_are_told(tmp_path: Path) -> None:
 def test_an_unknown_metric_is_refused_with_where_names_are_listed(train: Path) -> None:
     outcome = run("measure", train, "--metrics", "vcl")
     assert outcome.code == 2
-    assert "'vcl'; did you mean 'vci'? All names: docs/metrics.md" in outcome.err
+    assert "'vcl'; did you mean 'vci'? All names: collapselab metrics" in outcome.err
 
 
 @pytest.mark.parametrize("given", [("vci,cdnv",), ("vci, cdnv,",), ("vci", "cdnv")])

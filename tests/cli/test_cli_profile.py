@@ -298,7 +298,7 @@ def test_metrics_are_those_that_are_named(here: Path) -> None:
         ["layer", "dim", "vci", "cdnv"]
     ]
     assert not any(said in text for said in ("stable rank", "First collapsed", "Law of", "within/total"))
-    for wrong, message in (("cdvn", "did you mean cdnv"), (",", "no names given")):
+    for wrong, message in (("cdvn", "did you mean 'cdnv'"), (",", "no names given")):
         outcome = run(
             "profile", f"{here / 'nets.py'}:small", "--dataset", here / "train.npz", "--metrics", wrong
         )

@@ -41,7 +41,7 @@ def measure(
             "--metrics",
             metavar="NAME,NAME",
             help="Compute only these metrics, comma-separated; default: all. The names are in the first column of the "
-            "printed table; docs/metrics.md defines them.",
+            "printed table; collapselab metrics defines them.",
         ),
     ] = None,
     spectra: Annotated[

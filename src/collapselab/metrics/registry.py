@@ -336,7 +336,7 @@ def check_metrics(names: Sequence[str]) -> None:
     Raises:
         InputError: naming the first unknown one, with near matches, and where all names are listed.
     """
-    check_names(names, BY_NAME, "metric", "All names: docs/metrics.md")
+    check_names(names, BY_NAME, "metric", "All names: collapselab metrics")
 
 
 def select(names: Iterable[str] | None, split: str) -> tuple[Metric, ...]:
