@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -227,6 +228,9 @@ def test_layers_that_read_one_tensor_share_its_statistics() -> None:
         if name not in OF_WEIGHT:
             assert alone.train[name] == value, name
     assert shared.train["alignment"] != alone.train["alignment"]
+    assert [layer.same_features_as for layer in found.layers] == ["", "", "conv1", ""]
+    assert (found.layers_beside, found["downsample"].depth) == ({2}, 2)
+    assert json.loads(json.dumps(found.to_dict()))["layers"][2]["same_features_as"] == "conv1"
     check(found, model, train)
 
 

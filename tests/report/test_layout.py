@@ -11,7 +11,6 @@ import pytest
 from made_up import FACTORS, LOOK, chart, every_kind, falling, panel, points, series
 
 from collapselab.report.chart import Axis, Chart, Look, Mark, Series
-from collapselab.report.layers import on_other_branches
 from collapselab.report.layout import DrawnPanel, Stroke, lay_out
 from collapselab.report.words import table_of
 
@@ -70,13 +69,6 @@ def test_a_line_passes_by_points_that_stand_apart() -> None:
     assert (beside.kind, beside.values) == ("points", (0.5,))
     assert [entry.text for entry in lay_out(chart(panel(one))).legend] == ["train"]
     assert table_of(lay_out(chart(panel(one))))["train"].tolist() == [1.0, 0.3, 0.5, 0.1]
-
-
-def test_layers_that_read_the_same_features_stand_apart() -> None:
-    layers = pd.DataFrame({"within_trace": [3.0, 2.0, 3.0, 1.0, None], "between_trace": [1.0, 1, 1, 1, None]})
-    assert on_other_branches(layers) == {2}
-    assert on_other_branches(layers[["between_trace"]].iloc[4:]) == frozenset()
-    assert on_other_branches(pd.DataFrame({"depth": [0, 1]})) == frozenset()
 
 
 def test_points_before_the_start_are_not_drawn_and_do_not_stretch_the_axis() -> None:

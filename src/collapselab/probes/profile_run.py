@@ -354,6 +354,7 @@ class ProfileRun:
             shape=point.shape,
             dim=point.dim,
             reduction=point.reduction,
+            same_features_as="" if point.source == point.name else point.source,
             scatter=measured["train"].stored(point.source),
             splits={split: _split_profile(point, found, classes) for split, found in measured.items()},
             weight_singular_values=tuple(values),

@@ -83,6 +83,8 @@ class LayerProfile:
             `per_class` and `full` every metric is exact, with `sketch` and `trace` metrics of a whole covariance are undefined.
         splits: `train` and, where given, `test`.
         reduction: how its features became one row per sample; empty in older files.
+        same_features_as: an earlier layer that reads the same features, as the first convolution of a block whose shortcut this is; empty
+            if there is none.
         weight_singular_values: largest singular values of the weight, at least C of them if it has that many; empty
             without weight.
     """
@@ -95,6 +97,7 @@ class LayerProfile:
     splits: dict[str, SplitProfile]
     weight_singular_values: tuple[float, ...] = field(default=(), repr=False)
     reduction: str = ""
+    same_features_as: str = ""
 
     @property
     def train(self) -> dict[str, Number | None]:
@@ -174,6 +177,11 @@ class Profile:
             f"{number(value, 3, 'infinite')} on {split} data" for split, value in self.loss.items()
         )
         return f"Accuracy of the network: {accuracy}; cross-entropy: {loss}"
+
+    @property
+    def layers_beside(self) -> frozenset[int]:
+        """Depths of layers that read the same features as an earlier one. A line over depth passes them by."""
+        return frozenset(layer.depth for layer in self.layers if layer.same_features_as)
 
     def law_of_separation(self, split: str = "train") -> LawOfSeparation:
         """Return the fit of an exponential decay of fuzziness over depth (He, Su 2022).
@@ -340,6 +348,8 @@ def _layer_dict(layer: LayerProfile) -> dict[str, Any]:
     out |= {split: dict(measured.metrics) for split, measured in layer.splits.items()}
     out["counts"] = {split: measured.counts.tolist() for split, measured in layer.splits.items()}
     out["warnings"] = {split: list(measured.warnings) for split, measured in layer.splits.items()}
+    if layer.same_features_as:
+        out["same_features_as"] = layer.same_features_as
     if layer.weight_singular_values:
         out["weight_singular_values"] = list(layer.weight_singular_values)
     spectra = {
@@ -360,6 +370,7 @@ def _layer(values: Mapping[str, Any]) -> LayerProfile:
         splits={split: _split(values, split) for split in _SPLITS if split in values},
         weight_singular_values=tuple(values.get("weight_singular_values", ())),
         reduction=values.get("reduction", ""),
+        same_features_as=values.get("same_features_as", ""),
     )
 
 

@@ -49,18 +49,6 @@ def value_axis(id: str) -> Axis:
     return Axis(**{"scale": "linear"} | _texts()[id].get("axis", {}))
 
 
-def on_other_branches(layers: pd.DataFrame) -> frozenset[int]:
-    """Return the places of layers that read the same features as an earlier one, as shortcuts do: a line passes them by.
-
-    Args:
-        layers: metrics of one split, in order of depth. Statistics of the same features are computed once, so that these
-            layers have the same numbers, to the bit.
-    """
-    known = layers.filter(["within_trace", "between_trace", "normalized_within"])
-    same = known.duplicated() & known.notna().any(axis=1)
-    return frozenset(map(int, np.flatnonzero(same)))
-
-
 def chart_of(id: str, panels: Sequence[Panel], gaps: str = "", **numbers: object) -> Chart:
     """Return a chart with its title and text; without panels, the reason why it cannot be drawn.
 
@@ -95,10 +83,6 @@ class Layers:
         return rows_where(self.end, split="train").sort_values("depth")["layer"].tolist()
 
     @cached_property
-    def _beside(self) -> frozenset[int]:
-        return on_other_branches(rows_where(self.end, split="train").sort_values("depth"))
-
-    @cached_property
     def _tables(self) -> Mapping[tuple[str, bool], pd.DataFrame]:
         """By split, and whether at initialisation: a row per layer."""
         return {
@@ -125,6 +109,11 @@ class Layers:
         """Say where these metrics have no value, and why; nothing unless a page knows it."""
         return ""
 
+    @property
+    def beside(self) -> frozenset[int]:
+        """Places of layers on another branch, which lines pass by; none unless a page knows them."""
+        return frozenset()
+
     # ---------------------------------------------------------------- charts
 
     def line(
@@ -135,7 +124,7 @@ class Layers:
         points = pd.DataFrame({"x": range(len(values)), "y": values})
         points["point"] = [f"depth {depth}" for depth in points["x"]]
         name = ", ".join(filter(None, [name, START * at_start]))
-        return Series(name, points, look, legend=START if at_start else None, apart=self._beside)
+        return Series(name, points, look, legend=START if at_start else None, apart=self.beside)
 
     def usual(self, metric: str) -> list[Series]:
         """Lines of a metric on train and test data, and on train data at initialisation."""

@@ -15,7 +15,6 @@ from collapselab.metrics import BY_NAME
 from collapselab.probes import Profile
 from collapselab.records.run import Run
 from collapselab.report.chart import TEST, TRAIN, WEAK, Axis, Chart, Look, Mark, Panel, Series, ordered_looks
-from collapselab.report.layers import on_other_branches
 from collapselab.report.scales import names_fit
 from collapselab.text import words
 
@@ -48,7 +47,6 @@ def layer_chart(profiles: Mapping[str, Profile], names: Sequence[str] = ()) -> C
     frames = {name: profile.to_frame() for name, profile in profiles.items()}
     layers = [rows_where(frame, split="train").sort_values("depth") for frame in frames.values()]
     same = all(table["layer"].tolist() == layers[0]["layer"].tolist() for table in layers)
-    beside = {name: on_other_branches(table) for name, table in zip(frames, layers, strict=True)}
     labels = tuple(layers[0]["layer"]) if same else ()
     title = "layer" if labels and names_fit(labels) else "depth of the layer"
     x = Axis(title, names=labels) if same else Axis("depth of the layer", "linear")
@@ -66,7 +64,12 @@ def layer_chart(profiles: Mapping[str, Profile], names: Sequence[str] = ()) -> C
     panels = []
     for metric in names:
         series = [
-            Series(_legend(name, split, frames), _points(rows, "depth", metric), look, apart=beside[name])
+            Series(
+                _legend(name, split, frames),
+                _points(rows, "depth", metric),
+                look,
+                apart=profiles[name].layers_beside,
+            )
             for name, split, look in _styles(frames)
             if metric in frames[name] and len(rows := rows_where(frames[name], split=split))
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 
 from collapselab import InputError, Measurement, Profile, measure, read_profile, read_run
 from collapselab.frames import rows_where
+from collapselab.report.pages.profile import profile_page
 from collapselab.text import words
+from collapselab.views.charts import layer_chart
 
 matplotlib = pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
@@ -55,6 +58,18 @@ def test_a_profile_shows_the_four_properties_by_layer(profile: Profile) -> None:
     for one, name in zip(axes, names, strict=True):
         train = [layer.train[name] for layer in profile.layers]
         assert _drawn(one)[0] == pytest.approx(train, rel=1e-6)
+
+
+def test_a_line_passes_by_layers_of_another_branch(profile: Profile) -> None:
+    shown = layer_chart({"": profile}, ["normalized_within"]).panels[0].series
+    assert {line.apart for line in shown} == {frozenset()}
+    beside = replace(profile.layers[1], same_features_as=profile.layers[0].name)
+    branched = replace(profile, layers=(profile.layers[0], beside, *profile.layers[2:]))
+    shown = layer_chart({"": branched}, ["normalized_within"]).panels[0].series
+    assert {line.apart for line in shown} == {frozenset({1})}
+    charts = [chart for section in profile_page(branched).sections for chart in section.charts]
+    (share,) = (chart for chart in charts if chart.id == "ncc-agreement")
+    assert {line.apart for line in share.panels[0].series} == {frozenset({1})}
 
 
 def test_named_metrics_are_drawn_alone(profile: Profile) -> None:

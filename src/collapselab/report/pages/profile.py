@@ -93,6 +93,10 @@ class _Shown(Layers):
     profile: Profile
 
     @property
+    def beside(self) -> frozenset[int]:
+        return self.profile.layers_beside
+
+    @property
     def has_start(self) -> bool:
         return not self.start.empty
 
