@@ -12,7 +12,7 @@ from collapselab.data.recipe import DataSpec
 from collapselab.experiments.claims import Claim, Number, Void, judge_claims
 from collapselab.experiments.claims.judges import at_end, gap, ordered
 from collapselab.frames import rows_where
-from collapselab.probes.results import first_collapsed
+from collapselab.probes.summaries import first_collapsed
 from collapselab.records.judgement import Judgement
 from collapselab.records.recipe import Checkpoints, ModelSpec, Optimizer
 from collapselab.records.run import read_run

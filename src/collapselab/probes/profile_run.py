@@ -36,16 +36,16 @@ from collapselab.probes.options import ProfileOptions
 from collapselab.probes.plan import Hints, Plan, ProbePoint, check_means_fit, choose_scatter, plan_probes
 from collapselab.probes.products import LayerCall
 from collapselab.probes.reduce import Reduction
-from collapselab.probes.results import LayerProfile, Profile, SplitProfile, first_collapsed, joined_warnings
+from collapselab.probes.results import LayerProfile, Profile, SplitProfile, joined_warnings
 from collapselab.probes.select import LAST, choose_layers, named_layer, scripted_parts
+from collapselab.probes.summaries import first_collapsed
 from collapselab.probes.tensors import UnreadableError, ordinary
 from collapselab.probes.tokens import with_padding
 from collapselab.probes.weights import check_finite_weights, effective_weight
 from collapselab.statistics import Scatter
 from collapselab.text import grouped
 
-# Up to this width float64 products take no noticeable time.
-_EXACT_DIM = 256
+_EXACT_DIM = 256  # up to this width float64 products take no noticeable time
 # At least so many, to draw how a weight's spectrum goes on beyond C.
 _MIN_SINGULAR_VALUES = 20
 

@@ -383,20 +383,6 @@ def _split(layer: Mapping[str, Any], split: str) -> SplitProfile:
     )
 
 
-def first_collapsed(names: list[str], shares: list[Number | None], epsilon: float) -> str | None:
-    """Return the first layer from which the within-class share of the variance stays below epsilon to the end.
-
-    Args:
-        names, shares: in order of depth; an undefined share is not collapsed.
-    """
-    first = None
-    for name, share in zip(reversed(names), reversed(shares), strict=True):
-        if share is None or not share < epsilon:
-            break
-        first = name
-    return first
-
-
 def joined_warnings(by_place: list[tuple[str, str]]) -> list[str]:
     """Return each warning once, with the places that it concerns.
 

@@ -1,4 +1,4 @@
-"""What the layers of a profile show together: the law of separation, and layers where few samples move VCI."""
+"""What the layers of a profile show together: the first collapsed one, the law of separation, where few samples move VCI."""
 
 from __future__ import annotations
 
@@ -45,6 +45,20 @@ class LawOfSeparation:
             return f"undefined: {self.reason}"
         r_squared = f"R² undefined, since {self.reason}" if self.reason else f"R² = {number(self.r_squared)}"
         return f"ρ = {number(self.rho, 4)} per layer, {r_squared} ({self.num_layers} layers)"
+
+
+def first_collapsed(names: list[str], shares: list[Number | None], epsilon: float) -> str | None:
+    """Return the first layer from which the within-class share of the variance stays below epsilon to the end.
+
+    Args:
+        names, shares: in order of depth; an undefined share is not collapsed.
+    """
+    first = None
+    for name, share in zip(reversed(names), reversed(shares), strict=True):
+        if share is None or not share < epsilon:
+            break
+        first = name
+    return first
 
 
 def fit_law_of_separation(fuzziness: Mapping[int, Number | None]) -> LawOfSeparation:

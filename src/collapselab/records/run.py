@@ -13,7 +13,7 @@ from torch import Tensor
 from collapselab.errors import InputError
 from collapselab.frames import last_layer, rows_where
 from collapselab.plotting import plotted
-from collapselab.probes.results import first_collapsed
+from collapselab.probes.summaries import first_collapsed
 from collapselab.records.completeness import check_finished
 from collapselab.records.judgement import Judgement
 from collapselab.records.rows import VARIANCES, MeasuredRow, final, rows_table

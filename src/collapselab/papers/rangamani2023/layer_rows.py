@@ -19,7 +19,7 @@ from collapselab.experiments.grid import Grid, GridRun
 from collapselab.papers.rangamani2023.associative_memory import memory_cosine, recall
 from collapselab.papers.rangamani2023.common import EPSILON, METRICS
 from collapselab.probes import Profile, profile
-from collapselab.probes.results import first_collapsed
+from collapselab.probes.summaries import first_collapsed
 from collapselab.records.experiment import ExtraRow
 from collapselab.training.building import loss_function
 from collapselab.training.evaluation import evaluate
