@@ -94,7 +94,7 @@ def train_bert(**options: Any) -> None:
     data = [{"input_ids": row, "labels": label} for row, label in zip(tokens, labels, strict=True)]
     config = BertConfig(
         vocab_size=1000, hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512,
-        num_labels=4,
+        num_labels=4,  # pyright: ignore[reportCallIssue] of every configuration
     )  # fmt: skip
     has_callback = options.pop("callback", True)
     with tempfile.TemporaryDirectory() as out:
@@ -106,8 +106,8 @@ def train_bert(**options: Any) -> None:
         Trainer(
             BertForSequenceClassification(config),
             arguments,
-            train_dataset=data,
-            callbacks=callbacks,  # pyright: ignore[reportArgumentType] a list is a data set
+            train_dataset=data,  # pyright: ignore[reportArgumentType] a list is a data set
+            callbacks=[*callbacks],
         ).train()
 
 

@@ -287,11 +287,12 @@ class _Tridiagonal:
         if matrix.device.type != "cpu":
             self.values, self._all = torch.linalg.eigh(matrix)
             return
-        from scipy.linalg import eigh_tridiagonal, lapack
+        from scipy.linalg import eigh_tridiagonal, get_lapack_funcs
 
         array = matrix.numpy()  # symmetric: rows and columns can be read in either order
-        work = int(lapack.dsytrd_lwork(len(array), lower=1)[0])
-        reflectors, self._diagonal, self._beside, self._factors, _ = lapack.dsytrd(
+        reduce, room, self._turn = get_lapack_funcs(("sytrd", "sytrd_lwork", "ormqr"), (array,))
+        work = int(room(len(array), lower=1)[0])
+        reflectors, self._diagonal, self._beside, self._factors, _ = reduce(
             array.T, lower=1, lwork=work, overwrite_a=1
         )
         self._reflectors = np.asfortranarray(reflectors[1:, :-1])
@@ -302,7 +303,7 @@ class _Tridiagonal:
         """Return the eigenvectors of the eigenvalues from `start` to `stop`, exclusive, as columns."""
         if self._all is not None:
             return self._all[:, start:stop]
-        from scipy.linalg import eigh_tridiagonal, lapack
+        from scipy.linalg import eigh_tridiagonal
 
         if start >= stop:
             return self.values.new_zeros(len(self.values), 0)
@@ -310,7 +311,7 @@ class _Tridiagonal:
         vectors = np.asfortranarray(inner)
         # `sytrd` leaves the first axis alone; its reflectors act on the others as those of a QR decomposition.
         work, inner = 64 * (stop - start), np.asfortranarray(vectors[1:])
-        vectors[1:] = lapack.dormqr("L", "N", self._reflectors, self._factors, inner, work)[0]
+        vectors[1:] = self._turn("L", "N", self._reflectors, self._factors, inner, work)[0]
         return torch.from_numpy(np.ascontiguousarray(vectors))
 
 
