@@ -129,7 +129,21 @@ def merged_over_ranks(stats: Stats) -> Stats:
         dist.all_reduce(reduced)
         largest = max(_gathered(own.max_abs if own.has_samples else 0.0))
         merged.replace_scatter(reduced.to(total.device), largest)
+        _keep_few_rows(own, merged)
     return merged
+
+
+def _keep_few_rows(own: Any, merged: Any) -> None:
+    """Give the rows of all processes to the merged statistics, if they are few: other processes' sums lack them."""
+    rows = own.all_rows()
+    found = _gathered(None if rows is None else (str(rows[0].dtype), len(rows[1])))
+    counts = [0 if one is None else one[1] for one in found]
+    dtypes = {one[0] for one, count in zip(found, counts, strict=True) if count}
+    if rows is None or None in found or len(dtypes) != 1 or sum(counts) > merged.dim:
+        return
+    first = sum(counts[: rank_and_world()[0]])
+    features, labels = (joined_over_ranks({first: part} if len(part) else {}, sum(counts)) for part in rows)
+    merged.keep_rows(features, labels)
 
 
 def _broadcast_state(state: dict[str, Any] | None, source: int) -> dict[str, Any]:

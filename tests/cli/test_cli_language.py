@@ -75,7 +75,7 @@ def test_options_of_profiling_have_the_defaults_of_the_library() -> None:
     given = inspect.signature(profile).parameters
     shared = OPTIONS.keys() & given.keys()
     assert shared == {
-        "layers", "reduce", "channel_axis", "scatter", "weighting", "epsilon", "seed", "batch_axis", "scores", "classifier",
+        "layers", "reduce", "metrics", "channel_axis", "scatter", "weighting", "epsilon", "seed", "batch_axis", "scores", "classifier",
         "ignore_index", "stats_device",
     }  # fmt: skip
     assert {name: given[name].default for name in shared} == {name: OPTIONS[name].default for name in shared}

@@ -160,7 +160,7 @@ CASES: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "NaN inside the network": (("{}/nets.py:undefined", "--dataset", DATA), ("train, batch 0, layer 1: ", "NaN")),
     "layers that match nothing": ((NET, "--dataset", DATA, "--layers", "layer.*"), ("--layers layer.* matches no module; known: 1, 3",)),
     "a misspelt layer": (("mlp", "--dataset", DATA, "--layers", "layrs.0"), ("--layers layrs.0 matches no module; did you mean 'layers.0'",)),
-    "an unknown reduction": ((NET, "--dataset", DATA, "--reduce", "max"), ("unknown reduction 'max'; use flatten",)),
+    "an unknown reduction": ((NET, "--dataset", DATA, "--reduce", "max"), ("unknown reduction 'max'; use auto, flatten",)),
     "an unknown scatter": ((NET, "--dataset", DATA, "--scatter", "half"), ("--scatter", "'sketch'")),
     "an epsilon of 0": ((NET, "--dataset", DATA, "--epsilon", 0), ("--epsilon 0.0: give a share",)),
     "an epsilon of 2": ((NET, "--dataset", DATA, "--epsilon", 2), ("--epsilon 2.0: give a share",)),

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from collapselab import measure
 from collapselab.metrics import METRICS, MetricInputs, evaluate
 from collapselab.metrics.registry import Number
 from collapselab.numerics import thin_svd, thin_svd_by_gram
-from collapselab.statistics import ClassStats
+from collapselab.statistics import ClassStats, Scatter
 from collapselab.statistics.scatter import WithinScatter
 from helpers import assert_close
 
@@ -216,3 +217,30 @@ def test_singular_vectors_of_a_weight_on_request(shape: tuple[int, int], rank: i
         assert_close(
             off.T @ off, torch.eye(shape[1] - rank).double(), rel=1e-12, scale=1.0, why="orthonormal"
         )
+
+
+@pytest.mark.parametrize("scatter", ["full", "per_class", "sketch"])
+def test_merged_parts_keep_their_rows_while_they_are_few(scatter: Scatter) -> None:
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(30, 80, generator=generator, dtype=torch.float64)
+    labels = torch.arange(30) % 3
+    parts = []
+    for rows in (slice(0, 7), slice(7, 7), slice(7, 30)):
+        parts.append(ClassStats(num_classes=3, dim=80, scatter=scatter))
+        parts[-1].update(features[rows], labels[rows])
+    merged, whole = ClassStats.merge(parts), ClassStats(num_classes=3, dim=80, scatter=scatter)
+    whole.update(features, labels)
+    for found, wanted in zip(merged.few_rows() or (), whole.few_rows() or (), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    assert merged.few_rows() is not None
+    together, at_once = (
+        {name: np.nan if value is None else value for name, value in measure(stats).train.items()}
+        for stats in (merged, whole)
+    )
+    assert together == pytest.approx(at_once, rel=1e-9, nan_ok=True)
+    # More rows than features, a part whose rows are not known any more, and new rows end this.
+    stored = ClassStats.from_state_dict(whole.state_dict())
+    assert ClassStats.merge([whole, stored]).few_rows() is None
+    assert ClassStats.merge([whole, whole, whole]).few_rows() is None
+    merged.update(features[:1], labels[:1])
+    assert merged.few_rows() is None

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from collapselab.statistics.accumulation import ClassAccumulation
 from collapselab.statistics.checking import check_arguments, check_mergeable, checked_counts
 from collapselab.statistics.gathering import Checks
+from collapselab.statistics.pending import PendingRows, joined_rows
 from collapselab.statistics.scatter import Scatter
 
 
@@ -242,6 +243,22 @@ class ClassStats(ClassAccumulation):
         self._settle()
         if self._within is not None:
             self._within.load(total, max_abs)
+
+    def all_rows(self) -> tuple[Tensor, Tensor] | None:
+        """Return all features and labels as they came, if they are few; no rows without samples."""
+        self._settle()
+        if self._moments is None:
+            return torch.empty(0, self.dim), torch.empty(0, dtype=torch.int64)
+        rows = None if self._within is None else self._within.all_rows()
+        return None if rows is None else (rows.rows, rows.labels)
+
+    def keep_rows(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
+        """Keep the features of all samples of several processes, whose sums are here, if they are few."""
+        if self._within is not None:
+            rows = PendingRows(self.dim, features.device)
+            rows.make_room(len(labels), features.dtype)
+            rows.add(features, labels)
+            self._within.kept = joined_rows([rows], self._within.moments.centres.device)
 
     def __repr__(self) -> str:
         seen = 0 if self._moments is None else self.num_samples

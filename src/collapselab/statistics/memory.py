@@ -25,7 +25,7 @@ import torch
 from collapselab.statistics.class_stats import ClassStats
 from collapselab.statistics.gathering import chunk_bytes
 from collapselab.statistics.moments import NARROW, block_rows
-from collapselab.statistics.scatter import ROWS_PER_SKETCH_COLUMN, pending_rows
+from collapselab.statistics.pending import ROWS_PER_SKETCH_COLUMN, pending_rows
 
 # Per class: counts, squares, unit weights, zero norms, squared norm of the centre and the count of the next judgement, 8 bytes each.
 _PER_CLASS = 48

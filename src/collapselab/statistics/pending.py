@@ -5,11 +5,28 @@ Letters: n samples, p features, c classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from collapselab.statistics.moments import ClassMoments
+
+# Rows are collected until a product over all of them is worth one float64 pass over the p x p total.
+_PENDING_BYTES, _MIN_PENDING_ROWS, _MAX_PENDING_ROWS = 2**25, 4096, 8192
+# Rows of a sketch are kept beside it up to as many: float32 rows then take no more memory than the sketch.
+ROWS_PER_SKETCH_COLUMN = 2
+
+
+def pending_rows(dim: int, dtype: torch.dtype) -> int:
+    """Return how many rows of p features are collected before they are multiplied.
+
+    Args:
+        dim: p.
+        dtype: of the products.
+    """
+    return max(_MIN_PENDING_ROWS, min(_MAX_PENDING_ROWS, _PENDING_BYTES // (dtype.itemsize * dim)))
 
 
 class PendingRows:
@@ -68,6 +85,20 @@ class PendingRows:
         part = PendingRows(self._rows.shape[1], self._rows.device)
         part._rows, part._labels, part._number = self.rows, numbers[self.labels], self._number
         return part
+
+
+def joined_rows(parts: Sequence[PendingRows | None], device: torch.device) -> PendingRows | None:
+    """Return the rows of all parts, copied to a device; None if those of one part are not known."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    joined = PendingRows(known[0].rows.shape[1], device)
+    filled = [part for part in known if len(part)]
+    for dtype in {part.rows.dtype for part in filled}:
+        joined.make_room(sum(map(len, filled)), dtype)  # the widest holds them all
+    for part in filled:
+        joined.add(part.rows.to(device), part.labels.to(device))
+    return joined
 
 
 def deviations_of_few(

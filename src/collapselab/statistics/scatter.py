@@ -13,39 +13,26 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from collapselab.choices import Scatter
-from collapselab.numerics import (
-    add_gram_,
-    full_precision_products,
-    power_of_two_near,
-    symmetrized,
-)
+from collapselab.numerics import add_gram_, full_precision_products, power_of_two_near, symmetrized
 from collapselab.statistics.moments import ClassMoments
-from collapselab.statistics.pending import PendingRows, deviations_of_few
+from collapselab.statistics.pending import (
+    ROWS_PER_SKETCH_COLUMN,
+    PendingRows,
+    deviations_of_few,
+    joined_rows,
+    pending_rows,
+)
 from collapselab.statistics.rows import selected
 from collapselab.statistics.shared import Directions, shared_directions
 from collapselab.statistics.weighting import balancing_scale
 
 SCATTERS: tuple[Scatter, ...] = get_args(Scatter)
 
-# Rows are collected until a product over all of them is worth one float64 pass over the p x p total.
-_PENDING_BYTES, _MIN_PENDING_ROWS, _MAX_PENDING_ROWS = 2**25, 4096, 8192
 # For a p x k total few rows are enough: rows of a sketch are never collected. Longer float32 sums of nearly equal
 # terms would round by more than a few hundred eps.
 _ROWS_PER_SKETCH_PRODUCT = 256
-# Rows of a sketch are kept beside it up to as many: float32 rows then take no more memory than the sketch.
-ROWS_PER_SKETCH_COLUMN = 2
 # float32 products of deviations of this size neither overflow nor underflow; others are scaled.
 _SAFE_DEVIATIONS = (2.0**-30, 2.0**40)
-
-
-def pending_rows(dim: int, dtype: torch.dtype) -> int:
-    """Return how many rows of p features are collected before they are multiplied.
-
-    Args:
-        dim: p.
-        dtype: of the products.
-    """
-    return max(_MIN_PENDING_ROWS, min(_MAX_PENDING_ROWS, _PENDING_BYTES // (dtype.itemsize * dim)))
 
 
 class WithinScatter:
@@ -88,6 +75,8 @@ class WithinScatter:
         # For a sketch they are copies of rows that have been added.
         self._pending = PendingRows(p, device)
         self._pending_are_all = True
+        # Of merged parts: copies of all their rows, which are in the total.
+        self.kept: PendingRows | None = None
         self._any_in_total = False
 
     @property
@@ -177,6 +166,7 @@ class WithinScatter:
         """
         low, high = torch.aminmax(features)
         self.see(float(low), float(high))
+        self.kept = None
         self._collect(features, labels)
         if self.kind != "sketch" and len(self._pending) >= pending_rows(self.moments.dim, self.dtype):
             self._flush()
@@ -187,6 +177,7 @@ class WithinScatter:
         Returns:
             Whether they wait now; otherwise `add_centred` must get them.
         """
+        self.kept = None
         if self.kind == "sketch":
             self._collect(features, labels)
             return False
@@ -211,8 +202,7 @@ class WithinScatter:
         # float64 rows are collected as they are: rounded before they are centred, they would lose a collapsed class.
         dtype = torch.promote_types(self.dtype, features.dtype)
         if self.kind == "sketch":
-            most, number = ROWS_PER_SKETCH_COLUMN * self._sketch_size, len(pending) + len(labels)
-            fits = number <= most and self._are_few(number) and self._pending_are_all
+            fits = self._pending_are_all and self._fit(len(pending) + len(labels))
             if not fits or (len(pending) and not pending.has_room(len(labels), dtype)):
                 self._pending, self._pending_are_all = PendingRows(dim, labels.device), False
                 return
@@ -223,13 +213,20 @@ class WithinScatter:
         pending.add(features, labels)
 
     def few_rows(self) -> tuple[Float[Tensor, "n p"], Int[Tensor, " n"]] | None:
-        """Return the deviations of all rows from their class means, float64, and their labels; None if they are many.
-
-        They are many if rows and classes together outnumber the features, or rows have been multiplied already.
-        """
-        if not (self._pending_are_all and len(self._pending) and self._are_few(len(self._pending))):
+        """Return the deviations of all rows from their class means, float64, and their labels; None as `all_rows`."""
+        rows = self.all_rows()
+        if rows is None or not len(rows) or len(rows) != int(self.moments.counts.sum()):
             return None
-        return deviations_of_few(self._pending, self.moments)
+        return deviations_of_few(rows, self.moments)
+
+    def all_rows(self) -> PendingRows | None:
+        """Return all rows, none if there are none yet; None if they are many, or not known any more."""
+        rows = self._pending if self._pending_are_all else self.kept
+        return rows if rows is not None and self._fit(len(rows)) else None
+
+    def _fit(self, num_rows: int) -> bool:
+        most = ROWS_PER_SKETCH_COLUMN * self._sketch_size if self.kind == "sketch" else num_rows
+        return num_rows <= most and self._are_few(num_rows)
 
     def _flush(self) -> None:
         if len(self._pending) and self.kind != "sketch":
@@ -279,7 +276,7 @@ class WithinScatter:
 
     def add_shifted(self, part: WithinScatter) -> None:
         """Add another part's scatter, re-expressed about this object's centres; the part is only read."""
-        device = self.total.device
+        device, known = self.total.device, self.all_rows()
         self.total += part.folded_total().to(device)
         self.max_abs = max(self.max_abs, part.max_abs)
         present = (part.moments.counts.to(device) > 0).nonzero()[:, 0]
@@ -287,6 +284,7 @@ class WithinScatter:
         counts = part.moments.counts.to(device)[present].double()
         self._shift(present, counts, part.moments.sums.to(device)[present], by)
         self._any_in_total, self._pending_are_all = True, False
+        self.kept = joined_rows([known, part.all_rows()], device)
 
     def select_classes(self, which: Int[Tensor, " k"], moments: ClassMoments) -> WithinScatter:
         """Return the scatter of these classes (all others are empty) with their `moments`; it shares memory."""
@@ -295,6 +293,8 @@ class WithinScatter:
         part = copy.copy(self)
         part.moments = moments
         part._pending = self._pending.renumbered(which, self.moments.num_classes)
+        if self.kept is not None:
+            part.kept = self.kept.renumbered(which, self.moments.num_classes)
         if self.kind == "per_class" and self._total is not None:
             part.total = selected(self.total, which)
         if self.row_scale is not None:
@@ -315,7 +315,7 @@ class WithinScatter:
 
     def load(self, total: Tensor, max_abs: float) -> None:
         """Continue from what `folded_total` and `max_abs` gave; the total is copied."""
-        self.total, self.max_abs = total.clone(), max_abs
+        self.total, self.max_abs, self.kept = total.clone(), max_abs, None
         self._any_in_total, self._pending_are_all = True, False
 
     def prepare_move(self, which: Int[Tensor, " k"], moved: Float[Tensor, "k p"]) -> None:
