@@ -20,7 +20,7 @@ _PAIRS = (
 )
 _SMALL = ("resnet18-narrow", "densenet-small", "vgg11_bn-narrow")
 _CPU_PAIRS = tuple((name, model) for name in ("mnist", "cifar10") for model in _SMALL)
-_CPU_STEPS = 6000
+_CPU_STEPS = 2000
 _CPU_DECAY = common.kept_decay(_CPU_STEPS)
 _OPEN = f"{common.LEFT_OPEN} {common.STEM_NOTE} {common.STANDARDIZE_NOTE}"
 
@@ -70,8 +70,8 @@ EXPERIMENT = Experiment(
             changes={
                 "data.train": balanced(2500),
                 "steps": _CPU_STEPS,
-                "measuring.count": 12,
-                "measuring.at": (3500, 4500, 5200),  # log-spaced ones are far apart where features collapse
+                "measuring.count": 8,
+                "measuring.at": (1150, 1500, 1750),  # log-spaced ones are far apart where features collapse
             },
             make=in_arms(partial(_jobs, pairs=_CPU_PAIRS), _CPU_DECAY),
         ),
