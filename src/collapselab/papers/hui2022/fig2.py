@@ -63,12 +63,12 @@ EXPERIMENT = Experiment(
             seeds=1,
         ),
         cpu=At(
-            "MNIST and CIFAR-10 instead of five data sets, 2,500 training images of each and all test images; ResNet-18 and "
+            "MNIST and CIFAR-10 instead of five data sets, 1,500 training images of each and all test images; ResNet-18 and "
             "VGG-11 with a quarter of the channels and 512 hidden units in the classifier of VGG; a DenseNet with 4 blocks of 4 "
             f"layers and growth rate 16; {_CPU_STEPS:,} steps instead of 80,000. The weight decay of the papyan arm is "
             f"{_CPU_DECAY:g}, {common.KEPT}. {_OPEN}",
             changes={
-                "data.train": balanced(2500),
+                "data.train": balanced(1500),
                 "steps": _CPU_STEPS,
                 "measuring.count": 8,
                 "measuring.at": (1150, 1500, 1750),  # log-spaced ones are far apart where features collapse
