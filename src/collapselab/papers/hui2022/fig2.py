@@ -20,7 +20,7 @@ _PAIRS = (
 )
 _SMALL = ("resnet18-narrow", "densenet-small", "vgg11_bn-narrow")
 _CPU_PAIRS = tuple((name, model) for name in ("mnist", "cifar10") for model in _SMALL)
-_CPU_STEPS = 6000
+_CPU_STEPS = 2000
 _CPU_DECAY = common.kept_decay(_CPU_STEPS)
 _OPEN = f"{common.LEFT_OPEN} {common.STEM_NOTE} {common.STANDARDIZE_NOTE}"
 
@@ -63,15 +63,15 @@ EXPERIMENT = Experiment(
             seeds=1,
         ),
         cpu=At(
-            "MNIST and CIFAR-10 instead of five data sets, 2,500 training images of each and all test images; ResNet-18 and "
+            "MNIST and CIFAR-10 instead of five data sets, 1,500 training images of each and all test images; ResNet-18 and "
             "VGG-11 with a quarter of the channels and 512 hidden units in the classifier of VGG; a DenseNet with 4 blocks of 4 "
             f"layers and growth rate 16; {_CPU_STEPS:,} steps instead of 80,000. The weight decay of the papyan arm is "
             f"{_CPU_DECAY:g}, {common.KEPT}. {_OPEN}",
             changes={
-                "data.train": balanced(2500),
+                "data.train": balanced(1500),
                 "steps": _CPU_STEPS,
-                "measuring.count": 12,
-                "measuring.at": (3500, 4500, 5200),  # log-spaced ones are far apart where features collapse
+                "measuring.count": 8,
+                "measuring.at": (1150, 1500, 1750),  # log-spaced ones are far apart where features collapse
             },
             make=in_arms(partial(_jobs, pairs=_CPU_PAIRS), _CPU_DECAY),
         ),

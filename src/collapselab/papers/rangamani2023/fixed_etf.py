@@ -15,7 +15,7 @@ from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
 from collapselab.frames import rows_where
 from collapselab.papers.rangamani2023 import common
-from collapselab.papers.rangamani2023.common import MLP, images, paper_steps, recipe
+from collapselab.papers.rangamani2023.common import MLP, images, kept_decay, paper_steps, recipe
 from collapselab.papers.rangamani2023.fixed_rows import (
     ETF,
     FREE,
@@ -31,6 +31,7 @@ from collapselab.records.recipe import ModelSpec
 from collapselab.report.builders import Lines, Quantity
 from collapselab.report.chart import TEST, Axis, Look
 
+_CPU_STEPS = 3000
 _POINTS = 0.005  # half a percentage point
 _NAMES = {ETF: "simplex ETFs", IDENTITY: "identity", ORTHOGONAL: "random orthogonal"}
 
@@ -62,7 +63,7 @@ def _jobs(seed: int, changes: Changes) -> list[Job]:
 
 def _cpu(seed: int, changes: Changes) -> list[Job]:
     return _network(
-        {"data.train": balanced(7000), "model.options.width": 256}, "mnist", seed, 3000, changes, 10
+        {"data.train": balanced(7000), "model.options.width": 256}, "mnist", seed, _CPU_STEPS, changes, 10
     )
 
 
@@ -100,9 +101,9 @@ EXPERIMENT = Experiment(
         ),
         cpu=At(
             "7,000 digits of MNIST, equally many of each class, instead of 60,000; all 2,000 test digits of the copy that was used; "
-            f"layers of 256 units; 3,000 steps. {common.CPU_DECAY_NOTE} No FashionMNIST. {_OPEN}",
+            f"layers of 256 units; {_CPU_STEPS:,} steps. {common.CPU_DECAY_NOTE} No FashionMNIST. {_OPEN}",
             seeds=5,
-            changes={"optimizer.weight_decay": common.CPU_DECAY},
+            changes={"optimizer.weight_decay": kept_decay(_CPU_STEPS)},
             make=_cpu,
         ),
         smoke=At(

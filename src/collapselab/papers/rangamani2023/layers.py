@@ -13,6 +13,7 @@ from collapselab.papers.rangamani2023.common import (
     MLP,
     NARROW,
     images,
+    kept_decay,
     paper_steps,
     recipe,
 )
@@ -47,7 +48,11 @@ _CPU = (
 def _cpu(seed: int, changes: Changes) -> list[Job]:
     jobs = []
     for model, label, dataset, images_used, steps in _CPU:
-        own = {"data.train": balanced(images_used), "data.test": balanced(1500)}
+        own = {
+            "data.train": balanced(images_used),
+            "data.test": balanced(1500),
+            "optimizer.weight_decay": kept_decay(steps),
+        }
         jobs.append(
             job(recipe(model, images(dataset), seed, steps).with_changes({**own, **changes}), model=label)
         )
@@ -80,7 +85,6 @@ EXPERIMENT = Experiment(
             "of 32 channels and ResNet-18 with a quarter of its channels on 2,000 images of CIFAR-10 (3,000 steps). Samples are drawn "
             f"for each seed, equally many of each class; 1,500 test samples. {common.CPU_DECAY_NOTE} {common.LEFT_OPEN}",
             seeds=5,
-            changes={"optimizer.weight_decay": common.CPU_DECAY},
             make=_cpu,
         ),
         smoke=At(

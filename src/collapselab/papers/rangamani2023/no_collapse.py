@@ -10,12 +10,13 @@ from collapselab.experiments.claims.judges import at_end
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, digits, job, scales
 from collapselab.papers.rangamani2023 import common
-from collapselab.papers.rangamani2023.common import CONVNET, MLP, images, paper_steps, recipe
+from collapselab.papers.rangamani2023.common import CONVNET, MLP, images, kept_decay, paper_steps, recipe
 from collapselab.papers.rangamani2023.layer_claims import end_of
 from collapselab.papers.rangamani2023.layer_rows import layer_rows, measure_recalibrated
 from collapselab.papers.rangamani2023.properties import collapse_profile
 from collapselab.records.recipe import ModelSpec
 
+_CPU_STEPS = 2000
 _DECAY, _RATE = "optimizer.weight_decay", "optimizer.learning_rate"
 # The search: every setting is run and drawn, none is left out. The first is that of the other figures.
 SETTINGS: Mapping[str, Changes] = {
@@ -42,7 +43,7 @@ def _jobs(seed: int, changes: Changes) -> list[Job]:
 
 def _cpu(seed: int, changes: Changes) -> list[Job]:
     return _search(
-        ModelSpec(name=CONVNET, options={"width": 32, "depth": 10}), "cifar10", seed, 2000, changes
+        ModelSpec(name=CONVNET, options={"width": 32, "depth": 10}), "cifar10", seed, _CPU_STEPS, changes
     )
 
 
@@ -74,9 +75,13 @@ EXPERIMENT = Experiment(
         _jobs,
         paper=At(f"Nothing is reduced: the ConvNet on CIFAR-10 and FashionMNIST, 350 epochs. {_OPEN}"),
         cpu=At(
-            "A ConvNet of 10 layers of 32 channels on 2,000 images of CIFAR-10, 2,000 steps; 1,500 test images; no FashionMNIST. "
+            f"A ConvNet of 10 layers of 32 channels on 2,000 images of CIFAR-10, {_CPU_STEPS:,} steps; 1,500 test images; no FashionMNIST. "
             f"Of the reference: {common.CPU_DECAY_NOTE[0].lower()}{common.CPU_DECAY_NOTE[1:]} {_OPEN}",
-            changes={"data.train": balanced(2000), "data.test": balanced(1500), _DECAY: common.CPU_DECAY},
+            changes={
+                "data.train": balanced(2000),
+                "data.test": balanced(1500),
+                _DECAY: kept_decay(_CPU_STEPS),
+            },
             make=_cpu,
         ),
         smoke=At(
