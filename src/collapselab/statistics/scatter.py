@@ -202,6 +202,7 @@ class WithinScatter:
         # float64 rows are collected as they are: rounded before they are centred, they would lose a collapsed class.
         dtype = torch.promote_types(self.dtype, features.dtype)
         if self.kind == "sketch":
+            most = ROWS_PER_SKETCH_COLUMN * self._sketch_size
             fits = self._pending_are_all and self._fit(len(pending) + len(labels))
             if not fits or (len(pending) and not pending.has_room(len(labels), dtype)):
                 self._pending, self._pending_are_all = PendingRows(dim, labels.device), False
