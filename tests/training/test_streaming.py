@@ -44,7 +44,7 @@ from collapselab.training.trainer import Trainer
 memory.MEMORY_BYTES = 10**6
 step = Trainer.train_step
 def slow(self):
-    time.sleep(3 if self.step > 3 else 0)
+    time.sleep(1 if self.step > 3 else 0)
     step(self)
 Trainer.train_step = slow
 main(sys.argv[1:])

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from collapselab.choices import Weighting
-from collapselab.cli.options import Format, OutputOption, metric_names
+from collapselab.cli.options import Format, MetricsOption, OutputOption, metric_names
 from collapselab.cli.paths import check_exists
 from collapselab.cli.progress import ProgressBars
 from collapselab.errors import InputError
@@ -35,15 +35,7 @@ def measure(
         Weighting,
         typer.Option(help="Weight every class equally (balanced), or by its number of samples (sample)."),
     ] = "balanced",
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metrics",
-            metavar="NAME,NAME",
-            help="Compute only these metrics, comma-separated; default: all. The names are in the first column of the "
-            "printed table; collapselab metrics defines them.",
-        ),
-    ] = None,
+    metrics: MetricsOption = None,
     spectra: Annotated[
         bool, typer.Option("--spectra", help="Also compute eigenvalues and singular values, largest first.")
     ] = False,

@@ -41,6 +41,15 @@ def _data_option(used_by: str = "") -> Any:
 
 DataOption = Annotated[list[str] | None, _data_option()]
 RecipeDataOption = Annotated[list[str] | None, _data_option("Recipes only. ")]
+MetricsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metrics",
+        metavar="NAME,NAME",
+        help="Compute these metrics only: comma-separated names from collapselab metrics. Passes over the data that they "
+        "do not need are not made. Default: all.",
+    ),
+]
 OutputOption = Annotated[
     Path | None,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from collapselab.choices import AutoScatter, Standardize, Weighting
-from collapselab.cli.options import DataOption, Format, OutputOption, copies_from, metric_names
+from collapselab.cli.options import DataOption, Format, MetricsOption, OutputOption, copies_from, metric_names
 from collapselab.cli.progress import ProgressBars
 from collapselab.cli.terminal import note
 from collapselab.errors import InputError
@@ -109,15 +109,7 @@ def profile(
             "is not padding. token:cls: the class token, which the network uses to compute the class scores.",
         ),
     ] = "auto",
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metrics",
-            metavar="NAME,NAME",
-            help="Compute these metrics only: comma-separated names from collapselab metrics. Passes over the data that they "
-            "do not need are not made. Default: all.",
-        ),
-    ] = None,
+    metrics: MetricsOption = None,
     channel_axis: Annotated[
         str | None,
         typer.Option(

@@ -16,7 +16,7 @@ from torch import Tensor
 from collapselab.statistics.accumulation import ClassAccumulation
 from collapselab.statistics.checking import check_arguments, check_mergeable, checked_counts
 from collapselab.statistics.gathering import Checks
-from collapselab.statistics.pending import PendingRows, joined_rows
+from collapselab.statistics.pending import PendingRows
 from collapselab.statistics.scatter import Scatter
 
 
@@ -255,10 +255,10 @@ class ClassStats(ClassAccumulation):
     def keep_rows(self, features: Float[Tensor, "n p"], labels: Int[Tensor, " n"]) -> None:
         """Keep the features of all samples of several processes, whose sums are here, if they are few."""
         if self._within is not None:
-            rows = PendingRows(self.dim, features.device)
+            rows = PendingRows(self.dim, self._within.moments.centres.device)
             rows.make_room(len(labels), features.dtype)
             rows.add(features, labels)
-            self._within.kept = joined_rows([rows], self._within.moments.centres.device)
+            self._within.kept = rows
 
     def __repr__(self) -> str:
         seen = 0 if self._moments is None else self.num_samples

@@ -5,7 +5,7 @@ Letters: n samples, p features, c classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -87,10 +87,12 @@ class PendingRows:
         return part
 
 
-def joined_rows(parts: Sequence[PendingRows | None], device: torch.device) -> PendingRows | None:
-    """Return the rows of all parts, copied to a device; None if those of one part are not known."""
+def joined_rows(
+    parts: Sequence[PendingRows | None], device: torch.device, fit: Callable[[int], bool]
+) -> PendingRows | None:
+    """Return the rows of all parts, copied to a device; None if those of one part are not known, or all do not `fit`."""
     known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+    if len(known) < len(parts) or not fit(sum(map(len, known))):
         return None
     joined = PendingRows(known[0].rows.shape[1], device)
     filled = [part for part in known if len(part)]

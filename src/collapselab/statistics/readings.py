@@ -129,8 +129,8 @@ class ClassReadings(ABC):
         """Return the deviations of all samples from their class means, float64, and their labels, if they are few.
 
         If samples and classes together are no more than features, their rows are kept, and matrices between samples
-        replace those between features. A sketch keeps at most 64 rows (2 for each column). None otherwise, after a
-        merge, and with `scatter="trace"`.
+        replace those between features. A sketch keeps at most 64 rows (2 for each column). None otherwise, after
+        `from_state_dict`, and with `scatter="trace"`.
         """
         self._settle()
         return None if self._within is None else self._within.few_rows()

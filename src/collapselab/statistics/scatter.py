@@ -285,7 +285,7 @@ class WithinScatter:
         counts = part.moments.counts.to(device)[present].double()
         self._shift(present, counts, part.moments.sums.to(device)[present], by)
         self._any_in_total, self._pending_are_all = True, False
-        self.kept = joined_rows([known, part.all_rows()], device)
+        self.kept = joined_rows([known, part.all_rows()], device, self._fit)
 
     def select_classes(self, which: Int[Tensor, " k"], moments: ClassMoments) -> WithinScatter:
         """Return the scatter of these classes (all others are empty) with their `moments`; it shares memory."""

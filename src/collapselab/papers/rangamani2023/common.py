@@ -23,7 +23,7 @@ DATASETS = {
     "svhn": (73_257, 34),
 }
 CPU_DECAY_NOTE = (
-    "The weight decay is such that its product with the sum of learning rates is that of the paper's runs. With half of it, a pilot run "
+    "The weight decay is such that its product with the sum of learning rates is that of the paper's runs on CIFAR-10. With half of it, a pilot run "
     "kept most of the noise of its initial weights."
 )
 MLP, CONVNET = "mlp", "convnet"
