@@ -186,7 +186,7 @@ def test_one_image_of_many_that_is_another_one_is_noticed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its size on disk tells, though its pixels are not read."""
-    monkeypatch.setattr(memory_module, "_HASHED_IMAGES", 2)
+    monkeypatch.setattr(memory_module, "HASHED_IMAGES", 2)
     first = fingerprint(_load(folder, stream=True))
     Image.fromarray(np.zeros((7, 6, 3), np.uint8)).save(folder / "train" / "b" / "15.png")
     assert fingerprint(_load(folder, stream=True)) != first

@@ -59,6 +59,8 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
     """
 
     def option(match: re.Match[str]) -> str:
+        if match[0] in options:  # a switch turned off
+            return options[match[0]]
         value = _PAIR.sub(r"\1=\2", match["value"].strip("'\""))
         return f"{options[match['name']]} {value}".rstrip() if match["name"] in options else match[0]
 
@@ -84,7 +86,12 @@ def _options_of(command: Any) -> dict[str, str]:
         else str(param.metavar)
         for param in ([] if command is None else command.params)
     }
-    return {name: option for name, option in _OTHER_NAMES.items() if option in own.values()} | own
+    off = {
+        f"{param.name}=False": param.secondary_opts[0]
+        for param in ([] if command is None else command.params)
+        if param.secondary_opts
+    }
+    return {name: option for name, option in _OTHER_NAMES.items() if option in own.values()} | own | off
 
 
 def _usage_line(error: Any) -> str:

@@ -25,8 +25,8 @@ from collapselab.models import (
     required_image_size,
     untrained,
 )
-from collapselab.models.preprocessing import TextPreprocessing, own_preprocessing
-from collapselab.models.pretrained import check_weights_wanted, is_transformers, saved_folder
+from collapselab.models.preprocessing import TextPreprocessing, chosen_preprocessing
+from collapselab.models.pretrained import check_weights_wanted, saved_folder
 from collapselab.passes import ProgressCallback
 from collapselab.probes import Profile, ProfileOptions, profile
 from collapselab.probes.options import complete_options
@@ -185,10 +185,8 @@ def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None, tu
 def _form(job: ProfileJob) -> dict[str, Any]:
     """How inputs are made: by the network's own preprocessing, or in the size and channels that it needs."""
     has_published = job.checkpoint is None and (job.pretrained or saved_folder(job.model) is not None)
-    # What reads text has no other way.
-    reads_text = is_transformers(job.model) and job.preprocess is not False
-    if job.preprocess or (job.preprocess is None and has_published) or reads_text:
-        own = own_preprocessing(job.model)
+    own = chosen_preprocessing(job.model, job.preprocess, has_published=has_published)
+    if own is not None:
         warnings.warn(
             f"inputs are made by the network's own preprocessing ({own.words})", InputNote, stacklevel=2
         )

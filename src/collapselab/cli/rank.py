@@ -81,6 +81,23 @@ def rank(
             help="Networks by name have the weights that timm, torchvision or the hub publish; fetched once.",
         ),
     ] = False,
+    checkpoint_key: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint-key",
+            metavar="KEY",
+            help="Place of the weights in every FILE of NAME=FILE, such as model_ema, or what their names begin with. "
+            "Default: the weights that fit the network.",
+        ),
+    ] = None,
+    preprocess: Annotated[
+        bool | None,
+        typer.Option(
+            "--preprocess/--no-preprocess",
+            help="Prepare inputs of networks by name as the network was trained with, instead of --image-size and "
+            "--standardize. Default: with published weights.",
+        ),
+    ] = None,
     layer: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Layer whose inputs are the features. Default: the classifier."),
@@ -153,6 +170,8 @@ def rank(
             image_size=image_size,
             standardize=standardize,
             pretrained=pretrained,
+            checkpoint_key=checkpoint_key,
+            preprocess=preprocess,
             layer=layer,
             batch_size=batch_size,
             device=device,

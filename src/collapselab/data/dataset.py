@@ -143,7 +143,9 @@ class DataSet:
         elif isinstance(content, ImageSource) and transform is not None:
             inputs = TransformedImages(content, chosen, transform)
         elif transform is not None:
-            raise InputError(f"{self._where}: holds no images, which preprocess= needs; leave it out")
+            raise InputError(
+                f"{self._where}: holds no images, which the network's own preprocessing needs; give preprocess=False"
+            )
         elif isinstance(content, ImageSource) and not isinstance(content, ValueSource):
             if reference is None and split != "train" and standardize != "none":
                 reference = self._standard(image_size, channels, standardize)

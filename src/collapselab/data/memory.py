@@ -22,12 +22,12 @@ from collapselab.data.recipe import DataSpec, Sample
 from collapselab.data.sampling import group_labels, sample_rows
 from collapselab.data.splits import AnySplit, DataSplits, Split
 from collapselab.data.streamed import StreamedSplit
+from collapselab.data.transformed import HASHED_IMAGES
 from collapselab.errors import InputError
 
 MEMORY_BYTES = 16 * 2**30
 _READ_AT_ONCE = 1024
 _FLOAT_BYTES = 4
-_HASHED_IMAGES = 256
 
 
 def load_splits(
@@ -148,5 +148,5 @@ def _hashed(split: AnySplit) -> tuple[Tensor, ...]:
     """Return what stands for the inputs of a split."""
     if isinstance(split, Split):
         return (split.inputs,)
-    positions = np.unique(np.linspace(0, len(split) - 1, _HASHED_IMAGES).astype(np.int64))
+    positions = np.unique(np.linspace(0, len(split) - 1, HASHED_IMAGES).astype(np.int64))
     return torch.from_numpy(split.pixels.stored_bytes()), split.pixels.some(positions)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,19 +27,53 @@ if TYPE_CHECKING:
 ImageTransform = Callable[["Image"], Tensor]
 Tokenize = Callable[[Sequence[str], "int | None"], Mapping[str, Tensor]]
 _FLOAT_BYTES = 4
+# A digest of images reads this many of them.
+HASHED_IMAGES = 256
 
 
-class TransformedImages(Inputs):
+class Transformed(Inputs):
+    """Inputs that a network's own preprocessing makes."""
+
+    @abstractmethod
+    def unkept(self) -> Transformed:
+        """Return the same inputs, to be read once: what is made of images is not kept in memory."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Return hexadecimal digits that identify the inputs, in their order; of most images, only the stored size counts."""
+
+
+class TransformedImages(Transformed):
     """Images as a network's own transform makes them; kept in memory if all of them fit.
 
     Args:
         source: the images.
         rows: row numbers of the images to use, ascending.
         transform: from an image to a tensor of one shape.
+        keep: whether to keep them.
     """
 
-    def __init__(self, source: ImageSource, rows: npt.NDArray[np.int64], transform: ImageTransform) -> None:
-        self._source, self._rows, self._transform = source, rows, transform
+    def __init__(
+        self,
+        source: ImageSource,
+        rows: npt.NDArray[np.int64],
+        transform: ImageTransform,
+        *,
+        keep: bool = True,
+    ) -> None:
+        self._source, self._rows, self._transform, self._keep = source, rows, transform, keep
+
+    def unkept(self) -> TransformedImages:
+        return TransformedImages(self._source, self._rows, self._transform, keep=False)
+
+    def digest(self) -> str:
+        few = self._rows[np.unique(np.linspace(0, len(self._rows) - 1, HASHED_IMAGES).astype(np.int64))]
+        tensors = [
+            self._rows,
+            self._source.stored_bytes(self._rows),
+            *(image.numpy() for image in self._images(few)),
+        ]
+        return _digest(map(np.ascontiguousarray, tensors))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,7 +95,7 @@ class TransformedImages(Inputs):
     @cached_property
     def _memory(self) -> Float[Tensor, "n ..."] | None:
         """All images; None if they are too large to keep in memory."""
-        if len(self._rows) * math.prod(self.shape) * _FLOAT_BYTES > MEMORY_BYTES:
+        if not self._keep or len(self._rows) * math.prod(self.shape) * _FLOAT_BYTES > MEMORY_BYTES:
             return None
         return torch.stack(list(self._images(self._rows)))
 
@@ -81,7 +117,7 @@ class TransformedImages(Inputs):
             yield tensor
 
 
-class Tokens(Inputs):
+class Tokens(Transformed):
     """Texts as a network's tokenizer encodes them, all padded alike; batches are mappings by name.
 
     Args:
@@ -106,6 +142,12 @@ class Tokens(Inputs):
         length = None if self._reference is None else self._reference.shape[0]
         return self._tokenize(self._source.texts(self._rows), length)
 
+    def unkept(self) -> Tokens:
+        return self  # the tokenizer takes all texts at once
+
+    def digest(self) -> str:
+        return _digest(values.contiguous().numpy() for values in self._encoded.values())
+
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(next(iter(self._encoded.values())).shape[1:])
@@ -113,3 +155,11 @@ class Tokens(Inputs):
     def read(self, start: int, stop: int, step: int) -> Iterator[dict[str, Tensor]]:  # pyright: ignore[reportIncompatibleMethodOverride] a mapping where a network takes several inputs
         for first in range(start, stop, step):
             yield {name: values[first : min(first + step, stop)] for name, values in self._encoded.items()}
+
+
+def _digest(arrays: Iterable[npt.NDArray[np.generic]]) -> str:
+    whole = hashlib.sha256()
+    for array in arrays:
+        whole.update(f"{array.shape} {array.dtype}".encode())
+        whole.update(array.data)
+    return whole.hexdigest()

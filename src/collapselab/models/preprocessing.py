@@ -82,6 +82,24 @@ def own_preprocessing(name: str) -> ImagePreprocessing | TextPreprocessing:
     )
 
 
+def chosen_preprocessing(
+    name: str, asked: bool | None, *, has_published: bool
+) -> ImagePreprocessing | TextPreprocessing | None:
+    """Return the network's own preprocessing where it is used; None where its inputs are made by other means.
+
+    Args:
+        name: as `collapselab.models.open_model` takes it.
+        asked: whether the user wants it; None for the default: with published weights, and with networks that may read
+            text, for which there is no other means.
+        has_published: whether the network has the weights that its library publishes.
+
+    Raises:
+        InputError: it is used, but nobody recorded it.
+    """
+    wanted = (has_published or is_transformers(name)) if asked is None else asked
+    return own_preprocessing(name) if wanted else None
+
+
 def _of_timm(pretrained_cfg: dict[str, Any]) -> ImagePreprocessing:
     data = timm().data
     config = data.resolve_data_config(pretrained_cfg=pretrained_cfg)

@@ -12,7 +12,6 @@ from torch import nn
 
 from collapselab.checks import near_matches
 from collapselab.choices import Standardize
-from collapselab.data import DataSplits
 from collapselab.digests import digest_of
 from collapselab.errors import InputError
 from collapselab.features.files import SUFFIXES, open_file
@@ -26,6 +25,7 @@ from collapselab.models import (
 )
 from collapselab.models.checkpoints import is_weights
 from collapselab.models.limits import OWN
+from collapselab.models.preprocessing import ImagePreprocessing, TextPreprocessing, chosen_preprocessing
 from collapselab.models.pretrained import (
     TIMM,
     TORCHVISION,
@@ -61,6 +61,18 @@ class StoredFeatures:
 
 
 @dataclass(frozen=True)
+class NetworkOptions:
+    """How networks are opened, and how their inputs are made; the arguments of `rank` that are called the same."""
+
+    seed: int = 0
+    pretrained: bool = False
+    checkpoint_key: str | None = None
+    preprocess: bool | None = None
+    image_size: int | None = None
+    standardize: Standardize | None = None
+
+
+@dataclass(frozen=True)
 class InputForm:
     """The samples that a network takes; None where it takes any.
 
@@ -68,12 +80,14 @@ class InputForm:
         shape: of one sample, where it has been trained.
         channels, image_size: of images.
         standardize: how it was trained, or by channel.
+        own: the network's own preprocessing, instead of all else.
     """
 
     shape: tuple[int, ...] | None = None
     channels: int | None = None
     image_size: tuple[int, int] | None = None
     standardize: Standardize = "channel"
+    own: ImagePreprocessing | TextPreprocessing | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ class Network:
     Attributes:
         name: in results.
         form: the samples that it takes.
-        build: returns it for the form of the target data.
+        build: returns it for a number of classes and the shape of one sample.
         made_by: what decides its weights, for the cache; None where that is not known: code of the user.
         note: a warning about it.
         is_shared: whether it belongs to the caller, and stays on its device.
@@ -92,7 +106,7 @@ class Network:
 
     name: str
     form: InputForm
-    build: Callable[[DataSplits], nn.Module]
+    build: Callable[[int, tuple[int, ...]], nn.Module]
     made_by: dict[str, Any] | None = None
     note: str = ""
     is_shared: bool = False
@@ -103,20 +117,19 @@ Candidate = StoredFeatures | Network
 
 
 def open_candidates(
-    sources: Iterable[str | Path], seed: int = 0, *, pretrained: bool = False
+    sources: Iterable[str | Path], options: NetworkOptions = NetworkOptions()
 ) -> list[Candidate]:
     """Find everything that is to be ranked; networks are built later.
 
     Args:
         sources: as the command line takes them.
-        seed: of initial weights.
-        pretrained: whether networks by name have their published weights, those with a file of weights excepted.
+        options: of networks.
 
     Raises:
         InputError: nothing is given; a source is unknown, given twice, or cannot be read.
         ImportError: an extra that is not installed.
     """
-    found = [open_candidate(source, seed, pretrained=pretrained) for source in sources]
+    found = [open_candidate(source, options) for source in sources]
     if not found:
         raise InputError(f"there is nothing to rank; give {_FORMS}")
     names = [candidate.name for candidate in found]
@@ -126,7 +139,7 @@ def open_candidates(
     return found
 
 
-def open_candidate(source: str | Path, seed: int = 0, *, pretrained: bool = False) -> Candidate:
+def open_candidate(source: str | Path, options: NetworkOptions = NetworkOptions()) -> Candidate:
     """Find one candidate.
 
     Raises:
@@ -136,11 +149,11 @@ def open_candidate(source: str | Path, seed: int = 0, *, pretrained: bool = Fals
     if not text.strip():
         raise InputError(f"a source is empty; give {_FORMS}")
     if saved_folder(text) is not None:
-        return _named(text, None, text, seed, pretrained=True)
+        return _named(text, None, text, replace(options, pretrained=True))
     if path.is_dir():
-        return _run(path, text) if (path / "run.json").exists() else _feature_folder(path, text)
+        return _run(path, text, options) if (path / "run.json").exists() else _feature_folder(path, text)
     if path.is_file() and not is_user_file(text):
-        return _file(path, text)
+        return _file(path, text, options)
     model, equals, weights = text.partition("=")
     if equals and not (model.strip() and weights.strip()):
         raise InputError(
@@ -150,12 +163,15 @@ def open_candidate(source: str | Path, seed: int = 0, *, pretrained: bool = Fals
         near = near_matches(path.name, _beside(path))
         hint = near if near.startswith("did you mean") else f"give {_FORMS}"
         raise InputError(f"{text}: no such file, folder or network; {hint}")
-    return _named(model, Path(weights) if equals else None, text, seed, pretrained=pretrained and not equals)
+    if equals:
+        return _named(model, Path(weights), text, replace(options, pretrained=False))
+    return _named(model, None, text, options)
 
 
-def module_candidate(name: str, module: nn.Module) -> Network:
+def module_candidate(name: str, module: nn.Module, options: NetworkOptions = NetworkOptions()) -> Network:
     """Return a network that exists already; its features are not cached."""
-    return Network(name, InputForm(), lambda _data: module, is_shared=True)
+    form = _sized(name, InputForm(), options)
+    return Network(name, form, lambda _classes, _shape: module, is_shared=True)
 
 
 def _beside(path: Path) -> list[str]:
@@ -168,7 +184,7 @@ def _beside(path: Path) -> list[str]:
 # ---------------------------------------------------------------- files and folders
 
 
-def _file(path: Path, name: str) -> Candidate:
+def _file(path: Path, name: str, options: NetworkOptions) -> Candidate:
     suffix = path.suffix.lower()
     run = path.parent.parent
     if path.parent.name == "checkpoints" and (run / "run.json").exists():
@@ -177,7 +193,7 @@ def _file(path: Path, name: str) -> Candidate:
             raise InputError(
                 f"{path}: not a checkpoint of this run; give one of {run}/checkpoints/step-*.safetensors"
             )
-        return _run(run, name, int(step))
+        return _run(run, name, options, int(step))
     if suffix == ".npz" or (suffix in SUFFIXES and "features" in open_file(path).names):
         return StoredFeatures(name, open_source(path))
     if is_weights(path):
@@ -203,7 +219,7 @@ def _split_in(folder: Path, split: str) -> Path | None:
     return found[0] if found else None
 
 
-def _run(path: Path, name: str, step: int | None = None) -> Network:
+def _run(path: Path, name: str, options: NetworkOptions, step: int | None = None) -> Network:
     folder = RunFolder(path)
     record = folder.read_run()
     assert record is not None, "run.json exists"
@@ -225,39 +241,44 @@ def _run(path: Path, name: str, step: int | None = None) -> Network:
     own_code = is_user_file(recipe.model.name)
     made_by = {"run": record.run_id, "weights": _digest_of_file(folder.weights_path(step))}
     return Network(
-        name, form, lambda _data: trained_model(recipe, folder, step), None if own_code else made_by
+        name,
+        _sized(name, form, options),
+        lambda _classes, _shape: trained_model(recipe, folder, step),
+        None if own_code else made_by,
     )
 
 
 # ---------------------------------------------------------------- networks by name
 
 
-def _named(model: str, checkpoint: Path | None, name: str, seed: int, *, pretrained: bool) -> Network:
+def _named(model: str, checkpoint: Path | None, name: str, options: NetworkOptions) -> Network:
+    pretrained, seed, key = options.pretrained, options.seed, options.checkpoint_key
     if checkpoint is None and not pretrained:
         check_weights_wanted(model)
-    form = InputForm(channels=required_channels(model), image_size=required_image_size(model))
     if checkpoint is not None and not checkpoint.is_file():
         raise InputError(f"{name}: there is no file {checkpoint}; check the path of the weights")
 
-    def build(data: DataSplits) -> nn.Module:
+    def build(num_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
         return open_model(
             model,
-            num_classes=data.num_classes,
-            input_shape=data.input_shape,
+            num_classes=num_classes,
+            input_shape=input_shape,
             checkpoint=checkpoint,
+            checkpoint_key=None if checkpoint is None else key,
             pretrained=pretrained,
             seed=seed,
         )
 
     weights: dict[str, Any] = {"pretrained": True} if pretrained else {"seed": seed}
     if checkpoint is not None:
-        weights = {"weights": _digest_of_file(checkpoint)}
+        weights = {"weights": _digest_of_file(checkpoint), "key": key}
     # What code does, and what is in a folder of several files, may change.
     is_known = not is_user_file(model) and saved_folder(model) is None
     is_untrained = checkpoint is None and not pretrained and not is_user_file(model)
+    form = _form_of(model, name, options)
     note = f"{name}: untrained; give pretrained=, or {name}=FILE, for trained weights" if is_untrained else ""
-    if pretrained:
-        note = f"{name}: images are standardised as standardize= says, not by the network's own preprocessing"
+    if form.own is not None:
+        note = f"{name}: inputs are made by the network's own preprocessing ({form.own.words})"
     return Network(
         name,
         form,
@@ -268,26 +289,40 @@ def _named(model: str, checkpoint: Path | None, name: str, seed: int, *, pretrai
     )
 
 
+def _form_of(model: str, name: str, options: NetworkOptions) -> InputForm:
+    own = chosen_preprocessing(model, options.preprocess, has_published=options.pretrained)
+    if own is None:
+        form = InputForm(channels=required_channels(model), image_size=required_image_size(model))
+        return _sized(name, form, options)
+    if isinstance(own, ImagePreprocessing):
+        for argument in ("image_size", "standardize"):
+            if (value := getattr(options, argument)) is not None:
+                raise InputError(
+                    f"{argument}={value}: {name} has its own preprocessing, which decides it; leave it out, or give "
+                    "preprocess=False"
+                )
+    return InputForm(own=own)
+
+
 def _digest_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return digest_of(iter(lambda: file.read(_BLOCK), b""))
 
 
-def with_form(network: Network, image_size: int | None, standardize: Standardize | None) -> Network:
-    """Return the network with another size of images, where it takes any, and another standardisation.
+def _sized(name: str, form: InputForm, options: NetworkOptions) -> InputForm:
+    """Return the form with another size of images, where the network takes any, and another standardisation.
 
     Raises:
         InputError: the network takes images of another size only.
     """
-    form = network.form
-    if image_size is not None:
-        size = (image_size, image_size)
+    if options.image_size is not None:
+        size = (options.image_size, options.image_size)
         if form.image_size not in (None, size):
             raise InputError(
-                f"{network.name}: takes images of {form.image_size[0]} x {form.image_size[1]} only; leave out image_size="
+                f"{name}: takes images of {form.image_size[0]} x {form.image_size[1]} only; leave out image_size="
             )
         form = replace(form, image_size=size)
-    return replace(network, form=replace(form, standardize=standardize or form.standardize))
+    return replace(form, standardize=options.standardize or form.standardize)
 
 
 def whole(source: FeatureSource) -> tuple[torch.Tensor, Any]:

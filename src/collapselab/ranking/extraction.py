@@ -13,11 +13,15 @@ from torch import Tensor, nn
 
 from collapselab import __version__
 from collapselab.checks import check_finite, check_names
-from collapselab.data import AnySplit, DataSplits, open_data_set
+from collapselab.data import AnySplit, LabelledData, open_data_set
 from collapselab.data.memory import fingerprint, load_splits
 from collapselab.data.recipe import DataSpec, Sample
+from collapselab.data.sampling import sample_rows
 from collapselab.data.stratified import stratified_rows
+from collapselab.data.transformed import Transformed
+from collapselab.digests import digest
 from collapselab.errors import InputError
+from collapselab.models.preprocessing import TextPreprocessing
 from collapselab.passes import ProgressCallback
 from collapselab.probes import capture_inputs, weight_layers
 from collapselab.probes.evaluating import evaluating
@@ -60,6 +64,22 @@ class Target:
     from_cache: bool = False
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """A data set in the form that a network takes.
+
+    Attributes:
+        train, test: read batch by batch.
+        num_classes: of the data set.
+        digest: of all samples.
+    """
+
+    train: AnySplit | LabelledData
+    test: AnySplit | LabelledData
+    num_classes: int
+    digest: str
+
+
 @dataclass
 class Extraction:
     """Reads or extracts features, one candidate and data set at a time.
@@ -83,7 +103,7 @@ class Extraction:
     copies: Mapping[str, Path] | None
     cache: FeatureCache | None
     progress: ProgressCallback
-    _last: tuple[Any, DataSplits, str] | None = field(default=None, init=False, repr=False)
+    _last: tuple[Any, _Samples] | None = field(default=None, init=False, repr=False)
 
     def target(self, candidate: Candidate, dataset: str, *, with_test: bool) -> Target:
         """Return a data set as a candidate sees it.
@@ -98,20 +118,20 @@ class Extraction:
         return Target(train, Features(*whole(candidate.test)) if use_test and candidate.test else None)
 
     def _extracted(self, network: Network, dataset: str, *, with_test: bool) -> Target:
-        data, samples = self._samples(dataset, network.form)
-        shape = network.form.shape
-        if shape is not None and data.input_shape != shape:
+        data = self._samples(dataset, network.form)
+        shape, given = network.form.shape, data.train.input_shape
+        if shape is not None and given != shape:
             raise InputError(
-                f"{network.name}: its network takes samples of shape {shape}, but those of {dataset} have "
-                f"{data.input_shape}; rank it on other data"
+                f"{network.name}: its network takes samples of shape {shape}, but those of {dataset} have {given}; rank it "
+                "on other data"
             )
         parts = {"train": data.train, "test": data.test} if with_test else {"train": data.train}
-        described = {split: self._made_by(network, samples, split) for split in parts}
+        described = {split: self._made_by(network, data.digest, split) for split in parts}
         known = {split: self._cached(description) for split, description in described.items()}
         model: nn.Module | None = None
         for split, found in known.items():
             if found is None:
-                model = network.build(data) if model is None else model
+                model = network.build(data.num_classes, given) if model is None else model
                 known[split] = self._pass(network, model, parts[split], f"{dataset}, {split}")
                 if (description := described[split]) is not None and self.cache is not None:
                     self.cache.write(description, known[split] or {})
@@ -137,31 +157,59 @@ class Extraction:
             "collapselab": __version__,
         }
 
-    def _samples(self, dataset: str, form: InputForm) -> tuple[DataSplits, str]:
-        """Return the samples in the form that a network takes, and a digest of them; those of the last form are kept."""
-        key = (dataset, form.channels, form.image_size, form.standardize)
+    def _samples(self, dataset: str, form: InputForm) -> _Samples:
+        """Return the samples in the form that a network takes; those of the last form are kept."""
+        own = None if form.own is None else form.own.words
+        key = (dataset, form.channels, form.image_size, form.standardize, own)
         if self._last is None or self._last[0] != key:
             self._last = None  # two large data sets need not fit at once
             self.progress(f"reading {dataset}", 0, 0)
-            data = load_splits(
-                self._spec(dataset, form),
-                self.seed,
-                channels=form.channels,
-                image_size=form.image_size,
-                copies=self.copies,
+            self._last = (
+                key,
+                self._scaled(dataset, form) if own is None else self._preprocessed(dataset, form),
             )
-            self._last = (key, data, fingerprint(data))
-        return self._last[1], self._last[2]
+        return self._last[1]
 
-    def _spec(self, dataset: str, form: InputForm) -> DataSpec:
+    def _scaled(self, dataset: str, form: InputForm) -> _Samples:
+        """Return samples resized and standardised."""
         found = open_data_set(dataset, self.copies)
-        chosen = {}
-        for split in ("train", "test"):
-            few = len(found.labels(split)) <= self.limit
-            chosen[split] = Sample() if few else Sample(method="stratified", count=self.limit)
-        return DataSpec(name=dataset, **chosen, standardize=form.standardize)
+        train, test = (self._sample(found.labels(split)) for split in ("train", "test"))
+        data = load_splits(
+            DataSpec(name=dataset, train=train, test=test, standardize=form.standardize),
+            self.seed,
+            channels=form.channels,
+            image_size=form.image_size,
+            copies=self.copies,
+        )
+        return _Samples(data.train, data.test, data.num_classes, fingerprint(data))
 
-    def _pass(self, network: Network, model: nn.Module, split: AnySplit, what: str) -> dict[str, Tensor]:
+    def _preprocessed(self, dataset: str, form: InputForm) -> _Samples:
+        """Return the same samples, made by the network's own preprocessing."""
+        found, own = open_data_set(dataset, self.copies), form.own
+        assert own is not None
+        is_text = isinstance(own, TextPreprocessing)
+        tokenize, transform = (own.tokenize, None) if is_text else (None, own.transform)
+        parts: dict[str, LabelledData] = {}
+        digests: list[str] = []
+        for split in ("train", "test"):
+            labels = found.labels(split)
+            rows = sample_rows(labels, self._sample(labels), self.seed, f"{dataset}, {split}")
+            opened = found.open(
+                split, rows=rows, reference=parts.get("train"), transform=transform, tokenize=tokenize
+            )
+            assert isinstance(opened.inputs, Transformed)
+            # Read once: not to be kept in memory.
+            parts[split] = replace(opened, inputs=opened.inputs.unkept())
+            digests.append(f"{opened.inputs.digest()} {opened.labels.tolist()}")
+        return _Samples(parts["train"], parts["test"], found.num_classes, digest(*digests))
+
+    def _sample(self, labels: Labels) -> Sample:
+        few = len(labels) <= self.limit
+        return Sample() if few else Sample(method="stratified", count=self.limit)
+
+    def _pass(
+        self, network: Network, model: nn.Module, split: AnySplit | LabelledData, what: str
+    ) -> dict[str, Tensor]:
         """Run a network over a split.
 
         Raises:
@@ -171,7 +219,7 @@ class Extraction:
         layer = classifier_name(model) if self.layer is None else self.layer
         check_names([layer], layers, f"layer of {name}")
         caught: list[Tensor] = []
-        outputs: list[Tensor] = []
+        outputs: list[Any] = []
         receive = {layer: layers[layer]}
         device = self.device
         if network.is_shared:
@@ -180,7 +228,7 @@ class Extraction:
         with evaluating(model), capture_inputs(receive, lambda _, rows: caught.append(rows.float().cpu())):
             for number, (inputs, _) in enumerate(split.batches(self.batch_size), start=1):
                 with user_code(f"{name} on {what}", "check the model"):
-                    outputs.append(model(inputs.to(device)))
+                    outputs.append(_scores(_called(model, inputs, device)))
                 self.progress(f"{name} on {what}", min(number * self.batch_size, len(split)), len(split))
         features = torch.cat(caught) if caught else torch.empty(0, 0)
         if len(features) != len(split):
@@ -189,6 +237,17 @@ class Extraction:
             )
         check_finite(features, f"{name} on {what}")
         return {"features": features} | _probabilities(outputs)
+
+
+def _called(model: nn.Module, inputs: Any, device: torch.device) -> Any:
+    if isinstance(inputs, Mapping):
+        return model(**{name: value.to(device) for name, value in inputs.items()})
+    return model(inputs.to(device))
+
+
+def _scores(output: Any) -> Any:
+    """Return the class scores of what a network of transformers returns; other outputs as they are."""
+    return getattr(output, "logits", output)
 
 
 def _probabilities(outputs: list[Any]) -> dict[str, Tensor]:
@@ -200,7 +259,7 @@ def _probabilities(outputs: list[Any]) -> dict[str, Tensor]:
     return {"probabilities": scores.softmax(dim=1)} if is_known else {}
 
 
-def _features(tensors: Mapping[str, Tensor], split: AnySplit) -> Features:
+def _features(tensors: Mapping[str, Tensor], split: AnySplit | LabelledData) -> Features:
     return Features(tensors["features"], split.labels.cpu().numpy(), tensors.get("probabilities"))
 
 

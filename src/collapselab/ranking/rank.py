@@ -22,10 +22,10 @@ from collapselab.ranking.cache import FeatureCache, default_folder
 from collapselab.ranking.candidates import (
     Candidate,
     Network,
+    NetworkOptions,
     StoredFeatures,
     module_candidate,
     open_candidates,
-    with_form,
 )
 from collapselab.ranking.cases import NCTI_PARTS, Case, Options, score_candidates
 from collapselab.ranking.extraction import FILES, Extraction
@@ -55,6 +55,8 @@ def rank(
     image_size: int | None = None,
     standardize: Standardize | None = None,
     pretrained: bool = False,
+    checkpoint_key: str | None = None,
+    preprocess: bool | None = None,
     layer: str | None = None,
     batch_size: int = 128,
     device: str = "auto",
@@ -83,6 +85,9 @@ def rank(
         standardize: of images: `channel`, `pixel` or `none`; default as a run was trained, else `channel`. Mean and
             deviation are those of the target's training images.
         pretrained: whether networks by name have their published weights, those with a file of weights excepted.
+        checkpoint_key: place of the weights in files of weights, such as `model_ema`.
+        preprocess: whether inputs of networks by name are made by the network's own preprocessing, instead of
+            `image_size` and `standardize`; default with published weights, and with networks that read text.
         layer: name of the weight layer whose input is taken; default the classifier (the last weight layer).
         batch_size: samples per forward pass.
         device: where networks run, such as `auto`, `cpu` or `cuda`; an `nn.Module` runs where it is.
@@ -114,7 +119,8 @@ def rank(
         raise InputError(f"batch_size={batch_size}: give at least 1")
     options = Options(names, by, probe, stability, limit, seed)
     datasets = [str(on)] if isinstance(on, str | Path) else [str(name) for name in on]
-    candidates = _candidates(sources, datasets, image_size, standardize, seed, pretrained)
+    networks = NetworkOptions(seed, pretrained, checkpoint_key, preprocess, image_size, standardize)
+    candidates = _candidates(sources, datasets, networks)
     store = FeatureCache(default_folder() if isinstance(cache, bool) else Path(cache)) if cache else None
     report = progress or no_progress
     extraction = Extraction(limit, seed, layer, batch_size, local_device(device), copies, store, report)
@@ -147,24 +153,28 @@ def _score_names(scores: Iterable[str] | None, by: str) -> tuple[str, ...]:
 def _candidates(
     sources: Mapping[str, Any] | Iterable[str | Path],
     datasets: Sequence[str],
-    image_size: int | None,
-    standardize: Standardize | None,
-    seed: int,
-    pretrained: bool,
+    options: NetworkOptions,
 ) -> list[Candidate]:
     """Open all sources.
 
     Raises:
         InputError: features with data sets, networks without any; a data set twice.
     """
-    if isinstance(sources, str | Path):
-        sources = [sources]
+    sources = [sources] if isinstance(sources, str | Path) else sources
+    sources = sources if isinstance(sources, Mapping) else list(sources)
+    given = sources.values() if isinstance(sources, Mapping) else sources
+    if options.checkpoint_key is not None and not any(
+        "=" in str(one) for one in given if isinstance(one, str | Path)
+    ):
+        raise InputError(
+            f"checkpoint_key={options.checkpoint_key!r}: is a place in a file of weights; give NAME=FILE"
+        )
     if isinstance(sources, Mapping):
-        found = [_of_value(str(name), value, seed, pretrained) for name, value in sources.items()]
+        found = [_of_value(str(name), value, options) for name, value in sources.items()]
         if not found:
             open_candidates([])
     else:
-        found = open_candidates(sources, seed, pretrained=pretrained)
+        found = open_candidates(sources, options)
     features = [one.name for one in found if isinstance(one, StoredFeatures)]
     networks = [one.name for one in found if isinstance(one, Network)]
     if features and networks:
@@ -179,14 +189,14 @@ def _candidates(
         )
     if len(set(datasets)) < len(datasets):
         raise InputError(f"on={datasets}: a data set is given twice; give each once")
-    return [with_form(one, image_size, standardize) if isinstance(one, Network) else one for one in found]
+    return found
 
 
-def _of_value(name: str, value: Any, seed: int, pretrained: bool) -> Candidate:
+def _of_value(name: str, value: Any, options: NetworkOptions) -> Candidate:
     if isinstance(value, nn.Module):
-        return module_candidate(name, value)
+        return module_candidate(name, value, options)
     if isinstance(value, str | Path):
-        return replace(open_candidates([value], seed, pretrained=pretrained)[0], name=name)
+        return replace(open_candidates([value], options)[0], name=name)
     if isinstance(value, tuple | list) and len(value) == 2:
         pairs = [value, None] if not isinstance(value[0], tuple | list) or len(value[0]) != 2 else list(value)
         train, test = (None if pair is None else ArraySource(*pair, where=name) for pair in pairs)

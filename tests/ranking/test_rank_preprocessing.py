@@ -1,0 +1,194 @@
+"""Networks that are ranked read what they were trained to read: their own preprocessing of images and of text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import timm
+import torch
+import transformers
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
+from timm.models import save_for_hf
+from torch import Tensor
+
+import collapselab
+from cli_runner import assert_refused, run
+from collapselab import InputError
+from collapselab.data import open_data_set
+from collapselab.models import open_model
+from collapselab.transfer.scores import logme
+
+OPTIONS: dict[str, Any] = {"scores": ["logme"], "stability": False}
+COUNT = 60
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLLAPSELAB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A network of timm with its weights and its preprocessing, which is not that of the other tests."""
+    torch.manual_seed(0)
+    overlay = {"input_size": (3, 40, 40), "crop_pct": 0.8, "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)}
+    model = timm.create_model("resnet10t", num_classes=7, pretrained_cfg_overlay=overlay)
+    save_for_hf(model, str(tmp_path / "net"), safe_serialization=True)
+    return tmp_path / "net"
+
+
+def digits(folder: Path, **options: Any) -> Any:
+    return collapselab.rank([folder], "digits", limit=COUNT, **(OPTIONS | options))
+
+
+def test_images_are_prepared_as_for_training(folder: Path) -> None:
+    found = digits(folder)
+    model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    transform: Any = create_transform(**resolve_model_data_config(model), is_training=False)
+    # The samples that every candidate is ranked on, whatever makes its inputs.
+    plain = collapselab.rank(["mlp=" + str(_weights(folder.parent))], "digits", limit=COUNT, **OPTIONS)
+    assert plain.rows[0].num_samples == found.rows[0].num_samples == COUNT
+    opened = open_data_set("digits").open(
+        "train", transform=lambda image: transform(image.convert("RGB")), rows=_rows()
+    )
+    with torch.no_grad():
+        read = [
+            model.forward_head(model.forward_features(part), pre_logits=True)
+            for part, _ in opened.batches(128)
+        ]
+    assert found.rows[0].scores["logme"] == pytest.approx(logme(torch.cat(read), opened.labels), rel=1e-5)
+    assert any(
+        "made by the network's own preprocessing (timm's data_config: 40 x 40" in text
+        for text in found.warnings
+    )
+
+
+def _rows() -> Any:
+    from collapselab.data.stratified import stratified_rows
+
+    return stratified_rows(open_data_set("digits").labels("train"), COUNT, 0, "digits, train")
+
+
+def _weights(folder: Path) -> Path:
+    model = open_model("mlp", num_classes=10, input_shape=(64,), seed=5)
+    torch.save(model.state_dict(), folder / "mlp.pt")
+    return folder / "mlp.pt"
+
+
+def test_it_can_be_turned_off(folder: Path) -> None:
+    own, scaled = digits(folder), digits(folder, preprocess=False, image_size=40)
+    assert own.rows[0].scores != scaled.rows[0].scores
+    assert not any("own preprocessing" in text for text in scaled.warnings)
+
+
+def test_features_are_extracted_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "timm/resnet10t"
+    weights = f"{name}={folder / 'model.safetensors'}"
+    first = collapselab.rank([weights], "digits", limit=COUNT, preprocess=True, **OPTIONS)
+    second = collapselab.rank([weights], "digits", limit=COUNT, preprocess=True, **OPTIONS)
+    assert (first.rows[0].from_cache, second.rows[0].from_cache) == (False, True)
+    assert first.rows[0].scores == second.rows[0].scores
+    scaled = collapselab.rank([weights], "digits", limit=COUNT, image_size=176, **OPTIONS)
+    assert not scaled.rows[0].from_cache
+
+
+@pytest.mark.parametrize("option", [{"image_size": 32}, {"standardize": "pixel"}])
+def test_what_it_decides_cannot_be_given(folder: Path, option: dict[str, Any]) -> None:
+    name, value = next(iter(option.items()))
+    with pytest.raises(
+        InputError, match=f"{name}={value}: .*has its own preprocessing, which decides it; leave it out"
+    ):
+        digits(folder, **option)
+    dashed = f"--{name.replace('_', '-')}"
+    assert_refused(
+        run("rank", folder, "--on", "digits", dashed, value),
+        f"{dashed} {value}: ",
+        "leave it out, or give --no-preprocess",
+    )
+
+
+def test_data_without_images(folder: Path, tmp_path: Path) -> None:
+    pd.DataFrame({"text": ["good film", "bad"] * 4, "label": ["pos", "neg"] * 4}).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    with pytest.raises(InputError, match="holds texts; give a network with a tokenizer"):
+        collapselab.rank([folder], str(tmp_path / "t.csv"), **OPTIONS)
+
+
+def test_nobody_recorded_the_preprocessing_of_a_network(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nobody recorded how mlp was trained"):
+        collapselab.rank([f"mlp={_weights(tmp_path)}"], "digits", preprocess=True, **OPTIONS)
+
+
+# ---------------------------------------------------------------- text
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Path:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "a", "the"]
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+    )  # fmt: skip
+    folder = tmp_path / "bert"
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(words))
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+def write_texts(path: Path) -> tuple[list[str], list[int]]:
+    texts = [
+        f"{article} {judged} film" for article in ("a", "the", "a film the") for judged in ("good", "bad")
+    ] * 3
+    labels = [int("good" in text) for text in texts]
+    for split in ("train", "test"):
+        path.mkdir(exist_ok=True)
+        pd.DataFrame({"text": texts, "label": labels}).to_csv(path / f"{split}.csv", index=False)
+    return texts, labels
+
+
+def test_texts_are_read_by_the_networks_own_tokenizer(reader: Path, tmp_path: Path) -> None:
+    texts, labels = write_texts(tmp_path / "films")
+    found = collapselab.rank(
+        [reader], str(tmp_path / "films"), scores=["logme", "leep"], stability=False, probe=True
+    )
+    model = transformers.BertForSequenceClassification.from_pretrained(reader).eval()
+    encoded = transformers.BertTokenizer.from_pretrained(reader)(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        read: Tensor = model.bert(**encoded).pooler_output
+    assert found.rows[0].scores["logme"] == pytest.approx(logme(read, labels), rel=1e-5)
+    assert found.rows[0].scores["leep"] is not None  # of its class scores
+    assert found.rows[0].accuracy is not None
+    assert any("BertTokenizer" in text for text in found.warnings)
+
+
+# ---------------------------------------------------------------- weights in a part of a file
+
+
+def test_one_of_several_weights_in_a_file(tmp_path: Path) -> None:
+    first, second = (
+        open_model("mlp", num_classes=10, input_shape=(64,), seed=seed).state_dict() for seed in (1, 2)
+    )
+    torch.save({"student": first, "teacher": second}, tmp_path / "both.pt")
+    torch.save(second, tmp_path / "second.pt")
+    both, alone = f"mlp={tmp_path / 'both.pt'}", f"mlp={tmp_path / 'second.pt'}"
+    found = collapselab.rank([both], "digits", checkpoint_key="teacher", **OPTIONS)
+    other = collapselab.rank([both], "digits", checkpoint_key="student", **OPTIONS)
+    assert not other.rows[0].from_cache
+    assert (
+        found.rows[0].scores
+        == collapselab.rank([alone], "digits", **OPTIONS).rows[0].scores
+        != other.rows[0].scores
+    )
+
+
+def test_a_key_without_a_file_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"checkpoint_key='ema': is a place in a file of weights; give NAME=FILE"
+    ):
+        collapselab.rank({"net": "mlp"}, "digits", checkpoint_key="ema", **OPTIONS)
