@@ -14,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from cli_runner import run
 from collapselab import InputError
-from collapselab.data import DataSplits, Split
+from collapselab.data import DataSplits, Split, open_data_set
+from collapselab.data import labelled as labelled_module
 from collapselab.data import memory as memory_module
 from collapselab.data import pixels as pixels_module
 from collapselab.data.decoding import default_workers
@@ -23,6 +25,7 @@ from collapselab.data.memory import fingerprint, load_splits
 from collapselab.data.recipe import DataSpec
 from collapselab.data.streamed import StreamedSplit
 from collapselab.errors import InputNote
+from collapselab.models import open_model
 
 COUNTS = {"train": 30, "test": 12}
 
@@ -259,3 +262,67 @@ def test_processors_are_shared_by_the_processes_of_a_machine(monkeypatch: pytest
     assert default_workers() == 2
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(1), raising=False)
     assert default_workers() == 1
+
+
+# ---------------------------------------------------------------- what profile reads
+
+
+def _mean_color(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image, dtype=np.float32).mean(axis=0).copy())
+
+
+@pytest.mark.parametrize("transform", [None, _mean_color], ids=["pixels", "own transform"])
+@pytest.mark.parametrize("form", FORMS)
+def test_labelled_data_are_the_same_for_any_number_of_workers(
+    form: str, transform: Any, tmp_path: Path
+) -> None:
+    data = open_data_set(FORMS[form](tmp_path))
+    kept = data.open("train", transform=transform)
+    assert kept.streamed() is kept  # it fits in memory
+    expected = list(kept.batches(7))
+    for workers in (0, 1, 3):
+        streamed = kept.streamed(workers)
+        for _ in range(2):
+            found = list(streamed.batches(7))
+            assert all(torch.equal(a, b) for a, b in zip(_flat(found), _flat(expected), strict=True))
+    part = list(kept.streamed(2).batches(7, rank=1, world=2))
+    assert all(torch.equal(a, b) for a, b in zip(_flat(part), _flat(expected[2:]), strict=True))
+
+
+def _flat(batches: list[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+    return [tensor for batch in batches for tensor in batch]
+
+
+def test_images_that_do_not_fit_are_streamed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_data_set(folder)
+    for transform, size in ((None, 7 * 6 * 3), (_mean_color, 6 * 3 * 4)):
+        kept = data.open("train", transform=transform)
+        monkeypatch.setattr(labelled_module, "MEMORY_BYTES", COUNTS["train"] * size)
+        assert kept.streamed() is kept
+        monkeypatch.setattr(labelled_module, "MEMORY_BYTES", COUNTS["train"] * size - 1)
+        assert kept.streamed() is not kept
+
+
+def test_an_image_of_another_shape_is_named_by_whichever_process_finds_it(folder: Path) -> None:
+    Image.new("RGB", (9, 7)).save(folder / "train" / "c" / "29.png")
+    kept = open_data_set(folder).open("train", transform=_mean_color)
+    for data in (kept, kept.streamed(0), kept.streamed(2)):
+        with pytest.raises(
+            InputError, match=r"29.png: the preprocessing of the network makes shape \(9, 3\) of it"
+        ):
+            list(data.batches(7))
+
+
+def test_a_profile_is_the_same_for_any_number_of_workers(folder: Path) -> None:
+    options = ["profile", "timm/resnet10t", "--checkpoint", _untrained(folder.parent), "--dataset", folder]
+    options += ["--image-size", "32", "--layers", "last", "--format", "json"]
+    kept, streamed = run(*options), run(*options, "--workers", "2")
+    assert kept.code == streamed.code == 0, kept.err + streamed.err
+    assert kept.out == streamed.out
+
+
+def _untrained(folder: Path) -> Path:
+    torch.save(
+        open_model("timm/resnet10t", num_classes=3, input_shape=(3, 32, 32)).state_dict(), folder / "net.pt"
+    )
+    return folder / "net.pt"

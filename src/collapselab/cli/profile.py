@@ -173,6 +173,16 @@ def profile(
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="Maximum number of samples per split.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=1024,
+            metavar="N",
+            help="Processes that decode images whenever they are read. Default: images are decoded once and kept in memory; if "
+            "they do not fit, one process per processor but one, at most 8. Results do not depend on it.",
+        ),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="N", help="Samples per forward pass.")
     ] = 128,
@@ -254,6 +264,7 @@ def profile(
         batch_size=batch_size,
         device=device,
         standardize=standardize,
+        workers=workers,
         against=against,
         out=out,
         options={

@@ -16,6 +16,7 @@ from collapselab.checks import near_matches
 from collapselab.choices import Standardize
 from collapselab.cli.output import make_result_folder
 from collapselab.data import LabelledData, open_data_set
+from collapselab.data.pixels import Pixels
 from collapselab.distributed import local_device, process_group
 from collapselab.errors import InputError, InputNote, encodable, in_strings, noted
 from collapselab.models import (
@@ -72,6 +73,7 @@ class ProfileJob:
     batch_size: int = 128
     device: str = "auto"
     standardize: Standardize = "channel"
+    workers: int | None = None
     against: Path | None = None
     out: Path | None = None
     options: ProfileOptions = field(default_factory=ProfileOptions)
@@ -131,6 +133,10 @@ def _profiled(
         ).to(device)
     options: dict[str, Any] = dict(job.options)
     with process_group(device) as (rank, world):
+        if isinstance(train.inputs, Pixels):
+            _ = (
+                train.inputs.standardization
+            )  # which all processes compute together, also those without a batch
         result = profile(
             model,
             train.batches(job.batch_size, rank=rank, world=world),
@@ -160,17 +166,17 @@ def _open_splits(job: ProfileJob) -> tuple[LabelledData, LabelledData | None, tu
     data = open_data_set(job.dataset, job.copies)
     if "train" not in data.splits:
         raise InputError(f"--dataset {job.dataset}: has no train split, only {', '.join(data.splits)}")
-    train = data.open("train", **wanted)
+    train = data.open("train", **wanted).streamed(job.workers)
     if job.test_dataset is None:
         if "test" not in data.splits:
             note = (
                 f"{data.name}: there is no test split; only train is measured; --test-dataset gives test data"
             )
             return train, None, (*data.notes, note)
-        return train, data.open("test", reference=train, **wanted), data.notes
+        return train, data.open("test", reference=train, **wanted).streamed(job.workers), data.notes
     other = open_data_set(job.test_dataset, job.copies)
     split = "test" if "test" in other.splits else "train"
-    test = other.open(split, reference=train, **wanted)
+    test = other.open(split, reference=train, **wanted).streamed(job.workers)
     notes = (
         () if split == "test" else (f"{other.name}: there is no test split; train is used as the test split",)
     )

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,12 +53,30 @@ class Request:
     step: int = 0
 
 
+def consecutive(start: int, stop: int, step: int) -> Iterator[Request]:
+    """Yield requests for images `start` … `stop - 1`, `step` at a time."""
+    for first in range(start, stop, step):
+        yield Request(np.arange(first, min(first + step, stop)))
+
+
 # From decoded images and their request to what a worker returns.
 Work = Callable[[Tensor, Request], Tensor]
 
 
+class BatchMaker(ABC):
+    """Makes inputs of the images of a split."""
+
+    @abstractmethod
+    def batch(self, positions: _Rows) -> Tensor:
+        """Return the inputs in these positions, in this order.
+
+        Raises:
+            InputError: a damaged image, or one of another size.
+        """
+
+
 @dataclass(frozen=True)
-class Decoder:
+class Decoder(BatchMaker):
     """Decodes images to one form.
 
     Args:
@@ -107,7 +126,7 @@ def default_workers() -> int:
 
 
 def decoded_ahead(
-    decoder: Decoder,
+    decoder: BatchMaker,
     requests: Iterable[Request],
     workers: int,
     work: Work | None = None,
@@ -199,7 +218,7 @@ def _reporting_lost_workers() -> Iterator[None]:
 class _Decoded(Dataset[Tensor | str]):
     """What requests give, as `DataLoader` wants it; instead of an error its message, which would get a traceback."""
 
-    def __init__(self, decoder: Decoder, work: Work | None) -> None:
+    def __init__(self, decoder: BatchMaker, work: Work | None) -> None:
         self._decoder, self._work = decoder, work
 
     def __getitem__(self, request: Request) -> Tensor | str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from collapselab.data.decoding import default_workers
 from collapselab.errors import InputError
+
+# Images that take more are decoded whenever they are read.
+MEMORY_BYTES = 2 * 2**30
 
 
 class Inputs(ABC):
@@ -24,6 +28,19 @@ class Inputs(ABC):
     @abstractmethod
     def read(self, start: int, stop: int, step: int) -> Iterator[Float[Tensor, "b ..."]]:
         """Yield samples `start` … `stop - 1`, float32, `step` at a time."""
+
+
+class ImageInputs(Inputs):
+    """Images: kept in memory when they are first read, if they fit."""
+
+    @property
+    @abstractmethod
+    def num_bytes(self) -> int:
+        """Memory that all of them take."""
+
+    @abstractmethod
+    def streamed(self, workers: int) -> ImageInputs:
+        """Return the same images, never all in memory, but decoded ahead by this many processes whenever they are read."""
 
 
 class TensorInputs(Inputs):
@@ -112,6 +129,18 @@ class LabelledData:
     def class_counts(self) -> Int[Tensor, " c"]:
         """Number of samples of each class of the label space."""
         return torch.bincount(self.labels, minlength=self.num_classes)
+
+    def streamed(self, workers: int | None = None) -> LabelledData:
+        """Return the same samples, images decoded ahead by processes whenever they are read.
+
+        Args:
+            workers: number of processes; None for the default number, and only if the images do not fit in memory.
+        """
+        if not isinstance(self.inputs, ImageInputs) or (
+            workers is None and self.inputs.num_bytes <= MEMORY_BYTES
+        ):
+            return self
+        return replace(self, inputs=self.inputs.streamed(default_workers() if workers is None else workers))
 
     def batches(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Batches:
         """Return batches (inputs float32 (b, ...), labels int64 (b,)) in stored order.

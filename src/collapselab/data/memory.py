@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +21,7 @@ from collapselab.data.recipe import DataSpec, Sample
 from collapselab.data.sampling import group_labels, sample_rows
 from collapselab.data.splits import AnySplit, DataSplits, Split
 from collapselab.data.streamed import StreamedSplit
-from collapselab.data.transformed import HASHED_IMAGES
+from collapselab.data.transformed import HASHED_IMAGES, hashed
 from collapselab.errors import InputError
 
 MEMORY_BYTES = 16 * 2**30
@@ -136,12 +135,9 @@ def fingerprint(data: DataSplits) -> str:
     Of streamed images, it is a hash of the size of each where it is stored, of the pixels of 256 of them, and of the
     labels: it takes seconds, not hours.
     """
-    digest = hashlib.sha256()
-    for split in (data.train, data.test):
-        for tensor in (*_hashed(split), split.labels):
-            digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-            digest.update(tensor.cpu().contiguous().numpy().data)
-    return digest.hexdigest()[:16]
+    return hashed(tensor for split in (data.train, data.test) for tensor in (*_hashed(split), split.labels))[
+        :16
+    ]
 
 
 def _hashed(split: AnySplit) -> tuple[Tensor, ...]:

@@ -16,20 +16,19 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from collapselab.choices import Standardize
-from collapselab.data.decoding import Decoder, Request, Work, decoded_ahead
+from collapselab.data.decoding import Decoder, Request, Work, consecutive, decoded_ahead
 from collapselab.data.images import ImageForm, is_grey, upright_size
-from collapselab.data.labelled import Inputs
+from collapselab.data.labelled import MEMORY_BYTES, ImageInputs
 from collapselab.data.stored import ImageSource
 from collapselab.distributed import rank_and_world, run_together, summed_over_ranks
 from collapselab.errors import InputError, InputNote
 
-MEMORY_BYTES = 2 * 2**30
 _MAX_PIXEL = 255
 _CHUNK_VALUES = 2**22
 _MIXED_SIZE = 224  # what networks for photographs are trained on
 
 
-class Pixels(Inputs):
+class Pixels(ImageInputs):
     """Images scaled to [0, 1], with the mean of the training images subtracted, divided by their standard deviation.
 
     Args:
@@ -151,19 +150,23 @@ class Pixels(Inputs):
         if self._workers is None:
             return sum(map(_summed, self._raw(0, len(self._rows), step)), none)
         rank, world = rank_and_world()
-        requests = islice(_ranges(0, len(self._rows), step), rank, None, world)
+        requests = islice(consecutive(0, len(self._rows), step), rank, None, world)
         return summed_over_ranks(run_together(lambda: sum(self.decoded(requests, _summed), none)))
+
+    @property
+    def num_bytes(self) -> int:
+        return len(self._rows) * math.prod(self.shape)
 
     @cached_property
     def _memory(self) -> UInt8[Tensor, "n ch h w"] | None:
         """All images; None if they are too large to keep in memory."""
-        if len(self._rows) * math.prod(self.shape) > MEMORY_BYTES:
+        if self.num_bytes > MEMORY_BYTES:
             return None
         return next(self._decoder.in_order(0, len(self._rows), len(self._rows)))
 
     def _raw(self, start: int, stop: int, step: int) -> Iterator[UInt8[Tensor, "b ch h w"]]:
         if self._workers is not None:
-            yield from self.decoded(_ranges(start, stop, step))
+            yield from self.decoded(consecutive(start, stop, step))
         elif self._memory is None:
             yield from self._decoder.in_order(start, stop, step)
         else:
@@ -184,12 +187,6 @@ class Pixels(Inputs):
                 if not all_sizes:
                     break
         return sizes, channels
-
-
-def _ranges(start: int, stop: int, step: int) -> Iterator[Request]:
-    """Yield requests for consecutive images."""
-    for first in range(start, stop, step):
-        yield Request(np.arange(first, min(first + step, stop)))
 
 
 def _summed(raw: UInt8[Tensor, "b ch h w"], _request: Request | None = None) -> Int64[Tensor, "2 ch h w"]:

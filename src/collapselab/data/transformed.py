@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,9 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from collapselab.data.decoding import BatchMaker, consecutive, decoded_ahead
 from collapselab.data.images import upright
-from collapselab.data.labelled import Inputs
-from collapselab.data.pixels import MEMORY_BYTES
+from collapselab.data.labelled import MEMORY_BYTES, ImageInputs, Inputs
 from collapselab.data.stored import ImageSource, TextSource
 from collapselab.errors import InputError, one_line
 
@@ -31,26 +30,14 @@ _FLOAT_BYTES = 4
 HASHED_IMAGES = 256
 
 
-class Transformed(Inputs):
-    """Inputs that a network's own preprocessing makes."""
-
-    @abstractmethod
-    def unkept(self) -> Transformed:
-        """Return the same inputs, to be read once: what is made of images is not kept in memory."""
-
-    @abstractmethod
-    def digest(self) -> str:
-        """Return hexadecimal digits that identify the inputs, in their order; of most images, only the stored size counts."""
-
-
-class TransformedImages(Transformed):
+class TransformedImages(ImageInputs, BatchMaker):
     """Images as a network's own transform makes them; kept in memory if all of them fit.
 
     Args:
         source: the images.
         rows: row numbers of the images to use, ascending.
         transform: from an image to a tensor of one shape.
-        keep: whether to keep them.
+        workers: processes that make them whenever they are read; None to keep them in memory, if they fit.
     """
 
     def __init__(
@@ -58,46 +45,53 @@ class TransformedImages(Transformed):
         source: ImageSource,
         rows: npt.NDArray[np.int64],
         transform: ImageTransform,
-        *,
-        keep: bool = True,
+        workers: int | None = None,
     ) -> None:
-        self._source, self._rows, self._transform, self._keep = source, rows, transform, keep
-
-    def unkept(self) -> TransformedImages:
-        return TransformedImages(self._source, self._rows, self._transform, keep=False)
-
-    def digest(self) -> str:
-        few = self._rows[np.unique(np.linspace(0, len(self._rows) - 1, HASHED_IMAGES).astype(np.int64))]
-        tensors = [
-            self._rows,
-            self._source.stored_bytes(self._rows),
-            *(image.numpy() for image in self._images(few)),
-        ]
-        return _digest(map(np.ascontiguousarray, tensors))
+        self._source, self._rows, self._transform, self._workers = source, rows, transform, workers
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self._shape
 
+    @property
+    def num_bytes(self) -> int:
+        return len(self._rows) * math.prod(self.shape) * _FLOAT_BYTES
+
+    def streamed(self, workers: int) -> TransformedImages:
+        return TransformedImages(self._source.random_access(), self._rows, self._transform, workers)
+
+    def read(self, start: int, stop: int, step: int) -> Iterator[Float[Tensor, "b ..."]]:
+        if self._workers is not None:
+            _ = self.shape  # known to every worker
+            yield from decoded_ahead(self, consecutive(start, stop, step), self._workers)
+        elif self._memory is not None:
+            for first in range(start, stop, step):
+                yield self._memory[first : min(first + step, stop)]
+        else:
+            images = self._images(self._rows[start:stop])
+            for first in range(start, stop, step):
+                yield torch.stack([next(images) for _ in range(first, min(first + step, stop))])
+
+    def batch(self, positions: npt.NDArray[np.int64]) -> Float[Tensor, "b ..."]:
+        """Return the inputs in these ascending positions."""
+        return torch.stack(list(self._images(self._rows[positions])))
+
+    def digest(self) -> str:
+        """Return hexadecimal digits that identify the images, in their order.
+
+        They are those of the size of each where it is stored, and of what is made of 256 of them: seconds, not hours.
+        """
+        few = np.unique(np.linspace(0, len(self._rows) - 1, HASHED_IMAGES).astype(np.int64))
+        return hashed([torch.from_numpy(self._source.stored_bytes(self._rows)), self.batch(few)])
+
     @cached_property
     def _shape(self) -> tuple[int, ...]:
         return tuple(next(self._images(self._rows[:1])).shape)
 
-    def read(self, start: int, stop: int, step: int) -> Iterator[Float[Tensor, "b ..."]]:
-        if self._memory is not None:
-            for first in range(start, stop, step):
-                yield self._memory[first : min(first + step, stop)]
-            return
-        images = self._images(self._rows[start:stop])
-        for first in range(start, stop, step):
-            yield torch.stack([next(images) for _ in range(first, min(first + step, stop))])
-
     @cached_property
     def _memory(self) -> Float[Tensor, "n ..."] | None:
         """All images; None if they are too large to keep in memory."""
-        if not self._keep or len(self._rows) * math.prod(self.shape) * _FLOAT_BYTES > MEMORY_BYTES:
-            return None
-        return torch.stack(list(self._images(self._rows)))
+        return None if self.num_bytes > MEMORY_BYTES else torch.stack(list(self._images(self._rows)))
 
     def _images(self, rows: npt.NDArray[np.int64]) -> Iterator[Float[Tensor, "..."]]:
         for where, image in self._source.images(rows):
@@ -108,7 +102,7 @@ class TransformedImages(Transformed):
                 raise InputError(
                     f"{where}: the preprocessing of the network fails on it ({one_line(error)}); leave out preprocess="
                 ) from error
-            shape = self.__dict__.get("shape", tuple(tensor.shape))
+            shape = self.__dict__.get("_shape", tuple(tensor.shape))
             if tuple(tensor.shape) != shape:
                 raise InputError(
                     f"{where}: the preprocessing of the network makes shape {tuple(tensor.shape)} of it, but {shape} of the "
@@ -117,7 +111,7 @@ class TransformedImages(Transformed):
             yield tensor
 
 
-class Tokens(Transformed):
+class Tokens(Inputs):
     """Texts as a network's tokenizer encodes them, all padded alike; batches are mappings by name.
 
     Args:
@@ -142,11 +136,9 @@ class Tokens(Transformed):
         length = None if self._reference is None else self._reference.shape[0]
         return self._tokenize(self._source.texts(self._rows), length)
 
-    def unkept(self) -> Tokens:
-        return self  # the tokenizer takes all texts at once
-
     def digest(self) -> str:
-        return _digest(values.contiguous().numpy() for values in self._encoded.values())
+        """Return hexadecimal digits that identify the inputs, in their order."""
+        return hashed(self._encoded.values())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -157,9 +149,10 @@ class Tokens(Transformed):
             yield {name: values[first : min(first + step, stop)] for name, values in self._encoded.items()}
 
 
-def _digest(arrays: Iterable[npt.NDArray[np.generic]]) -> str:
+def hashed(tensors: Iterable[Tensor]) -> str:
+    """Return hexadecimal digits of SHA-256 over tensors, in their order."""
     whole = hashlib.sha256()
-    for array in arrays:
-        whole.update(f"{array.shape} {array.dtype}".encode())
-        whole.update(array.data)
+    for tensor in tensors:
+        whole.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+        whole.update(tensor.cpu().contiguous().numpy().data)
     return whole.hexdigest()

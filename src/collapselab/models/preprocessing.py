@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,15 +111,13 @@ def _of_timm(pretrained_cfg: dict[str, Any]) -> ImagePreprocessing:
         f"timm's data_config: {height} x {width}, {config['interpolation']}, crop {config['crop_pct']:g}, mean "
         f"{_numbers(config['mean'])}, deviation {_numbers(config['std'])}"
     )
-    return ImagePreprocessing(lambda image: transform(image.convert(mode)), words)
+    return ImagePreprocessing(partial(_converted, transform, mode), words)
 
 
 def _of_torchvision(name: str) -> ImagePreprocessing:
     weights = torchvision_weights(name)
     transform = weights.transforms()
-    return ImagePreprocessing(
-        lambda image: transform(image.convert("RGB")), f"transforms of torchvision's {weights}"
-    )
+    return ImagePreprocessing(partial(_converted, transform, "RGB"), f"transforms of torchvision's {weights}")
 
 
 def _of_transformers(name: str, folder: Path | None) -> ImagePreprocessing | TextPreprocessing:
@@ -137,10 +136,16 @@ def _of_transformers(name: str, folder: Path | None) -> ImagePreprocessing | Tex
                 "it to the same folder, or leave out preprocess="
             ) from no_images
 
-    def transform(image: Image) -> Tensor:
-        return processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
+    return ImagePreprocessing(partial(_processed, processor), type(processor).__name__)
 
-    return ImagePreprocessing(transform, type(processor).__name__)
+
+# Functions of the module, not closures: processes that decode images get them pickled where they are no copies of this one.
+def _converted(transform: Callable[[Image], Tensor], mode: str, image: Image) -> Tensor:
+    return transform(image.convert(mode))
+
+
+def _processed(processor: Any, image: Image) -> Tensor:
+    return processor(images=image.convert("RGB"), return_tensors="pt")["pixel_values"][0]
 
 
 def _tokenizer(tokenizer: Any) -> TextPreprocessing:

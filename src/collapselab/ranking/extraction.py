@@ -18,7 +18,7 @@ from collapselab.data.memory import fingerprint, load_splits
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.data.sampling import sample_rows
 from collapselab.data.stratified import stratified_rows
-from collapselab.data.transformed import Transformed
+from collapselab.data.transformed import Tokens, TransformedImages
 from collapselab.digests import digest
 from collapselab.errors import InputError
 from collapselab.models.preprocessing import TextPreprocessing
@@ -197,9 +197,8 @@ class Extraction:
             opened = found.open(
                 split, rows=rows, reference=parts.get("train"), transform=transform, tokenize=tokenize
             )
-            assert isinstance(opened.inputs, Transformed)
-            # Read once: not to be kept in memory.
-            parts[split] = replace(opened, inputs=opened.inputs.unkept())
+            assert isinstance(opened.inputs, TransformedImages | Tokens), "others take neither of the two"
+            parts[split] = opened.streamed()
             digests.append(f"{opened.inputs.digest()} {opened.labels.tolist()}")
         return _Samples(parts["train"], parts["test"], found.num_classes, digest(*digests))
 
