@@ -16,12 +16,11 @@ from collapselab.checks import (
     check_classifier,
     check_finite,
     check_labels,
-    check_names,
     check_predictions,
     features_dtype,
-    near_matches,
 )
 from collapselab.errors import encodable, in_strings, one_line, printable
+from collapselab.names import check_names, near_matches
 
 
 @given(st.text())

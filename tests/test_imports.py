@@ -49,10 +49,11 @@ def test_the_package_alone_imports_no_library(tmp_path: Path) -> None:
         ["results", "none"],
         ["run", "none.yaml"],
         ["run", "none"],
+        ["reproduce", "hui2022/fig99"],
     ],
     ids=" ".join,
 )
-def test_errors_about_paths_do_not_wait_for_torch(command: list[str], tmp_path: Path) -> None:
+def test_errors_about_paths_and_ids_do_not_wait_for_torch(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "there.npz").touch()
     code = f"""
 import contextlib, io

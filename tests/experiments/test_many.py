@@ -36,7 +36,8 @@ def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mapping[str, Ex
     known["papers/fig2"] = replace(
         known["papers/fig2"], presets={"smoke": At("Nothing.", seeds=1, make=_needs_more)}
     )
-    monkeypatch.setattr("collapselab.registry.experiments", lambda: known)
+    monkeypatch.setattr("collapselab.registry.IDS", dict.fromkeys(known, ()))
+    monkeypatch.setattr("collapselab.registry._load", known.__getitem__)
     return known
 
 

@@ -37,6 +37,7 @@ def test_values_are_normalised_so_that_they_can_be_used_again() -> None:
     ("wrong", "message"),
     [
         ({"reduc": "gap"}, "unknown option 'reduc'; did you mean 'reduce'"),
+        ({"test": []}, "unknown option 'test'; did you mean 'test_loader'?"),
         ({"epsilon": 0.0}, "epsilon=0.0: give a share"),
         ({"epsilon": float("nan")}, "epsilon=nan: give a share"),
         ({"reduce": "max"}, "unknown reduction 'max'"),

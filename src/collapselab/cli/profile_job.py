@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from collapselab.checks import near_matches
 from collapselab.choices import Standardize
 from collapselab.cli.output import make_result_folder
 from collapselab.data import LabelledData, open_data_set
@@ -28,6 +27,7 @@ from collapselab.models import (
 )
 from collapselab.models.preprocessing import TextPreprocessing, chosen_preprocessing
 from collapselab.models.pretrained import check_weights_wanted, saved_folder
+from collapselab.names import near_matches
 from collapselab.passes import ProgressCallback
 from collapselab.probes import Profile, ProfileOptions, profile
 from collapselab.probes.options import complete_options

@@ -159,10 +159,10 @@ def reproduce(
     if name == "list":
         print_text(_listed())
         return
+    chosen = _chosen(name)
     from collapselab.cli.reproduce_many import reproduce_many
     from collapselab.experiments.runner import Request
 
-    chosen = _chosen(name)
     is_one = name != _ALL and "/" in name
     if only and not is_one:
         raise InputError(f"--only {only}: names of jobs differ between experiments; give a single experiment")
@@ -215,10 +215,9 @@ def _reproduce_one(request: Request, stopper: Stopper) -> None:
 
 def _chosen(name: str) -> Sequence[Experiment]:
     """Return the experiment of this name, all of a paper, or all."""
-    from collapselab.registry import experiments, find_experiment
+    from collapselab.registry import IDS, find_experiment
 
-    everything = experiments()
-    of_paper = [one for id, one in everything.items() if name in (_ALL, id.partition("/")[0])]
+    of_paper = [find_experiment(id) for id in IDS if name in (_ALL, id.partition("/")[0])]
     return of_paper or [find_experiment(name)]
 
 
@@ -246,11 +245,12 @@ def _engine(name: EngineName, address: str | None, gpus: float | None) -> Engine
 
 def _listed() -> str:
     """List all experiments, each with its size and data at every scale."""
-    from collapselab.registry import experiments
+    from collapselab.registry import IDS, find_experiment
 
     lines = []
-    for experiment in experiments().values():
-        also = f" (also {', '.join(experiment.also)})" if experiment.also else ""
+    for id, others in IDS.items():
+        experiment = find_experiment(id)
+        also = f" (also {', '.join(others)})" if others else ""
         lines.append(f"{experiment.id}{also}: {experiment.title} [{experiment.where}]")
         for scale, preset in experiment.presets.items():
             jobs = preset.jobs(0)

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from collapselab.checks import near_matches
 from collapselab.errors import InputError
+from collapselab.names import near_matches
 
 COPIES_VARIABLE = "COLLAPSELAB_DATA"
 DIGITS = "digits"  # ships with scikit-learn

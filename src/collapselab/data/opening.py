@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from collapselab.checks import near_matches
 from collapselab.choices import Standardize
 from collapselab.data.arrays import NpzStore
 from collapselab.data.builders import open_file, open_folder
@@ -26,6 +25,7 @@ from collapselab.data.parquet import ParquetStore
 from collapselab.data.saved import is_saved, open_saved
 from collapselab.data.stored import Store
 from collapselab.errors import InputError, printable
+from collapselab.names import near_matches
 
 _FORMS = (
     "a name such as mnist, a hub id such as owner/name, a folder with train/CLASS/*.png, train-*.parquet or a download of "

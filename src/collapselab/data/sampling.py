@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from collapselab.checks import near_matches
 from collapselab.data.recipe import Sample
 from collapselab.data.stratified import stratified_rows
 from collapselab.errors import InputError
+from collapselab.names import near_matches
 
 _Rows = npt.NDArray[np.int64]
 

@@ -51,7 +51,6 @@ class Experiment:
         rows: makes the table that all figures, charts and claims are functions of, from finished runs.
         extras: by name of its file, what is computed from the finished runs of a seed before the rows are made, and stored
             because it costs too much to be computed twice.
-        also: other ids of this experiment, as of figures drawn from the same runs.
         before: columns that rows lack which were stored before there was a choice, and their value in these.
         is_whole: whether its rows need all of its runs: `only=` is refused then.
     """
@@ -66,6 +65,5 @@ class Experiment:
     claims: Sequence[Claim]
     rows: Callable[[Grid], pd.DataFrame] = curve_rows
     extras: Mapping[str, Callable[[Grid, int], list[ExtraRow]]] = field(default_factory=dict)
-    also: Sequence[str] = ()
     before: Mapping[str, Label] = field(default_factory=dict)
     is_whole: bool = False

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from collapselab.checks import check_classifier, check_names
+from collapselab.checks import check_classifier
 from collapselab.errors import InputError
 from collapselab.features.from_stats import StatsSource, StatsSplit, common_weighting
 from collapselab.features.measurement import Measurement
@@ -23,6 +23,7 @@ from collapselab.metrics import BY_NAME, Metric, select
 from collapselab.metrics.per_class import class_details
 from collapselab.metrics.registry import MATRICES, Need
 from collapselab.metrics.spectrum import MAX_PER_CLASS_ENTRIES
+from collapselab.names import check_names
 from collapselab.passes import (
     MeasuredSplit,
     PointWeight,

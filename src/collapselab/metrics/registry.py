@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from collapselab.checks import check_names
 from collapselab.metrics import (
     alignment,
     decision,
@@ -20,6 +19,7 @@ from collapselab.metrics import (
     variability,
 )
 from collapselab.metrics.inputs import MetricInputs
+from collapselab.names import check_names
 from collapselab.statistics import Scatter
 
 Need = Literal[

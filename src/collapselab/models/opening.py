@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from collapselab.checks import near_matches
 from collapselab.errors import InputError, one_line
 from collapselab.models.checkpoints import load_state, misshapen, read_checkpoint
 from collapselab.models.convnet import ConvNet
@@ -33,6 +32,7 @@ from collapselab.models.pretrained import (
 from collapselab.models.states import State, fitted
 from collapselab.models.user_file import build, find_builder, is_user_file
 from collapselab.models.vgg import VGG11
+from collapselab.names import near_matches
 from collapselab.randomness import seeded
 
 _FORMS = (

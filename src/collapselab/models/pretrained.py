@@ -17,8 +17,8 @@ from urllib.request import Request, urlopen
 import torch
 from torch import nn
 
-from collapselab.checks import near_matches
 from collapselab.errors import InputError, InputNote, one_line
+from collapselab.names import near_matches
 from collapselab.text import listed
 
 TORCHVISION, TIMM, TRANSFORMERS = "torchvision/", "timm/", "transformers/"

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from collapselab.checks import near_matches
 from collapselab.errors import InputError, InputNote, one_line
 from collapselab.models.unpickling import entries
+from collapselab.names import near_matches
 from collapselab.text import listed
 
 # Where trainers put the weights, in the order in which they are preferred if several fit equally well.

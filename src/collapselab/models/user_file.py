@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from collapselab.checks import near_matches
 from collapselab.errors import InputError
+from collapselab.names import near_matches
 from collapselab.user_code import user_code
 
 _REMEDY = "correct the file"

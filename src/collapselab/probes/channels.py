@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from collapselab.checks import near_matches
 from collapselab.errors import InputError
+from collapselab.names import near_matches
 from collapselab.probes.select import is_weight_layer, weight_layer_in
 from collapselab.text import listed
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from collapselab.checks import near_matches
 from collapselab.errors import InputError
+from collapselab.names import near_matches
 from collapselab.probes.candidates import Candidate, module_of
 from collapselab.probes.rising import is_rising
 

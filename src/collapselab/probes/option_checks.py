@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from collapselab.checks import check_names
 from collapselab.errors import InputError, one_line
 from collapselab.metrics import check_metrics
+from collapselab.names import check_names
 from collapselab.probes.reduce import Reduction
 from collapselab.statistics import SCATTERS, WEIGHTINGS
 

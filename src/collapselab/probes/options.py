@@ -13,8 +13,9 @@ from typing import Annotated, Any, TypedDict, TypeVar, cast, get_args, get_type_
 import torch
 from torch import Tensor
 
-from collapselab.checks import check_names
 from collapselab.choices import AutoScatter, Weighting
+from collapselab.errors import InputError
+from collapselab.names import check_names
 from collapselab.passes import ProgressCallback
 from collapselab.probes import option_checks as checks
 from collapselab.probes.batches import SplitBatch
@@ -219,6 +220,8 @@ def check_known(options: Mapping[str, Any], kind: type) -> None:
     Raises:
         InputError: naming the first unknown one, with near matches.
     """
+    if "test" in options:  # as `measure` calls test data
+        raise InputError("unknown option 'test'; did you mean 'test_loader'?")
     check_names(list(options), kind.__annotations__, "option")
 
 

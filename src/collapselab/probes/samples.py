@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from collapselab.checks import near_matches
 from collapselab.errors import InputError
+from collapselab.names import near_matches
 from collapselab.probes.axes import Seen, same_values
 from collapselab.probes.batches import Batch
 from collapselab.probes.geometry import Geometry, Record, Run

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim.swa_utils import AveragedModel
 
-from collapselab.checks import near_matches
 from collapselab.errors import InputError, encodable, one_line
+from collapselab.names import near_matches
 from collapselab.text import listed
 
 # None stands for every weight layer. Names and globs are matched with the names of `named_modules`.

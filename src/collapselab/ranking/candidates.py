@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from collapselab.checks import near_matches
 from collapselab.choices import Standardize
 from collapselab.digests import digest_of
 from collapselab.errors import InputError
@@ -33,6 +32,7 @@ from collapselab.models.pretrained import (
     check_weights_wanted,
     saved_folder,
 )
+from collapselab.names import near_matches
 from collapselab.records.recipe import Recipe
 from collapselab.records.run_folder import RunFolder
 from collapselab.training.building import trained_model

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from collapselab import __version__
-from collapselab.checks import check_finite, check_names
+from collapselab.checks import check_finite
 from collapselab.data import AnySplit, LabelledData, open_data_set
 from collapselab.data.memory import fingerprint, load_splits
 from collapselab.data.recipe import DataSpec, Sample
@@ -22,6 +22,7 @@ from collapselab.data.transformed import Tokens, TransformedImages
 from collapselab.digests import digest
 from collapselab.errors import InputError
 from collapselab.models.preprocessing import TextPreprocessing
+from collapselab.names import check_names
 from collapselab.passes import ProgressCallback
 from collapselab.probes import capture_inputs, weight_layers
 from collapselab.probes.evaluating import evaluating

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from collapselab.checks import check_names
 from collapselab.choices import Standardize
 from collapselab.distributed import local_device
 from collapselab.errors import InputError
 from collapselab.features.sources import ArraySource
+from collapselab.names import check_names
 from collapselab.passes import ProgressCallback
 from collapselab.passes.stream import no_progress
 from collapselab.ranking.cache import FeatureCache, default_folder

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from collapselab.checks import near_matches
 from collapselab.data.recipe import EVERY_FIELD, DataSpec, Part, Text
 from collapselab.errors import InputError, one_line
 from collapselab.models.limits import check_options
+from collapselab.names import near_matches
 from collapselab.records.plain_yaml import read_yaml
 from collapselab.records.training_parts import (
     LARGEST,

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collapselab.checks import check_names
 from collapselab.errors import InputError
+from collapselab.names import check_names
 from collapselab.numerics import middle_factor
 from collapselab.transfer.samples import (
     Matrix,

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from collapselab.checks import check_finite, check_names
+from collapselab.checks import check_finite
 from collapselab.errors import InputError
 from collapselab.features.arrays import feature_matrix, label_vector
+from collapselab.names import check_names
 
 Matrix = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from collapselab.checks import check_names
 from collapselab.features.measurement import Measurement
 from collapselab.frames import last_layer, rows_where
 from collapselab.metrics import BY_NAME
+from collapselab.names import check_names
 from collapselab.probes import Profile
 from collapselab.records.run import Run
 from collapselab.report.chart import TEST, TRAIN, WEAK, Axis, Chart, Look, Mark, Panel, Series, ordered_looks

@@ -26,12 +26,12 @@ from typing import Literal
 import pandas as pd
 import torch
 
-from collapselab.checks import check_names
 from collapselab.curves import end_value, late_change
 from collapselab.errors import InputError
 from collapselab.experiments.claims.judges import STEADY
 from collapselab.frames import curve, last_layer
 from collapselab.metrics.generalization import Reference
+from collapselab.names import check_names
 from collapselab.text import number, words
 
 Outcome = Literal["collapsed", "not collapsed", "undefined"]

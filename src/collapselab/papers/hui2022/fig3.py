@@ -25,7 +25,6 @@ _MARKS = (zero_train_error, VANISHED)
 EXPERIMENT = Experiment(
     id="hui2022/fig3",
     before=BEFORE_ARMS,
-    also=("hui2022/fig1",),
     paper=common.PAPER,
     where="Fig. 1 and 3, sec. 3.3",
     title="Collapse on the train set and on the test set",

@@ -89,7 +89,6 @@ _OPEN = (
 
 EXPERIMENT = Experiment(
     id="rangamani2023/fixed-etf",
-    also=("rangamani2023/fig6",),
     paper=common.PAPER,
     where="Fig. 6, sec. 5.3",
     title="Collapsed layers fixed to simplex ETFs",

@@ -66,10 +66,6 @@ def _smoke(seed: int, changes: Changes) -> Sequence[Job]:
 
 EXPERIMENT = Experiment(
     id="rangamani2023/layers",
-    also=(
-        "rangamani2023/spectra", "rangamani2023/associative-memory", "rangamani2023/law-of-separation",
-        *(f"rangamani2023/fig{number}" for number in (1, 2, 3, 4, 5, 8, 9, 10, 11, 12)),
-    ),
     paper=common.PAPER,
     where="Fig. 1 to 5 and 8 to 14, sec. 5 and 6",
     title="Intermediate neural collapse",

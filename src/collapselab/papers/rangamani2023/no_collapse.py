@@ -66,7 +66,6 @@ _OPEN = (
 
 EXPERIMENT = Experiment(
     id="rangamani2023/no-collapse",
-    also=("rangamani2023/fig7",),
     paper=common.PAPER,
     where="Fig. 7, appendix B",
     title="A search for networks without intermediate collapse",

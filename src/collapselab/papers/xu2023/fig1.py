@@ -61,7 +61,6 @@ CLAIMS = (
 
 EXPERIMENT = Experiment(
     id="xu2023/fig1",
-    also=("xu2023/fig4", "xu2023/fig5"),
     paper=common.PAPER,
     where="Fig. 1, 4, 5 and 6, sec. 4.1 and 6.2",
     title="Variance off the classifier's row space, and metrics of collapse along training: ImageNet",

@@ -41,7 +41,6 @@ CLAIMS = (
 
 EXPERIMENT = Experiment(
     id="xu2023/fig3",
-    also=("xu2023/fig6", "xu2023/fig8"),
     paper=common.PAPER,
     where="Fig. 3, 6 and 8, sec. 6.2",
     title="Metrics of collapse along training: ResNet-18 on CIFAR-10",

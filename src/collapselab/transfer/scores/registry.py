@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal
 
-from collapselab.checks import check_names
 from collapselab.errors import InputError
 from collapselab.features import measure
 from collapselab.metrics import METRICS, Metric
+from collapselab.names import check_names
 from collapselab.transfer.scores.coding_rate import transrate
 from collapselab.transfer.scores.evidence import logme
 from collapselab.transfer.scores.h_score import h_score, shrunk_h_score
