@@ -229,9 +229,53 @@ def test_layers_that_read_one_tensor_share_its_statistics() -> None:
             assert alone.train[name] == value, name
     assert shared.train["alignment"] != alone.train["alignment"]
     assert [layer.same_features_as for layer in found.layers] == ["", "", "conv1", ""]
-    assert (found.layers_beside, found["downsample"].depth) == ({2}, 2)
+    assert (found.layers_beside, found["downsample"].depth, found["downsample"].is_beside) == ({2}, 2, True)
     assert json.loads(json.dumps(found.to_dict()))["layers"][2]["same_features_as"] == "conv1"
     check(found, model, train)
+
+
+class Inception(nn.Module):
+    """Two blocks of parallel branches of different length, as in Inception; a second head if asked for."""
+
+    short0: nn.Module
+    long0: nn.Module
+
+    def __init__(self, *, has_exit: bool = False) -> None:
+        super().__init__()
+        for block in (0, 1):
+            setattr(self, f"short{block}", nn.Linear(6, 3))
+            setattr(self, f"long{block}", nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)))
+        self.exit = nn.Linear(6, 3) if has_exit else None
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, rows: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        early = rows
+        for block in (0, 1):
+            parts = [getattr(self, f"{branch}{block}")(rows) for branch in ("short", "long")]
+            rows = torch.cat(parts, 1).relu()
+            early = rows if block == 0 else early
+        return self.fc(rows) if self.exit is None else (self.fc(rows), self.exit(early))
+
+
+@pytest.mark.parametrize("has_exit", [False, True])
+def test_a_line_follows_the_longest_branch(has_exit: bool) -> None:
+    model, train = seeded(lambda: Inception(has_exit=has_exit)), batches(draw(6, labels=LABELS), LABELS, 25)
+    found = flat_profile(model, train, **({"scores": 0} if has_exit else {}))
+    line = [layer.name for layer in found.layers if layer.depth not in found.layers_beside]
+    assert line == ["long0.0", "long0.2", "long1.0", "long1.2", "fc"]
+
+
+def test_a_line_passes_by_the_same_features_where_layers_cannot_be_followed() -> None:
+    class Detour(Inception):
+        """What the first block returns leaves torch for numpy."""
+
+        def forward(self, rows: Tensor) -> Tensor:
+            rows = torch.cat([self.short0(rows), self.long0(rows)], 1).relu()
+            return self.fc(torch.from_numpy(rows.detach().numpy().copy()))
+
+    found = flat_profile(seeded(Detour), batches(draw(6, labels=LABELS), LABELS, 25))
+    assert [layer.name for layer in found.layers] == ["short0", "long0.0", "long0.2", "fc"]
+    assert found.layers_beside == {1}
 
 
 class InPlace(nn.Module):

@@ -7,6 +7,7 @@ class scores are the layers that made them, and whether anything but a layer was
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -101,6 +102,33 @@ class Journey:
     def upstream(self, call: str) -> Ancestry:
         """Return what a call of a weight layer comes from."""
         return self._upstream.get(call, Ancestry())
+
+    def off_chain(self, calls: Sequence[str]) -> frozenset[str]:
+        """Return the calls that are on other branches than the longest chain of calls that leads to the last one.
+
+        Args:
+            calls: of weight layers, each after those that it comes from.
+
+        Returns:
+            Shortcuts, parallel branches, of equally long ones all but the first, and other heads; nothing where a call is
+            not known, or where the chain begins after calls that do not lead to the last one: there, it cannot be followed.
+        """
+        length: dict[str, int] = {}
+        parent: dict[str, str | None] = {}
+        for call in calls:
+            if call not in self._upstream:
+                return frozenset()
+            above = [other for other in length if other in self._upstream[call].calls]
+            parent[call] = max(above, key=length.__getitem__, default=None)
+            length[call] = 1 + max((length[other] for other in above), default=0)
+        chain, call = [], calls[-1]
+        while call is not None:
+            chain.append(call)
+            call = parent[call]
+        earlier = set(calls[: calls.index(chain[-1])])
+        return (
+            frozenset(calls).difference(chain) if earlier <= self._upstream[calls[-1]].calls else frozenset()
+        )
 
     def before(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Read | None:
         """Return what an operation is about to read; None where no origin of it is known."""

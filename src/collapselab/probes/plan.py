@@ -53,6 +53,7 @@ class ProbePoint(Point):
         reduction: name of the reduction that its features get.
         is_complex: whether it reads complex numbers.
         dtype: of the rows of features.
+        is_beside: see `Journey.off_chain`.
     """
 
     module_name: str
@@ -63,6 +64,7 @@ class ProbePoint(Point):
     reduction: str = "flatten"
     is_complex: bool = False
     dtype: torch.dtype = torch.float32
+    is_beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,9 @@ def plan_probes(
     points = _points(runner.calls, axes, geometry, classifier, reduction, mask)
     if reduction.kind == "auto" and reduction.padding is not None:
         reduction.padding.is_needed = any(point.reduction == "mean" for point in points)
+    if runner.journey is not None:
+        beside = runner.journey.off_chain([point.name for point in points])
+        points = tuple(replace(point, is_beside=point.name in beside) for point in points)
     if hints.only_last:
         points = (replace(points[-1], depth=0, source=points[-1].name),)
     follower.axes.check_used(runner.calls)

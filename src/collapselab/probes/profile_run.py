@@ -36,9 +36,9 @@ from collapselab.probes.options import ProfileOptions
 from collapselab.probes.plan import Hints, Plan, ProbePoint, check_means_fit, choose_scatter, plan_probes
 from collapselab.probes.products import LayerCall
 from collapselab.probes.reduce import Reduction
-from collapselab.probes.results import LayerProfile, Profile, SplitProfile, joined_warnings
+from collapselab.probes.results import LayerProfile, Profile, SplitProfile
 from collapselab.probes.select import LAST, choose_layers, named_layer, scripted_parts
-from collapselab.probes.summaries import first_collapsed
+from collapselab.probes.summaries import first_collapsed, joined_warnings
 from collapselab.probes.tensors import UnreadableError, ordinary
 from collapselab.probes.tokens import with_padding
 from collapselab.probes.weights import check_finite_weights, effective_weight
@@ -296,8 +296,7 @@ class ProfileRun:
 
     @property
     def _num_outputs(self) -> int | None:
-        scores = self._plan_of_points.scores
-        return None if scores is None else scores.num_classes
+        return None if (scores := self._plan_of_points.scores) is None else scores.num_classes
 
     def _check_occurrences(self, counts: Tensor) -> None:
         """Refuse labels that each occur once and have no scores, such as numbers of samples.
@@ -355,6 +354,7 @@ class ProfileRun:
             dim=point.dim,
             reduction=point.reduction,
             same_features_as="" if point.source == point.name else point.source,
+            is_beside=point.is_beside,
             scatter=measured["train"].stored(point.source),
             splits={split: _split_profile(point, found, classes) for split, found in measured.items()},
             weight_singular_values=tuple(values),

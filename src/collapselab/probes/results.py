@@ -18,10 +18,10 @@ from collapselab.metrics import BY_NAME
 from collapselab.metrics.per_class import class_details
 from collapselab.metrics.registry import Number
 from collapselab.plotting import plotted
-from collapselab.probes.summaries import LawOfSeparation, fit_law_of_separation, parted_vci
+from collapselab.probes.summaries import LawOfSeparation, fit_law_of_separation, joined_warnings, parted_vci
 from collapselab.statistics import Weighting
 from collapselab.tables import profile_table
-from collapselab.text import grouped, listed, number, percent
+from collapselab.text import grouped, number, percent
 
 SCHEMA = 2
 
@@ -83,6 +83,7 @@ class LayerProfile:
             `per_class` and `full` every metric is exact, with `sketch` and `trace` metrics of a whole covariance are undefined.
         splits: `train` and, where given, `test`.
         reduction: how its features became one row per sample; empty in older files.
+        is_beside: whether it is a shortcut or on a parallel branch, not on the longest chain of layers.
         same_features_as: an earlier layer that reads the same features, as the first convolution of a block whose shortcut this is; empty
             if there is none.
         weight_singular_values: largest singular values of the weight, at least C of them if it has that many; empty
@@ -98,6 +99,7 @@ class LayerProfile:
     weight_singular_values: tuple[float, ...] = field(default=(), repr=False)
     reduction: str = ""
     same_features_as: str = ""
+    is_beside: bool = False
 
     @property
     def train(self) -> dict[str, Number | None]:
@@ -180,8 +182,9 @@ class Profile:
 
     @property
     def layers_beside(self) -> frozenset[int]:
-        """Depths of layers that read the same features as an earlier one. A line over depth passes them by."""
-        return frozenset(layer.depth for layer in self.layers if layer.same_features_as)
+        """Depths of shortcuts and of layers on parallel branches. A line over depth passes them by."""
+        beside = frozenset(layer.depth for layer in self.layers if layer.is_beside)
+        return beside or frozenset(layer.depth for layer in self.layers if layer.same_features_as)
 
     def law_of_separation(self, split: str = "train") -> LawOfSeparation:
         """Return the fit of an exponential decay of fuzziness over depth (He, Su 2022).
@@ -350,6 +353,8 @@ def _layer_dict(layer: LayerProfile) -> dict[str, Any]:
     out["warnings"] = {split: list(measured.warnings) for split, measured in layer.splits.items()}
     if layer.same_features_as:
         out["same_features_as"] = layer.same_features_as
+    if layer.is_beside:
+        out["is_beside"] = True
     if layer.weight_singular_values:
         out["weight_singular_values"] = list(layer.weight_singular_values)
     spectra = {
@@ -371,6 +376,7 @@ def _layer(values: Mapping[str, Any]) -> LayerProfile:
         weight_singular_values=tuple(values.get("weight_singular_values", ())),
         reduction=values.get("reduction", ""),
         same_features_as=values.get("same_features_as", ""),
+        is_beside=values.get("is_beside", False),
     )
 
 
@@ -381,15 +387,3 @@ def _split(layer: Mapping[str, Any], split: str) -> SplitProfile:
         spectra=dict(layer.get("spectra", {}).get(split, {})),
         warnings=tuple(layer.get("warnings", {}).get(split, ())),
     )
-
-
-def joined_warnings(by_place: list[tuple[str, str]]) -> list[str]:
-    """Return each warning once, with the places that it concerns.
-
-    Args:
-        by_place: place (`train conv1`) and text of each warning, in order.
-    """
-    places: dict[str, list[str]] = {}
-    for place, text in by_place:
-        places.setdefault(text, []).append(place)
-    return [f"{listed(where, 3)}: {text}" for text, where in places.items()]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from collapselab.metrics.registry import Number
-from collapselab.text import number
+from collapselab.text import listed, number
 
 # VCI and its adjusted form are said to part beyond this: a twentieth of the range of VCI.
 PARTED = 0.05
@@ -104,3 +104,15 @@ def parted_vci(metrics: Mapping[str, Mapping[str, Number | None]]) -> list[tuple
         for place, (vci, adjusted) in pairs.items()
         if vci is not None and adjusted is not None and abs(adjusted - vci) > PARTED
     ]
+
+
+def joined_warnings(by_place: list[tuple[str, str]]) -> list[str]:
+    """Return each warning once, with the places that it concerns.
+
+    Args:
+        by_place: place (`train conv1`) and text of each warning, in order.
+    """
+    places: dict[str, list[str]] = {}
+    for place, text in by_place:
+        places.setdefault(text, []).append(place)
+    return [f"{listed(where, 3)}: {text}" for text, where in places.items()]
