@@ -122,7 +122,7 @@ class LayerProfile:
             return f"only {stored} was stored there"
         if any("weight" in one for one in needs):
             return "there is no weight to compare with, or the value is undefined (see the warnings)"
-        return "it was not measured or is undefined (see the warnings)"
+        return "it is undefined (see the warnings)"
 
 
 @dataclass(frozen=True, repr=False)

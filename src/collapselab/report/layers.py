@@ -36,6 +36,7 @@ from collapselab.text import number, percent
 
 START = "initialisation"
 INITIALISATION = Look(NEUTRAL, "dot")
+NOT_MEASURED = "It was not measured."  # the text of a chart of what was not asked for
 
 
 @cache
@@ -59,7 +60,7 @@ def chart_of(id: str, panels: Sequence[Panel], gaps: str = "", **numbers: object
         numbers: values for `{…}` in the text.
     """
     title, text = _texts()[id]["title"], _texts()[id]["text"]
-    told = f"{text.format(**numbers).strip()} {gaps}".strip() if panels else gaps or "It was not measured."
+    told = f"{text.format(**numbers).strip()} {gaps}".strip() if panels else gaps or NOT_MEASURED
     return Chart(id.replace("_", "-"), title, told, tuple(panels))
 
 

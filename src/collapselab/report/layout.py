@@ -35,6 +35,7 @@ class Stroke:
         points: what a readout calls each point.
         hollow: whether each marker is empty.
         faint: a single seed beside the mean.
+        small: whether markers are as small as those of lines, which pass by some points.
         bounds: lower and upper end of the interval at each point, as positions, drawn as a band behind a line and as error
             bars elsewhere; empty without.
     """
@@ -48,6 +49,7 @@ class Stroke:
     points: tuple[str, ...]
     hollow: tuple[bool, ...]
     faint: bool = False
+    small: bool = False
     bounds: tuple[tuple[float, float], ...] = ()
 
 
@@ -183,6 +185,7 @@ def _stroke(one: Series, table: pd.DataFrame, panel: Panel, x: Scale, y: Scale) 
         tuple(numbers(table, "y")),
         tuple(_point(row, panel) for row in table.to_dict("records")),
         tuple(map(bool, table["hollow"])) if "hollow" in table else (False,) * len(table),
+        small=bool(one.apart),
         bounds=tuple(zip(y.place(table["low"]), y.place(table["high"]), strict=True)) if has_bounds else (),
     )
 

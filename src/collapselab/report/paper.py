@@ -175,6 +175,7 @@ def _draw_stroke(axes: Axes, stroke: Stroke, scale: Scale) -> None:
     for is_hollow in (False, True) if stroke.kind in ("points", "dots") else ():
         if (hollow == is_hollow).any():
             style = _style(stroke.look, line=False, faint=stroke.faint, hollow=is_hollow)
+            style |= {"markersize": 3} if stroke.small else {}
             axes.plot(x[hollow == is_hollow], y[hollow == is_hollow], **style)
 
 

@@ -108,7 +108,7 @@ def _style(stroke: Stroke) -> dict[str, Any]:
         "mode": "+".join(["lines"] * is_line + ["markers"] * has_marker), "opacity": 0.55 if stroke.faint else 1.0,
         "line": {"color": look.colour, "dash": look.dash, "width": 0.9 if stroke.faint else 2.5},
         "marker": {
-            "size": 18 if look.marker == "bar" else 6 if is_line or stroke.faint else 10, "color": look.colour,
+            "size": 18 if look.marker == "bar" else 6 if is_line or stroke.faint or stroke.small else 10, "color": look.colour,
             "symbol": [f"{symbol}-open" if hollow else symbol for hollow in stroke.hollow],
             "line": {"width": 2.5} if look.marker == "bar" else {},
         },

@@ -168,8 +168,26 @@ def test_a_chart_without_any_value_is_named_with_the_reason(profiles: Profiles) 
     assert not {"fuzziness", "class-separation", "weight-spectra"} & set(drawn(bare))
     words = read(profile_page(bare)).words
     assert "“Fuzziness” is not drawn. No value at any layer: only the trace" in words
-    assert "“Class separation” is not drawn. No value at any layer: it was not measured" in words
+    assert "“Class separation” is not drawn. No value at any layer: it is undefined" in words
     assert "“Singular values of the weights” is not drawn. No layer has a weight" in words
+
+
+def test_what_was_not_asked_for_is_not_missing(profiles: Profiles) -> None:
+    few = ("normalized_within", "cdnv")
+
+    def strip(layer: LayerProfile) -> LayerProfile:
+        splits = {
+            name: replace(split, metrics={metric: split.metrics[metric] for metric in few})
+            for name, split in layer.splits.items()
+        }
+        return replace(layer, splits=splits, weight_singular_values=())
+
+    page = profile_page(changed(profiles[0], strip))
+    assert [section.id for section in page.sections] == ["nc1", "more"]
+    assert "is not drawn" not in read(page).words
+    names = [name for name, _ in page.facts]
+    assert any(name.startswith("within-class share") for name in names)
+    assert not any(name.startswith(("law of separation", "nearest class mean")) for name in names)
 
 
 def test_one_split_alone_and_no_start(profiles: Profiles) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from collapselab.report.chart import NEUTRAL, TEST, TRAIN, Chart, Look, Mark, Number, Panel
-from collapselab.report.layers import INITIALISATION, Layers, chart_of, spectra_chart
+from collapselab.report.layers import INITIALISATION, NOT_MEASURED, Layers, chart_of, spectra_chart
 from collapselab.report.pages.rendering import Page, Section, write_page
 from collapselab.text import counted, number, percent
 
@@ -117,9 +117,10 @@ class _Shown(Layers):
         return self.chart(name, lines, name, head="Here it is", on_test=False, full=number(full))
 
     def gaps(self, *metrics: str) -> str:
-        """Return at how many layers these metrics have no value on train data, and why; empty if there are none."""
+        """Return at how many layers these metrics, if they were asked for, have no value on train data, and why."""
         layers = self.profile.layers
-        reasons = Counter(filter(None, (layer.why_missing(metrics) for layer in layers)))
+        asked = [name for name in metrics if any(name in layer.train for layer in layers)]
+        reasons = Counter(filter(None, (layer.why_missing(asked) for layer in layers)))
         return " ".join(
             f"No value at {'any layer' if count == len(layers) else f'{count} of {len(layers)} layers'}: {reason}."
             for reason, count in reasons.items()
@@ -133,31 +134,32 @@ def _sections(shown: _Shown) -> list[Section]:
     metric, classes = shown.metric, shown.num_classes
     weights = shown.weight("weight_singular_spread", (classes - 1) ** -0.5 if classes > 1 else None)
     ranks = [_weight_spectra(shown), shown.weight("weight_stable_rank", classes - 1), _stable_rank(shown)]
+    ranks += [metric("stable_rank_per_class")]
     more = [metric(name) for name in ("vci", "vci_adjusted", "cdnv", "cosine_similarity", "class_separation")]
     equal_angles = metric("relative_equiangularity", of=["equiangularity", "mean_cosine_gap"])
     angles = [metric("mean_cosine_gap"), equal_angles, metric("equinorm")]
     after = "See figure {} of Rangamani et al. (2023).".format
-    return [
+    sections = [
         Section("nc1", "NC1: samples gather at their class mean", [_traces(shown), _shares(shown)], after(1)),
         Section("nc2", "NC2: class means spread evenly", angles, after(2)),
         Section("nc3", "NC3: weights line up with class means", [_alignment(shown), weights], after(3)),
         Section("nc4", "NC4: the nearest class mean decides", list(map(metric, _DECISIONS)), after(4)),
-        Section(
-            "ranks", "Ranks of weights and features", [*ranks, metric("stable_rank_per_class")], after(5)
-        ),
+        Section("ranks", "Ranks of weights and features", ranks, after(5)),
         Section("more", "Further measures", [*more, _fuzziness(shown), _components(shown)]),
     ]
+    asked = [[one for one in part.charts if one.panels or one.text != NOT_MEASURED] for part in sections]
+    return [replace(part, charts=charts) for part, charts in zip(sections, asked, strict=True) if charts]
 
 
 def _summary(shown: _Shown) -> str:
-    profile, names = shown.profile, shown.names
-    first = profile.first_collapsed_layer
+    profile, names, first = shown.profile, shown.names, shown.first_collapsed
     found = f"The first collapsed layer is {first}: this layer and all later layers are collapsed."
     none = f"There is no first collapsed layer, because the last layer, {names[-1]}, is not collapsed."
-    beside = " Dotted lines show the same network at initialisation." if shown.has_start else ""
+    start = " Dotted lines show the same network at initialisation." if shown.has_start else ""
+    beside = " Points that no line joins are shortcuts and parallel branches." if shown.beside else ""
     return (
         f"{counted(len(names), 'layer')}; the features of a layer are its inputs. A layer is collapsed if the within-class "
-        f"share of its variance on train data is below {number(profile.epsilon)}. {found if first else none}{beside}"
+        f"share of its variance on train data is below {number(profile.epsilon)}. {found if first else none}{start}{beside}"
     )
 
 
@@ -170,14 +172,17 @@ def _facts(shown: _Shown) -> list[tuple[str, str]]:
     ]
     within = " / ".join(number(shown.last("normalized_within", split)) for split in shown.splits)
     agreement = " / ".join(percent(shown.last("ncc_agreement", split)) for split in shown.splits)
+    of_metrics = {
+        "normalized_within": (f"within-class share of the variance, last layer, {splits}", within),
+        "ncc_agreement": (f"nearest class mean agrees with the network, last layer, {splits}", agreement),
+        "fuzziness": ("law of separation, train", str(profile.law_of_separation())),
+    }
     return [
         ("first collapsed layer", profile.first_collapsed_layer or "none"),
         *(network if profile.accuracy else ()),
         (f"{splits} samples", " / ".join(f"{profile.num_samples[split]:,}" for split in shown.splits)),
         ("classes", f"{shown.num_classes:,}"),
-        (f"within-class share of the variance, last layer, {splits}", within),
-        (f"nearest class mean agrees with the network, last layer, {splits}", agreement),
-        ("law of separation, train", str(profile.law_of_separation())),
+        *(fact for metric, fact in of_metrics.items() if metric in profile.layers[-1].train),
     ]
 
 
@@ -234,7 +239,8 @@ def _weight_spectra(shown: _Shown) -> Chart:
     known = {layer.name: layer.weight_singular_values[:_MOST] for layer in shown.profile.layers}
     table = pd.DataFrame({name: pd.Series(values) for name, values in known.items() if values})
     if table.empty:
-        return chart_of("weight-spectra", [], "No layer has a weight with known singular values.")
+        asked = any("weight_stable_rank" in layer.train for layer in shown.profile.layers)
+        return chart_of("weight-spectra", [], "No layer has a weight with known singular values." * asked)
     count, table.index = shown.num_classes, pd.RangeIndex(1, len(table) + 1)
     last = table.iloc[:, -1].dropna()
     at = min(count, len(last))
