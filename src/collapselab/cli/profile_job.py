@@ -134,9 +134,8 @@ def _profiled(
     options: dict[str, Any] = dict(job.options)
     with process_group(device) as (rank, world):
         if isinstance(train.inputs, Pixels):
-            _ = (
-                train.inputs.standardization
-            )  # which all processes compute together, also those without a batch
+            # Once and by all processes together: one that has no batch to read would not take part later.
+            _ = train.inputs.standardization
         result = profile(
             model,
             train.batches(job.batch_size, rank=rank, world=world),
