@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,23 @@ def _rows(_: object) -> None:
     raise RuntimeError("a bug in this figure")
 
 
+class Ids(Mapping[str, tuple[str, ...]]):
+    """The ids of experiments, none of which has another, as tests add and remove some."""
+
+    def __init__(self, known: Mapping[str, Experiment]) -> None:
+        self._known = known
+
+    def __getitem__(self, id: str) -> tuple[str, ...]:
+        _ = self._known[id]
+        return ()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mapping[str, Experiment]:
     """Three small experiments of a paper, one of which lacks samples, and one of our own."""
@@ -36,7 +53,7 @@ def registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mapping[str, Ex
     known["papers/fig2"] = replace(
         known["papers/fig2"], presets={"smoke": At("Nothing.", seeds=1, make=_needs_more)}
     )
-    monkeypatch.setattr("collapselab.registry.IDS", dict.fromkeys(known, ()))
+    monkeypatch.setattr("collapselab.registry.IDS", Ids(known))
     monkeypatch.setattr("collapselab.registry._load", known.__getitem__)
     return known
 
