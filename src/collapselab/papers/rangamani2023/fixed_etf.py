@@ -121,7 +121,7 @@ EXPERIMENT = Experiment(
             [Quantity("test_accuracy", "test accuracy", Look(TEST))],
             "The other layers are fixed; the last point is the free network, all of whose layers are trained.",
             x="trained",
-            axes=(Axis("trained layers L", "tight"), Axis("test accuracy", "tight", percent=True)),
+            axes=(Axis("trained layers L", "linear"), Axis("test accuracy", "tight", percent=True)),
             select=with_free,
             split=_kinds,
             references=False,
