@@ -99,11 +99,11 @@ def draw(drawing: Drawing, make: Callable[..., Figure] | None = None) -> Figure:
         height = _height(drawing, rows, len(entries))
         figure = (make or Figure)(figsize=(width, height), layout="constrained")
         grid = figure.add_gridspec(rows, columns)
-        if rows > 1:
+        if rows > 1 and len({drawn.panel.y.title for drawn in drawing.panels}) == 1:
             figure.supylabel(_wrapped(drawing.panels[0].panel.y.title, height * 0.8), fontsize=8)
         for drawn in drawing.panels:
             axes = figure.add_subplot(grid[drawn.panel.place])
-            title = _wrapped(drawn.panel.title, (width - 0.6) / columns)
+            title = _wrapped(drawn.panel.title, width / columns - 0.4)
             axes.set_title("\n".join(filter(None, [title, drawn.panel.subtitle])))
             _draw_axes(axes, drawn, drawing)
             _draw_data(axes, drawn)
@@ -134,7 +134,7 @@ def _draw_axes(axes: Axes, drawn: DrawnPanel, drawing: Drawing) -> None:
     shared = (chart.share_y, chart.share_x) if drawn.panel.sideways else (chart.share_x, chart.share_y)
     is_bottom = not shared[0] or not any(other > row and at == column for other, at in places)
     is_left = not shared[1] or not any((row, left) in places for left in range(column))
-    y_title = "" if any(other for other, _ in places) else drawn.panel.y.title  # else one for all rows
+    y_title = "" if axes.figure.get_supylabel() else drawn.panel.y.title
     for axis, scale, title, is_outer, room in (
         (axes.xaxis, drawn.x, drawn.panel.x.title, is_bottom, 2.6),
         (axes.yaxis, drawn.y, y_title, is_left, 1.6),

@@ -99,8 +99,9 @@ class TrainAndTest:
                 )
                 single = (networks.index(network), settings.index(setting))
                 place = single if len(self.names) == 1 else (at, column)
-                title = f"{network}, {setting}"
-                panels.append(Panel(title, _STEP, Axis(_SHOWN[name]), lines, place=place))
+                title = f"{network}, {setting}" if len(networks) > 1 else setting
+                y = Axis("accuracy", "linear", percent=True) if name == "accuracy" else Axis(_SHOWN[name])
+                panels.append(Panel(title, _STEP, y, lines, place=place))
         return _charts(self.id, self.title, self.text, panels)
 
 

@@ -106,17 +106,18 @@ def no_common_sign(id: str, column: str, says: str, **more: Any) -> Claim:
     """A number rises in one setting of a seed and falls in another, from a fifteenth of the steps to the end."""
 
     def measure(rows: pd.DataFrame, since: float) -> list[Number]:
-        name, found = column_name(column), []
+        name, found = "", []
         for setting, run in groups(rows, "setting"):
             start, end, step = _start_and_end(run, column, since)
-            found.append(Number(f"{name}, end over step {number(step)}, {setting}", _over(end, start)))
+            name = f"{column_name(column)}, end over step {number(step)}"
+            found.append(Number(f"{name}, {setting}", _over(end, start)))
         if len(found) < 2:
             raise Void("fewer than two settings")
         ratios = [one.value for one in found]
         return [
             *found,
-            Number(f"{name}, largest of these ratios", float(np.max(ratios)), above=1.0),
-            Number(f"{name}, smallest of these ratios", float(np.min(ratios)), below=1.0),
+            Number(f"{name}, largest of these", float(np.max(ratios)), above=1.0),
+            Number(f"{name}, smallest of these", float(np.min(ratios)), below=1.0),
         ]
 
     own: dict[str, Any] = {"per": (), "fitted": None}
