@@ -10,6 +10,7 @@ import pytest
 from judged_rows import judge, run, runs
 
 from collapselab.experiments.claims import Claim, Number, Void, judge_claims
+from collapselab.experiments.claims.claim import NotAsked
 from collapselab.experiments.claims.judges import at_end, identity
 from collapselab.inference import holm, student_interval, t_test
 
@@ -274,3 +275,14 @@ def test_an_identity_in_several_settings_fails_if_it_fails_in_one() -> None:
     assert judge(one, settings(a=[1.0], b=[1.0])).verdict == "holds"
     assert judge(one, settings(a=[1.0], b=[2.0])).verdict == "fails"
     assert judge(one, settings(a=[1.0], b=[NAN])).verdict == "inconclusive"
+
+
+def test_a_claim_that_asks_nothing_of_any_setting_is_not_tested() -> None:
+    def nothing(_rows: pd.DataFrame, _threshold: float) -> list[Number]:
+        raise NotAsked("all networks are alike")
+
+    claim = Claim(id="x", statement="They differ.", numbers=nothing, thresholds=(0.0,), per=("model",))
+    rows = pd.concat([runs([1.0, 1.1, 0.9]).assign(model=model) for model in ("a", "b")])
+    (found,) = judge_claims([claim], rows, paper="", where="")
+    assert (found.verdict, found.settings, found.agreement) == ("inconclusive", [], "")
+    assert found.notes == ["Not tested: all networks are alike."]

@@ -52,8 +52,8 @@ def _judge(claim: Claim, rows: pd.DataFrame, seeds: Sequence[int], source: dict[
     if len(settings) == 1:
         whole = settings.pop()
     elif settings:
-        settings = _with_holm(settings)
-        whole = _over_settings(claim, settings)
+        whole = _over_settings(claim, settings := _with_holm(settings))
+        settings = settings if whole.agreement else []
     else:
         whole = SettingJudgement(verdict="inconclusive", notes=[_not_tested(claim)])
     shared = {name: getattr(whole, name) for name in SettingJudgement.model_fields}
@@ -81,9 +81,10 @@ def _settings(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFr
 
 def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> SettingJudgement:
     """Judge over the settings that a claim is about; the p-value is the corrected one of the deciding setting, or the largest of all."""
+    if not any(one.is_asked for one in settings):
+        why = sorted({reason for one in settings for reason in one.void.values()})
+        return SettingJudgement(verdict="inconclusive", notes=[f"Not tested: {'; '.join(why)}."])
     settings = [one for one in settings if one.is_asked]
-    if not settings:
-        return SettingJudgement(verdict="inconclusive", agreement="0 of 0 settings")
     by_all, by_one = ("fails", "holds") if claim.anywhere else ("holds", "fails")
     p_values = [one.p for one in settings if one.p is not None]
     verdict: Verdict = "inconclusive"
@@ -96,8 +97,7 @@ def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> Settin
         verdict = by_one
     elif least < 1 - CONFIDENCE:
         verdict, p = by_one, least
-    held = sum(one.verdict == "holds" for one in settings)
-    agreement = f"{held} of {counted(len(settings), 'setting')}"
+    agreement = f"{sum(one.verdict == 'holds' for one in settings)} of {counted(len(settings), 'setting')}"
     return SettingJudgement(verdict=verdict, p=p, agreement=agreement)
 
 
