@@ -36,7 +36,7 @@ import torch
 from scipy import special
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.record import append_record
+from benchmarks.record import append_record, shape
 from collapselab.numerics import cpu_threads
 from collapselab.transfer import LogisticPath
 
@@ -180,11 +180,6 @@ def compare(kind: str, shape: tuple[int, int, int], number: int, repeat: int) ->
         "ratio": single / duration, "ratio_loosest": loosest / duration, "bar": bar, "worst_gap": gap,
         "penalties_of_scikit_learn": number, "tolerance": both.peer.tightest,
     }  # fmt: skip
-
-
-def shape(text: str) -> tuple[int, int, int]:
-    n, p, c = (int(part) for part in text.split(","))
-    return n, p, c
 
 
 def main() -> None:

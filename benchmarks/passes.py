@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.features import accumulate, make, seconds
-from benchmarks.statistics import BATCH, SHAPES, shape
+from benchmarks.record import shape
+from benchmarks.statistics import BATCH, SHAPES
 from collapselab.statistics.class_sums import ClassSums
 from collapselab.statistics.rows import squared_norms
 

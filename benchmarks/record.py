@@ -1,4 +1,4 @@
-"""The records of benchmarks: what was measured, when, on what machine and with which torch."""
+"""What benchmarks share: the shapes they are given, and records of what was measured, when, on what machine, with which torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from typing import Any
 import torch
 
 from collapselab.storage import hardware
+
+
+def shape(text: str) -> tuple[int, int, int]:
+    """Return n, p and C of an option `N,P,C`."""
+    n, p, c = (int(part) for part in text.split(","))
+    return n, p, c
 
 
 def append_record(path: Path, rows: list[dict[str, Any]]) -> None:

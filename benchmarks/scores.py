@@ -1,6 +1,6 @@
 """What scores of transferability cost, against a floor, and against the linear probe that they stand in for.
 
-    python benchmarks/scores.py                              # three shapes (about ten minutes on one core)
+    python benchmarks/scores.py                              # three shapes (about two minutes)
     python benchmarks/scores.py --shape 2000,512,10 --repeat 3
 
 Every score is computed alone, as `collapselab rank` does, from float32 features with the spectrum 1/k of networks, on one
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.record import append_record
+from benchmarks.record import append_record, shape
 from collapselab.numerics import cpu_threads
 from collapselab.transfer import linear_probe
 from collapselab.transfer.scores import SCORES, Score, ScoreInputs, evaluate
@@ -103,11 +103,6 @@ def measure(size: tuple[int, int, int], repeat: int) -> list[dict[str, Any]]:
 
 def _value(score: Score, inputs: dict[str, Any]) -> float | None:
     return evaluate(ScoreInputs(**inputs), [score.name])[score.name].value
-
-
-def shape(text: str) -> tuple[int, int, int]:
-    n, p, c = (int(part) for part in text.split(","))
-    return n, p, c
 
 
 def main() -> None:

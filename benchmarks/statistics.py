@@ -29,7 +29,7 @@ import psutil
 import torch
 
 from benchmarks.features import SCALARS, accumulate, make, seconds
-from benchmarks.record import append_record
+from benchmarks.record import append_record, shape
 from collapselab import ClassStats
 from collapselab.metrics import MetricInputs, evaluate
 from collapselab.metrics.decision import nearest_centre_rule
@@ -143,11 +143,6 @@ def memory_row(n: int, p: int, c: int) -> dict[str, object]:
         flush=True,
     )
     return {"shape": [n, p, c], "what": "peak memory", "bytes": above, "bar": bar}
-
-
-def shape(text: str) -> tuple[int, int, int]:
-    n, p, c = (int(part) for part in text.split(","))
-    return n, p, c
 
 
 def main() -> None:

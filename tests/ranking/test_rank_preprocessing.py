@@ -19,6 +19,7 @@ import collapselab
 from cli_runner import assert_refused, run
 from collapselab import InputError
 from collapselab.data import open_data_set
+from collapselab.data.stratified import stratified_rows
 from collapselab.models import open_model
 from collapselab.transfer.scores import logme
 
@@ -68,8 +69,6 @@ def test_images_are_prepared_as_for_training(folder: Path) -> None:
 
 
 def _rows() -> Any:
-    from collapselab.data.stratified import stratified_rows
-
     return stratified_rows(open_data_set("digits").labels("train"), COUNT, 0, "digits, train")
 
 
@@ -85,7 +84,7 @@ def test_it_can_be_turned_off(folder: Path) -> None:
     assert not any("own preprocessing" in text for text in scaled.warnings)
 
 
-def test_features_are_extracted_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_are_extracted_once(folder: Path) -> None:
     name = "timm/resnet10t"
     weights = f"{name}={folder / 'model.safetensors'}"
     first = collapselab.rank([weights], "digits", limit=COUNT, preprocess=True, **OPTIONS)

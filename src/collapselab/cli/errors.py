@@ -80,17 +80,14 @@ def options_of(command: Callable[..., Any]) -> dict[str, str]:
 
 
 def _options_of(command: Any) -> dict[str, str]:
+    params = [] if command is None else command.params
     own = {
         param.name.rstrip("_"): max(param.opts, key=len)
         if param.opts[0].startswith("-")
         else str(param.metavar)
-        for param in ([] if command is None else command.params)
+        for param in params
     }
-    off = {
-        f"{param.name}=False": param.secondary_opts[0]
-        for param in ([] if command is None else command.params)
-        if param.secondary_opts
-    }
+    off = {f"{param.name}=False": param.secondary_opts[0] for param in params if param.secondary_opts}
     return {name: option for name, option in _OTHER_NAMES.items() if option in own.values()} | own | off
 
 
