@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "collapselab"
 # A module or package imports only from floors below its own.
 FLOORS = (
     ("errors", "digests", "text", "choices", "numerics", "randomness", "curves", "inference", "plotting"),
-    ("checks", "names", "frames", "distributed", "storage", "user_code"),
+    ("decompositions", "checks", "names", "frames", "distributed", "storage", "user_code"),
     ("statistics",),
     ("metrics",),
     ("passes", "tables"),

@@ -8,18 +8,20 @@ import scipy.linalg
 import scipy.special
 import torch
 
+from collapselab.decompositions import (
+    descending_eigenvalues,
+    expected_random_alignment,
+    principal_angle_cosines,
+    thin_svd,
+)
 from collapselab.numerics import (
     EPS64,
     add_converted_,
     add_gram_,
-    descending_eigenvalues,
-    expected_random_alignment,
     full_precision_products,
     gram_norm,
     power_of_two_near,
-    principal_angle_cosines,
     symmetrized,
-    thin_svd,
 )
 from helpers import assert_close
 from oracles import random_alignments

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from collapselab import measure
+from collapselab.decompositions import thin_svd, thin_svd_by_gram
 from collapselab.metrics import METRICS, MetricInputs, evaluate
 from collapselab.metrics.registry import Number
-from collapselab.numerics import thin_svd, thin_svd_by_gram
 from collapselab.statistics import ClassStats, Scatter
 from collapselab.statistics.scatter import WithinScatter
 from helpers import assert_close

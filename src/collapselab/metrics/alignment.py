@@ -9,14 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from collapselab.decompositions import ThinSVD, expected_random_alignment, principal_angle_cosines
 from collapselab.metrics.inputs import MetricInputs, once
-from collapselab.numerics import (
-    ThinSVD,
-    expected_random_alignment,
-    gram_norm,
-    middle_factor,
-    principal_angle_cosines,
-)
+from collapselab.numerics import gram_norm, middle_factor
 
 
 def self_duality(inputs: MetricInputs) -> float | None:

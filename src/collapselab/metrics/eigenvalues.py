@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collapselab.numerics import EPS64, block_elements
+from collapselab.numerics import EPS64, block_elements, one_blas_thread_of_scipy
 
 # Smaller matrices are quicker to decompose than to iterate with.
 _MIN_SIZE_OF_ARPACK = 256
@@ -61,7 +61,8 @@ def _largest_on_cpu(matrix: Float[Tensor, "p p"]) -> float:
         # Any start vector that is not orthogonal to the eigenvector works; a seeded one makes results reproducible.
         start = np.random.default_rng(0).standard_normal(len(array))
         try:
-            found = eigsh(array, k=1, which="LA", tol=0, v0=start, return_eigenvectors=False)
+            with one_blas_thread_of_scipy(len(array)):
+                found = eigsh(array, k=1, which="LA", tol=0, v0=start, return_eigenvectors=False)
         except ArpackError:  # includes ArpackNoConvergence
             pass
         else:

@@ -17,19 +17,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from collapselab.metrics.eigenvalues import largest_eigenvalue
-from collapselab.metrics.matrices import FewRows, ScaledTotal, eigenvalues_by_samples
-from collapselab.metrics.pairs import MEAN_ROUNDING32, PairGeometry, pair_geometry
-from collapselab.numerics import (
-    EPS32,
-    EPS64,
+from collapselab.decompositions import (
     ThinSVD,
     descending_eigenvalues,
-    middle_factor,
     thin_svd,
     thin_svd_by_gram,
     well_conditioned_inverse_root,
 )
+from collapselab.metrics.eigenvalues import largest_eigenvalue
+from collapselab.metrics.matrices import FewRows, ScaledTotal, eigenvalues_by_samples
+from collapselab.metrics.pairs import MEAN_ROUNDING32, PairGeometry, pair_geometry
+from collapselab.numerics import EPS32, EPS64, middle_factor
 from collapselab.statistics import ClassStats, SketchedSpectrum, Weighting, nystrom
 
 # A float32 product is trusted while its rounding is estimated to move a metric by less than this, relative.

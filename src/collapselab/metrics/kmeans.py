@@ -9,8 +9,6 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from collapselab.metrics.generalization import Reference, squared_distances_to_nearest
-from collapselab.numerics import block_elements, full_precision_products
+from collapselab.numerics import block_elements, full_precision_products, thread_pools
 from collapselab.statistics.sorted_sums import RowsByClass
 
 # Metrics that k-means is fitted for, each with a fit of its own.
@@ -164,7 +162,7 @@ def _to_fixed_point(
     random_state = np.random.RandomState(seed)
     best, lowest = None, math.inf
     # With more than two threads, sums are added in the order in which threads finish: the last digits would vary.
-    with warnings.catch_warnings(), _thread_pools().limit(limits=1):
+    with warnings.catch_warnings(), thread_pools("sklearn.cluster").limit(limits=1):
         # A restart may begin with the same point twice, and warns; only the best restart counts.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for done in range(_RESTARTS):
@@ -183,14 +181,6 @@ def _to_fixed_point(
             progress(done + 1, _RESTARTS)
     assert best is not None
     return torch.from_numpy(best.labels_).long(), torch.from_numpy(best.cluster_centers_).to(mean) + mean
-
-
-@cache
-def _thread_pools() -> Any:
-    """Return the thread pools of what scikit-learn has loaded; finding them takes as long as k-means of few samples."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 def _few_restarts(

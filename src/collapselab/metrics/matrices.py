@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from collapselab.numerics import descending_eigenvalues
+from collapselab.decompositions import descending_eigenvalues
 
 
 @dataclass(frozen=True)

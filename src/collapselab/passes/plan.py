@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from collapselab.decompositions import ThinSVD
 from collapselab.metrics import Metric
 from collapselab.metrics.registry import Need
-from collapselab.numerics import ThinSVD
 from collapselab.passes.stream import Point
 from collapselab.statistics import ClassStats, Scatter, Weighting
 
