@@ -50,10 +50,17 @@ def test_the_package_alone_imports_no_library(tmp_path: Path) -> None:
         ["run", "none.yaml"],
         ["run", "none"],
         ["reproduce", "hui2022/fig99"],
+        ["reproduce", "hui2022/fig3", "--data", "mnits=there.npz"],
+        ["metrics", "vic"],
+        ["measure", "there.npz", "--metrics", "vic"],
+        ["profile", "mlp", "--dataset", "digits", "--metrics", "vic"],
+        ["profile", "mlp", "--dataset", "digitz"],
+        ["profile", "mlp", "--dataset", "digits", "--test-dataset", "none.npz"],
+        ["rank", "mlp", "--on", "digitz"],
     ],
     ids=" ".join,
 )
-def test_errors_about_paths_and_ids_do_not_wait_for_torch(command: list[str], tmp_path: Path) -> None:
+def test_errors_about_paths_and_names_do_not_wait_for_torch(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "there.npz").touch()
     code = f"""
 import contextlib, io

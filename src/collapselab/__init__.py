@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from collapselab.errors import InputError
+from collapselab.lazy import names_loaded_from
 
 if TYPE_CHECKING:
     from collapselab.features import Measurement, measure
@@ -39,7 +40,7 @@ __all__ = [
     "read_run",
 ]
 
-# Importing torch takes seconds, which `collapselab --help` should not: names are loaded when first used.
+# See `collapselab.lazy`.
 _HOMES = {
     "METRICS": "collapselab.metrics",
     "ClassStats": "collapselab.statistics",
@@ -60,14 +61,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = names_loaded_from(_HOMES, __name__)
 
 
 def __dir__() -> list[str]:

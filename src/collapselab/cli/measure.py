@@ -74,10 +74,12 @@ def measure(
     for path in files:
         check_exists(path)
 
+    names = metric_names(metrics)
     from collapselab.features.measure import measure_sources
     from collapselab.features.sources import open_source
 
-    names = _metric_names(metrics, has_test=test is not None)
+    if test is None:
+        _check_without_test(names)
     with ProgressBars() as bars:
         measurement = measure_sources(
             open_source(train),
@@ -91,16 +93,11 @@ def measure(
     show(measurement, format, output, measure)
 
 
-def _metric_names(options: list[str] | None, *, has_test: bool) -> list[str] | None:
-    """Return the names given by all `--metrics`, validated before any file is read."""
+def _check_without_test(names: list[str] | None) -> None:
+    """Refuse metrics that need test features, before any file is read."""
     from collapselab.metrics import select
 
-    names = metric_names(options)
-    if names is None:
-        return None
-    if not has_test:
-        trained = {metric.name for metric in select(names, "train")}
-        for name in names:
-            if name not in trained:
-                raise InputError(f"--metrics: {name} needs test features; give them with --test")
-    return names
+    trained = {metric.name for metric in select(names, "train")}
+    for name in names or ():
+        if name not in trained:
+            raise InputError(f"--metrics: {name} needs test features; give them with --test")

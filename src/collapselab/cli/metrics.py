@@ -32,11 +32,12 @@ def metrics(
       collapselab metrics vci vci_adjusted
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
     from collapselab.cli.terminal import print_text
+    from collapselab.metrics.names import check_metrics
+
+    check_metrics(names or [], "collapselab metrics lists all.")
     from collapselab.metrics import BY_NAME, METRICS
     from collapselab.metrics.catalogue import NOTATION
-    from collapselab.names import check_names
 
-    check_names(names or [], BY_NAME, "metric", "collapselab metrics lists all.")
     lines = _explained([BY_NAME[name] for name in names]) if names else _listed(METRICS)
     print_text("\n".join([*lines, NOTATION]) + "\n")
 

@@ -88,6 +88,19 @@ def copies_from(pairs: list[str] | None) -> dict[str, Path]:
     return local_copies(pairs or [], origin="--data")
 
 
+def check_data(*sources: str | None) -> None:
+    """Refuse what names no data set, before anything is loaded.
+
+    Raises:
+        InputError: with near matches.
+    """
+    from collapselab.data.names import check_source
+
+    for source in sources:
+        if source is not None:
+            check_source(source)
+
+
 def changes_from(pairs: list[str] | None) -> dict[str, Any]:
     """Parse the pairs NAME=VALUE of `--set`; values are read as YAML.
 
@@ -145,7 +158,7 @@ def metric_names(options: list[str] | None) -> list[str] | None:
     Raises:
         InputError: no names, or an unknown one, with near matches.
     """
-    from collapselab.metrics import check_metrics
+    from collapselab.metrics.names import check_metrics
 
     if not options:
         return None

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from collapselab.choices import AutoScatter, Standardize, Weighting
-from collapselab.cli.options import DataOption, Format, MetricsOption, OutputOption, copies_from, metric_names
+from collapselab.cli.options import (
+    DataOption,
+    Format,
+    MetricsOption,
+    OutputOption,
+    check_data,
+    copies_from,
+    metric_names,
+)
 from collapselab.cli.progress import ProgressBars
 from collapselab.cli.terminal import note
 from collapselab.errors import InputError
@@ -246,6 +254,9 @@ def profile(
       collapselab profile model.py:build --dataset images/ --layers "blocks.*" --reduce token --format json
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
     from collapselab.cli.output import check_output, show
+
+    names, copies = metric_names(metrics), copies_from(data)
+    check_data(dataset, test_dataset)
     from collapselab.cli.profile_job import ProfileJob, run_job
 
     if output is not None:
@@ -254,7 +265,7 @@ def profile(
         model=model,
         dataset=dataset,
         test_dataset=test_dataset,
-        copies=copies_from(data),
+        copies=copies,
         checkpoint=checkpoint,
         checkpoint_key=checkpoint_key,
         pretrained=pretrained,
@@ -270,7 +281,7 @@ def profile(
         options={
             "layers": layers,
             "reduce": reduce,
-            "metrics": metric_names(metrics),
+            "metrics": names,
             "channel_axis": channel_axis,
             "scatter": scatter,
             "weighting": weighting,

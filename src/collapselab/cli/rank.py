@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from collapselab.choices import Standardize
-from collapselab.cli.options import DataOption, Format, OutputOption, copies_from, names_from
+from collapselab.cli.options import DataOption, Format, OutputOption, check_data, copies_from, names_from
 from collapselab.cli.progress import ProgressBars
 from collapselab.cli.terminal import note
 from collapselab.errors import InputError
@@ -146,6 +146,9 @@ def rank(
       collapselab rank features/*.npz --by shrunk_h_score --format json
     """  # noqa: D301 (Typer wants the backspace itself before lines it must not join)
     from collapselab.cli.output import check_output, make_result_folder, show
+
+    copies = copies_from(data)
+    check_data(*(on or ()))
     from collapselab.ranking import rank as ranked
     from collapselab.ranking.page import FILES, write_ranking
 
@@ -176,7 +179,7 @@ def rank(
             batch_size=batch_size,
             device=device,
             seed=seed,
-            copies=copies_from(data),
+            copies=copies,
             cache=cache,
             progress=bars.work,
         )

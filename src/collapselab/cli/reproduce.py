@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -159,6 +159,7 @@ def reproduce(
     if name == "list":
         print_text(_listed())
         return
+    copies = copies_from(data)
     chosen = _chosen(name)
     from collapselab.cli.reproduce_many import reproduce_many
     from collapselab.experiments.runner import Request
@@ -166,7 +167,7 @@ def reproduce(
     is_one = name != _ALL and "/" in name
     if only and not is_one:
         raise InputError(f"--only {only}: names of jobs differ between experiments; give a single experiment")
-    copies = _copies(data, chosen, scale, name)
+    _check_used(data, chosen, scale, name)
     requests = [
         Request(
             experiment=experiment,
@@ -261,11 +262,8 @@ def _listed() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _copies(
-    pairs: list[str] | None, experiments: Sequence[Experiment], scale: Scale, name: str
-) -> Mapping[str, Path]:
-    """Return the local copies given by `--data`; the experiments must use all of them."""
-    copies = copies_from(pairs)
+def _check_used(pairs: list[str] | None, experiments: Sequence[Experiment], scale: Scale, name: str) -> None:
+    """Refuse local copies given by `--data` that the experiments do not use."""
     names = {name for one in experiments for name in one.presets[scale].data_names()} - {"digits"}
     for pair in pairs or []:
         if pair.partition("=")[0].strip() not in names:
@@ -273,7 +271,6 @@ def _copies(
                 f"--data {pair}: {name} at scale {scale} uses only {' and '.join(sorted(names)) or 'digits'}; "
                 "choose another --scale, or omit this option"
             )
-    return copies
 
 
 def _portable(arguments: list[str]) -> list[str]:

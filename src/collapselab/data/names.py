@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from collapselab.names import near_matches
 
 COPIES_VARIABLE = "COLLAPSELAB_DATA"
 DIGITS = "digits"  # ships with scikit-learn
+# One slash and no dot in front: `./sets/x` and `../x` are always paths.
+_HUB_ID = re.compile(r"(?P<hub_id>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?")
 # Where test labels are not published, the split to test on goes by several names.
 VALIDATION = ("validation", "val", "valid", "dev", "eval")
 
@@ -119,6 +123,56 @@ def _pair(entry: str, origin: str) -> tuple[str, Path]:
     if not os.path.exists(path):
         raise InputError(f"{origin}: {name}={path}: no such file or folder; check the path")
     return name, path
+
+
+def hub_id(source: str) -> tuple[str, str | None] | None:
+    """Return the repository and the configuration that an id of the Hugging Face hub names; None for paths and names.
+
+    An id whose path exists, or the folder that it would be in, means that path.
+    """
+    match, path = _HUB_ID.fullmatch(source), Path(source)
+    if match is None or os.path.exists(path) or path.parent.is_dir() or path.suffix.lower() == ".npz":
+        return None
+    return match["hub_id"], match["config"]
+
+
+def check_source(source: str) -> None:
+    """Refuse what names no data set and is no path.
+
+    Raises:
+        InputError: with near matches.
+    """
+    if not source.strip() or source in (DIGITS, *NAMED):
+        return
+    with suppress(OSError, UnicodeError):  # opening it says why it cannot be read
+        if hub_id(source) is None and not os.path.lexists(source):
+            raise InputError(unknown(source, Path(source)))
+
+
+def unknown(source: str, path: Path) -> str:
+    """Return what to say of a data set that is not found, with near matches."""
+    name, equals, copy = source.partition("=")
+    if equals and name in NAMED:
+        return f"{source}: one data set is expected here; give {copy} itself, or {name} and {copies_hint(name, copy)}"
+    if path.parent.is_dir() and (path.parent != Path() or path.suffix):
+        near = near_matches(
+            path.name, [other.name for other in path.parent.iterdir() if not other.name.startswith(".")]
+        )
+        hint = near if near.startswith("did you mean") else "check the path"
+        return f"{source}: no such file or folder; {hint}"
+    if path.parent != Path():
+        return f"{source}: no such file or folder, and {path.parent} is not a folder either; check the path"
+    beside = (
+        other.name
+        for other in Path().iterdir()
+        if not other.name.startswith(".") and (other.is_dir() or other.suffix == ".npz")
+    )
+    near = near_matches(source, [DIGITS, *NAMED, *beside])
+    hint = f"{near} Known" if near.startswith("did you mean") else "known"
+    names = ", ".join([DIGITS, *NAMED])
+    return (
+        f"unknown data set {source!r}; {hint} names: {names}. A path or a hub id such as owner/name works too"
+    )
 
 
 _TITLES = {

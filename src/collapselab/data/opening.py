@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,20 +18,17 @@ from collapselab.data.downloads import open_download
 from collapselab.data.hub import HubStore
 from collapselab.data.image_folder import ImageFolders, TextFolders
 from collapselab.data.labelled import LabelledData
-from collapselab.data.names import DIGITS, NAMED, NamedData, copies_hint, local_copies
+from collapselab.data.names import DIGITS, NAMED, NamedData, copies_hint, hub_id, local_copies, unknown
 from collapselab.data.npy import find_arrays
 from collapselab.data.parquet import ParquetStore
 from collapselab.data.saved import is_saved, open_saved
 from collapselab.data.stored import Store
 from collapselab.errors import InputError, printable
-from collapselab.names import near_matches
 
 _FORMS = (
     "a name such as mnist, a hub id such as owner/name, a folder with train/CLASS/*.png, train-*.parquet or a download of "
     "torchvision, or a .npz, .npy, .csv, .jsonl, .parquet or .tar file"
 )
-# One slash and no dot in front: `./sets/x` and `../x` are always paths.
-_HUB_ID = re.compile(r"(?P<hub_id>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?")
 
 
 def open_data(
@@ -113,8 +109,8 @@ def open_data_set(source: str | Path, copies: Mapping[str, Path] | None = None) 
             return DataSet(DIGITS, DIGITS, DigitsStore())
         if source in NAMED:
             return _named(NAMED[source], local_copies() if copies is None else copies)
-        if (match := _HUB_ID.fullmatch(source)) and not _is_here(source):
-            return DataSet(source, source, HubStore(match["hub_id"], match["config"]))
+        if (hub := hub_id(source)) is not None:
+            return DataSet(source, source, HubStore(*hub))
     path = Path(source)
     store = _store_at(path, str(source))
     return DataSet(printable(path.resolve().name), str(path), store)
@@ -141,12 +137,6 @@ def _named(data: NamedData, copies: Mapping[str, Path]) -> DataSet:
     return DataSet(data.name, data.hub_id, store, data.splits, data)
 
 
-def _is_here(source: str) -> bool:
-    """Whether an id means a path: it exists, or the folder it would be in does."""
-    path = Path(source)
-    return os.path.exists(path) or path.parent.is_dir() or path.suffix.lower() == ".npz"
-
-
 def _store_at(path: Path, source: str) -> Store:
     """Tell how the data set at a path is stored.
 
@@ -164,7 +154,7 @@ def _store_at(path: Path, source: str) -> Store:
             if (built := open_file(path)) is not None:
                 return built
             raise InputError(f"{path}: not a kind of data set that can be read; give {_FORMS}")
-        raise InputError(_unknown(source, path))
+        raise InputError(unknown(source, path))
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its name is not Unicode"
         raise InputError(f"{path}: cannot be read ({reason}); check the path") from error
@@ -194,28 +184,3 @@ def _store_in(folder: Path) -> Store:
         texts = TextFolders(folder)
         return texts if texts.has_texts else images
     raise InputError(f"{folder}: no class folders, tables, arrays or downloads are in there; give {_FORMS}")
-
-
-def _unknown(source: str, path: Path) -> str:
-    name, equals, copy = source.partition("=")
-    if equals and name in NAMED:
-        return f"{source}: one data set is expected here; give {copy} itself, or {name} and {copies_hint(name, copy)}"
-    if path.parent.is_dir() and (path.parent != Path() or path.suffix):
-        near = near_matches(
-            path.name, [other.name for other in path.parent.iterdir() if not other.name.startswith(".")]
-        )
-        hint = near if near.startswith("did you mean") else "check the path"
-        return f"{source}: no such file or folder; {hint}"
-    if path.parent != Path():
-        return f"{source}: no such file or folder, and {path.parent} is not a folder either; check the path"
-    beside = (
-        other.name
-        for other in Path().iterdir()
-        if not other.name.startswith(".") and (other.is_dir() or other.suffix == ".npz")
-    )
-    near = near_matches(source, [DIGITS, *NAMED, *beside])
-    hint = f"{near} Known" if near.startswith("did you mean") else "known"
-    names = ", ".join([DIGITS, *NAMED])
-    return (
-        f"unknown data set {source!r}; {hint} names: {names}. A path or a hub id such as owner/name works too"
-    )

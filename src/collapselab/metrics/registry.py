@@ -5,7 +5,7 @@ The metric catalogue of the documentation is generated from here, and the cheape
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from collapselab.metrics import (
     variability,
 )
 from collapselab.metrics.inputs import MetricInputs
-from collapselab.names import check_names
+from collapselab.metrics.names import check_metrics
 from collapselab.statistics import Scatter
 
 Need = Literal[
@@ -328,15 +328,6 @@ CHEAP_METRICS = tuple(
 def names_of(split: str) -> tuple[str, ...]:
     """Return the names of the metrics defined on a split (`train` or `test`), in catalogue order."""
     return tuple(metric.name for metric in METRICS if split in metric.splits)
-
-
-def check_metrics(names: Sequence[str]) -> None:
-    """Refuse names of unknown metrics.
-
-    Raises:
-        InputError: naming the first unknown one, with near matches, and where all names are listed.
-    """
-    check_names(names, BY_NAME, "metric", "All names: collapselab metrics")
 
 
 def select(names: Iterable[str] | None, split: str) -> tuple[Metric, ...]:
