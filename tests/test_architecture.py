@@ -13,7 +13,18 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "collapselab"
 # A module or package imports only from floors below its own.
 FLOORS = (
-    ("errors", "lazy", "digests", "text", "choices", "numerics", "randomness", "curves", "inference", "plotting"),
+    (
+        "errors",
+        "lazy",
+        "digests",
+        "text",
+        "choices",
+        "numerics",
+        "randomness",
+        "curves",
+        "inference",
+        "plotting",
+    ),
     ("decompositions", "checks", "names", "frames", "distributed", "storage", "user_code"),
     ("statistics",),
     ("metrics",),

@@ -125,6 +125,7 @@ def test_an_identity() -> None:
 
 
 HELD, FAILED = finding(verdict="holds"), finding((0.5, 0.6, 0.7), verdict="fails")
+UNTESTED = finding(()).model_copy(update={"is_asked": False})
 # Three seeds: one does not meet the criterion; all meet it, but lie far apart.
 OPEN, WIDE = finding((0.02, 0.3, 0.018)), finding((0.099, 0.001, 0.09))
 
@@ -152,6 +153,8 @@ OPEN, WIDE = finding((0.02, 0.3, 0.018)), finding((0.099, 0.001, 0.09))
             [finding((0.02,)), finding((0.03,))],
             "2 claims: none has a verdict yet. A verdict needs three seeds. So far, all 2 meet their criteria.",
         ),
+        ([HELD, UNTESTED], "2 claims: 1 holds, 1 is not tested."),
+        ([UNTESTED, UNTESTED], "2 claims: 2 are not tested."),
         ([HELD, identity([0], [0])], "1 finding: 1 holds; 1 of 1 identity holds."),
         ([identity([0], [0]), identity([0], [0, 1])], "1 of 2 identities hold."),
     ],

@@ -102,7 +102,7 @@ class SettingJudgement(Stored):
         p: two-sided p-value of the t-test of the effects against the threshold; None where undefined.
         p_holm: the same, corrected over the claims of the experiment, or over the settings of a claim.
         sensitivity: verdicts at other thresholds.
-        is_asked: whether the claim says anything about this setting.
+        is_asked: whether the claim says anything about this setting; of a whole claim, whether any run tests it.
         notes: everything else a reader must know.
     """
 

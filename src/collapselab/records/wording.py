@@ -11,7 +11,7 @@ from collapselab.records.judgement import Effect, Judgement, Reading, Sensitivit
 from collapselab.text import counted, number
 
 _SMOKE = "The scale smoke only tests that everything works: claims about networks are not judged."
-_NOT_JUDGED = "not judged"
+_NOT_JUDGED, _NOT_TESTED = "not judged", "not tested"
 _VERBS = {
     "holds": ("holds", "hold"),
     "fails": ("fails", "fail"),
@@ -57,14 +57,15 @@ def summary(judgements: Sequence[Judgement], scale: str = "") -> str:
     """Count the verdicts: `3 findings: 1 holds, 2 are inconclusive (1 meets its criteria in every seed); 4 of 4 identities hold.`"""
     findings = [one for one in judgements if one.kind == "finding"]
     identities = [one for one in judgements if one.kind == "identity"]
-    early = [one for one in findings if _lacks_seeds(one)]
+    asked = [one for one in findings if one.is_asked]
+    early = [one for one in asked if _lacks_seeds(one)]
     parts = []
     if findings and scale == "smoke":
         early = []
         parts.append(f"{counted(len(findings), 'finding' if identities else 'claim')}, {_NOT_JUDGED}")
     elif findings:
         by_verdict = {
-            verdict: [one for one in findings if one.verdict == verdict and one not in early]
+            verdict: [one for one in asked if one.verdict == verdict and one not in early]
             for verdict in _VERBS
         }
         counts = [
@@ -76,6 +77,8 @@ def summary(judgements: Sequence[Judgement], scale: str = "") -> str:
             have = "has" if len(early) == 1 else "have"
             is_none = len(early) == len(findings) > 1
             counts.append("none has a verdict yet" if is_none else f"{len(early)} {have} no verdict yet")
+        if untested := len(findings) - len(asked):
+            counts.append(f"{untested} {'is' if untested == 1 else 'are'} {_NOT_TESTED}")
         noun = "finding" if identities else "claim"
         parts.append(f"{counted(len(findings), noun)}: {', '.join(counts)}")
     if identities:
@@ -90,7 +93,7 @@ def summary(judgements: Sequence[Judgement], scale: str = "") -> str:
 def outcome(one: SettingJudgement, scale: str = "") -> str:
     """Return the verdict; with too few seeds for one, in how many of them the criteria are met: `met in 1 of 2`."""
     if not one.is_asked:
-        return "not asked"
+        return _NOT_TESTED if isinstance(one, Judgement) else "not asked"
     if scale == "smoke" and not (isinstance(one, Judgement) and one.kind == "identity"):
         return _NOT_JUDGED
     if not _lacks_seeds(one):

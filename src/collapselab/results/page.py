@@ -141,7 +141,7 @@ def facts(one: StoredExperiment) -> list[tuple[str, str]]:
 
 
 def met(claim: Judgement) -> str:
-    """Say in how many seeds, or settings, the criteria of a claim are met."""
+    """Say in how many seeds, or settings, the criteria of a claim are met; nothing of a claim that no run tests."""
     met, _, count = claim.agreement.partition(" of ")
     if count == "0":
         return "no valid seed"
@@ -157,7 +157,7 @@ def _facts_of_all(experiments: Sequence[StoredExperiment]) -> list[tuple[str, st
     claims = [claim for one in experiments if one.record.scale != "smoke" for claim in one.judgements]
     hours = sum((one.record.hours.training + one.record.hours.measuring for one in experiments), 0.0)
     verdicts = [outcome(claim) for claim in claims]
-    counts = {word: verdicts.count(word) for word in ("holds", "fails", "inconclusive")}
+    counts = {word: verdicts.count(word) for word in ("holds", "fails", "inconclusive", "not tested")}
     return [
         ("experiments", str(len(experiments))),
         ("claims judged", str(len(claims))),

@@ -13,6 +13,7 @@ from collapselab.experiments.claims import Claim, Number, Void, judge_claims
 from collapselab.experiments.claims.claim import NotAsked
 from collapselab.experiments.claims.judges import at_end, identity
 from collapselab.inference import holm, student_interval, t_test
+from collapselab.records.wording import outcome
 
 ABOVE_0 = at_end("x", "It is above 0.", above=(0.0, -1.0, 1.0), scale="difference")
 NAN = math.nan
@@ -286,3 +287,4 @@ def test_a_claim_that_asks_nothing_of_any_setting_is_not_tested() -> None:
     (found,) = judge_claims([claim], rows, paper="", where="")
     assert (found.verdict, found.settings, found.agreement) == ("inconclusive", [], "")
     assert found.notes == ["Not tested: all networks are alike."]
+    assert (found.is_asked, outcome(found)) == (False, "not tested")

@@ -55,7 +55,7 @@ def _judge(claim: Claim, rows: pd.DataFrame, seeds: Sequence[int], source: dict[
         whole = _over_settings(claim, settings := _with_holm(settings))
         settings = settings if whole.agreement else []
     else:
-        whole = SettingJudgement(verdict="inconclusive", notes=[_not_tested(claim)])
+        whole = SettingJudgement(verdict="inconclusive", is_asked=False, notes=[_not_tested(claim)])
     shared = {name: getattr(whole, name) for name in SettingJudgement.model_fields}
     notes = [*whole.notes, *claim.notes]
     own = {name: getattr(claim, name) for name in ("id", "statement", "kind")}
@@ -82,8 +82,8 @@ def _settings(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFr
 def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> SettingJudgement:
     """Judge over the settings that a claim is about; the p-value is the corrected one of the deciding setting, or the largest of all."""
     if not any(one.is_asked for one in settings):
-        why = sorted({reason for one in settings for reason in one.void.values()})
-        return SettingJudgement(verdict="inconclusive", notes=[f"Not tested: {'; '.join(why)}."])
+        why = "; ".join(sorted({reason for one in settings for reason in one.void.values()}))
+        return SettingJudgement(verdict="inconclusive", is_asked=False, notes=[f"Not tested: {why}."])
     settings = [one for one in settings if one.is_asked]
     by_all, by_one = ("fails", "holds") if claim.anywhere else ("holds", "fails")
     p_values = [one.p for one in settings if one.p is not None]
