@@ -136,7 +136,7 @@ def test_a_claim_about_no_run() -> None:
     judged = judge(at_end("x", "It is above 0.", above=(0.0,), only={"job": "vgg*"}), runs([1.0]))
     assert (judged.verdict, judged.notes) == (
         "inconclusive",
-        ["Not tested: this folder has no runs with job vgg*."],
+        ["this folder has no runs with job vgg*."],
     )
 
 
@@ -286,5 +286,5 @@ def test_a_claim_that_asks_nothing_of_any_setting_is_not_tested() -> None:
     rows = pd.concat([runs([1.0, 1.1, 0.9]).assign(model=model) for model in ("a", "b")])
     (found,) = judge_claims([claim], rows, paper="", where="")
     assert (found.verdict, found.settings, found.agreement) == ("inconclusive", [], "")
-    assert found.notes == ["Not tested: all networks are alike."]
+    assert found.notes == ["all networks are alike."]
     assert (found.is_asked, outcome(found)) == (False, "not tested")

@@ -38,7 +38,7 @@ def test_footnote_2() -> None:
 
 def test_experiments_without_a_vgg_or_without_an_mlp() -> None:
     judged = judgement(FOOTNOTE2, VGG, rows())
-    no_run = "Not tested: this folder has no runs in the literal arm with model vgg* and dropout 0.5."
+    no_run = "this folder has no runs in the literal arm with model vgg* and dropout 0.5."
     assert (judged.verdict, judged.notes[0]) == ("inconclusive", no_run)
     alone = seeds(lambda seed: curve("vgg", model="vgg11_bn", dropout=0.5, train=0.5, seed=seed))
     for id in (DROPOUT, SOONER):

@@ -65,7 +65,7 @@ def _judge(claim: Claim, rows: pd.DataFrame, seeds: Sequence[int], source: dict[
 def _not_tested(claim: Claim) -> str:
     asked = [f"{words(name)} {pattern}" for name, pattern in (claim.only or {}).items() if name != "arm"]
     arm = f" in the {claim.only['arm']} arm" if claim.only and "arm" in claim.only else ""
-    return f"Not tested: this folder has no runs{arm}{' with ' * bool(asked)}{' and '.join(asked)}."
+    return f"this folder has no runs{arm}{' with ' * bool(asked)}{' and '.join(asked)}."
 
 
 def _settings(claim: Claim, rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -83,7 +83,7 @@ def _over_settings(claim: Claim, settings: Sequence[SettingJudgement]) -> Settin
     """Judge over the settings that a claim is about; the p-value is the corrected one of the deciding setting, or the largest of all."""
     if not any(one.is_asked for one in settings):
         why = "; ".join(sorted({reason for one in settings for reason in one.void.values()}))
-        return SettingJudgement(verdict="inconclusive", is_asked=False, notes=[f"Not tested: {why}."])
+        return SettingJudgement(verdict="inconclusive", is_asked=False, notes=[f"{why}."])
     settings = [one for one in settings if one.is_asked]
     by_all, by_one = ("fails", "holds") if claim.anywhere else ("holds", "fails")
     p_values = [one.p for one in settings if one.p is not None]

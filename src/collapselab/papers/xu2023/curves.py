@@ -170,6 +170,17 @@ def higher_on_test(
     return Claim(id=id, statement=says, numbers=measure, thresholds=by, **(own | more))
 
 
+def is_zero(id: str, column: str, says: str, within: float, **more: Any) -> Claim:
+    """A number at the end is zero within a tolerance; an identity."""
+
+    def measure(run: pd.DataFrame, _: float) -> list[Number]:
+        value = end_value(curve(run, column)[1])
+        return [Number(f"{column_name(column)} at the end", value, near=(0.0, within))]
+
+    own: dict[str, Any] = {"kind": "identity", "fitted": None}
+    return Claim(id=id, statement=says, numbers=measure, thresholds=(0.0,), **(own | more))
+
+
 def _start_and_end(run: pd.DataFrame, column: str, since: float) -> tuple[float, float, float]:
     """Return the value at the first measured step from a share of all steps on, the last value, and that step."""
     steps, values = curve(run, column)

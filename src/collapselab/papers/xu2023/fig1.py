@@ -6,14 +6,20 @@ from collections.abc import Iterator
 from functools import partial
 
 from collapselab.experiments.claims import Claim
-from collapselab.experiments.claims.judges import identity
 from collapselab.experiments.experiment import Experiment
 from collapselab.experiments.recipes import SMOKE, At, balanced, digits, scales
 from collapselab.frames import rows_where
 from collapselab.papers.xu2023 import common, curve_jobs, recipes
 from collapselab.papers.xu2023.curve_charts import Metrics, TrainAndTest, WeightSpace, of_setting
 from collapselab.papers.xu2023.curve_jobs import FEW_CPU_STEPS, FEW_PRODUCT, FEWER, IMAGENET_PRODUCT, MORE
-from collapselab.papers.xu2023.curves import higher_on_test, metric_rows, rises, squared_loss_lower, trend
+from collapselab.papers.xu2023.curves import (
+    higher_on_test,
+    is_zero,
+    metric_rows,
+    rises,
+    squared_loss_lower,
+    trend,
+)
 
 _ONE = "cross-entropy, cosine"
 _RESNET = {"only": {"features": MORE, "setting": _ONE}, "where": "Fig. 1, sec. 4.1"}
@@ -49,8 +55,9 @@ CLAIMS = (
     *_of_four(MORE, "Fig. 4, sec. 6.2", "many-features"),
     *_of_four(FEWER, "Fig. 5, sec. 6.2", "few-features"),
     # Rounding of the projector onto the row space.
-    identity("no-variance-off-row-space", "If there are fewer features than classes, the classifier reads all variance.",
-             {"train_within_off_weight_space_over_between": (0.0, 1e-6)}, only={"features": FEWER}, per=("network",), where="Sec. 6.2"),
+    is_zero("no-variance-off-row-space", "train_within_off_weight_space_over_between",
+            "If there are fewer features than classes, the classifier reads all variance.", 1e-6,
+            only={"features": FEWER}, per=("network",), where="Sec. 6.2"),
     squared_loss_lower("squared-loss-collapses-more", "train_vci_adjusted",
                        "At equal train accuracy, VCI is lower with squared loss than with cross-entropy.",
                        only={"features": MORE}, where="Sec. 6.2"),
