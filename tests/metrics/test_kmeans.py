@@ -18,6 +18,7 @@ from collapselab.features.sources import ArraySource
 from collapselab.metrics import kmeans
 from collapselab.metrics.generalization import squared_distances_to_nearest
 from collapselab.metrics.kmeans import KMeansCentres, fit_kmeans
+from collapselab.numerics import thread_pools
 from helpers import assert_close
 from oracles import Oracle, weak_variance
 
@@ -61,7 +62,7 @@ def test_k_means_adds_up_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(self, *arguments)
 
     monkeypatch.setattr(KMeans, "fit", fit)
-    kmeans._thread_pools.cache_clear()  # other tests may have loaded other pools since
+    thread_pools.cache_clear()  # other tests may have loaded other pools since
     with threadpool_limits(2):
         fit_kmeans(torch.as_tensor(random_case([30, 40, 35], 5).features), 6)
     assert set(threads) == {1}
