@@ -42,8 +42,9 @@ class Row(Versioned):
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Plain values, without what is empty."""
-        return {name: value for name, value in super().to_json().items() if value not in ([], {})}
+        """Plain values, without what is empty or false."""
+        named = super().to_json().items()
+        return {name: value for name, value in named if value not in ([], {}) and value is not False}
 
 
 class MeasuredRow(Row):
@@ -55,10 +56,12 @@ class MeasuredRow(Row):
     Attributes:
         epoch: passes over the training data done.
         spectra: eigenvalues and singular values by name, largest first; empty unless they are kept.
+        is_beside: whether lines over depth pass it by, see `Profile.layers_beside`.
     """
 
     epoch: float
     spectra: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    is_beside: bool = False
 
 
 class FinalReferenceRow(Row):
@@ -109,6 +112,7 @@ def profile_rows(
         spectra: whether rows hold the profile's spectra and the singular values of the weights.
         network: by split, for the rows of the last layer.
     """
+    beside = profile.layers_beside
     for layer in profile.layers:
         weights = {"weight_singular_values": layer.weight_singular_values}
         is_last = layer is profile.layers[-1]
@@ -126,6 +130,7 @@ def profile_rows(
                     "metrics": measured.metrics | more.metrics,
                     "spectra": kept,
                     "warnings": measured.warnings + more.warnings,
+                    "is_beside": layer.depth in beside,
                 }
             )
 

@@ -36,6 +36,7 @@ class Run:
         statistics: of the last measured step, named `split/layer/quantity`: counts (C,), class_means (C, p),
             class_variances (C,); empty where they were not kept.
         warnings: of the last measured step, each with its split and layer.
+        layers_beside: depths of shortcuts and of layers on parallel branches, as in `Profile`.
     """
 
     record: RunRecord
@@ -45,6 +46,7 @@ class Run:
     spectra: pd.DataFrame
     statistics: dict[str, Tensor]
     warnings: tuple[str, ...]
+    layers_beside: frozenset[int] = frozenset()
 
     @property
     def epsilon(self) -> float:
@@ -136,6 +138,7 @@ def read_run(folder: RunFolder) -> Run:
             if row.step == last
             for warning in row.warnings
         ),
+        layers_beside=frozenset(row.depth for row in measured if row.is_beside),
     )
 
 

@@ -72,11 +72,13 @@ class Layers:
         end: columns layer, depth, split, and one per metric.
         start: the same network at initialisation; without rows if it was not measured.
         first_collapsed: the first collapsed layer, or None.
+        beside: places of layers on another branch, which lines pass by.
     """
 
     end: pd.DataFrame
     start: pd.DataFrame
     first_collapsed: str | None
+    beside: frozenset[int]
 
     @cached_property
     def names(self) -> list[str]:
@@ -111,9 +113,9 @@ class Layers:
         return ""
 
     @property
-    def beside(self) -> frozenset[int]:
-        """Places of layers on another branch, which lines pass by; none unless a page knows them."""
-        return frozenset()
+    def passed_by(self) -> str:
+        """A sentence about layers on other branches; nothing where there are none."""
+        return " Points that no line joins are shortcuts and parallel branches." if self.beside else ""
 
     # ---------------------------------------------------------------- charts
 

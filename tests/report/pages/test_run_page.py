@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from reading import HOSTILE, check_page, judgement, read
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from collapselab import Monitor
 from collapselab.records.run import Run, cosine_matrix, read_run
 from collapselab.records.run_folder import RunFolder
 from collapselab.records.run_record import MonitoredSettings
@@ -78,6 +82,34 @@ def test_a_monitored_run_of_one_split_has_a_page(run: Run) -> None:
     assert "Neural collapse: a monitored run" in words
     assert "“Weights” is not drawn. It was not measured." in words
     assert "“Cosines between centred class means” is not drawn." in words
+
+
+class Shortcut(nn.Module):
+    """A residual block with a projection, as in ResNets, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 3, padding=1)
+        self.downsample, self.fc = nn.Conv2d(4, 4, 1), nn.Linear(16, 3)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out = self.conv2(self.conv1(maps).relu()) + self.downsample(maps)
+        return self.fc(out.relu().flatten(1))
+
+
+def test_lines_pass_by_shortcuts(tmp_path: Path) -> None:
+    labels = torch.arange(30) % 3
+    maps = torch.randn(30, 4, 2, 2) + labels[:, None, None, None]
+    loader = DataLoader(TensorDataset(maps, labels), 10)
+    with Monitor(Shortcut(), loader, out=tmp_path / "run", layers=["*"]) as monitor:
+        monitor.step()
+    run = read_run(RunFolder(monitor.folder))
+    assert [run.layers[depth] for depth in run.layers_beside] == ["downsample"]
+    page = run_page(run)
+    train = [one for one in lay_out(charts(page)["nc1"]).panels[0].strokes if one.name == "train"]
+    places = {kind: {x for one in train if one.kind == kind for x in one.x} for kind in ("points", "line")}
+    assert places == {"points": {2.0}, "line": {0.0, 1.0, 3.0}}
+    assert "Points that no line joins are shortcuts and parallel branches." in read(page).words
 
 
 def test_a_run_without_that_metric_has_no_chart_of_it(run: Run) -> None:

@@ -61,7 +61,7 @@ def profile_page(profile: Profile, initial: Profile | None = None, made: Profile
         raise ValueError("the profile at initialisation has none of these layers")
     end = _with_shares(profile)
     start = _with_shares(initial) if initial else end.head(0)
-    shown = _Shown(end, start, profile.first_collapsed_layer, profile)
+    shown = _Shown(end, start, profile.first_collapsed_layer, profile.layers_beside, profile)
     used = {"weighting": profile.weighting, "reduce": profile.reduction}  # can differ from the options
     how = dict(made.how_made()) if made else {}
     return Page(
@@ -91,10 +91,6 @@ class _Shown(Layers):
     """The layers of a profile, and why some of their values are missing."""
 
     profile: Profile
-
-    @property
-    def beside(self) -> frozenset[int]:
-        return self.profile.layers_beside
 
     @property
     def has_start(self) -> bool:
@@ -156,10 +152,9 @@ def _summary(shown: _Shown) -> str:
     found = f"The first collapsed layer is {first}: this layer and all later layers are collapsed."
     none = f"There is no first collapsed layer, because the last layer, {names[-1]}, is not collapsed."
     start = " Dotted lines show the same network at initialisation." if shown.has_start else ""
-    beside = " Points that no line joins are shortcuts and parallel branches." if shown.beside else ""
     return (
         f"{counted(len(names), 'layer')}; the features of a layer are its inputs. A layer is collapsed if the within-class "
-        f"share of its variance on train data is below {number(profile.epsilon)}. {found if first else none}{start}{beside}"
+        f"share of its variance on train data is below {number(profile.epsilon)}. {found if first else none}{start}{shown.passed_by}"
     )
 
 

@@ -40,7 +40,7 @@ _VARIANCES = Lines(
 def run_page(run: Run) -> Page:
     """Say what the page of a run shows; the same run gives the same page."""
     end, start = (rows_where(run.rows, step=step) for step in (run.last_step, 0))
-    layers = Layers(end, start, run.first_collapsed)
+    layers = Layers(end, start, run.first_collapsed, run.layers_beside)
     epsilon = Mark("y", run.epsilon, f"ε = {number(run.epsilon)}")
     properties = [
         layers.metric("normalized_within", "nc1", marks=[epsilon]),
@@ -49,7 +49,7 @@ def run_page(run: Run) -> Page:
     spectra = [_spectrum(run, name) for name in ("weight_singular_values", "total_eigenvalues")]
     return Page(
         f"Neural collapse: {run.record.data.name if run.record.data else 'a monitored run'}",
-        _summary(run),
+        _summary(run, layers),
         facts=_facts(run, layers),
         judgements=run.judgements,
         sections=[
@@ -65,7 +65,7 @@ def run_page(run: Run) -> Page:
     )
 
 
-def _summary(run: Run) -> str:
+def _summary(run: Run, layers: Layers) -> str:
     record, first = run.record, run.first_collapsed
     what = "The network was measured while it was trained"
     if isinstance(record.recipe, Recipe) and record.data is not None:
@@ -77,7 +77,7 @@ def _summary(run: Run) -> str:
     judged = f" {summary(run.judgements)}" if run.judgements else ""
     return (
         f"{what} for {run.last_step:,} steps. On train data, {where} collapsed. A layer is collapsed if less than "
-        f"{percent(run.epsilon)} of the variance of its features is within classes.{judged}"
+        f"{percent(run.epsilon)} of the variance of its features is within classes.{layers.passed_by}{judged}"
     )
 
 
