@@ -9,19 +9,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
+from collapselab import measure
 from collapselab.data import DataSplits, Split
 from collapselab.experiments.claims import judge_claims
 from collapselab.frames import rows_where
 from collapselab.models import MLP
-from collapselab.papers.rangamani2023 import layer_charts
+from collapselab.papers.rangamani2023 import layer_charts, layer_rows
 from collapselab.papers.rangamani2023.layer_claims import CLAIMS
 from collapselab.papers.rangamani2023.layer_rows import RECALIBRATED, RUNNING, _placed, recalibrate
 from collapselab.papers.rangamani2023.no_collapse import EXPERIMENT as NO_COLLAPSE
 from collapselab.papers.rangamani2023.properties import PROPERTIES, along_training, collapse_profile
+from collapselab.probes import Profile, profile
 from helpers import assert_close
 
 DEPTHS, CLASSES = 6, 10
+POOLED, BY_CLASS = layer_rows._POOLED, layer_rows._BY_CLASS
 BLOCKS = ("conv1", "layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1", "layer2.0.conv2", "fc")
 # Share, distance to a simplex, alignment, spread and rank of the weight, agreement, stable rank: layers 3 to 5 are collapsed.
 GOOD: dict[str, list[float]] = {
@@ -37,6 +41,43 @@ GOOD: dict[str, list[float]] = {
     "singular_value_9": [0.9] * 6,
     "singular_value_11": [0.85, 0.85, 0.85, 0.4, 0.4, 0.9],
 }  # fmt: skip
+
+
+def wide() -> tuple[nn.Module, DataSplits, Profile]:
+    """A network with a layer of more features than samples, of which `scatter="auto"` keeps a sketch; its profile."""
+    torch.manual_seed(0)
+    labels = torch.arange(1100) % 3
+    split = Split(torch.randn(1100, 5) + labels[:, None], labels)
+    model = nn.Sequential(nn.Linear(5, 1200), nn.ReLU(), nn.Linear(1200, 4), nn.ReLU(), nn.Linear(4, 3))
+    data = DataSplits("made-up", 3, split, split)
+    return model, data, profile(model, split.batches(1000), metrics=["normalized_within"])
+
+
+def test_wide_layers_are_measured_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data, both = wide()
+    found = [layer_rows._of_train(model, data, both.layers, names) for names in (POOLED, BY_CLASS)]
+    monkeypatch.setattr(layer_rows, "_MOST_BYTES", 8 * 5**2 + 8 * 4**2)  # both narrow layers
+    sketched = [layer_rows._of_train(model, data, both.layers, names) for names in (POOLED, BY_CLASS)]
+    assert sketched[0]["2"]["fuzziness"] is None
+    features = model[:2](data.train.inputs).detach()
+    of_one = measure(features, data.train.labels, metrics=[*POOLED, *BY_CLASS])
+    for names, whole in zip((POOLED, BY_CLASS), found, strict=True):
+        for name in names:
+            assert_close(whole["2"][name], of_one[name], rel=1e-6, why="float32 features of other batches")
+            for layer in ("0", "4"):
+                assert sketched[names is BY_CLASS][layer] == whole[layer]
+
+
+def test_layers_that_fit_together_are_measured_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, both = wide()
+    assert list(layer_rows._groups(both.layers)) == [("full", ["0", "2", "4"])]
+    for most, groups in {
+        8 * 1200**2: [("full", ["0"]), ("full", ["2"]), ("full", ["4"])],
+        8 * 1200**2 - 1: [("full", ["0", "4"]), ("sketch", ["2"])],
+        1: [("sketch", ["0", "2", "4"])],
+    }.items():
+        monkeypatch.setattr(layer_rows, "_MOST_BYTES", most)
+        assert list(layer_rows._groups(both.layers)) == groups
 
 
 def rows_of(

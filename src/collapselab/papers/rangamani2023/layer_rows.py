@@ -6,7 +6,7 @@ also measured with statistics computed anew over the train set: rows named `reca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -14,22 +14,26 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
+from collapselab.choices import AutoScatter
 from collapselab.data import DataSplits
 from collapselab.experiments.grid import Grid, GridRun
 from collapselab.papers.rangamani2023.associative_memory import memory_cosine, recall
 from collapselab.papers.rangamani2023.common import EPSILON, METRICS
-from collapselab.probes import Profile, profile
-from collapselab.probes.summaries import first_collapsed
+from collapselab.passes.stream import no_progress
+from collapselab.probes import LayerProfile, Profile, profile
+from collapselab.probes.summaries import first_collapsed, fit_law_of_separation
 from collapselab.records.experiment import ExtraRow
+from collapselab.records.rows import Values
 from collapselab.training.building import loss_function
 from collapselab.training.evaluation import evaluate
 
 RUNNING, RECALIBRATED = "running", "recalibrated"
 BATCH = 1000
 # What needs pooled covariances, and covariances of each class, of train data: measured one after the other, because wide
-# layers have room for one kind only.
+# layers have room for one kind only. Covariances of layers that are measured together take so many bytes at most.
 _POOLED = ("stable_rank", "fuzziness")
 _BY_CLASS = ("stable_rank_per_class", "stable_rank_published")
+_MOST_BYTES = 2**32
 _SINGULAR = tuple(f"singular_value_{rank}" for rank in range(1, 21))
 _ON_TEST = tuple(
     f"test_{name}" for name in ("normalized_within", "etf_distance", "ncc_agreement", "ncc_accuracy")
@@ -77,27 +81,65 @@ def _measured(run: GridRun, runs: Grid) -> Iterator[ExtraRow]:
             chosen,
             reduce="flatten",
             metrics=list(METRICS),
+            progress=no_progress,
         )
-        pooled, by_class = (
-            profile(model, data.train.batches(BATCH), layers=chosen, reduce="flatten", metrics=list(names))
-            for names in (_POOLED, _BY_CLASS)
-        )
+        within = [_of_train(model, data, both.layers, names) for names in (_POOLED, _BY_CLASS)]
         recalled = [recall(model, both, split, BATCH) for split in (data.train, data.test)]
-        for row in _rows_of(both, pooled, by_class, network):
+        for row in _rows_of(both, within, network):
             row |= {name: found[str(row["layer"])] for name, found in zip(_MEMORY[1:], recalled, strict=True)}
             yield place | row
 
 
-def _rows_of(both: Profile, pooled: Profile, by_class: Profile, network: ExtraRow) -> Iterator[ExtraRow]:
-    law = pooled.law_of_separation()
-    for layer, *more in zip(both.layers, pooled.layers, by_class.layers, strict=True):
+def _of_train(
+    model: nn.Module, data: DataSplits, layers: Sequence[LayerProfile], names: Sequence[str]
+) -> dict[str, Values]:
+    """Return metrics of train data by layer, from sketches only where a covariance does not fit into memory."""
+    found: dict[str, Values] = {}
+    for scatter, group in _groups(layers):
+        measured = profile(
+            model,
+            data.train.batches(BATCH),
+            layers=group,
+            reduce="flatten",
+            metrics=list(names),
+            scatter=scatter,
+            progress=no_progress,
+        )
+        found |= {layer.name: layer.train for layer in measured.layers}
+    return found
+
+
+def _groups(layers: Sequence[LayerProfile]) -> Iterator[tuple[AutoScatter, list[str]]]:
+    """Yield names of layers to measure together, with the part of their scatter that is stored."""
+    group, wide, used = [], [], 0
+    for layer in layers:
+        size = 8 * layer.dim**2
+        if size > _MOST_BYTES:
+            wide.append(layer.name)
+            continue
+        if used + size > _MOST_BYTES:
+            yield "full", group
+            group, used = [], 0
+        group.append(layer.name)
+        used += size
+    if group:
+        yield "full", group
+    if wide:
+        yield "sketch", wide
+
+
+def _rows_of(both: Profile, within: Sequence[Mapping[str, Values]], network: ExtraRow) -> Iterator[ExtraRow]:
+    law = fit_law_of_separation(
+        {layer.depth: within[0][layer.name].get("fuzziness") for layer in both.layers}
+    )
+    for layer in both.layers:
         row: ExtraRow = {"layer": layer.name, "depth": layer.depth, "dim": layer.dim}
         row |= layer.train | {
             f"test_{name}": value for name, value in layer.test.items() if f"test_{name}" in _ON_TEST
         }
-        row |= (
-            more[0].train | more[1].train | dict(zip(_SINGULAR, layer.weight_singular_values, strict=False))
-        )
+        row |= dict(zip(_SINGULAR, layer.weight_singular_values, strict=False))
+        for measured in within:
+            row |= measured[layer.name]
         if layer is both.layers[-1]:
             row |= network | {"separation_rho": law.rho, "separation_r_squared": law.r_squared}
         yield row
