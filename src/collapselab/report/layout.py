@@ -113,7 +113,7 @@ def lay_out(chart: Chart) -> Drawing:
         _drawn(panel, tables, make_scale(panel.x, x, most_x), make_scale(panel.y, y, most_y))
         for panel, tables, x, y in zip(panels, means, xs, ys, strict=True)
     )
-    return Drawing(chart, drawn, _legend(chart, panels), _how_drawn(chart, any(log for _, log in logs)))
+    return Drawing(chart, drawn, _legend(chart, panels), _how_drawn(chart, {log for _, log in logs}))
 
 
 def _started(panel: Panel) -> Panel:
@@ -222,11 +222,12 @@ def _legend(chart: Chart, panels: Sequence[Panel]) -> tuple[Entry, ...]:
     return (*shown, *marks.values())
 
 
-def _how_drawn(chart: Chart, is_log: bool) -> str:
-    """What lines, points and bands are, in words."""
+def _how_drawn(chart: Chart, logs: set[bool]) -> str:
+    """What lines, points and bands are, in words; lines without seeds, as those of a theorem, need none."""
     series = [
         one for panel in chart.panels for one in panel.series if "seed" in one.points and len(one.points)
     ]
+    series = [one for one in series if one.points["seed"].nunique() > 1] or series
     counts = sorted({one.points["seed"].nunique() for one in series})
     if not counts or counts[-1] == 1:
         return "one seed" if counts else ""
@@ -234,9 +235,8 @@ def _how_drawn(chart: Chart, is_log: bool) -> str:
     kinds = {one.kind for one in series}
     if kinds == {"dots"}:
         return f"each point is one of {seeds}"
-    mean = f"{'geometric ' * is_log}mean of {seeds}"
+    mean = "geometric mean" if logs == {True} else "mean (geometric on log axes)" if True in logs else "mean"
     if "points" in kinds:
-        return f"large: {mean}, small: each seed"
-    return f"{mean}, " + (
-        "thin lines: each seed" if counts[-1] < SEEDS_FOR_INTERVAL else "band: its 95% interval"
-    )
+        return f"large: {mean} of {seeds}, small: each seed"
+    each = "thin lines: each seed" if counts[-1] < SEEDS_FOR_INTERVAL else "band: its 95% interval"
+    return f"{mean} of {seeds}, {each}"

@@ -36,6 +36,7 @@ GOOD: dict[str, list[float]] = {
     "weight_stable_rank": [90.0, 80.0, 70.0, 20.0, 15.0, 9.0],
     "test_ncc_agreement": [0.5, 0.7, 0.9, 0.97, 0.98, 0.99],
     "stable_rank": [3.0, 9.0, 12.0, 8.0, 4.0, 2.0],
+    "stable_rank_per_class": [2.0, 5.0, 6.0, 4.0, 3.0, 1.0],
     "self_duality": [np.nan] * 5 + [0.2],
     "singular_value_1": [1.0] * 6,
     "singular_value_9": [0.9] * 6,
@@ -111,7 +112,6 @@ def rows_of(
         "model": "mlp",
         "ended": "steps",
         "num_classes": CLASSES,
-        "stable_rank_per_class": 1.0,
         "test_memory_recall": 0.9,
     }
     return rows.assign(**ends, **fixed | labels)
@@ -146,8 +146,9 @@ def test_every_claim_holds_of_a_network_that_is_as_the_paper_says() -> None:
         ("nearest-class-mean", "test_ncc_agreement", [0.5, 0.7, 0.9, 0.97, 0.9, 0.99]),
         ("nearest-class-mean-by-layer", "test_ncc_agreement", [0.5, 0.99, 0.99, 0.97, 0.97, 0.97]),
         ("leading-singular-values", "singular_value_11", [0.4, 0.4, 0.4, 0.85, 0.85, 0.1]),
-        ("hunchback", "stable_rank", [12.0, 9.0, 9.0, 8.0, 4.0, 2.0]),
-        ("hunchback", "stable_rank", [3.0, 5.0, 6.0, 7.0, 8.0, 9.0]),
+        ("hunchback", "stable_rank_per_class", [12.0, 9.0, 9.0, 8.0, 4.0, 2.0]),
+        ("hunchback", "stable_rank_per_class", [3.0, 5.0, 6.0, 7.0, 8.0, 9.0]),
+        ("hunchback-pooled", "stable_rank", [12.0, 9.0, 9.0, 8.0, 4.0, 2.0]),
         ("associative-memory", "self_duality", [np.nan] * 5 + [0.8]),
     ],
 )  # fmt: skip
@@ -160,6 +161,12 @@ def test_without_collapsed_layers_nothing_is_asked_about_them() -> None:
     assert found["collapsed-layers"] == "fails"
     for id in ("simplex-by-layer", "alignment-by-training", "equal-singular-values", "associative-memory"):
         assert found[id] == "inconclusive"
+
+
+def test_nothing_is_asked_about_ranks_that_are_not_known() -> None:
+    rows = changed("stable_rank_per_class", [np.nan, 5.0, 6.0, 4.0, 3.0, 1.0])
+    (judged,) = [one for one in judge_claims(CLAIMS, rows, paper="", where="") if one.id == "hunchback"]
+    assert (judged.verdict, judged.is_asked) == ("inconclusive", False)
 
 
 def test_a_bump_ends_the_collapsed_layers_before_it() -> None:

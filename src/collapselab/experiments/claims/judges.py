@@ -215,7 +215,7 @@ def decides(
     def measure(runs: pd.DataFrame, level: float) -> list[Number]:
         values = [min(numbers(runs, by)), max(numbers(runs, by))]
         if values[0] == values[1]:
-            raise Void(f"only one value of {_name(by)}")
+            raise NotAsked(f"only one value of {_name(by)}")
         what = [f"{_name(metric)} at the end with {_name(by)} {value:g}" for value in values]
         ends = [end_value(curve(rows_where(runs, **{by: value}), metric)[1]) for value in values]
         ratio = Number(f"{_name(metric)}, {values[0]:g} over {values[1]:g}", _over(*ends), above=10**decades)

@@ -18,6 +18,7 @@ from collapselab.experiments.claims.claim import NotAsked, Void
 from collapselab.experiments.claims.judges import at_end, correlates, gap
 from collapselab.frames import groups, numbers, rows_that, rows_where
 from collapselab.papers.rangamani2023.layer_rows import RECALIBRATED, RUNNING
+from collapselab.text import words
 
 _PER: dict[str, Any] = {"per": ("dataset", "model")}
 _ANY = (1.0, 1.5, 3.0)  # bounds of a ratio
@@ -198,16 +199,26 @@ def standing_out(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def hunchback(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the largest pooled stable rank of a layer between the first and the last, and the larger one of these two.
+def hunchback(column: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Return one row: the largest stable rank of a layer between the first and the last, and the larger one of these two.
 
-    Ranks by class are not known at wide layers.
+    Args:
+        column: `stable_rank_per_class`, as in the paper, or `stable_rank`, pooled over classes.
+
+    Raises:
+        NotAsked: some layers have no value; those of very wide layers need more memory than there is.
     """
-    ranks = end_of(rows)["stable_rank"]
-    if len(ranks) < 3:
-        raise Void("fewer than three layers")
-    inside, ends = ranks.iloc[1:-1].max(skipna=False), ranks.iloc[[0, -1]].max(skipna=False)
-    return _row(largest_stable_rank_between=inside, larger_stable_rank_of_the_first_and_last_layer=ends)
+
+    def select(rows: pd.DataFrame) -> pd.DataFrame:
+        ranks = end_of(rows)[column]
+        if ranks.isna().any():
+            raise NotAsked(f"the {words(column)} of some layers was not measured")
+        if len(ranks) < 3:
+            raise Void("fewer than three layers")
+        inside, ends = ranks.iloc[1:-1].max(), ranks.iloc[[0, -1]].max()
+        return _row(largest_stable_rank_between=inside, larger_stable_rank_of_the_first_and_last_layer=ends)
+
+    return select
 
 
 def before_additions(rows: pd.DataFrame) -> pd.DataFrame:
@@ -239,7 +250,9 @@ def memory(rows: pd.DataFrame) -> pd.DataFrame:
 
 _PAIRED = "The paper's sentence has two readings; the other one, that what a block reads is aligned best, has the opposite sign in blocks of two layers."
 _RANDOM = "The largest singular values of a random square matrix are nearly equal too: the claim says something only beside that of low rank."
+_C_LESS_1 = "The paper's sentence is about the top C singular values. At collapse, number C is 0, so that this project takes C - 1."
 _TWICE = partial(gap, decades=(0.0, 0.1, 0.3), **_PER)
+_RISES = partial(_TWICE, "largest_stable_rank_between", "larger_stable_rank_of_the_first_and_last_layer")
 
 CLAIMS = (
     at_end("larger_within_class_share_of_the_last_two_layers", "At least the last two layers are collapsed: their within-class share is below 0.2.",
@@ -255,9 +268,9 @@ CLAIMS = (
             "alignment-by-layer", "Fig. 3"),
     _better("alignment", _START, "Class means and weights of collapsed layers are better aligned than at initialisation.", "alignment-by-training",
             "Fig. 3", (0.1, 0.0, 0.3)),
-    at_end(f"mean_weight_top_spread_{_IN}", "The C - 1 largest singular values of a weight are nearly equal in collapsed layers: std / mean below 0.1.",
+    at_end(f"mean_weight_top_spread_{_IN}", "The C - 1 largest singular values of a weight are nearly equal in collapsed layers: on average over these, std / mean is below 0.1.",
            below=(0.1, 0.05, 0.2), rows=_of_collapsed("weight_top_spread", "mean"), id="equal-singular-values", where="Fig. 5",
-           beside=f"mean_weight_top_spread_{_START}", notes=(_RANDOM,), **_PER),
+           beside=f"mean_weight_top_spread_{_START}", notes=(_RANDOM, _C_LESS_1), **_PER),
     gap("singular_value_C_less_1", "singular_value_C_plus_1", "The largest singular values stand out in collapsed layers: number C - 1 is more than 1.5 times number C + 1.",
         decades=(math.log10(1.5), math.log10(1.2), math.log10(2)), rows=standing_out, id="leading-singular-values", where="Fig. 5, sec. 5.2", **_PER),
     _TWICE(f"weight_stable_rank_{_BEFORE}", f"weight_stable_rank_{_IN}", "Weights have a lower stable rank in collapsed layers than in layers of the same width before them.",
@@ -266,8 +279,10 @@ CLAIMS = (
            above=(0.95, 0.9, 0.99), scale="difference", rows=_of_collapsed("test_ncc_agreement", "min"), id="nearest-class-mean", where="Fig. 4", **_PER),
     _better("test_ncc_agreement", _BEFORE, "The nearest class mean decides as the network on more test samples in collapsed layers than in layers of the same width before them.",
             "nearest-class-mean-by-layer", "Fig. 4", (0.0, 0.02, 0.05)),
-    gap("largest_stable_rank_between", "larger_stable_rank_of_the_first_and_last_layer", "The stable rank of features within classes, pooled, is largest in a layer between the input and the last one.",
-        decades=(0.0, 0.1, 0.3), rows=hunchback, id="hunchback", where="Fig. 5, sec. 5.2", **_PER),
+    _RISES("The stable rank of features of a class, averaged over classes, is largest in a layer between the input and the last one.",
+           rows=hunchback("stable_rank_per_class"), id="hunchback", where="Fig. 5, sec. 5.2"),
+    _RISES("The stable rank of features within classes, pooled, is largest in a layer between the input and the last one.",
+           rows=hunchback("stable_rank"), id="hunchback-pooled", where="our own addition"),
     at_end("alignment_just_before_an_addition_less_inside_its_block", "In a ResNet, weights just before an addition are better aligned than others of the same block.",
            (0.0, 0.05, 0.1), scale="difference", beside=("alignment_just_before_an_addition", "alignment_inside"), rows=before_additions,
            id="before-additions", where="Fig. 3, sec. 5.1", only={"model": "resnet*"}, notes=(_PAIRED,), **_PER),
