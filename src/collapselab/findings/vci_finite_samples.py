@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from collapselab.experiments.recipes import SMOKE, At, Changes, Job, balanced, f
 from collapselab.findings import vci_agreement as of
 from collapselab.findings import vci_charts as charts
 from collapselab.findings.vci_draws import measure_draws
+from collapselab.records.judgement import Kind
 from collapselab.records.recipe import Measuring, ModelSpec, Optimizer, Recipe
 
 _WIDTHS = (32, 64, 128, 256, 512)
@@ -75,10 +77,10 @@ def _claim(
     numbers: Callable[[pd.DataFrame, float], list[Number]],
     *bounds: float,
     notes: Sequence[str] = (),
+    kind: Kind = "finding",
 ) -> Claim:
-    return Claim(
-        id=id, statement=says, numbers=numbers, thresholds=bounds, per=("dataset",), fitted=None, notes=notes
-    )
+    own: dict[str, Any] = {"per": ("dataset",), "fitted": None, "notes": notes, "kind": kind}
+    return Claim(id=id, statement=says, numbers=numbers, thresholds=bounds, **own)
 
 
 def _at(n: int) -> str:
@@ -223,12 +225,13 @@ CLAIMS = (
         "Adjusted VCI ranks networks better than VCI does where each network was measured with another n.",
         _ranks_mixed, 0.0, 0.1, 0.2,
     ),
+    # Where Sigma_T has full rank, adjustment is a function of width and n times VCI.
     _claim(
         "same-width", "The adjustment does not change the order of equally wide networks measured with the same n.",
-        _same_width, 0.01, 0.001,
+        _same_width, 0.01, 0.001, kind="identity",
     ),
     _claim(
-        "train-features", "On train features, adjusted VCI stays far below that of test features.", _train, 0.9, 0.8, 0.7,
+        "train-features", "On train features, adjusted VCI is more than a tenth below that of test features.", _train, 0.9, 0.8, 0.7,
     ),
     _claim(
         "unequal-covariances",

@@ -70,12 +70,12 @@ class Number:
         """The criterion in words: `be below 0.1`; empty if there is none."""
         if self.near is not None:
             wanted, tolerance = self.near
-            return f"be {f'within {number(tolerance)} of ' if tolerance > _EXACT else ''}{number(wanted)}"
+            return f"be {f'within {number(tolerance, 4)} of ' if tolerance > _EXACT else ''}{number(wanted)}"
         side, bound = ("below", self.below) if self.above is None else ("above", self.above)
         if bound is None:
             return ""
         how = " (half a decade)" if self.scale == "ratio" and bound == 10**0.5 else ""
-        return f"be {side} {number(bound)}{self.unit}{how}"
+        return f"be {side} {number(bound, 3 if how else 4)}{self.unit}{how}"
 
     @property
     def score(self) -> float:

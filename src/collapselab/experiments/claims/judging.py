@@ -171,10 +171,11 @@ def _weakest(valid: _BySeed) -> Effect | None:
 
 def _effect(column: Mapping[int, Number]) -> Effect:
     one = next(iter(column.values()))
-    unit, means = SCALES[one.scale]
+    unit, means = SCALES["difference" if one.near else one.scale]
     by_seed = {seed: one.score for seed, one in column.items() if not math.isnan(one.score)}
-    means = f"{'minus ' if one.above is None else ''}{means}{one.what}"
-    return Effect.over_seeds(by_seed, means=means, unit=unit, threshold=one.bar)
+    means += f"distance from {number(one.near[0])} of {one.what}" if one.near else one.what
+    sign = "minus " if one.above is None else ""
+    return Effect.over_seeds(by_seed, means=f"{sign}{means}", unit=unit, threshold=one.bar)
 
 
 def _agreement(valid: _BySeed) -> str:
