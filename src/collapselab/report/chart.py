@@ -88,7 +88,8 @@ class Mark:
 class Heat:
     """A coloured cell for every row and column of a table, whose names stand along the axes.
 
-    Colours go from `low` to `high`, by the logarithm where `log`, and over white in the middle where `diverging`.
+    Colours go from `low` to `high`, by the logarithm where `log`, and over white in the middle where `diverging`; on paper
+    their bar is labelled with what the `values` are.
     """
 
     values: pd.DataFrame
@@ -96,6 +97,7 @@ class Heat:
     high: Number
     log: bool = False
     diverging: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True, eq=False)

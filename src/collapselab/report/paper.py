@@ -196,7 +196,7 @@ def _draw_heat(axes: Axes, heat: Heat) -> None:
     palette, grid = "RdBu_r" if heat.diverging else "viridis_r", np.arange
     edges = grid(cells.shape[1] + 1) - 0.5, grid(cells.shape[0] + 1) - 0.5
     image = axes.pcolormesh(*edges, cells, cmap=palette, vmin=scale.low, vmax=scale.high, edgecolor="white")
-    bar = axes.figure.colorbar(image, ax=axes)
+    bar = axes.figure.colorbar(image, ax=axes, label=heat.label)
     bar.set_ticks([place for place, _ in scale.ticks], labels=[text for _, text in scale.ticks])
 
 

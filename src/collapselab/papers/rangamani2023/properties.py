@@ -93,7 +93,7 @@ PROPERTIES = (
         Strip(replace(_TEST_SHARE, title="accuracy"), _one("test_ncc_accuracy")),
     ], _RECALIBRATED),
     ByLayer("fig5", "fig12", "Singular values of weights, stable ranks of features and weights", [
-        (Axis("singular values of the weight", "linear"), _singular_values),
+        (Axis("singular values of the weight", "log"), _singular_values),
         Strip(Axis("stable rank within classes", "linear"), _RANKS),
         Strip(Axis("the same, in the published code", "linear"), _one("stable_rank_published", "n_c times larger"), only_end=True),
         Strip(Axis("stable rank of the weight", "linear"), _one("weight_stable_rank")),

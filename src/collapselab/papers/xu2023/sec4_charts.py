@@ -34,7 +34,12 @@ def invariance(rows: pd.DataFrame) -> list[Chart]:
             Axis("transformation", names=tuple(map(str, worst.index)), reverse=True),
         )
         panels.append(
-            Panel(str(features), *axes, heat=Heat(worst, _LEAST, _MOST, log=True), place=(0, len(panels)))
+            Panel(
+                str(features),
+                *axes,
+                heat=Heat(worst, _LEAST, _MOST, log=True, label="largest relative change over seeds"),
+                place=(0, len(panels)),
+            )
         )
     text = (
         "Relative change of each metric, the largest over seeds; below 1e-16 it is drawn as 1e-16. Separate maps: one of the span of the "
