@@ -61,6 +61,7 @@ def test_zero_stands_below_every_positive_value() -> None:
 def test_an_axis_is_logarithmic_where_values_span_a_decade() -> None:
     assert is_log(Axis(), [1, 10, 0])
     assert not is_log(Axis(), [1, 9.9, math.nan])
+    assert not is_log(Axis(scale="tight"), [-0.2, 0.02, 0.3]), "negative values have no place on it"
     assert not is_log(Axis(percent=True), [0.01, 1])
     assert not is_log(Axis(scale="linear"), [0.01, 1])
     assert not is_log(Axis(scale="log"), [0.0, math.nan]), "nothing positive"

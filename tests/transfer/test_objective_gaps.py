@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -229,3 +230,20 @@ def test_an_accelerator_gives_the_same_probe(accelerator: str, has_validation: b
 
 def moved(samples: Any, put: Put) -> Any:
     return put(samples[0]), put(samples[1])
+
+
+@pytest.mark.parametrize("penalty", [1e-6, 1e-4])
+def test_a_start_that_is_worse_than_none_is_not_used(penalty: float) -> None:
+    """A feature hardly varies where the start was found; its weight, in units of the feature, is then enormous."""
+    labels = torch.arange(200) % 4
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(200, 6, generator=generator, dtype=torch.float64) + 0.3 * labels[:, None]
+    features[:, 5] = 0
+    features[3, 5], features[180, 5] = 1e-6, 1.0
+    first = LogisticPath(features[:160], labels[:160], 4, standardize=True).fit(penalty)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = LogisticPath(features, labels, 4, standardize=True, start=first).fit(penalty, 1e-10)
+    alone = LogisticPath(features, labels, 4, standardize=True).fit(penalty, 1e-10)
+    assert again.gap <= 1e-9
+    assert again.loss == pytest.approx(alone.loss, rel=1e-9)

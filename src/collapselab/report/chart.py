@@ -34,7 +34,7 @@ class Axis:
 
     Attributes:
         title: beside the axis.
-        scale: `auto` is logarithmic where positive values span a decade or more, and linear from 0 elsewhere; `tight` the
+        scale: `auto` is logarithmic where values, none of them negative, span a decade, and linear from 0 elsewhere; `tight` the
             same, but only as wide as the values; `log` and `linear` are always so.
         names: of a category axis: what stands at 0, 1, 2, …
         percent: values are shares of 1, written in percent.

@@ -59,11 +59,12 @@ class Scale:
 
 
 def is_log(axis: Axis, values: Iterable[Number]) -> bool:
-    """Whether an axis of these values is logarithmic."""
-    positive = [value for value in finite(values) if value > 0]
-    if axis.names or axis.percent or axis.scale == "linear" or not positive:
+    """Whether an axis of these values is logarithmic; by itself none is that has negative values, for which it has no place."""
+    shown = sorted(finite(values))
+    if axis.names or axis.percent or axis.scale == "linear" or not shown or shown[-1] <= 0:
         return False
-    return axis.scale == "log" or bool(max(positive) >= 10 * min(positive))
+    positive = next(value for value in shown if value > 0)
+    return axis.scale == "log" or bool(shown[0] >= 0 and shown[-1] >= 10 * positive)
 
 
 def make_scale(axis: Axis, values: Iterable[Number], most_ticks: int) -> Scale:

@@ -166,7 +166,7 @@ class LogisticPath:
             if not one.converged:
                 warnings.warn(
                     f"linear probe, penalty {penalty:g}: stopped after {one.steps} iterations with an objective that may "
-                    f"be {one.gap:.1g} of the optimum too large; its accuracy may be slightly off",
+                    f"be {one.gap:.1g} of the optimum too large; its accuracy may be off",
                     stacklevel=3,
                 )
             classes = torch.arange(self._num_classes)

@@ -49,8 +49,12 @@ class Path:
         return evaluate(self._problem, self.zero[None], self._tensor([1.0]), torch.float64).gradient[0]
 
     def start_from(self, penalty: float, weights: Float[Tensor, "c r1"]) -> None:
-        """Start `penalty` from these weights, which are about its solution."""
-        self._known[penalty] = weights.float()
+        """Start `penalty` from these weights, which are about its solution, if they are better than none."""
+        # A feature that hardly varied where they were found may vary much here, and their objective be enormous.
+        two = torch.stack([weights, self.zero])
+        given, at_zero = evaluate(self._problem, two, self._tensor([penalty] * 2), torch.float64).loss
+        if given < at_zero:
+            self._known[penalty] = weights.float()
 
     def solve(self, penalties: list[float], tolerance: float) -> Iterator[dict[float, Solution]]:
         """Yield the solutions by penalty, some at a time, in the order in which they are found."""

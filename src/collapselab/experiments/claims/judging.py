@@ -173,9 +173,9 @@ def _effect(column: Mapping[int, Number]) -> Effect:
     one = next(iter(column.values()))
     unit, means = SCALES["difference" if one.near else one.scale]
     by_seed = {seed: one.score for seed, one in column.items() if not math.isnan(one.score)}
-    means += f"distance from {number(one.near[0])} of {one.what}" if one.near else one.what
-    sign = "minus " if one.above is None else ""
-    return Effect.over_seeds(by_seed, means=f"{sign}{means}", unit=unit, threshold=one.bar)
+    what = f"distance from {number(one.near[0])} of {one.what}" if one.near else one.what
+    means = f"{'minus ' if one.above is None else ''}{means}{what}"
+    return Effect.over_seeds(by_seed, means=means, unit=unit, threshold=one.bar)
 
 
 def _agreement(valid: _BySeed) -> str:
