@@ -158,30 +158,43 @@ def test_a_csv_file_of_someone_else_is_refused(train_loader: DataLoader[Any], tm
     assert (tmp_path / "mine.csv").read_text() == "a,b\n1,2\n"
 
 
-def test_a_csv_file_may_lie_in_the_folder_of_the_runs(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+def test_a_csv_file_follows_the_versions_of_the_run(train_loader: DataLoader[Any], tmp_path: Path) -> None:
+    """Each start has a file of its own; what continues or replaces the newest version does so with the newest file."""
     out = tmp_path / "run"
 
-    def start(steps: int, first_step: int = 0, *, overwrite: bool = False) -> None:
+    def start(steps: int, first_step: int = 0, *, every: int = 1, overwrite: bool = False) -> None:
         with Monitor(
-            network(), train_loader, out=out, every=1, log=out / "scalars.csv", log_metrics=["cdnv"],
+            network(), train_loader, out=out, every=every, log=out / "scalars.csv", log_metrics=["cdnv"],
             first_step=first_step, overwrite=overwrite,
         ) as monitor:  # fmt: skip
             for _ in range(steps):
                 monitor.step()
 
-    def steps_in(name: str) -> list[int]:
-        with (out / name).open() as file:
-            return [int(line["step"]) for line in csv.DictReader(file)]
+    def steps() -> dict[str, list[int]]:
+        """Of each file, by the end of its name."""
+        found = {}
+        for path in sorted(out.glob("*.csv")):
+            with path.open() as file:
+                found[path.stem.removeprefix("scalars")] = [
+                    int(line["step"]) for line in csv.DictReader(file)
+                ]
+        return found
 
     start(3)
-    assert steps_in("scalars.csv") == [0, 1, 2, 3]
-    start(1)
-    assert steps_in("scalars.csv") == [0, 1, 2, 3]
-    assert steps_in("scalars_version_1.csv") == [0, 1]
-    start(2, overwrite=True)
-    assert steps_in("scalars.csv") == [0, 1, 2]
+    first = {"": [0, 1, 2, 3]}
+    assert steps() == first
+    start(2)
+    assert steps() == first | {"_version_1": [0, 1, 2]}
     start(2, first_step=1)
-    assert steps_in("scalars.csv") == [0, 1, 2, 3]
+    assert steps() == first | {"_version_1": [0, 1, 2, 3]}
+    start(1, overwrite=True)
+    assert steps() == first | {"_version_1": [0, 1]}
+    with pytest.warns(UserWarning, match="in a new version beside it"):
+        start(2, first_step=1, every=2)
+    assert steps() == first | {"_version_1": [0, 1], "_version_2": [1, 2, 3]}
+    (out / "scalars_version_1.csv").unlink()
+    start(0)
+    assert steps() == first | {"_version_2": [1, 2, 3], "_version_3": [0]}
 
 
 def test_outside_of_with_it_does_not_measure(train_loader: DataLoader[Any], tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,7 +43,8 @@ class Destination:
     Attributes:
         name: its name in warnings.
         write: called with scalars by name and the number of optimiser steps done.
-        open: called once before the first scalars, with the steps already done and whether earlier rows are overwritten.
+        open: called once before the first scalars, with the steps done in the run that is continued (0: a new run) and
+            whether earlier rows are overwritten.
     """
 
     name: str
@@ -188,23 +188,25 @@ class _CsvFile:
     def __init__(self, path: Path) -> None:
         if path.suffix != ".csv":
             raise InputError(f"log: {path} does not end in .csv; give the path of a CSV file")
-        self._path = path
+        self._given = self._path = path
 
     def open(self, first_step: int, overwrite: bool) -> None:
-        """Create the file. Rows of an earlier start stay: a new start writes to `NAME_version_1.csv`.
+        """Create the file. Rows of earlier starts stay: a new start writes to `NAME_version_1.csv`, `NAME_version_2.csv`, …
 
         Args:
-            first_step: steps already done, if training resumes: rows of later steps are removed.
-            overwrite: whether the rows of an earlier start are removed.
+            first_step: steps done in the run that is continued: in the newest file, rows of later steps are removed.
+            overwrite: whether the newest file is replaced.
 
         Raises:
             InputError: it cannot be written, or is a file of something else.
         """
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._given.parent.mkdir(parents=True, exist_ok=True)
+            newest = self._newest()
+            self._path = self._version(newest)
             rows = self._rows(self._path)
             if rows and not first_step and not overwrite:
-                self._path = self._free()
+                self._path = self._version(newest + 1)
                 rows = []
             kept = [row for row in rows if first_step and int(row[0]) <= first_step]
             text = io.StringIO(newline="")
@@ -221,9 +223,13 @@ class _CsvFile:
         with self._path.open("a", newline="") as file:
             csv.writer(file).writerows([step, name, value] for name, value in metrics.items())
 
-    def _free(self) -> Path:
-        names = (self._path.with_stem(f"{self._path.stem}_version_{number}") for number in count(1))
-        return next(path for path in names if not path.exists())
+    def _newest(self) -> int:
+        name = re.compile(rf"{re.escape(self._given.stem)}_version_([1-9][0-9]*)\.csv")
+        found = (name.fullmatch(path.name) for path in self._given.parent.iterdir())
+        return max((int(match[1]) for match in found if match), default=0)
+
+    def _version(self, number: int) -> Path:
+        return self._given.with_stem(f"{self._given.stem}_version_{number}") if number else self._given
 
     def _rows(self, path: Path) -> list[list[str]]:
         if not path.exists():

@@ -66,7 +66,7 @@ class Monitor:
         first_step: number of optimiser steps already done, if training resumes from a checkpoint. The run in `out` is
             continued, in its newest version; rows of later steps are deleted.
         first_epoch: number of epochs already done, for loops that give the epoch at every step.
-        overwrite: replace the newest version in `out`, and the rows of a `.csv` log, instead of starting a new one.
+        overwrite: replace the newest version in `out`, and the newest file of a `.csv` log, instead of starting a new one.
         settings: anything else to record in run.json: learning rate, seed.
         options: options of `profile` for every measurement: `layers`, `reduce`, `scatter`, `metrics`, `epsilon`, …:
             see `collapselab.probes.options.ProfileOptions`.
@@ -265,8 +265,9 @@ class Monitor:
 
     def _open_logs(self) -> None:
         if self._opened_run.is_logged:
+            first_step = self.current_step if self._opened_run.is_continued else 0
             for destination in self._destinations:
-                destination.open(self.current_step, self._overwrite)
+                destination.open(first_step, self._overwrite)
 
     def _log(self, measured: Profile) -> None:
         if self._opened_run.is_logged:
