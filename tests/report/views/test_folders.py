@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from reading import check_page
+from reading import check_page, read
 
 from cli_runner import assert_refused, run
 from collapselab import InputError, read_profile, read_run
-from collapselab.records.profile import StoredProfile
+from collapselab.records.profile import StoredProfile, write_profile
 from collapselab.records.run import Run
 from collapselab.views.comparison import comparison_page
-from collapselab.views.folders import open_folder, short_names
+from collapselab.views.folders import open_folder, open_profile, short_names
 
 
 def opened(folders: tuple[Path, Path]) -> dict[str, Run | StoredProfile]:
@@ -106,6 +108,47 @@ def test_report_writes_the_page_of_one_folder_and_compares_several(
     assert "decay-0.02" in (tmp_path / "comparison.html").read_text(encoding="utf-8")
     run("report", *profile_folders, "--out", "pages/steps.html")
     assert (tmp_path / "pages/steps.html").exists()
+
+
+def test_report_replaces_pages_only(
+    run_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = {"mine.npz": b"features", "comparison.html": b"<!doctype html>", "empty.html": b""}
+    for name, content in mine.items():
+        Path(name).write_bytes(content)
+    for arguments in (
+        [run_folders[0], "--out", "mine.npz"],
+        [run_folders[0], "--out", "empty.html"],
+        run_folders,
+    ):
+        assert_refused(run("report", *arguments), "exists and is not a page", "move it away")
+    assert {name: Path(name).read_bytes() for name in mine} == mine
+    for arguments in ([run_folders[0]], run_folders, [run_folders[1]]):
+        assert run("report", *arguments, "--out", "page.html").err == "wrote page.html\n"
+
+
+def test_report_draws_the_earlier_profile_again(profile_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    earlier, folder = tmp_path / "earlier", tmp_path / "later"
+    shutil.copytree(profile_folders[0], earlier)
+    later = open_profile(profile_folders[1])
+    assert later.made is not None
+    made = later.made.model_copy(update={"options": {"against": str(earlier)}})
+    folder.mkdir()
+    write_profile(folder, replace(later, made=made))
+
+    def words() -> str:
+        return read((folder / "report.html").read_text(encoding="utf-8")).words
+
+    assert run("report", folder).err == f"wrote {folder / 'report.html'}\n"
+    assert "Every metric on train data at initialisation" in words()
+    shutil.copy(folder / "profile.json", earlier)
+    assert f"no longer shows: {earlier}: holds a later profile" in run("report", folder).err
+    assert "initialisation" not in words()
+    shutil.rmtree(earlier)
+    ended = run("report", folder)
+    assert ended.err.startswith(f"warning: made with --against {earlier}, which the page no longer shows: ")
+    assert ended.code == 0
 
 
 @pytest.mark.parametrize(
