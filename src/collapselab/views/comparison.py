@@ -18,7 +18,7 @@ from collapselab.text import counted, listed, number
 from collapselab.views.charts import NETWORK, PROPERTIES, layer_chart, step_chart
 
 # Differ between any two runs and decide nothing.
-_UNIMPORTANT = ("started", "seconds", "training", "measuring", "total", "commit")
+_UNIMPORTANT = ("started", "seconds", "seconds training", "seconds measuring", "commit")
 _FURTHER = ("cdnv", "equinorm", "etf_distance", "self_duality", "stable_rank")
 _HOW = "Each folder has a colour. Train values are solid lines with circles, test values dashed lines with squares."
 
@@ -139,6 +139,6 @@ def _differences(made: Mapping[str, Sequence[tuple[str, str]]]) -> pd.DataFrame:
     rows = [
         {"setting": fact} | {name: facts.get(fact, "–") for name, facts in settings.items()}
         for fact in names
-        if len({facts.get(fact) for facts in settings.values()}) > 1 and not fact.startswith(_UNIMPORTANT)
+        if len({facts.get(fact) for facts in settings.values()}) > 1 and fact not in _UNIMPORTANT
     ]
     return pd.DataFrame(rows)

@@ -13,7 +13,9 @@ from reading import check_page, read
 from cli_runner import assert_refused, run
 from collapselab import InputError, read_profile, read_run
 from collapselab.records.profile import StoredProfile, write_profile
+from collapselab.records.recipe import Recipe
 from collapselab.records.run import Run
+from collapselab.records.run_record import Seconds
 from collapselab.views.comparison import comparison_page
 from collapselab.views.folders import open_folder, open_profile, short_names
 
@@ -67,6 +69,24 @@ def test_runs_are_compared_by_values_and_by_settings(run_folders: tuple[Path, Pa
             assert last.loc[name, folder.name] == row[name]
     names = [one.name for chart in sections[0].charts for one in chart.panels[0].series]
     assert names == [f"{folder.name}, {split}" for folder in run_folders for split in ("train", "test")]
+
+
+def test_every_setting_is_compared_but_not_dates_and_seconds(run_folders: tuple[Path, Path]) -> None:
+    run = opened(run_folders)[run_folders[0].name]
+    assert isinstance(run, Run)
+    record = run.record
+    recipe = Recipe.model_validate(record.recipe.model_dump(mode="json"))
+    measuring = recipe.measuring.model_copy(update={"epsilon": 0.5, "layers": "last", "metrics": ("cdnv",)})
+    changed = {
+        "recipe": recipe.model_copy(update={"measuring": measuring}),
+        "seconds": Seconds(training=1e6, measuring=1e6),
+        "started": "2000-01-01T00:00:00+00:00",
+        "commit": "f" * 40,
+    }
+    other = replace(run, record=record.model_copy(update=changed))
+    table = comparison_page({"one": run, "other": other}).sections[0].table
+    assert table is not None
+    assert set(table["setting"]) == {"measuring epsilon", "measuring layers", "measuring metrics"}
 
 
 def test_profiles_are_compared_by_layer(profile_folders: tuple[Path, Path]) -> None:
