@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cli_runner import run
+from cli_runner import assert_refused, run
 from collapselab import InputError
-from collapselab.cli.errors import error_line, in_options
+from collapselab.cli.errors import error_line, in_options, typed
 
 OPTIONS = {"out": "--out", "reduce": "--reduce", "limit": "--limit", "copies": "--data", "set": "--set"}
 
@@ -46,6 +46,23 @@ def build(num_classes, input_shape):
 )
 def test_arguments_become_options(message: str, translated: str) -> None:
     assert in_options(message, OPTIONS) == translated
+
+
+def test_names_of_files_are_not_translated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were typed, those of folders on the way and those that are suggested."""
+    monkeypatch.chdir(tmp_path)
+    Path("limit=3").write_text("not features")
+    for name in ("rcond=5.npz", "test=a/rcond=5.npz", "test=a b/rcond=5.npz"):
+        assert_refused(run("measure", name), f"error: {name}: no such file or folder")
+    assert_refused(run("measure", "limit=3"), "error: limit=3: ")
+    assert_refused(run("rank", "seed=1.npz", "seed=2.npz"), "error: seed=1.npz: no such")
+    Path("seed=0.npz").touch()
+    assert_refused(run("rank", "seed=1.npz"), "error: seed=1.npz: no such", "did you mean 'seed=0.npz'")
+    with typed(["--out=runs/seed=0"]):
+        assert in_options("seed=0: holds out='seed=0' and limit=0", OPTIONS) == (
+            "seed=0: holds --out seed=0 and --limit 0"
+        )
+    assert in_options("limit=3: no such file", OPTIONS) == "--limit 3: no such file"
 
 
 def test_only_options_of_the_command_are_translated() -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from collapselab import __version__
-from collapselab.cli.errors import error_line, warning_line
+from collapselab.cli.errors import error_line, typed, warning_line
 from collapselab.cli.judge import judge
 from collapselab.cli.measure import measure
 from collapselab.cli.metrics import metrics
@@ -72,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     keep_descriptors_open()
     try:
-        code = _run(sys.argv[1:] if arguments is None else list(arguments))
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        with typed(given):
+            code = _run(given)
     finally:
         if arguments is None:
             give_up_stdout()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import typer
@@ -14,8 +16,11 @@ from collapselab.user_code import is_out_of_memory
 # Arguments of library functions that the command line gives another name.
 _OTHER_NAMES = {"copies": "--data", "changes": "--set", "out": "FOLDER"}
 _ARGUMENT = re.compile(
-    r"""(?<!--set )(?<!--data )(?<![\w./=-])(?P<name>[a-z_]+)=(?P<value>\{[^}]*\}|'[^']*'|"[^"]*"|[^\s;,)]*)"""
+    r"""(?<!--set )(?<!--data )(?<![\w./='"-])(?P<name>[a-z_]+)=(?P<value>\{[^}]*\}|'[^']*'|"[^"]*"|[^\s;,)]*)"""
 )
+_NOTHING = re.compile("(?!)")
+# What the user typed is shown as it is: a file can be called seed=0.npz.
+_TYPED: ContextVar[re.Pattern[str]] = ContextVar("_TYPED", default=_NOTHING)
 _PAIR = re.compile(r"\{'(\w+)': (\S+?)\}")
 
 
@@ -50,8 +55,23 @@ def _message(error: Exception, app: Any, arguments: Sequence[str]) -> str | None
     return _usage_line(error) if hasattr(error, "format_message") else None
 
 
+@contextmanager
+def typed(arguments: Sequence[str]) -> Iterator[None]:
+    """Leave what looks like an argument of Python as it is where it was typed: a path, or one of its parts."""
+    values = (text.partition("=")[2] if text.startswith("--") else text for text in arguments)
+    names = {name for value in values for name in (value, *value.split("/")) if "=" in name}
+    longest_first = sorted(map(re.escape, names), key=len, reverse=True)
+    token = _TYPED.set(re.compile("|".join(longest_first)) if names else _NOTHING)
+    try:
+        yield
+    finally:
+        _TYPED.reset(token)
+
+
 def in_options(message: str, options: Mapping[str, str]) -> str:
     """Translate arguments of Python in a message into options: `reduce='gap'` becomes `--reduce gap`.
+
+    Names in quotes and what is `typed` are left as they are.
 
     Args:
         message: message of a library function, in which arguments appear as `name=` or `name=value`.
@@ -59,12 +79,14 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
     """
 
     def option(match: re.Match[str]) -> str:
+        if match["name"] is None:
+            return match[0]
         if match[0] in options:  # a switch turned off
             return options[match[0]]
         value = _PAIR.sub(r"\1=\2", match["value"].strip("'\""))
         return f"{options[match['name']]} {value}".rstrip() if match["name"] in options else match[0]
 
-    return _ARGUMENT.sub(option, message)
+    return re.sub(f"{_TYPED.get().pattern}|{_ARGUMENT.pattern}", option, message)
 
 
 def _options(app: Any, arguments: Sequence[str]) -> dict[str, str]:
