@@ -302,8 +302,9 @@ def test_half_precision_features_are_probed_in_float64() -> None:
         ((samples(1, 30)[0] * float("nan"), samples(1, 30)[1]), samples(2, 30), {}, "linear probe, train"),
         ((samples(1, 3)[0], torch.arange(3)), samples(2, 30), {}, "none can be held out"),
         (samples(1, 30), samples(2, 30), {"validation_share": 1.0}, "between 0 and 1"),
-        (samples(1, 30), samples(2, 30), {"num_penalties": 0}, "at least 1"),
-        (samples(1, 30), samples(2, 30), {"num_penalties": 10**9}, "at most 10000"),
+        (samples(1, 30), samples(2, 30), {"num_penalties": 0}, "whole number from 1"),
+        (samples(1, 30), samples(2, 30), {"num_penalties": 10**9}, "to 10000"),
+        (samples(1, 30), samples(2, 30), {"seed": -1}, "seed is -1; give a whole number from 0"),
         (samples(1, 30), samples(2, 30)[0], {}, "test: a Tensor is no pair of arrays"),
         (samples(1, 30), (samples(2, 30)[0], ["a"] * 30), {}, "number the classes"),
         (

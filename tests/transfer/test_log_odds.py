@@ -60,6 +60,11 @@ def test_clipping_is_to_half_a_sample(edge: float) -> None:
     assert mean_log_odds([0.5, edge], num_samples=[3, 10]) == pytest.approx(sign * math.log(19) / 2)
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    for size in (np.int64(100), np.float32(100), np.array([100, 100])):
+        assert mean_log_odds(np.array([1.0, 0.5]), num_samples=size) == pytest.approx(math.log(199) / 2)
+
+
 def test_clipping_leaves_other_accuracies_alone() -> None:
     assert mean_log_odds([0.3], num_samples=1000) == mean_log_odds([0.3])
 
@@ -80,6 +85,10 @@ def test_clipping_leaves_other_accuracies_alone() -> None:
         (lambda: mean_log_odds([math.nan]), "task 0 is nan"),
         (lambda: mean_log_odds({}), "accuracies are empty"),
         (lambda: mean_log_odds([0.5, 1.0], num_samples=[10]), "num_samples lacks task 1"),
+        (
+            lambda: mean_log_odds([0.5], num_samples=[10, 20]),
+            "num_samples has 2 numbers, accuracies 1; give one for each",
+        ),
         (lambda: mean_log_odds([1.0], num_samples=0), "num_samples of task 0 is 0; give a number from 1"),
         (lambda: mean_log_odds_gain([0.5], 1.0), "accuracy of the pretraining task is 1.0"),
         (lambda: mean_log_odds_gain([0.5], 75), "pretraining task is 75; give a fraction, not a percentage"),

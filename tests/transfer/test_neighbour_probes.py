@@ -131,6 +131,13 @@ def test_samples_are_taken_in_every_container(probe: Any) -> None:
         assert probe(kind(*train), kind(*test)).accuracy == wanted
 
 
+def test_k_may_be_numbers_of_numpy() -> None:
+    train, test = samples(1, 60), samples(2, 60)
+    found = knn_probe(train, test, num_neighbours=np.arange(1, 6))
+    assert found.validation == knn_probe(train, test, num_neighbours=range(1, 6)).validation
+    assert {type(k) for k in (found.num_neighbours, *found.validation)} == {int}
+
+
 def test_the_split_is_stratified_seeded_and_has_no_sample_twice() -> None:
     labels = np.random.default_rng(0).permutation(np.array([0] * 40 + [1] * 15 + [2] * 5 + [3]))
     whole = Samples(np.arange(61.0)[:, None], labels, np.arange(4))
@@ -199,6 +206,8 @@ def test_progress_counts_both_searches() -> None:
         ((samples(1, 30)[0], np.zeros(30)), samples(2, 30), {}, "train: all samples are of one class"),
         (samples(1, 30), samples(2, 30), {"validation_share": 0.0}, "between 0 and 1"),
         (samples(1, 30), samples(2, 30), {"num_neighbours": [0, 3]}, "num_neighbours contains 0"),
+        (samples(1, 30), samples(2, 30), {"num_neighbours": np.arange(2)}, "num_neighbours contains 0;"),
+        (samples(1, 30), samples(2, 30), {"seed": -1}, "seed is -1; give a whole number from 0"),
         (samples(1, 30), samples(2, 30), {"num_neighbours": [50]}, "has no k up to 24"),
         (samples(1, 30), samples(2, 30), {"num_neighbours": []}, "has no k up to 24"),
         (

@@ -21,6 +21,7 @@ from collapselab.checks import check_finite
 from collapselab.errors import InputError
 from collapselab.features.arrays import feature_matrix, label_vector
 from collapselab.transfer.logistic import Logistic, LogisticPath, in_float64
+from collapselab.transfer.samples import check_split, is_whole
 
 # Features (n, p), on the device of those of train, and class numbers (n,), on the CPU.
 Samples = tuple[Tensor, Tensor]
@@ -83,7 +84,7 @@ def linear_probe(
 
     Raises:
         InputError: features are NaN or masked, shapes do not agree, test or validation has a label that train lacks,
-            there is a single class, or no sample to validate on.
+            there is a single class, a seed that is no whole number from 0, or no sample to validate on.
 
     Example:
         >>> import torch
@@ -93,8 +94,8 @@ def linear_probe(
     """
     if score not in ("top1", "mean_per_class"):
         raise InputError(f"unknown score {score!r}; use top1 or mean_per_class")
-    if not 1 <= num_penalties <= _MOST_PENALTIES:
-        raise InputError(f"num_penalties is {num_penalties}; give at least 1 and at most {_MOST_PENALTIES}")
+    if not (is_whole(num_penalties, 1) and num_penalties <= _MOST_PENALTIES):
+        raise InputError(f"num_penalties is {num_penalties}; give a whole number from 1 to {_MOST_PENALTIES}")
     given = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
     splits, classes = _read(given)
     fitted, chosen_on = splits["train"], splits.get("validation")
@@ -207,8 +208,7 @@ def _grid_warnings(by_penalty: dict[float, float], features: Tensor, *, is_stand
 
 def _split(train: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
     """Return what stays in train, and a share of each class (at least one sample where it has two) for validation."""
-    if not 0 < share < 1:
-        raise InputError(f"validation_share is {share}; give a share between 0 and 1")
+    check_split(share, seed)
     features, labels = train
     generator = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), dtype=bool)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
 
 from collapselab.errors import InputError
 
-# Both, because run-time checks of annotations do not accept whole numbers as `float`.
-Number = int | float
-ByTask = Mapping[str, Number] | Sequence[Number]
+# All of them, because run-time checks of annotations accept neither whole numbers nor those of numpy as `float`.
+Number = int | float | np.integer[Any] | np.floating[Any]
+ByTask = Mapping[str, Number] | Iterable[Number]
 
 
-def mean_log_odds(accuracies: ByTask, *, num_samples: int | ByTask | None = None) -> float:
+def mean_log_odds(accuracies: ByTask, *, num_samples: Number | ByTask | None = None) -> float:
     """Return the mean over tasks of ln(a / (1 - a)).
 
     Args:
@@ -21,7 +24,8 @@ def mean_log_odds(accuracies: ByTask, *, num_samples: int | ByTask | None = None
             [1/(2n), 1 - 1/(2n)]; without it, an accuracy of 0 or 1 is an error, since its log odds are infinite.
 
     Raises:
-        InputError: no accuracy; one that is outside (0, 1), with the name of its task; a number of samples is missing.
+        InputError: no accuracy; one that is outside (0, 1), with the name of its task; a number of samples is missing, or
+            there are more of them than accuracies.
 
     Example:
         >>> round(mean_log_odds({"pets": 0.9, "cars": 0.5}), 4)
@@ -32,7 +36,7 @@ def mean_log_odds(accuracies: ByTask, *, num_samples: int | ByTask | None = None
 
 
 def mean_log_odds_gain(
-    accuracies: ByTask, pretrain_accuracy: Number, *, num_samples: int | ByTask | None = None
+    accuracies: ByTask, pretrain_accuracy: Number, *, num_samples: Number | ByTask | None = None
 ) -> float:
     """Return `mean_log_odds(accuracies)` minus the log odds of the accuracy on the pretraining task.
 
@@ -53,20 +57,24 @@ def mean_log_odds_gain(
 
 
 def _tasks(
-    accuracies: ByTask, num_samples: int | ByTask | None
+    accuracies: ByTask, num_samples: Number | ByTask | None
 ) -> Iterator[tuple[str, Number, Number | None]]:
     """Yield name, accuracy and number of samples of each task.
 
     Raises:
-        InputError: no tasks, or tasks without a number of samples.
+        InputError: no tasks, tasks without a number of samples, or more numbers in order than tasks.
     """
     by_task = _named(accuracies)
     if not by_task:
         raise InputError("accuracies are empty; give the accuracy of at least one task")
-    if num_samples is None or isinstance(num_samples, int | float):
+    if num_samples is None or isinstance(num_samples, int | float | np.number):
         sizes: dict[str, Number | None] = dict.fromkeys(by_task, num_samples)
     else:
         sizes = dict(_named(num_samples))
+        if not isinstance(num_samples, Mapping) and len(sizes) > len(by_task):
+            raise InputError(
+                f"num_samples has {len(sizes)} numbers, accuracies {len(by_task)}; give one for each, in the same order"
+            )
     for task, value in by_task.items():
         if task not in sizes:
             raise InputError(f"num_samples lacks {task}; give the number of test samples of every task")
@@ -86,7 +94,7 @@ def _log_odds(value: Number, task: str, num_samples: Number | None) -> float:
     if num_samples is not None:
         if not num_samples >= 1:
             raise InputError(f"num_samples of {task} is {num_samples}; give a number from 1")
-        edge = 1 / (2 * num_samples)
+        edge = 1 / (2 * float(num_samples))
         value = min(max(value, edge), 1 - edge)
     if not 0 < value < 1:
         raise InputError(

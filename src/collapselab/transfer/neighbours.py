@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from collapselab.transfer.samples import (
     check_accuracy,
     class_sums,
     hold_out,
+    is_whole,
     joined,
     read_pairs,
 )
@@ -116,7 +117,7 @@ def knn_probe(
     *,
     validation: Any = None,
     validation_share: float = 0.2,
-    num_neighbours: Sequence[int] = NUM_NEIGHBOURS,
+    num_neighbours: Iterable[int | np.integer[Any]] = NUM_NEIGHBOURS,
     metric: str = "cosine",
     score: str = "top1",
     seed: int = 0,
@@ -141,7 +142,8 @@ def knn_probe(
 
     Raises:
         InputError: features are NaN or masked, shapes do not agree, test or validation has a label that train lacks,
-            there is a single class, no k that can be used, or no sample to validate on.
+            there is a single class, no k that can be used, a seed that is no whole number from 0, or no sample to
+            validate on.
 
     Example:
         >>> features, labels = torch.eye(3).repeat(20, 1), torch.arange(3).repeat(20)
@@ -217,11 +219,12 @@ def _rows(features: Any) -> Matrix:
     return rows.to(device="cpu", dtype=torch.float64).numpy()
 
 
-def _usable(num_neighbours: Sequence[int], num_samples: int) -> list[int]:
-    wrong = [k for k in num_neighbours if isinstance(k, bool) or not isinstance(k, int) or k < 1]
+def _usable(num_neighbours: Iterable[int | np.integer[Any]], num_samples: int) -> list[int]:
+    given = list(num_neighbours)
+    wrong = [k for k in given if not is_whole(k, 1)]
     if wrong:
-        raise InputError(f"num_neighbours contains {wrong[0]!r}; give whole numbers from 1")
-    usable = sorted({k for k in num_neighbours if k <= num_samples})
+        raise InputError(f"num_neighbours contains {wrong[0]}; give whole numbers from 1")
+    usable = sorted({int(k) for k in given if k <= num_samples})
     if not usable:
         raise InputError(
             f"num_neighbours has no k up to {num_samples}, the number of samples to search; give smaller ones"

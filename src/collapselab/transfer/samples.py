@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -104,10 +105,9 @@ def hold_out(samples: Samples, share: float, seed: int, where: str) -> tuple[Sam
     """Return the samples that stay, and a share of each class; every class keeps at least one sample.
 
     Raises:
-        InputError: a share that is not between 0 and 1; no class with two samples.
+        InputError: as `check_split`; no class with two samples.
     """
-    if not 0 < share < 1:
-        raise InputError(f"validation_share is {share}; give a share between 0 and 1")
+    check_split(share, seed)
     # Samples in random order, sorted by class: the first of each class are held out.
     order = np.random.default_rng(seed).permutation(len(samples.labels))
     order = order[np.argsort(samples.labels[order], kind="stable")]
@@ -119,6 +119,23 @@ def hold_out(samples: Samples, share: float, seed: int, where: str) -> tuple[Sam
     if not chosen.any():
         raise InputError(f"{where}: every class has one sample, so none can be held out; give validation=")
     return samples.rows(~chosen), samples.rows(chosen)
+
+
+def check_split(share: float, seed: int) -> None:
+    """Refuse a share that cannot be held out, and what is no seed.
+
+    Raises:
+        InputError: a share that is not between 0 and 1, a seed that is no whole number from 0.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"validation_share is {share}; give a share between 0 and 1")
+    if not is_whole(seed, 0):
+        raise InputError(f"seed is {seed}; give a whole number from 0")
+
+
+def is_whole(value: object, lowest: int) -> bool:
+    """Whether a value is a whole number, of Python or of numpy, that is not below `lowest`."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= lowest
 
 
 def joined(first: Samples, second: Samples) -> Samples:
