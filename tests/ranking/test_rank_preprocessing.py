@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from collapselab import InputError
 from collapselab.data import open_data_set
 from collapselab.data.stratified import stratified_rows
 from collapselab.models import open_model
+from collapselab.models.preprocessing import own_preprocessing
 from collapselab.transfer.scores import logme
 
 OPTIONS: dict[str, Any] = {"scores": ["logme"], "stability": False}
@@ -164,6 +167,47 @@ def test_texts_are_read_by_the_networks_own_tokenizer(reader: Path, tmp_path: Pa
     assert found.rows[0].scores["leep"] is not None  # of its class scores
     assert found.rows[0].accuracy is not None
     assert any("BertTokenizer" in text for text in found.warnings)
+
+
+def test_networks_with_other_vocabularies_read_texts_by_their_own(reader: Path, tmp_path: Path) -> None:
+    write_texts(tmp_path / "films")
+    other = tmp_path / "other"
+    shutil.copytree(reader, other)
+    words = (reader / "vocab.txt").read_text().split()
+    (other / "vocab.txt").write_text("\n".join([*words[:5], *reversed(words[5:])]))
+    transformers.BertTokenizer(str(other / "vocab.txt")).save_pretrained(other)
+    check_each_as_alone([reader, other], str(tmp_path / "films"))
+
+
+def test_networks_with_other_image_processors_read_images_by_their_own(tmp_path: Path) -> None:
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8,
+        num_labels=10,
+    )  # fmt: skip
+    for name, mean in (("dark", 0.0), ("light", 0.5)):
+        torch.manual_seed(0)
+        transformers.ViTForImageClassification(config).save_pretrained(tmp_path / name)
+        transformers.ViTImageProcessor(
+            size={"height": 16, "width": 16}, image_mean=[mean] * 3, image_std=[0.5] * 3
+        ).save_pretrained(tmp_path / name)
+    check_each_as_alone([tmp_path / "dark", tmp_path / "light"], "digits")
+
+
+def test_networks_of_timm_with_another_crop_read_images_by_their_own(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "squashed"
+    shutil.copytree(folder, other)
+    config = json.loads((other / "config.json").read_text())
+    config["pretrained_cfg"]["crop_mode"] = "border"
+    (other / "config.json").write_text(json.dumps(config))
+    first, second = (own_preprocessing(str(one)) for one in (folder, other))
+    assert first != second
+    assert first == own_preprocessing(str(folder))  # so that samples are made once for both
+
+
+def check_each_as_alone(folders: list[Path], data: str) -> None:
+    together = collapselab.rank(folders, data, limit=COUNT, **OPTIONS)
+    alone = [collapselab.rank([folder], data, limit=COUNT, **OPTIONS).rows[0] for folder in folders]
+    assert {row.model: row.scores for row in together.rows} == {row.model: row.scores for row in alone}
 
 
 # ---------------------------------------------------------------- weights in a part of a file

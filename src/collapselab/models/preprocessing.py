@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,20 +34,22 @@ _LONGEST = 512  # tokens, where the tokenizer names no limit
 
 @dataclass(frozen=True)
 class ImagePreprocessing:
-    """What a network does to an image before it reads it.
+    """What a network does to an image before it reads it. Two with equal settings do the same.
 
     Attributes:
         transform: from an image to a tensor (channels, height, width).
         words: what it does, for the output.
+        settings: all that decides what it does.
     """
 
-    transform: Callable[[Image], Float[Tensor, "ch h w"]]
+    transform: Callable[[Image], Float[Tensor, "ch h w"]] = field(compare=False)
     words: str
+    settings: str
 
 
 @dataclass(frozen=True)
 class TextPreprocessing:
-    """What a network does to texts before it reads them.
+    """What a network does to texts before it reads them. No two are equal: a vocabulary cannot be compared by its words.
 
     Attributes:
         tokenize: from texts, and the number of tokens that each gets (None: of the longest), to inputs of the network
@@ -111,13 +113,14 @@ def _of_timm(pretrained_cfg: dict[str, Any]) -> ImagePreprocessing:
         f"timm's data_config: {height} x {width}, {config['interpolation']}, crop {config['crop_pct']:g}, mean "
         f"{_numbers(config['mean'])}, deviation {_numbers(config['std'])}"
     )
-    return ImagePreprocessing(partial(_converted, transform, mode), words)
+    return ImagePreprocessing(partial(_converted, transform, mode), words, f"{mode} {transform!r}")
 
 
 def _of_torchvision(name: str) -> ImagePreprocessing:
     weights = torchvision_weights(name)
     transform = weights.transforms()
-    return ImagePreprocessing(partial(_converted, transform, "RGB"), f"transforms of torchvision's {weights}")
+    words = f"transforms of torchvision's {weights}"
+    return ImagePreprocessing(partial(_converted, transform, "RGB"), words, repr(transform))
 
 
 def _of_transformers(name: str, folder: Path | None) -> ImagePreprocessing | TextPreprocessing:
@@ -136,7 +139,8 @@ def _of_transformers(name: str, folder: Path | None) -> ImagePreprocessing | Tex
                 "it to the same folder, or leave out preprocess="
             ) from no_images
 
-    return ImagePreprocessing(partial(_processed, processor), type(processor).__name__)
+    settings = f"{type(processor)} {processor.to_json_string()}"
+    return ImagePreprocessing(partial(_processed, processor), type(processor).__name__, settings)
 
 
 # Functions of the module, not closures: processes that decode images get them pickled where they are no copies of this one.

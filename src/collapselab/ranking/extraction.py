@@ -160,14 +160,13 @@ class Extraction:
 
     def _samples(self, dataset: str, form: InputForm) -> _Samples:
         """Return the samples in the form that a network takes; those of the last form are kept."""
-        own = None if form.own is None else form.own.words
-        key = (dataset, form.channels, form.image_size, form.standardize, own)
+        key = (dataset, form.channels, form.image_size, form.standardize, form.own)
         if self._last is None or self._last[0] != key:
             self._last = None  # two large data sets need not fit at once
             self.progress(f"reading {dataset}", 0, 0)
             self._last = (
                 key,
-                self._scaled(dataset, form) if own is None else self._preprocessed(dataset, form),
+                self._scaled(dataset, form) if form.own is None else self._preprocessed(dataset, form),
             )
         return self._last[1]
 
