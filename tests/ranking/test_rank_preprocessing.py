@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
+import torchvision
 import transformers
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
@@ -22,6 +24,7 @@ from cli_runner import assert_refused, run
 from collapselab import InputError
 from collapselab.data import open_data_set
 from collapselab.data.stratified import stratified_rows
+from collapselab.data.transformed import HASHED_IMAGES
 from collapselab.models import open_model
 from collapselab.models.preprocessing import own_preprocessing
 from collapselab.transfer.scores import logme
@@ -96,6 +99,46 @@ def test_features_are_extracted_once(folder: Path) -> None:
     assert first.rows[0].scores == second.rows[0].scores
     scaled = collapselab.rank([weights], "digits", limit=COUNT, image_size=176, **OPTIONS)
     assert not scaled.rows[0].from_cache
+
+
+def test_every_image_decides_what_is_found_again(folder: Path, tmp_path: Path) -> None:
+    count = HASHED_IMAGES + 4
+    images = np.random.default_rng(0).integers(0, 255, (count, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(count) % 2
+    weights = f"timm/resnet10t={folder / 'model.safetensors'}"
+
+    def ranked() -> Any:
+        test = {"test_inputs": images[:20], "test_labels": labels[:20]}
+        np.savez(tmp_path / "images.npz", train_inputs=images, train_labels=labels, **test)
+        return collapselab.rank([weights], str(tmp_path / "images.npz"), preprocess=True, **OPTIONS).rows[0]
+
+    assert not ranked().from_cache
+    assert ranked().from_cache
+    few = np.linspace(0, count - 1, HASHED_IMAGES).astype(int)
+    images[np.setdiff1d(np.arange(count), few)[0]] = 0  # one that a digest of few images would not read
+    assert not ranked().from_cache
+
+
+def test_published_weights_that_are_replaced_are_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "shufflenet_v2_x0_5"
+    weights: Any = torchvision.models.get_model_weights(name)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / Path(weights.DEFAULT.url).name
+    path.parent.mkdir(parents=True)
+
+    def ranked(seed: int) -> Any:
+        torch.manual_seed(seed)
+        torch.save(torchvision.models.get_model(name).state_dict(), path)
+        found = collapselab.rank([f"torchvision/{name}"], "digits", limit=20, pretrained=True, **OPTIONS)
+        return found.rows[0]
+
+    first = ranked(0)
+    assert ranked(0).from_cache
+    other = ranked(1)
+    assert not other.from_cache
+    assert other.scores != first.scores
 
 
 @pytest.mark.parametrize("option", [{"image_size": 32}, {"standardize": "pixel"}])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ImageTransform = Callable[["Image"], Tensor]
 Tokenize = Callable[[Sequence[str], "int | None"], Mapping[str, Tensor]]
 _FLOAT_BYTES = 4
-# A digest of images reads this many of them.
+# A digest of images that do not fit in memory reads this many of them.
 HASHED_IMAGES = 256
 
 
@@ -79,8 +79,11 @@ class TransformedImages(ImageInputs, BatchMaker):
     def digest(self) -> str:
         """Return hexadecimal digits that identify the images, in their order.
 
-        They are those of the size of each where it is stored, and of what is made of 256 of them: seconds, not hours.
+        They are those of what is made of all images if it fits in memory, else of the size of each where it is stored and
+        of what is made of 256 of them: seconds, not hours.
         """
+        if self._memory is not None:
+            return hashed([self._memory])
         few = np.unique(np.linspace(0, len(self._rows) - 1, HASHED_IMAGES).astype(np.int64))
         return hashed([torch.from_numpy(self._source.stored_bytes(self._rows)), self.batch(few)])
 
@@ -154,5 +157,6 @@ def hashed(tensors: Iterable[Tensor]) -> str:
     whole = hashlib.sha256()
     for tensor in tensors:
         whole.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-        whole.update(tensor.cpu().contiguous().numpy().data)
+        # As bytes: numpy lacks some of torch's types.
+        whole.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return whole.hexdigest()

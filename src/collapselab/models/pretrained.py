@@ -297,6 +297,21 @@ def torchvision() -> ModuleType:
     return torchvision.models
 
 
+def library_version(name: str) -> str:
+    """Return the version of the library that builds a network; empty for networks of this package."""
+    if name.startswith(TORCHVISION):
+        import torchvision
+
+        return torchvision.__version__
+    return (
+        timm().__version__
+        if name.startswith(TIMM)
+        else transformers().__version__
+        if is_transformers(name)
+        else ""
+    )
+
+
 def timm() -> ModuleType:
     """Return timm."""
     try:

@@ -30,6 +30,7 @@ from collapselab.models.pretrained import (
     TORCHVISION,
     TRANSFORMERS,
     check_weights_wanted,
+    library_version,
     saved_folder,
 )
 from collapselab.names import near_matches
@@ -99,6 +100,7 @@ class Network:
         form: the samples that it takes.
         build: returns it for a number of classes and the shape of one sample.
         made_by: what decides its weights, for the cache; None where that is not known: code of the user.
+        is_published: whether its weights are published ones, which may be replaced: those that are loaded decide, too.
         note: a warning about it.
         is_shared: whether it belongs to the caller, and stays on its device.
         title: what it is called in results, if not by its name.
@@ -110,6 +112,7 @@ class Network:
     made_by: dict[str, Any] | None = None
     note: str = ""
     is_shared: bool = False
+    is_published: bool = False
     title: str = ""
 
 
@@ -283,8 +286,9 @@ def _named(model: str, checkpoint: Path | None, name: str, options: NetworkOptio
         name,
         form,
         build,
-        {"network": model} | weights if is_known else None,
+        {"network": model, "library": library_version(model)} | weights if is_known else None,
         note,
+        is_published=pretrained,
         title=untrained(name, seed) if is_untrained else "",
     )
 

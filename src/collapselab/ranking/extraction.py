@@ -18,7 +18,7 @@ from collapselab.data.memory import fingerprint, load_splits
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.data.sampling import sample_rows
 from collapselab.data.stratified import stratified_rows
-from collapselab.data.transformed import Tokens, TransformedImages
+from collapselab.data.transformed import Tokens, TransformedImages, hashed
 from collapselab.digests import digest
 from collapselab.errors import InputError
 from collapselab.models.preprocessing import TextPreprocessing
@@ -127,9 +127,14 @@ class Extraction:
                 "on other data"
             )
         parts = {"train": data.train, "test": data.test} if with_test else {"train": data.train}
-        described = {split: self._made_by(network, data.digest, split) for split in parts}
-        known = {split: self._cached(description) for split, description in described.items()}
         model: nn.Module | None = None
+        weights = ""
+        if network.is_published and network.made_by is not None and self.cache is not None:
+            model = network.build(data.num_classes, given)
+            weights = hashed(model.state_dict().values())
+        described = {split: self._made_by(network, data.digest, weights, split) for split in parts}
+        known = {split: self._cached(description) for split, description in described.items()}
+        from_cache = all(found is not None for found in known.values())
         for split, found in known.items():
             if found is None:
                 model = network.build(data.num_classes, given) if model is None else model
@@ -137,19 +142,27 @@ class Extraction:
                 if (description := described[split]) is not None and self.cache is not None:
                     self.cache.write(description, known[split] or {})
         complete = {split: _features(tensors or {}, parts[split]) for split, tensors in known.items()}
-        return Target(complete["train"], complete.get("test"), model is None)
+        return Target(complete["train"], complete.get("test"), from_cache)
 
     def _cached(self, description: Mapping[str, Any] | None) -> dict[str, Tensor] | None:
         return None if description is None or self.cache is None else self.cache.read(description)
 
-    def _made_by(self, network: Network, samples: str, split: str) -> dict[str, Any] | None:
-        """Return all that decides the features; None where it is not known."""
+    def _made_by(self, network: Network, samples: str, weights: str, split: str) -> dict[str, Any] | None:
+        """Return all that decides the features; None where it is not known.
+
+        Args:
+            network: that makes them.
+            samples: digest of these.
+            weights: digest of those that were loaded; empty where `network.made_by` decides them.
+            split: of the samples.
+        """
         if network.made_by is None:
             return None
         return {
             "model": network.name,
             **network.made_by,
             "samples": samples,
+            "loaded weights": weights,
             "split": split,
             "layer": self.layer,
             "batch_size": self.batch_size,  # decides the last digits, as device and versions do
