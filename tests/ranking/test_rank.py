@@ -133,6 +133,26 @@ def test_an_undefined_score_ranks_last_and_is_reported() -> None:
     assert "constant, h_score: H-score: the features do not vary" in " ".join(found.warnings)
 
 
+@pytest.mark.parametrize(
+    ("names", "by", "words"),
+    [
+        (sources(), "leep", r"by=leep: no model has a value of it on feature files \(it needs"),
+        ({"a": features(1.0)}, "ncti", r"by=ncti: .* \(it compares two models or more\)"),
+        (sources(n=12, p=20), "vci_adjusted", r"by=vci_adjusted: .*; order by another score"),
+    ],
+)
+def test_a_leading_score_without_values_is_refused(names: dict[str, Any], by: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        collapselab.rank(names, by=by, scores=[by])
+
+
+def test_parts_of_ncti_are_scores_of_their_own() -> None:
+    found = collapselab.rank(sources(), scores=["ncti_seli"], stability=False)
+    assert set(found.scores) == {"logme", "ncti_seli"}
+    found = collapselab.rank(sources(), scores=["ncti_seli", "ncti_ncc", "ncti_vc"], stability=False)
+    assert "ncti" not in found.scores
+
+
 def test_a_limit_draws_the_same_samples_of_every_model() -> None:
     found = collapselab.rank(sources(), scores=["logme"], limit=60, stability=False)
     labels = features(1.0)[1]
@@ -263,24 +283,59 @@ def test_advice_prefers_what_was_measured_and_leaves_out_the_unstable() -> None:
         "vci": trust(correlation=1.0, caveat="says nothing"),
         "h_score": trust(correlation=1.0, caveat="says nothing"),
     }
-    assert advice(scores, 8, [500]) == (
+    assert advice(scores, 8, [500], is_measured=True) == (
         "At n = 500, trust cdnv (0.9) and logme (0.6): rank correlation with accuracy.",
         "Do not trust h_score and vci here: says nothing.",
         "Not stable, or undefined: transrate.",
     )
-    assert "With 4 models, rank correlations are rough." in advice(scores, 4, [500])
-    poor = advice({"logme": trust(correlation=0.1)}, 8, [500])
+    assert "With 4 models, rank correlations are rough." in advice(scores, 4, [500], is_measured=True)
+    poor = advice({"logme": trust(correlation=0.1)}, 8, [500], is_measured=True)
     assert poor == ("At n = 500, no score predicts the measured accuracies of these models.",)
 
 
 def test_advice_without_accuracies_says_what_is_unknown() -> None:
     scores = {"logme": trust(), "cdnv": trust(), "vci_adjusted": trust(stability=None)}
-    sentences = advice(scores, 8, [500, 1000])
+    sentences = advice(scores, 8, [500, 1000], is_measured=False)
     assert sentences[0].startswith(
         "At n = 500, 1,000, logme and cdnv are stable. Whether they predict transfer here is unknown"
     )
     assert sentences[1] == "Not stable, or undefined: vci_adjusted."
-    assert "no score can be trusted" in advice({"logme": trust(stability=0.1)}, 8, [500])[0]
+    assert (
+        "no score can be trusted" in advice({"logme": trust(stability=0.1)}, 8, [500], is_measured=False)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("score", "is_measured", "words"),
+    [
+        (trust(caveat="width"), False, "those that are stable have a caveat (transrate)"),
+        (trust(stability=None), False, "no score can be compared on two halves"),
+        (
+            trust(correlation=1.0, caveat="width"),
+            True,
+            "only scores that are unstable or have a caveat predict",
+        ),
+        (
+            trust(correlation=1.0, stability=0.1),
+            True,
+            "only scores that are unstable or have a caveat predict",
+        ),
+        (trust(), True, "scores and measured accuracies cannot be compared"),
+        (trust(stability=None), True, "scores and measured accuracies cannot be compared"),
+    ],
+)
+def test_advice_says_why_no_score_can_be_trusted(score: ScoreTrust, is_measured: bool, words: str) -> None:
+    found = advice({"transrate": score}, 8, [500], is_measured=is_measured)
+    assert words in found[0]
+    assert "stable." not in found[0]
+    assert "unknown until a probe" not in found[0]
+
+
+def test_equal_accuracies_are_measured_accuracies() -> None:
+    given = {str(p): (features(60.0, p=p), features(60.0, p=p, seed=1)) for p in (5, 6, 7)}
+    found = collapselab.rank(given, scores=["cdnv"], by="cdnv", probe=True, stability=False)
+    assert {row.accuracy for row in found.rows} == {1}
+    assert "cannot be compared" in found.advice[0]
 
 
 def test_warnings_that_differ_in_numbers_are_merged() -> None:

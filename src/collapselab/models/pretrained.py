@@ -303,13 +303,9 @@ def library_version(name: str) -> str:
         import torchvision
 
         return torchvision.__version__
-    return (
-        timm().__version__
-        if name.startswith(TIMM)
-        else transformers().__version__
-        if is_transformers(name)
-        else ""
-    )
+    if name.startswith(TIMM):
+        return timm().__version__
+    return transformers().__version__ if is_transformers(name) else ""
 
 
 def timm() -> ModuleType:

@@ -47,7 +47,7 @@ class Options:
     """What is computed of every model.
 
     Attributes:
-        names: of scores in the registry.
+        names: of scores in the registry, and `ncti`.
         by: the leading score.
         probe: whether the accuracy after transfer is measured.
         stability: whether scores are computed on two halves too.
@@ -70,7 +70,11 @@ def score_candidates(
     options: Options,
     report: ProgressCallback,
 ) -> list[Case]:
-    """Score every model on a data set, one after the other: features of one are in memory at a time."""
+    """Score every model on a data set, one after the other: features of one are in memory at a time.
+
+    Raises:
+        InputError: as `Extraction.target`; labels of features that differ; no model has a value of the leading score.
+    """
     cases: list[Case] = []
     classes: dict[int, int] | None = None
     for number, candidate in enumerate(candidates, start=1):
@@ -86,10 +90,29 @@ def score_candidates(
         report("scoring", number - 1, len(candidates))
         cases.append(_case(_title(candidate), target, options, report))
         report("scoring", number, len(candidates))
-    if "ncti_seli" in options.names:
+    if "ncti" in options.names:
         for which in range(len(cases[0].scored)):
             _add_ncti(cases, which)
+    if all(case.values().get(options.by) is None for case in cases):
+        raise InputError(
+            f"by={options.by}: no model has a value of it on {dataset}{_why(options.by, cases)}; order by another score"
+        )
     return cases
+
+
+def _why(by: str, cases: Sequence[Case]) -> str:
+    """Return in brackets why a score is undefined; empty where it is not known."""
+    if by == "ncti":
+        return " (it compares two models or more)"
+    if by not in cases[0].scored[0]:
+        return f" (it needs {BY_NAME[by].needs})"
+    said = (
+        text.removeprefix(f"{by}: ")
+        for case in cases
+        for _, text in case.warnings
+        if text.startswith(f"{by}: ")
+    )
+    return next((f" ({text})" for text in said), "")
 
 
 def _sizes(labels: Labels) -> dict[int, int]:
@@ -123,7 +146,8 @@ def _case(name: str, target: Target, options: Options, report: ProgressCallback)
 
 
 def _possible(names: Sequence[str], features: Features) -> list[str]:
-    return [name for name in names if BY_NAME[name].needs == "features" or features.probabilities is not None]
+    known = (name for name in names if name in BY_NAME)
+    return [name for name in known if BY_NAME[name].needs == "features" or features.probabilities is not None]
 
 
 def _scored(samples: Samples, probabilities: Any, names: Sequence[str]) -> Scored:

@@ -135,7 +135,7 @@ def rank(
 
 
 def _score_names(scores: Iterable[str] | None, by: str) -> tuple[str, ...]:
-    """Return the names of scores to compute, `ncti` as its parts.
+    """Return the names of scores to compute, `ncti` after its parts.
 
     Raises:
         InputError: an unknown name; a leading score that predicts nothing, or is not among the scores.
@@ -147,7 +147,7 @@ def _score_names(scores: Iterable[str] | None, by: str) -> tuple[str, ...]:
         raise InputError(f"by={by}: predicts nothing by itself; order by another score, such as logme")
     wanted += [] if by in wanted else [by]
     parts = NCTI_PARTS if "ncti" in wanted else ()
-    return tuple(name for name in BY_NAME if name in wanted or name in parts)
+    return tuple(name for name in (*BY_NAME, "ncti") if name in wanted or name in parts)
 
 
 def _candidates(
@@ -225,7 +225,9 @@ def _ranking(cases: Mapping[str, list[Case]], options: Options, notes: Sequence[
         tuple(sorted(ranks, key=lambda model: float(np.mean(ranks[model])))),
         every,
         trusts,
-        advice(trusts, len(ranks), sizes) if options.stability or options.probe else (),
+        advice(trusts, len(ranks), sizes, is_measured=options.probe)
+        if options.stability or options.probe
+        else (),
         _log_odds(every),
         (
             *notes,

@@ -93,13 +93,16 @@ def mean(values: Sequence[Number | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def advice(scores: Mapping[str, ScoreTrust], num_models: int, sizes: Sequence[int]) -> tuple[str, ...]:
+def advice(
+    scores: Mapping[str, ScoreTrust], num_models: int, sizes: Sequence[int], *, is_measured: bool
+) -> tuple[str, ...]:
     """Say which scores to trust at this number of samples, and which not.
 
     Args:
         scores: by name.
         num_models: how many were ranked.
         sizes: numbers of samples, by data set.
+        is_measured: whether accuracies were; they need not differ.
     """
     if num_models < LEAST_MODELS:
         return (f"{num_models} models are too few to check the scores; rank at least {LEAST_MODELS}.",)
@@ -110,8 +113,7 @@ def advice(scores: Mapping[str, ScoreTrust], num_models: int, sizes: Sequence[in
         for name, trust in scores.items()
         if not trust.caveat and (not halved or (trust.stability or 0.0) >= STABLE)
     }
-    measured = any(trust.correlation is not None for trust in scores.values())
-    sentences = [_measured(at, usable) if measured else _unmeasured(at, usable)]
+    sentences = [_measured(at, scores, usable) if is_measured else _unmeasured(at, scores, usable)]
     if num_models < _FEW_MODELS:
         sentences.append(f"With {num_models} models, rank correlations are rough.")
     for reason, names in _doubts(scores).items():
@@ -122,15 +124,25 @@ def advice(scores: Mapping[str, ScoreTrust], num_models: int, sizes: Sequence[in
     return tuple(sentences)
 
 
-def _measured(at: str, usable: Mapping[str, ScoreTrust]) -> str:
-    found = {name: trust.correlation for name, trust in usable.items() if trust.correlation is not None}
-    best = sorted((name for name in found if found[name] >= _PREDICTS), key=lambda name: -found[name])[:_MOST]
-    if not best:
-        return f"{at}, no score predicts the measured accuracies of these models."
-    return f"{at}, trust {_and([f'{name} ({number(found[name], 2)})' for name in best])}: rank correlation with accuracy."
+def _measured(at: str, scores: Mapping[str, ScoreTrust], usable: Mapping[str, ScoreTrust]) -> str:
+    found = {name: trust.correlation for name, trust in scores.items() if trust.correlation is not None}
+    if not found:
+        return f"{at}, scores and measured accuracies cannot be compared: they are equal or undefined for these models."
+    good = sorted((name for name in found if found[name] >= _PREDICTS), key=lambda name: -found[name])
+    best = [f"{name} ({number(found[name], 2)})" for name in good if name in usable][:_MOST]
+    if best:
+        return f"{at}, trust {_and(best)}: rank correlation with accuracy."
+    if good:
+        return f"{at}, only scores that are unstable or have a caveat predict the measured accuracies: {_and(good[:_MOST])}."
+    return f"{at}, no score predicts the measured accuracies of these models."
 
 
-def _unmeasured(at: str, usable: Mapping[str, ScoreTrust]) -> str:
+def _unmeasured(at: str, scores: Mapping[str, ScoreTrust], usable: Mapping[str, ScoreTrust]) -> str:
+    found = {name: trust.stability for name, trust in scores.items() if trust.stability is not None}
+    if not found:
+        return f"{at}, no score can be compared on two halves of the samples: it is equal or undefined for these models."
+    if not usable and (stable := [name for name in found if found[name] >= STABLE]):
+        return f"{at}, no score can be trusted: those that are stable have a caveat ({', '.join(stable)})."
     if not usable:
         return f"{at}, no score can be trusted: none orders the models alike on two halves of the samples."
     return (
