@@ -222,6 +222,44 @@ def test_another_layer_can_be_chosen() -> None:
         collapselab.rank(models, "digits", layer="hiden")
 
 
+class HeadFirst(nn.Module):
+    def __init__(self, *, is_doubled: bool = False) -> None:
+        super().__init__()
+        self.classifier, self.hidden = nn.Linear(12, 10), nn.Linear(64, 12)
+        self.is_doubled = is_doubled
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        read = self.hidden(inputs).relu()
+        scores = self.classifier(read)
+        return (scores + self.classifier(read.square())) / 2 if self.is_doubled else scores.log_softmax(dim=1)
+
+
+def test_the_classifier_makes_the_class_scores_wherever_it_is_registered() -> None:
+    found = collapselab.rank({"a": HeadFirst()}, "digits", scores=["logme"], stability=False, limit=100)
+    assert found.rows[0].dim == 12
+    assert found.warnings == ()
+
+
+def test_a_classifier_that_is_not_found_is_said() -> None:
+    model = HeadFirst(is_doubled=True)
+    found = collapselab.rank({"a": model}, "digits", scores=["logme"], stability=False, limit=100)
+    assert found.rows[0].dim == 64
+    assert "a, no layer alone makes its class scores; features are what hidden reads" in found.warnings[0]
+
+
+def test_features_of_a_layer_that_was_guessed_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(Small(0).state_dict(), tmp_path / "w.pt")
+    monkeypatch.setattr(
+        "collapselab.ranking.candidates.open_model", lambda *_, **__: HeadFirst(is_doubled=True)
+    )
+    options = {"scores": ["logme"], "stability": False, "limit": 100, "cache": tmp_path / "cache"}
+    for _ in range(2):
+        found = collapselab.rank([f"mlp={tmp_path / 'w.pt'}"], "digits", **options)
+        assert any("no layer alone" in text for text in found.warnings)
+
+
 def test_networks_are_left_as_they_are() -> None:
     model = Small(0).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -132,6 +132,7 @@ def _case(name: str, target: Target, options: Options, report: ProgressCallback)
     case = Case(name, (*samples.features.shape, samples.num_classes), scored, from_cache=target.from_cache)
     for score, found in scored[0].items():
         case.warnings += [(name, f"{score}: {text.removeprefix(f'{score}: ')}") for text in found.warnings]
+    case.warnings += [(name, target.note)] if target.note else []
     can_be_split = max(_sizes(samples.labels).values()) > 1
     if options.stability and can_be_split:
         case.scored += _halves(samples, target.train, wanted, options.seed, name)

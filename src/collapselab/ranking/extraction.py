@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from collapselab.names import check_names
 from collapselab.passes import ProgressCallback
 from collapselab.probes import capture_inputs, weight_layers
 from collapselab.probes.evaluating import evaluating
+from collapselab.probes.rising import is_rising
 from collapselab.ranking.cache import FeatureCache
 from collapselab.ranking.candidates import Candidate, InputForm, Network, whole
 from collapselab.training.building import classifier_name
@@ -58,11 +61,13 @@ class Target:
     Attributes:
         train, test: test is None where it is not needed or does not exist.
         from_cache: whether all features were found in the cache.
+        note: what is unusual about the features; empty without.
     """
 
     train: Features
     test: Features | None
     from_cache: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Extraction:
     Attributes:
         limit: largest number of samples of each split.
         seed: for the choice of these.
-        layer: whose input is taken; None for the classifier.
+        layer: whose input is taken; None for the classifier, the layer that makes the class scores.
         batch_size: samples per forward pass.
         device: where networks run.
         copies: paths of local copies of named data sets.
@@ -134,15 +139,16 @@ class Extraction:
             weights = hashed(model.state_dict().values())
         described = {split: self._made_by(network, data.digest, weights, split) for split in parts}
         known = {split: self._cached(description) for split, description in described.items()}
-        from_cache = all(found is not None for found in known.values())
+        note, from_cache = "", all(found is not None for found in known.values())
         for split, found in known.items():
             if found is None:
                 model = network.build(data.num_classes, given) if model is None else model
-                known[split] = self._pass(network, model, parts[split], f"{dataset}, {split}")
-                if (description := described[split]) is not None and self.cache is not None:
+                known[split], note = self._pass(network, model, parts[split], f"{dataset}, {split}")
+                # What is noted is said every time, so it is found out every time.
+                if (description := described[split]) is not None and self.cache is not None and not note:
                     self.cache.write(description, known[split] or {})
         complete = {split: _features(tensors or {}, parts[split]) for split, tensors in known.items()}
-        return Target(complete["train"], complete.get("test"), from_cache)
+        return Target(complete["train"], complete.get("test"), from_cache, note)
 
     def _cached(self, description: Mapping[str, Any] | None) -> dict[str, Tensor] | None:
         return None if description is None or self.cache is None else self.cache.read(description)
@@ -164,7 +170,7 @@ class Extraction:
             "samples": samples,
             "loaded weights": weights,
             "split": split,
-            "layer": self.layer,
+            "layer": self.layer or "the one that makes the class scores",
             "batch_size": self.batch_size,  # decides the last digits, as device and versions do
             "device": self.device.type,
             "torch": torch.__version__,
@@ -221,34 +227,67 @@ class Extraction:
 
     def _pass(
         self, network: Network, model: nn.Module, split: AnySplit | LabelledData, what: str
-    ) -> dict[str, Tensor]:
-        """Run a network over a split.
+    ) -> tuple[dict[str, Tensor], str]:
+        """Run a network over a split, and return what is kept of it, with a note if it was not clear which layer to take.
 
         Raises:
             InputError: it fails, has no such layer, or the layer does not run once for every sample.
         """
         layers, name = weight_layers(model), network.name
-        layer = classifier_name(model) if self.layer is None else self.layer
-        check_names([layer], layers, f"layer of {name}")
+        check_names([] if self.layer is None else [self.layer], layers, f"layer of {name}")
         caught: list[Tensor] = []
         outputs: list[Any] = []
-        receive = {layer: layers[layer]}
-        device = self.device
+        device, note = self.device, ""
         if network.is_shared:
             device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         model.to(device)
-        with evaluating(model), capture_inputs(receive, lambda _, rows: caught.append(rows.float().cpu())):
-            for number, (inputs, _) in enumerate(split.batches(self.batch_size), start=1):
-                with user_code(f"{name} on {what}", "check the model"):
-                    outputs.append(_scores(_called(model, inputs, device)))
-                self.progress(f"{name} on {what}", min(number * self.batch_size, len(split)), len(split))
+        with evaluating(model):
+            batches = iter(split.batches(self.batch_size))
+            first = next(batches)
+            with user_code(f"{name} on {what}", "check the model"):
+                layer = self.layer or _classifier(model, layers, first[0], device)
+            if layer is None:
+                layer = classifier_name(model)
+                note = (
+                    f"no layer alone makes its class scores; features are what {layer} reads, the weight layer registered "
+                    "last; give layer= with another"
+                )
+            receive = {layer: layers[layer]}
+            with capture_inputs(receive, lambda _, rows: caught.append(rows.float().cpu())):
+                for number, (inputs, _) in enumerate(chain([first], batches), start=1):
+                    with user_code(f"{name} on {what}", "check the model"):
+                        outputs.append(_scores(_called(model, inputs, device)))
+                    self.progress(f"{name} on {what}", min(number * self.batch_size, len(split)), len(split))
         features = torch.cat(caught) if caught else torch.empty(0, 0)
         if len(features) != len(split):
             raise InputError(
                 f"{name}: layer {layer} does not run once for every sample; give layer= with another"
             )
         check_finite(features, f"{name} on {what}")
-        return {"features": features} | _probabilities(outputs)
+        return {"features": features} | _probabilities(outputs), note
+
+
+def _classifier(
+    model: nn.Module, layers: Mapping[str, nn.Module], inputs: Any, device: torch.device
+) -> str | None:
+    """Return the weight layer that ran last of those that make the class scores of a batch; None without one."""
+    made: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 2:
+            made[name] = output.clone()  # later operations may change it in place
+
+    with ExitStack() as undo:
+        for name, layer in layers.items():
+            hook = layer.register_forward_hook(lambda _layer, _given, output, name=name: keep(name, output))
+            undo.callback(hook.remove)
+        scores = _scores(_called(model, inputs, device))
+    if not isinstance(scores, Tensor):
+        return None
+    alike = (name for name, output in made.items() if output.shape == scores.shape)
+    return next(
+        (name for name in reversed([*alike]) if is_rising(made[name], scores, may_differ=False)), None
+    )
 
 
 def _called(model: nn.Module, inputs: Any, device: torch.device) -> Any:
