@@ -121,6 +121,14 @@ def test_networks_by_name_with_and_without_weights(tmp_path: Path) -> None:
     assert found.rows[0].scores != found.rows[1].scores
 
 
+def test_a_validation_split_that_is_tested_on_is_said(tmp_path: Path) -> None:
+    rows, labels = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32), np.arange(60) % 3
+    path = tmp_path / "own.npz"
+    np.savez(path, train_inputs=rows, train_labels=labels, val_inputs=rows, val_labels=labels)
+    found = collapselab.rank(["mlp"], str(path), probe=True, **OPTIONS)
+    assert "own.npz: there is no test split; val is used as the test split" in found.warnings
+
+
 def test_a_network_of_the_users_own_file(tmp_path: Path, own_cache: Path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\ndef build(num_classes, input_shape):\n    return nn.Sequential(nn.Linear(64, 9), nn.ReLU(), "

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from collapselab import __version__
 from collapselab.checks import check_finite
 from collapselab.data import AnySplit, LabelledData, open_data_set
+from collapselab.data.dataset import DataSet
 from collapselab.data.memory import fingerprint, load_splits
 from collapselab.data.recipe import DataSpec, Sample
 from collapselab.data.sampling import sample_rows
@@ -99,6 +100,7 @@ class Extraction:
         copies: paths of local copies of named data sets.
         cache: None to compute everything.
         progress: called with what is done, samples done, and samples in all.
+        notes: on the splits of the data sets that were read.
     """
 
     limit: int
@@ -109,6 +111,7 @@ class Extraction:
     copies: Mapping[str, Path] | None
     cache: FeatureCache | None
     progress: ProgressCallback
+    notes: dict[str, None] = field(default_factory=dict, init=False)
     _last: tuple[Any, _Samples] | None = field(default=None, init=False, repr=False)
 
     def target(self, candidate: Candidate, dataset: str, *, with_test: bool) -> Target:
@@ -191,7 +194,7 @@ class Extraction:
 
     def _scaled(self, dataset: str, form: InputForm) -> _Samples:
         """Return samples resized and standardised."""
-        found = open_data_set(dataset, self.copies)
+        found = self._open(dataset)
         train, test = (self._sample(found.labels(split)) for split in ("train", "test"))
         data = load_splits(
             DataSpec(name=dataset, train=train, test=test, standardize=form.standardize),
@@ -204,7 +207,7 @@ class Extraction:
 
     def _preprocessed(self, dataset: str, form: InputForm) -> _Samples:
         """Return the same samples, made by the network's own preprocessing."""
-        found, own = open_data_set(dataset, self.copies), form.own
+        found, own = self._open(dataset), form.own
         assert own is not None
         is_text = isinstance(own, TextPreprocessing)
         tokenize, transform = (own.tokenize, None) if is_text else (None, own.transform)
@@ -220,6 +223,11 @@ class Extraction:
             parts[split] = opened.streamed()
             digests.append(f"{opened.inputs.digest()} {opened.labels.tolist()}")
         return _Samples(parts["train"], parts["test"], found.num_classes, digest(*digests))
+
+    def _open(self, dataset: str) -> DataSet:
+        found = open_data_set(dataset, self.copies)
+        self.notes |= dict.fromkeys(found.notes)
+        return found
 
     def _sample(self, labels: Labels) -> Sample:
         few = len(labels) <= self.limit

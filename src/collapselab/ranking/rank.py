@@ -121,6 +121,7 @@ def rank(
     datasets = [str(on)] if isinstance(on, str | Path) else [str(name) for name in on]
     networks = NetworkOptions(seed, pretrained, checkpoint_key, preprocess, image_size, standardize)
     candidates = _candidates(sources, datasets, networks)
+    _check_used(candidates, networks, layer)
     store = FeatureCache(default_folder() if isinstance(cache, bool) else Path(cache)) if cache else None
     report = progress or no_progress
     extraction = Extraction(limit, seed, layer, batch_size, local_device(device), copies, store, report)
@@ -129,6 +130,7 @@ def rank(
         for dataset in datasets or [FILES]
     }
     notes = [candidate.note for candidate in candidates if isinstance(candidate, Network) and candidate.note]
+    notes += extraction.notes
     if store is not None and store.problem is not None:
         notes.append(store.problem)
     return _ranking(cases, options, notes)
@@ -190,6 +192,27 @@ def _candidates(
     if len(set(datasets)) < len(datasets):
         raise InputError(f"on={datasets}: a data set is given twice; give each once")
     return found
+
+
+def _check_used(found: Sequence[Candidate], options: NetworkOptions, layer: str | None) -> None:
+    """Refuse options that would change nothing.
+
+    Raises:
+        InputError: with the first of them.
+    """
+    networks = [one for one in found if isinstance(one, Network)]
+    of_networks = {"layer": layer, "image_size": options.image_size, "standardize": options.standardize}
+    for name, value in of_networks.items():
+        if value is not None and not networks:
+            raise InputError(
+                f"{name}={value}: is for networks, and {found[0].name} holds features; leave it out"
+            )
+    if options.pretrained and not any(one.is_published for one in networks):
+        raise InputError(
+            "pretrained= is for networks by name without a file of weights, and none is given; leave it out"
+        )
+    if options.preprocess and not any(one.form.own for one in networks):
+        raise InputError("preprocess= is for networks by name, and none is given; leave it out")
 
 
 def _of_value(name: str, value: Any, options: NetworkOptions) -> Candidate:
