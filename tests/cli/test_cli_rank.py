@@ -68,6 +68,17 @@ def test_a_folder_gets_page_and_numbers(files: list[Path], tmp_path: Path) -> No
     assert_refused(run("rank", *files, "--out", other), "contains something other than a ranking")
 
 
+def test_results_are_written_before_they_are_printed(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("collapselab.cli.output.show", stop)
+    run("rank", *files, "--out", tmp_path / "ranking", "--scores", "logme", "--no-stability")
+    assert (tmp_path / "ranking" / "ranking.json").exists()
+
+
 def test_networks_on_several_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLLAPSELAB_CACHE", str(tmp_path))
     np.savez(

@@ -170,8 +170,18 @@ def test_labels_of_any_size_and_single_samples() -> None:
     assert found.rows[0].num_classes == 3
     alone = {"a": (rows[:5], np.arange(5)), "b": (rows[5:10], np.arange(5))}
     assert collapselab.rank(alone, scores=["logme"]).scores["logme"].stability is None
-    with pytest.raises(InputError, match="a: every class has one sample"):
+    with pytest.raises(InputError, match="a: every class has one sample, but a probe needs a class of 3"):
         collapselab.rank(alone, scores=["logme"], probe=True)
+    tested = {name: (pair, pair) for name, pair in alone.items()}
+    with pytest.raises(InputError, match="a: every class has one sample, but a probe needs a class of 2"):
+        collapselab.rank(tested, scores=["logme"], probe=True)
+    two = {name: (part[:6], np.arange(6) % 3) for name, part in (("a", rows), ("b", rows + 1))}
+    with pytest.raises(
+        InputError, match=r"a: every class has at most two samples, .*; give more samples, or do not"
+    ):
+        collapselab.rank(two, scores=["logme"], probe=True)
+    three = {name: (part[:9], np.arange(9) % 3) for name, part in (("a", rows), ("b", rows + 1))}
+    assert collapselab.rank(three, scores=["logme"], probe=True).rows[0].num_test == 3
 
 
 def test_test_samples_of_classes_that_train_lacks_are_left_out() -> None:

@@ -167,6 +167,11 @@ def test_data_without_images(folder: Path, tmp_path: Path) -> None:
 def test_nobody_recorded_the_preprocessing_of_a_network(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nobody recorded how mlp was trained"):
         collapselab.rank([f"mlp={_weights(tmp_path)}"], "digits", preprocess=True, **OPTIONS)
+    assert_refused(
+        run("rank", "mlp", "--on", "digits", "--pretrained"),
+        "error: mlp: has no preprocessing of its own",
+        "leave out --preprocess and --pretrained (",
+    )
 
 
 # ---------------------------------------------------------------- text
@@ -225,8 +230,8 @@ def test_networks_with_other_vocabularies_read_texts_by_their_own(reader: Path, 
 def test_networks_with_other_image_processors_read_images_by_their_own(tmp_path: Path) -> None:
     config = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16, patch_size=8,
-        num_labels=10,
     )  # fmt: skip
+    config.num_labels = 10
     for name, mean in (("dark", 0.0), ("light", 0.5)):
         torch.manual_seed(0)
         transformers.ViTForImageClassification(config).save_pretrained(tmp_path / name)

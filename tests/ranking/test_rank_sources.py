@@ -129,6 +129,21 @@ def test_a_validation_split_that_is_tested_on_is_said(tmp_path: Path) -> None:
     assert "own.npz: there is no test split; val is used as the test split" in found.warnings
 
 
+def test_models_have_the_names_that_the_user_gives() -> None:
+    found = collapselab.rank({"first": "mlp", "again": "mlp"}, "digits", **OPTIONS)
+    assert set(found.order) == {"first", "again"}
+    assert found.best in found.order
+    assert "first: mlp: untrained; give pretrained=, or mlp=FILE, for trained weights" in found.warnings
+
+
+def test_a_path_is_never_the_name_of_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="digits"):
+        collapselab.rank(["mlp"], Path("digits"), **OPTIONS)
+    with pytest.raises(InputError, match="name"):
+        collapselab.rank(["mlp"], [Path("owner/name")], **OPTIONS)
+
+
 def test_a_network_of_the_users_own_file(tmp_path: Path, own_cache: Path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\ndef build(num_classes, input_shape):\n    return nn.Sequential(nn.Linear(64, 9), nn.ReLU(), "

@@ -183,7 +183,7 @@ def rank(
             cache=cache,
             progress=bars.work,
         )
-    show(result, format, output, rank)
-    if out is not None:
+    if out is not None:  # first: whoever reads the output may stop reading
         for line in write_ranking(out, result):
             note(line)
+    show(result, format, output, rank)

@@ -80,8 +80,8 @@ def own_preprocessing(name: str) -> ImagePreprocessing | TextPreprocessing:
     if name.startswith(TORCHVISION):
         return _of_torchvision(name)
     raise InputError(
-        f"preprocess=: nobody recorded how {name} was trained; leave it out (networks of timm, torchvision and "
-        "transformers have their own)"
+        f"{name}: has no preprocessing of its own, since nobody recorded how {name} was trained; leave out preprocess= and "
+        "pretrained= (they are for networks of timm, torchvision and transformers)"
     )
 
 

@@ -133,12 +133,14 @@ def _case(name: str, target: Target, options: Options, report: ProgressCallback)
     for score, found in scored[0].items():
         case.warnings += [(name, f"{score}: {text.removeprefix(f'{score}: ')}") for text in found.warnings]
     case.warnings += [(name, target.note)] if target.note else []
-    can_be_split = max(_sizes(samples.labels).values()) > 1
-    if options.stability and can_be_split:
+    largest = max(_sizes(samples.labels).values())
+    if options.stability and largest > 1:
         case.scored += _halves(samples, target.train, wanted, options.seed, name)
-    if options.probe and target.test is None and not can_be_split:
+    if options.probe and largest < (needed := 3 if target.test is None else 2):
         raise InputError(
-            f"{name}: every class has one sample, so that none can be tested on; give test features, or do not probe"
+            f"{name}: every class has {'one sample' if largest == 1 else 'at most two samples'}, but a probe needs a class of "
+            f"{needed}: to be fitted, to choose its penalty{' and to be tested' if needed == 3 else ''}; give more samples, or "
+            "do not probe"
         )
     if options.probe:
         case.accuracy, case.num_test, notes = _probed(samples, target, options.seed, name, report)

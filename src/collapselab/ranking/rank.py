@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -72,8 +73,8 @@ def rank(
             checkpoints in run folders, networks by name with weights as `MODEL=FILE`. Or a mapping from names to these,
             to networks (`nn.Module`), or to features of the target data: `(features, labels)` or
             `((features, labels), (test_features, test_labels))`.
-        on: data sets by name, path or hub id, each with a train and a test split. Not for features, which are those of one
-            data set already.
+        on: data sets by name, path or hub id, each with a train and a test split; a `Path` is always a path. Not for
+            features, which are those of one data set already.
         scores: names of scores (`collapselab.transfer.scores`) and `ncti`; default those of `DEFAULT_SCORES`; `leep` only
             for networks with class scores.
         by: the score that orders the models.
@@ -118,7 +119,7 @@ def rank(
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size}: give at least 1")
     options = Options(names, by, probe, stability, limit, seed)
-    datasets = [str(on)] if isinstance(on, str | Path) else [str(name) for name in on]
+    datasets = [_dataset(one) for one in ([on] if isinstance(on, str | Path) else on)]
     networks = NetworkOptions(seed, pretrained, checkpoint_key, preprocess, image_size, standardize)
     candidates = _candidates(sources, datasets, networks)
     _check_used(candidates, networks, layer)
@@ -150,6 +151,11 @@ def _score_names(scores: Iterable[str] | None, by: str) -> tuple[str, ...]:
     wanted += [] if by in wanted else [by]
     parts = NCTI_PARTS if "ncti" in wanted else ()
     return tuple(name for name in (*BY_NAME, "ncti") if name in wanted or name in parts)
+
+
+def _dataset(given: str | Path) -> str:
+    """Return a data set as a string: that of a path is no name, even if the path looks like one."""
+    return os.path.join(os.curdir, given) if isinstance(given, Path) else given
 
 
 def _candidates(
@@ -219,7 +225,11 @@ def _of_value(name: str, value: Any, options: NetworkOptions) -> Candidate:
     if isinstance(value, nn.Module):
         return module_candidate(name, value, options)
     if isinstance(value, str | Path):
-        return replace(open_candidates([value], options)[0], name=name)
+        found = open_candidates([value], options)[0]
+        if isinstance(found, StoredFeatures):
+            return replace(found, name=name)
+        # The user's name, whatever the network is called otherwise: it is the key of the result.
+        return replace(found, name=name, title="", note=found.note and f"{name}: {found.note}")
     if isinstance(value, tuple | list) and len(value) == 2:
         pairs = [value, None] if not isinstance(value[0], tuple | list) or len(value[0]) != 2 else list(value)
         train, test = (None if pair is None else ArraySource(*pair, where=name) for pair in pairs)
