@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ import timm
 import torch
 import torchvision
 import transformers
+from PIL import Image
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 from timm.models import save_for_hf
@@ -24,7 +27,7 @@ from cli_runner import assert_refused, run
 from collapselab import InputError
 from collapselab.data import open_data_set
 from collapselab.data.stratified import stratified_rows
-from collapselab.data.transformed import HASHED_IMAGES
+from collapselab.data.transformed import TransformedImages
 from collapselab.models import open_model
 from collapselab.models.preprocessing import own_preprocessing
 from collapselab.transfer.scores import logme
@@ -101,22 +104,65 @@ def test_features_are_extracted_once(folder: Path) -> None:
     assert not scaled.rows[0].from_cache
 
 
-def test_every_image_decides_what_is_found_again(folder: Path, tmp_path: Path) -> None:
-    count = HASHED_IMAGES + 4
+@pytest.mark.parametrize("fits", [True, False])
+def test_every_image_decides_what_is_found_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, fits: bool
+) -> None:
+    if not fits:
+        monkeypatch.setattr("collapselab.data.transformed.MEMORY_BYTES", 0)
+    monkeypatch.setattr("collapselab.data.transformed.HASHED_IMAGES", 4)
+    count = 12
     images = np.random.default_rng(0).integers(0, 255, (count, 8, 8, 3), dtype=np.uint8)
     labels = np.arange(count) % 2
     weights = f"timm/resnet10t={folder / 'model.safetensors'}"
 
     def ranked() -> Any:
-        test = {"test_inputs": images[:20], "test_labels": labels[:20]}
+        test = {"test_inputs": images[:4], "test_labels": labels[:4]}
         np.savez(tmp_path / "images.npz", train_inputs=images, train_labels=labels, **test)
         return collapselab.rank([weights], str(tmp_path / "images.npz"), preprocess=True, **OPTIONS).rows[0]
 
     assert not ranked().from_cache
     assert ranked().from_cache
-    few = np.linspace(0, count - 1, HASHED_IMAGES).astype(int)
+    few = np.linspace(0, count - 1, 4).astype(int)
     images[np.setdiff1d(np.arange(count), few)[0]] = 0  # one that a digest of few images would not read
     assert not ranked().from_cache
+
+
+@pytest.mark.parametrize("form", ["folder", "parquet"])
+def test_the_digest_of_many_images_tells_that_any_was_changed(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collapselab.data.transformed.MEMORY_BYTES", 0)
+    monkeypatch.setattr("collapselab.data.transformed.HASHED_IMAGES", 1)
+    paths = [tmp_path / form / "train" / label / f"{number}.bmp" for label in "ab" for number in range(3)]
+
+    def digest(shade: int) -> str:
+        for number, path in enumerate(paths):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            is_changed = number == len(paths) - 1
+            Image.new("L", (4, 4), shade if is_changed else 0).save(path)
+            changed_at = shade if is_changed else 0
+            os.utime(path, (changed_at, changed_at))
+        where = tmp_path / form
+        if form == "parquet":
+            where = tmp_path / "tables"
+            cells = [{"bytes": path.read_bytes(), "path": None} for path in paths]
+            where.mkdir(exist_ok=True)
+            columns = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])}
+            table = {"image": cells, "label": [0, 0, 0, 1, 1, 1]}
+            made = datasets.Dataset.from_dict(table, features=datasets.Features(columns))
+            made.to_parquet(str(where / "train-00000-of-00001.parquet"))
+        inputs = open_data_set(where).open("train", transform=to_tensor).inputs
+        assert isinstance(inputs, TransformedImages)
+        return inputs.digest()
+
+    first = digest(1)
+    assert digest(1) == first
+    assert digest(2) != first
+
+
+def to_tensor(image: Any) -> Tensor:
+    return torch.from_numpy(np.array(image)[None])
 
 
 def test_published_weights_that_are_replaced_are_run_again(

@@ -18,7 +18,7 @@ from collapselab.checks import check_finite, check_label_shape
 from collapselab.data.encoding import encoded_splits
 from collapselab.data.names import VALIDATION
 from collapselab.data.npy import NpyFolder
-from collapselab.data.stored import ImageSource, Store, ValueSource, checked_labels
+from collapselab.data.stored import ImageSource, Store, ValueSource, checked_labels, checksums
 from collapselab.errors import InputError
 from collapselab.features.files import NpzFile
 
@@ -137,6 +137,9 @@ class _ArrayImages(ImageSource):
 
     def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.full(len(rows), math.prod(self._file.shape(self._name)[1:]))
+
+    def stored_state(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return checksums(np.ascontiguousarray(self._array[row]).data for row in rows.tolist())
 
 
 class _ArrayValues(ValueSource):

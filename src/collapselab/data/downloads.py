@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from collapselab.data.encoding import encoded_splits
 from collapselab.data.plain_pickle import read_plain_pickle
-from collapselab.data.stored import ImageSource, Store, checked_labels
+from collapselab.data.stored import ImageSource, Store, checked_labels, checksums
 from collapselab.errors import InputError, one_line
 from collapselab.storage import open_regular
 
@@ -170,3 +170,6 @@ class ArrayImages(ImageSource):
 
     def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.full(len(rows), math.prod(self._array.shape[1:]))
+
+    def stored_state(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return checksums(np.ascontiguousarray(self._array[row]).data for row in rows.tolist())

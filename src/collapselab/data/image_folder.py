@@ -156,11 +156,15 @@ class _ImageFiles(ImageSource):
             yield path, open_image(read_regular(Path(path), path), path)
 
     def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return np.array([_file_bytes(self._paths[row]) for row in rows.tolist()], dtype=np.int64)
+        return np.array([_file_state(self._paths[row]).st_size for row in rows.tolist()], dtype=np.int64)
+
+    def stored_state(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        states = [_file_state(self._paths[row]) for row in rows.tolist()]
+        return np.array([(state.st_size, state.st_mtime_ns) for state in states], dtype=np.int64)
 
 
-def _file_bytes(path: str) -> int:
+def _file_state(path: str) -> os.stat_result:
     try:
-        return os.stat(path).st_size
+        return os.stat(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from error

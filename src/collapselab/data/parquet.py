@@ -133,6 +133,9 @@ class _ParquetImages(ImageSource):
     def stored_bytes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return self.random_access().stored_bytes(rows)
 
+    def stored_state(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return self.random_access().stored_state(rows)
+
     def random_access(self) -> ImageSource:
         """Return the images in an Arrow file, which `datasets` writes into its cache once: Parquet is read in order.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -33,9 +34,22 @@ class ImageSource(ABC):
             InputError: an image that is gone.
         """
 
+    def stored_state(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return one or more numbers of each of these images, which change when it does; none is decoded.
+
+        Raises:
+            InputError: an image that is gone.
+        """
+        return self.stored_bytes(rows)
+
     def random_access(self) -> ImageSource:
         """Return the same images where any of them is read fast; they may have to be copied for it."""
         return self
+
+
+def checksums(pieces: Iterable[bytes | memoryview]) -> npt.NDArray[np.int64]:
+    """Return the CRC-32 of each piece, (n,)."""
+    return np.array([zlib.crc32(piece) for piece in pieces], dtype=np.int64)
 
 
 class ValueSource(ABC):

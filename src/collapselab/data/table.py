@@ -28,6 +28,7 @@ from collapselab.data.stored import (
     TextSource,
     ValueSource,
     checked_labels,
+    checksums,
     ordered_splits,
 )
 from collapselab.errors import InputError
@@ -153,6 +154,12 @@ class TableImages(ImageSource):
                 lengths: Any = pc.binary_length(cells.field("bytes"))  # type: ignore[attr-defined]
                 sizes.append(lengths.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
         return np.concatenate(sizes)[rows]
+
+    def stored_state(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """See `ImageSource`; of an image that is a file of its own, its path counts."""
+        chosen = (rows[first : first + _ROWS_AT_ONCE] for first in range(0, len(rows), _ROWS_AT_ONCE))
+        cells = (cell or {} for some in chosen for cell in self._table[some.tolist()][self._column])
+        return checksums(cell.get("bytes") or str(cell.get("path")).encode() for cell in cells)
 
 
 def cell_image(cell: Mapping[str, Any] | None, where: str, roots: Sequence[Path]) -> Image:

@@ -79,13 +79,13 @@ class TransformedImages(ImageInputs, BatchMaker):
     def digest(self) -> str:
         """Return hexadecimal digits that identify the images, in their order.
 
-        They are those of what is made of all images if it fits in memory, else of the size of each where it is stored and
+        They are those of what is made of all images if it fits in memory, else of the state of each where it is stored and
         of what is made of 256 of them: seconds, not hours.
         """
         if self._memory is not None:
             return hashed([self._memory])
         few = np.unique(np.linspace(0, len(self._rows) - 1, HASHED_IMAGES).astype(np.int64))
-        return hashed([torch.from_numpy(self._source.stored_bytes(self._rows)), self.batch(few)])
+        return hashed([torch.from_numpy(self._source.stored_state(self._rows)), self.batch(few)])
 
     @cached_property
     def _shape(self) -> tuple[int, ...]:
