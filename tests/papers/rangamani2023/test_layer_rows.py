@@ -44,7 +44,7 @@ GOOD: dict[str, list[float]] = {
 }  # fmt: skip
 
 
-def wide() -> tuple[nn.Module, DataSplits, Profile]:
+def wide() -> tuple[nn.Sequential, DataSplits, Profile]:
     """A network with a layer of more features than samples, of which `scatter="auto"` keeps a sketch; its profile."""
     torch.manual_seed(0)
     labels = torch.arange(1100) % 3

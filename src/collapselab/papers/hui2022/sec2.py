@@ -99,7 +99,7 @@ EXPERIMENT = Experiment(
                above=_POINTS, scale="difference", id="one-epoch-matches-interpolation", rows=measured.network("one_epoch"), **_CLAIMED),
         at_end("test_accuracy_less_that_of_the_collapsed_network", "A network trained for one epoch is as accurate on test data as one that has collapsed.",
                beside="train_variance_of_the_collapsed_network", above=_POINTS, scale="difference", id="one-epoch-matches",
-               rows=measured.network("one_epoch"), **_CLAIMED | {"where": "Sec. 2.1; our own addition"}),
+               rows=measured.network("one_epoch"), **{**_CLAIMED, "where": "Sec. 2.1; our own addition"}),
     ),
     extras={"constructions": measured.measure_constructions},
     is_whole=True,
