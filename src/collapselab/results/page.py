@@ -160,7 +160,7 @@ def _facts_of_all(experiments: Sequence[StoredExperiment]) -> list[tuple[str, st
     counts = {word: verdicts.count(word) for word in ("holds", "fails", "inconclusive", "not tested")}
     return [
         ("experiments", str(len(experiments))),
-        ("claims judged", str(len(claims))),
+        ("claims judged", str(len(claims) - counts["not tested"])),
         *((word, str(count)) for word, count in counts.items()),
         ("no verdict yet", str(len(claims) - sum(counts.values()))),
         ("time of all runs", duration(hours * _SECONDS)),
