@@ -116,7 +116,7 @@ def thread_pools(module: str) -> Any:
 def one_blas_thread_of_scipy(size: int) -> AbstractContextManager[object]:
     """Return a context in which NumPy and SciPy multiply matrices of this size in one thread, unless they are large.
 
-    After each call, threads of their BLAS spin for about 30 ms, while those of torch wait for a free core.
+    After a call, threads of their BLAS keep cores busy for a while, and products of torch, of 2 ms, take up to 70 ms.
     """
     if size > _MAX_SIZE_OF_ONE_THREAD:
         return nullcontext()

@@ -171,7 +171,7 @@ def test_a_csv_file_follows_the_versions_of_the_run(train_loader: DataLoader[Any
                 monitor.step()
 
     def steps() -> dict[str, list[int]]:
-        """Of each file, by the end of its name."""
+        """Return the steps in each file, by what follows `scalars` in its name."""
         found = {}
         for path in sorted(out.glob("*.csv")):
             with path.open() as file:

@@ -78,7 +78,7 @@ def measure(
     from collapselab.features.measure import measure_sources
     from collapselab.features.sources import open_source
 
-    if test is None:
+    if test is None and names is not None:
         _check_without_test(names)
     with ProgressBars() as bars:
         measurement = measure_sources(
@@ -93,11 +93,11 @@ def measure(
     show(measurement, format, output, measure)
 
 
-def _check_without_test(names: list[str] | None) -> None:
+def _check_without_test(names: list[str]) -> None:
     """Refuse metrics that need test features, before any file is read."""
     from collapselab.metrics import select
 
     trained = {metric.name for metric in select(names, "train")}
-    for name in names or ():
+    for name in names:
         if name not in trained:
             raise InputError(f"--metrics: {name} needs test features; give them with --test")

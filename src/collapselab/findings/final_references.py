@@ -242,7 +242,7 @@ def _points(table: pd.DataFrame, looks: Mapping[str, Look]) -> Iterator[Series]:
         points = pd.DataFrame({"x": part["predicted_minimum"], "y": part["minimum"], "seed": part["seed"]})
         yield Series(str(setting), points, looks[str(setting)], kind="dots")
     ends = [table["predicted_minimum"].min(), table["minimum"].max()]
-    yield Series("exact", pd.DataFrame({"x": ends, "y": ends, "seed": 0}), Look(NEUTRAL, "dot", "none"))
+    yield Series("exact", pd.DataFrame({"x": ends, "y": ends}), Look(NEUTRAL, "dot", "none"))
 
 
 _WHOLE = At("Nothing is reduced: the whole experiment is small enough for two CPU cores.", seeds=20)

@@ -119,7 +119,7 @@ def leverages(rows: pd.DataFrame) -> list[Chart]:
             for (n, own), look in zip(groups(points, "n"), (_ADJUSTED, _RAW), strict=False)
         ]
         ends = [points["x"].min(), points["x"].max()]
-        line = pd.DataFrame({"x": ends, "y": ends, "seed": 0})
+        line = pd.DataFrame({"x": ends, "y": ends})
         series.append(Series("exact", line, Look(NEUTRAL, "dot", "none")))
         x, y = (Axis(f"{what} relative bias", "tight", percent=True) for what in ("predicted", "measured"))
         panels.append(Panel(data_title(str(data)), x, y, tuple(series), place=(0, at)))

@@ -223,14 +223,15 @@ def _legend(chart: Chart, panels: Sequence[Panel]) -> tuple[Entry, ...]:
 
 
 def _how_drawn(chart: Chart, logs: set[bool]) -> str:
-    """What lines, points and bands are, in words; lines without seeds, as those of a theorem, need none."""
-    series = [one for panel in chart.panels for one in panel.series if "seed" in one.points]
-    drawn = [(one, one.points["seed"].nunique()) for one in series if len(one.points)]
-    counts = sorted({count for _, count in drawn if count > 1})
-    if not counts:
-        return "one seed" if drawn else ""
+    """What lines, points and bands are, in words."""
+    series = [
+        one for panel in chart.panels for one in panel.series if "seed" in one.points and len(one.points)
+    ]
+    counts = sorted({one.points["seed"].nunique() for one in series})
+    if not counts or counts[-1] == 1:
+        return "one seed" if counts else ""
     seeds = f"{counts[-1]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-    kinds = {one.kind for one, count in drawn if count > 1}
+    kinds = {one.kind for one in series}
     if kinds == {"dots"}:
         return f"each point is one of {seeds}"
     mean = "geometric mean" if logs == {True} else "mean (geometric on log axes)" if True in logs else "mean"

@@ -30,9 +30,10 @@ from collapselab.training.evaluation import evaluate
 RUNNING, RECALIBRATED = "running", "recalibrated"
 BATCH = 1000
 # What needs pooled covariances, and covariances of each class, of train data: measured one after the other, because wide
-# layers have room for one kind only. Covariances of layers that are measured together take so many bytes at most.
+# layers have room for one kind only.
 _POOLED = ("stable_rank", "fuzziness")
 _BY_CLASS = ("stable_rank_per_class", "stable_rank_published")
+# Of the covariances of layers that are measured together.
 _MOST_BYTES = 2**32
 _SINGULAR = tuple(f"singular_value_{rank}" for rank in range(1, 21))
 _ON_TEST = tuple(
